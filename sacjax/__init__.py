@@ -1,0 +1,51 @@
+"""Soft Actor-Critic for people who run experiments: pure JAX, compiled end to end.
+
+Names are imported on first use, so that `import sacjax` and the command line's help are quick.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sacjax.config import Config as Config
+    from sacjax.config import Hyperparams as Hyperparams
+    from sacjax.config import preset as preset
+    from sacjax.evaluate import evaluate as evaluate
+    from sacjax.networks import mlp as mlp
+    from sacjax.run import load as load
+    from sacjax.run import run as run
+    from sacjax.sac import TrainState as TrainState
+    from sacjax.sac import make_sac as make_sac
+    from sacjax.sac import update_step as update_step
+    from sacjax.train import make_program as make_program
+    from sacjax.train import make_train as make_train
+    from sacjax.types import Transition as Transition
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "Config": "config",
+    "Hyperparams": "config",
+    "preset": "config",
+    "mlp": "networks",
+    "load": "run",
+    "run": "run",
+    "TrainState": "sac",
+    "make_sac": "sac",
+    "update_step": "sac",
+    "make_program": "train",
+    "make_train": "train",
+    "Transition": "types",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sacjax' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"sacjax.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

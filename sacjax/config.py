@@ -1,0 +1,274 @@
+"""What a run is made of: `Config` (static), `Hyperparams` (traced), and the presets.
+
+Everything here is checked when it is constructed, before anything is traced, and every error names
+its remedy.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sacjax.types import Array
+
+# "SAC" below is Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"
+# (arXiv:1812.05905); "table 1" is the table of hyperparameters in its appendix D.
+
+
+@dataclass(frozen=True)
+class Config:
+    """What is fixed when the program is compiled: sizes, counts and the environment.
+
+    Steps are environment transitions, summed over the `num_envs` copies. The run is a warm-up of
+    `warmup_steps` random transitions, then `(total_steps - warmup_steps) / eval_every` epochs; an
+    epoch ends with an evaluation. Raises ValueError where the numbers do not fit together.
+    """
+
+    env: Any
+    """Name of an environment (`sacjax envs` lists them) or a gymnax `Environment` object."""
+    total_steps: int = 1_000_000
+    """Environment steps of the whole run, warm-up included (SAC, figure 1: 1e6 to 1e7)."""
+    num_envs: int = 1
+    """Environments stepped in parallel by each agent (SAC: 1)."""
+    warmup_steps: int = 1_000
+    """Steps with uniformly random actions before learning starts (the SAC authors' code: 1e3)."""
+    warmup_hold: int = 1
+    """Each random warm-up action is held for this many steps. 1 is the paper's; more explores
+    in longer strokes (what MountainCarContinuous-v0 needs to meet its goal at all)."""
+    utd: float = 1.0
+    """Gradient steps per environment step after the warm-up, exact for any `num_envs` (table 1: 1).
+    """
+    rollout_length: int | None = None
+    """Steps that each environment takes between updates (the notes' k). None: the fewest for which
+    utd x num_envs x rollout_length is a whole number of gradient steps."""
+    batch_size: int = 256
+    """Transitions per gradient step (table 1)."""
+    replay_size: int = 1_000_000
+    """Capacity of the replay (table 1: 1e6). No more than total_steps is ever allocated."""
+    eval_every: int = 1_000
+    """Environment steps per epoch: one evaluation and one row of metrics each."""
+    eval_episodes: int = 16
+    """Greedy episodes per evaluation."""
+    hidden: tuple[int, ...] = (256, 256)
+    """Units of the hidden layers of actor and critics (table 1)."""
+    num_critics: int = 2
+    """Critics; the target and the actor use their minimum (SAC section 5: 2)."""
+    layer_norm: bool = False
+    """LayerNorm before each activation of the critics (SAC: none)."""
+    log_std_min: float = -20.0
+    """Lower clip of the policy's log standard deviation (the SAC authors' code)."""
+    log_std_max: float = 2.0
+    """Upper clip of the policy's log standard deviation (the SAC authors' code)."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))
+        _check_fields(self)
+        _check_sizes(self)
+
+    @property
+    def rollout(self) -> int:
+        """Steps of each environment per iteration: `rollout_length`, or the fewest that fit."""
+        return self.rollout_length or _ratio(self.utd * self.num_envs).denominator
+
+    @property
+    def steps_per_iteration(self) -> int:
+        """Transitions collected between updates: the notes' k, times the environments."""
+        return self.num_envs * self.rollout
+
+    @property
+    def updates_per_iteration(self) -> int:
+        """U, the gradient steps that follow them."""
+        return int(_ratio(self.utd) * self.steps_per_iteration)
+
+    @property
+    def num_epochs(self) -> int:
+        """Evaluations in the run."""
+        return (self.total_steps - self.warmup_steps) // self.eval_every
+
+    @property
+    def capacity(self) -> int:
+        """C, the transitions that replay holds: `replay_size`, capped by `total_steps`."""
+        return min(self.replay_size, self.total_steps)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Hyperparams:
+    """What can be swept inside one compiled program: a pytree of scalars, or of grids.
+
+    Fields given as arrays broadcast against each other and against the rest, so
+    `Hyperparams(tau=jnp.array([0.005, 0.02]))` is a grid of two complete settings, ready for
+    `jax.vmap(..., in_axes=0)`. Numbers and concrete arrays are checked when given; ValueError.
+    """
+
+    gamma: float | Array = 0.99
+    """Discount per step, in [0, 1] (table 1)."""
+    tau: float | Array = 0.005
+    """Polyak step of the target critics, in (0, 1] (table 1)."""
+    actor_lr: float | Array = 3e-4
+    """Adam's learning rate for the policy (table 1)."""
+    critic_lr: float | Array = 3e-4
+    """Adam's learning rate for the critics (table 1)."""
+    alpha_lr: float | Array = 3e-4
+    """Adam's learning rate for log alpha (the authors' code); 0 keeps the temperature fixed."""
+    init_alpha: float | Array = 1.0
+    """Temperature at the start, nats to reward units (the authors' code: log alpha = 0)."""
+    min_alpha: float | Array = 0.0
+    """Lower bound on the temperature; 0 is none."""
+    max_alpha: float | Array = math.inf
+    """Upper bound on the temperature; infinity is none."""
+    target_entropy_per_dim: float | Array = -1.0
+    """Target entropy per action dimension, nats, in tanh space: -|A| in all (table 1).
+    Brax and jaxrl use -0.5."""
+    reward_scale: float | Array = 1.0
+    """Factor on rewards inside the update (SAC with a learned temperature needs none)."""
+
+    def __post_init__(self) -> None:
+        # JAX also rebuilds this class around tracers and placeholders: those pass untouched.
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        _check_hyperparams({k: np.asarray(v) for k, v in values.items() if _is_concrete(v)})
+        shapes = [v.shape for v in values.values() if isinstance(v, np.ndarray | jax.Array)]
+        shape = np.broadcast_shapes(*shapes)
+        if shape == ():
+            return
+        for name, value in values.items():
+            if isinstance(value, int | float | np.ndarray | jax.Array):
+                grid = jnp.broadcast_to(jnp.asarray(value, float), shape)
+                object.__setattr__(self, name, grid)
+
+
+def preset(env: str, **changes: Any) -> tuple[Config, Hyperparams]:
+    """Settings known to work for `env`, or the paper's defaults for an environment without any.
+
+    `changes` are fields of `Config` or `Hyperparams` that replace the preset's. Each preset's
+    result is in the README; the scripts that made it, and the provenance, in benchmarks/.
+    """
+    values: dict[str, Any] = PRESETS.get(env, {}) | changes
+    static = {field.name for field in dataclasses.fields(Config)}
+    config = {k: v for k, v in values.items() if k in static}
+    traced = {k: v for k, v in values.items() if k not in static}
+    return Config(env, **config), Hyperparams(**traced)
+
+
+PRESETS: dict[str, dict[str, Any]] = {}
+
+
+def _ratio(x: float) -> Fraction:
+    """A float that stands for a ratio of small whole numbers: 0.1 is 1/10."""
+    return Fraction(x).limit_denominator(10_000)
+
+
+def _multiple(value: int, of: int) -> int:
+    """The least positive multiple of `of` that is not below `value`."""
+    return max(1, math.ceil(value / of)) * of
+
+
+def _check_fields(config: Config) -> None:
+    least = {
+        "total_steps": 1,
+        "num_envs": 1,
+        "warmup_steps": 0,
+        "warmup_hold": 1,
+        "batch_size": 1,
+        "replay_size": 1,
+        "eval_every": 1,
+        "eval_episodes": 1,
+        "num_critics": 1,
+    }
+    for name, low in least.items():
+        value = getattr(config, name)
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
+            raise ValueError(f"{name} ({value!r}) must be a whole number: use {low} or more")
+    length = config.rollout_length
+    if length is not None and (not isinstance(length, int) or length < 1):
+        raise ValueError(f"rollout_length ({length!r}) must be None or a whole number from 1 up")
+    if not config.hidden or any(not isinstance(h, int) or h < 1 for h in config.hidden):
+        raise ValueError(f"hidden ({config.hidden}) must be sizes of layers: use (256, 256)")
+    if not (math.isfinite(config.utd) and config.utd > 0):
+        raise ValueError(f"utd ({config.utd}) must be above 0: use 1 as the paper does")
+    if abs(_ratio(config.utd) - config.utd) > 1e-9 or _ratio(config.utd) == 0:
+        near = float(max(_ratio(config.utd), Fraction(1, 10_000)))
+        raise ValueError(
+            f"utd ({config.utd}) must be a ratio of whole numbers up to 10,000: use {near:g}"
+        )
+    low, high = config.log_std_min, config.log_std_max
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ValueError(
+            f"log_std_min ({low}) must be below log_std_max ({high}): use -20 and 2, the paper's"
+        )
+
+
+def _check_sizes(config: Config) -> None:
+    steps, envs = config.steps_per_iteration, config.num_envs
+    if (_ratio(config.utd) * steps).denominator != 1:
+        fits = _ratio(config.utd * envs).denominator
+        raise ValueError(
+            f"utd ({config.utd:g}) x num_envs ({envs}) x rollout_length ({config.rollout_length}) "
+            f"must be a whole number of gradient steps: use rollout_length={fits}"
+        )
+    if config.capacity < config.batch_size:
+        raise ValueError(
+            f"the replay ({config.capacity} transitions: replay_size, capped by total_steps) must "
+            f"hold a batch: use batch_size={config.capacity} or a larger replay_size"
+        )
+    if config.warmup_steps >= config.total_steps:
+        raise ValueError(
+            f"warmup_steps ({config.warmup_steps}) must be below total_steps "
+            f"({config.total_steps}): use warmup_steps={config.total_steps // 10 // envs * envs}"
+        )
+    if config.replay_size % envs and config.replay_size < config.total_steps:
+        fits = _multiple(config.replay_size, envs)
+        raise ValueError(
+            f"replay_size ({config.replay_size}) must be a multiple of num_envs ({envs}): "
+            f"use {fits}"
+        )
+    warmup = config.warmup_steps and _multiple(config.warmup_steps, envs)
+    every = _multiple(config.eval_every, steps)
+    total = warmup + _multiple(config.total_steps - warmup, every)
+    if (warmup, every, total) != (config.warmup_steps, config.eval_every, config.total_steps):
+        raise ValueError(
+            f"warmup_steps ({config.warmup_steps}) must be a multiple of num_envs ({envs}), "
+            f"eval_every ({config.eval_every}) of the {steps} steps of an iteration, and "
+            f"total_steps - warmup_steps ({config.total_steps - config.warmup_steps}) of "
+            f"eval_every: use warmup_steps={warmup}, eval_every={every}, total_steps={total}"
+        )
+
+
+def _is_concrete(value: Any) -> bool:
+    if isinstance(value, jax.Array):
+        return not isinstance(value, jax.core.Tracer) and value.is_fully_addressable
+    return isinstance(value, int | float | np.ndarray)
+
+
+def _check_hyperparams(hp: dict[str, np.ndarray]) -> None:
+    for name, value in hp.items():
+        low, high = {"gamma": (0, 1), "tau": (0, 1)}.get(name, (0, math.inf))
+        if name in ("target_entropy_per_dim", "reward_scale"):
+            low = -math.inf
+        finite = np.isfinite(value) | (name == "max_alpha" and value == math.inf)
+        positive = value > 0 if name in ("tau", "max_alpha") else True
+        if not np.all(finite & (value >= low) & (value <= high) & positive):
+            default = Hyperparams.__dataclass_fields__[name].default
+            bracket = "(" if name in ("tau", "max_alpha") else "["
+            raise ValueError(
+                f"{name} ({value}) must be a finite number in {bracket}{low}, {high}]: "
+                f"the default is {default:g}"
+            )
+    if hp.keys() >= {"min_alpha", "init_alpha", "max_alpha"}:
+        low, start, high = hp["min_alpha"], hp["init_alpha"], hp["max_alpha"]
+        if not np.all((low <= start) & (start <= high)):
+            raise ValueError(
+                f"init_alpha ({start}) must lie between min_alpha ({low}) and max_alpha ({high}): "
+                "set init_alpha within the bounds"
+            )
+    if hp.keys() >= {"alpha_lr", "init_alpha"}:
+        if np.any((hp["alpha_lr"] > 0) & (hp["init_alpha"] == 0)):
+            raise ValueError(
+                "init_alpha (0) cannot be learned from, its logarithm is infinite: "
+                "use alpha_lr=0 for a fixed temperature of 0, or init_alpha above 0"
+            )

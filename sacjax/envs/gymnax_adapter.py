@@ -1,0 +1,135 @@
+"""gymnax environments as `sacjax.types.Env`: E copies, actions in [-1, 1], true last observations.
+
+gymnax (>= 1.0) resets by itself and keeps the observation before the reset in `info`; it gives
+`terminated` and `truncated` apart. Added here: the rescaling of actions, the copies, dtypes that
+stay put in a scan's carry, and errors that name their remedy.
+"""
+
+import difflib
+from functools import cache
+from typing import Any
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments import spaces
+from gymnax.environments.environment import Environment
+
+from sacjax.types import Array, Env, EnvParams, Key, MakeEnv, TimeStep, Transition
+
+
+def make_env(env: str | Environment) -> MakeEnv:
+    """A maker of E copies of `env`, a name or a gymnax `Environment` object.
+
+    Raises ValueError if the name is unknown or the spaces are not ones that SAC can act in.
+    """
+    base = _by_name(env) if isinstance(env, str) else env
+    if not isinstance(base, Environment):
+        raise ValueError(
+            f"env ({env!r}) must be a name or a gymnax Environment: `sacjax envs` lists the names"
+        )
+    name = env if isinstance(env, str) else base.name
+    default_params = base.default_params
+    action_space = base.action_space(default_params)
+    obs_space = base.observation_space(default_params)
+    _check_spaces(name, action_space, obs_space)
+    obs_size, action_size = int(np.prod(obs_space.shape)), int(np.prod(action_space.shape))
+
+    def make(num_envs: int) -> Env:
+        dtype = jnp.zeros(()).dtype  # float32, or float64 under x64
+
+        def reset(key: Key, params: EnvParams) -> tuple[Any, Array]:
+            obs, state = jax.vmap(base.reset, (0, None))(jax.random.split(key, num_envs), params)
+            return _strong(state), _flat(obs, dtype)
+
+        def step(state: Any, action: Array, key: Key, params: EnvParams) -> tuple[Any, TimeStep]:
+            keys = jax.random.split(key, num_envs)
+            raw_action = _rescale(action, base.action_space(params))
+            obs, new_state, reward, terminated, truncated, info = jax.vmap(
+                base.step, (0, 0, 0, None)
+            )(keys, state, raw_action, params)
+            timestep = TimeStep(
+                obs=_flat(obs, dtype),
+                final_obs=_flat(info["final_observation"], dtype),
+                reward=reward.astype(dtype).reshape(num_envs),
+                terminated=terminated.astype(bool).reshape(num_envs),
+                truncated=truncated.astype(bool).reshape(num_envs),
+            )
+            return jax.tree.map(lambda new, old: new.astype(old.dtype), new_state, state), timestep
+
+        def random_action(key: Key) -> Array:
+            return jax.random.uniform(key, (num_envs, action_size), dtype, -1, 1)
+
+        obs, scalar = jnp.zeros(obs_size, dtype), jnp.zeros((), dtype)
+        return Env(
+            name=name,
+            reset=reset,
+            step=step,
+            random_action=random_action,
+            default_params=default_params,
+            example=Transition(obs, jnp.zeros(action_size, dtype), scalar, scalar, obs),
+            action_size=action_size,
+        )
+
+    return make
+
+
+def continuous_envs() -> dict[str, tuple[Any, Any, Any]]:
+    """Name -> (environment, default params, Box action space) of all that SAC can train."""
+    found = {}
+    for name in gymnax.registered_envs:
+        if name == "MNISTBandit-bsuite":  # downloads its data when constructed; discrete anyway
+            continue
+        env = _by_name(name)
+        space = env.action_space(env.default_params)
+        if isinstance(space, spaces.Box):
+            found[name] = (env, env.default_params, space)
+    return found
+
+
+@cache  # gymnax environments hash by identity: made once, a name compiles once
+def _by_name(name: str) -> Environment:
+    if name not in gymnax.registered_envs:
+        close = difflib.get_close_matches(name, gymnax.registered_envs, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(close)}?" if close else "see `sacjax envs`"
+        raise ValueError(f"unknown environment {name!r}: {hint}")
+    return gymnax.make(name)[0]
+
+
+def _check_spaces(name: str, action_space: Any, obs_space: Any) -> None:
+    if not isinstance(action_space, spaces.Box):
+        raise ValueError(
+            f"{name} has the action space {action_space!r}, but SAC needs a continuous (Box) one: "
+            "`sacjax envs` lists the environments that have one"
+        )
+    if not isinstance(obs_space, spaces.Box):
+        raise ValueError(
+            f"{name} has the observation space {obs_space!r}, but a Box is needed: wrap the "
+            "environment so that it returns one flat array"
+        )
+    if not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
+        raise ValueError(
+            f"{name} has the action space {action_space!r}, but its bounds must be finite: wrap "
+            "the environment with bounds that a policy in [-1, 1] can be scaled to"
+        )
+
+
+def _rescale(action: Array, space: Any) -> Array:
+    """[-1, 1]^A -> the space's bounds (scalars or arrays), clipped: [E, A] -> [E, *space.shape]."""
+    shape = (1, *space.shape)
+    low, high = (
+        jnp.broadcast_to(jnp.asarray(bound, action.dtype), space.shape).reshape(shape)
+        for bound in (space.low, space.high)
+    )
+    unit = jnp.clip(action, -1, 1).reshape(-1, *space.shape)
+    return low + (unit + 1) / 2 * (high - low)
+
+
+def _flat(obs: Array, dtype: Any) -> Array:
+    return obs.reshape(obs.shape[0], -1).astype(dtype)
+
+
+def _strong(tree: Any) -> Any:
+    """The same arrays without weak types, which would change in a scan's carry."""
+    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), tree)

@@ -1,0 +1,214 @@
+"""Soft Actor-Critic (Haarnoja et al. 2018, arXiv:1812.05905), one gradient step.
+
+    y        = r + gamma d (min_i Q_i'(s', a') - alpha log pi(a'|s')),   a' ~ pi(.|s')
+    J(Q_i)   = E[ 1/2 (Q_i(s, a) - y)^2 ]                                             (eq. 5)
+    J(pi)    = E[ alpha log pi(a~|s) - min_i Q_i(s, a~) ],               a~ ~ pi(.|s)  (eq. 9)
+    J(alpha) = E[ -alpha (log pi(a~|s) + H) ]                                         (eq. 18)
+    Q_i'    <- (1 - tau) Q_i' + tau Q_i
+
+Shapes: B batch, O observation, A action, N critics. The batch is the last axis of every value
+array ([N, B]), so rewards [B] broadcast without reshaping. Log-probabilities and entropies are in
+nats and in tanh space; alpha is in units of reward per nat.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from sacjax.config import Config, Hyperparams
+from sacjax.networks import Networks, mlp
+from sacjax.types import Algorithm, Array, Env, Key, Metrics, Params, Transition
+
+
+class TrainState(struct.PyTreeNode):
+    """Everything learning changes, and nothing else: arrays only, no functions, no key."""
+
+    actor_params: Params
+    critic_params: Params  # leaves [N, ...]
+    target_params: Params  # leaves [N, ...]
+    log_alpha: Array  # []
+    actor_opt: optax.OptState
+    critic_opt: optax.OptState
+    alpha_opt: optax.OptState
+    step: Array  # [] gradient steps taken
+
+
+class CriticRule(NamedTuple):
+    """How an ensemble of critics is trained and read: the seam for SAC's relatives."""
+
+    target: Callable[[Array, Key], Array]  # next_q [N, B] -> [B]  what y bootstraps from
+    loss: Callable[[Array, Array], Array]  # q [N, B], y [B] -> []  regression to y
+    value: Callable[[Array, Key], Array]  # q [N, B] -> [B]  what the actor climbs
+
+
+def minimum(q: Array, key: Key) -> Array:
+    """Clipped double Q-learning: the least of the N estimates [N, B] -> [B] (section 5)."""
+    del key
+    return q.min(axis=0)
+
+
+def squared_error(q: Array, target: Array) -> Array:
+    """Mean over the batch, sum over critics: each critic has its own loss (eq. 5)."""
+    return optax.l2_loss(q, jnp.broadcast_to(target, q.shape)).mean(axis=-1).sum()
+
+
+CLIPPED_DOUBLE_Q = CriticRule(target=minimum, loss=squared_error, value=minimum)
+
+
+def soft_target(
+    batch: Transition, next_value: Array, next_log_prob: Array, alpha: Array, gamma: Array
+) -> Array:
+    """Soft Bellman backup y [B] (eq. 2) through the soft value V = Q - alpha log pi (eq. 3).
+
+    `discount` is 0 only where the episode terminated. `next_value`, `next_log_prob`: [B].
+    """
+    chex.assert_equal_shape([batch.reward, batch.discount, next_value, next_log_prob])
+    return batch.reward + gamma * batch.discount * (next_value - alpha * next_log_prob)
+
+
+def critic_loss(
+    critic_params: Params, nets: Networks, rule: CriticRule, batch: Transition, target: Array
+) -> tuple[Array, Metrics]:
+    """J(Q) (eq. 5) for all N critics at once; target [B] is a constant here."""
+    q = nets.critic.apply(critic_params, batch.obs, batch.action)  # [N, B]
+    loss = rule.loss(q, target)
+    return loss, {"critic_loss": loss, "q": q.mean()}
+
+
+def actor_loss(
+    actor_params: Params,
+    nets: Networks,
+    rule: CriticRule,
+    critic_params: Params,
+    alpha: Array,
+    obs: Array,
+    key: Key,
+) -> tuple[Array, Array]:
+    """J(pi) (eq. 9), reparameterised. Also returns log pi(a~|s) [B], for the temperature."""
+    key_action, key_value = jax.random.split(key)
+    action, log_prob = nets.actor.apply(actor_params, obs).sample_and_log_prob(seed=key_action)
+    value = rule.value(nets.critic.apply(critic_params, obs, action), key_value)  # [B]
+    chex.assert_equal_shape([log_prob, value])
+    return (alpha * log_prob - value).mean(), log_prob
+
+
+def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: Array) -> Array:
+    """J(alpha) (eq. 18): alpha rises while the policy's entropy is below its target."""
+    return (-jnp.exp(log_alpha) * (log_prob + target_entropy)).mean()
+
+
+def update_step(
+    state: TrainState,
+    batch: Transition,
+    key: Key,
+    hp: Hyperparams,
+    *,
+    nets: Networks,
+    rule: CriticRule = CLIPPED_DOUBLE_Q,
+) -> tuple[TrainState, Metrics]:
+    """Algorithm 1, one gradient step: critics, actor, temperature, target.
+
+    `batch` is a Transition of arrays with leading axis [B]. Metrics, all []: `critic_loss`,
+    `actor_loss`, `alpha_loss` (the J's above), `q` (mean of Q_i(s, a)), `alpha` (used in this
+    step), `entropy` (-E log pi(a~|s), nats), `critic_grad_norm` and `actor_grad_norm` (global L2).
+    """
+    key_next, key_target, key_actor = jax.random.split(key, 3)
+    alpha = jnp.exp(state.log_alpha)
+    batch = batch._replace(reward=hp.reward_scale * batch.reward)
+
+    next_policy = nets.actor.apply(state.actor_params, batch.next_obs)
+    next_action, next_log_prob = next_policy.sample_and_log_prob(seed=key_next)
+    next_q = nets.critic.apply(state.target_params, batch.next_obs, next_action)  # [N, B]
+    target = soft_target(batch, rule.target(next_q, key_target), next_log_prob, alpha, hp.gamma)
+
+    critic_grads, metrics = jax.grad(critic_loss, has_aux=True)(
+        state.critic_params, nets, rule, batch, target
+    )
+    critic_params, critic_opt = _descend(
+        hp.critic_lr, critic_grads, state.critic_opt, state.critic_params
+    )
+
+    (loss_pi, log_prob), actor_grads = jax.value_and_grad(actor_loss, has_aux=True)(
+        state.actor_params, nets, rule, critic_params, alpha, batch.obs, key_actor
+    )
+    actor_params, actor_opt = _descend(
+        hp.actor_lr, actor_grads, state.actor_opt, state.actor_params
+    )
+
+    loss_alpha, alpha_grad = jax.value_and_grad(temperature_loss)(
+        state.log_alpha, log_prob, hp.target_entropy_per_dim * batch.action.shape[-1]
+    )
+    log_alpha, alpha_opt = _descend(hp.alpha_lr, alpha_grad, state.alpha_opt, state.log_alpha)
+    log_alpha = jnp.clip(log_alpha, jnp.log(hp.min_alpha), jnp.log(hp.max_alpha))
+
+    state = TrainState(
+        actor_params=actor_params,
+        critic_params=critic_params,
+        target_params=optax.incremental_update(critic_params, state.target_params, hp.tau),
+        log_alpha=log_alpha,
+        actor_opt=actor_opt,
+        critic_opt=critic_opt,
+        alpha_opt=alpha_opt,
+        step=state.step + 1,
+    )
+    return state, metrics | {
+        "actor_loss": loss_pi,
+        "alpha_loss": loss_alpha,
+        "alpha": alpha,
+        "entropy": -log_prob.mean(),
+        "critic_grad_norm": optax.global_norm(critic_grads),
+        "actor_grad_norm": optax.global_norm(actor_grads),
+    }
+
+
+def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> TrainState:
+    """Fresh state; the targets start as a copy of the critics. `example`: one transition."""
+    key_actor, key_critic = jax.random.split(key)
+    actor_params = nets.actor.init(key_actor, example.obs)
+    critic_params = nets.critic.init(key_critic, example.obs, example.action)
+    log_alpha = jnp.log(jnp.asarray(hp.init_alpha, float))
+    adam = optax.adam(0.0)  # Adam's state does not depend on the learning rate
+    return TrainState(
+        actor_params=actor_params,
+        critic_params=critic_params,
+        target_params=critic_params,
+        log_alpha=log_alpha,
+        actor_opt=adam.init(actor_params),
+        critic_opt=adam.init(critic_params),
+        alpha_opt=adam.init(log_alpha),
+        step=jnp.zeros((), jnp.int32),
+    )
+
+
+def make_sac(
+    config: Config, env: Env, nets: Networks | None = None, rule: CriticRule = CLIPPED_DOUBLE_Q
+) -> Algorithm:
+    """SAC as four pure functions; other networks or another rule give its relatives."""
+    nets = nets or mlp(config, env.action_size)
+
+    def act(state: TrainState, obs: Array, key: Key) -> Array:
+        return nets.actor.apply(state.actor_params, obs).sample(seed=key)
+
+    def mode(state: TrainState, obs: Array) -> Array:
+        return nets.actor.apply(state.actor_params, obs).mode()
+
+    return Algorithm(
+        init=partial(init, nets=nets, example=env.example),
+        act=act,
+        mode=mode,
+        update=partial(update_step, nets=nets, rule=rule),
+    )
+
+
+def _descend(
+    lr: Array, grads: Params, opt_state: optax.OptState, params: Params
+) -> tuple[Params, optax.OptState]:
+    """One step of Adam at a traced learning rate, so that `lr` can be swept."""
+    updates, opt_state = optax.adam(lr).update(grads, opt_state)
+    return optax.apply_updates(params, updates), opt_state

@@ -1,0 +1,62 @@
+"""The records that the modules hand to each other, and the legend of their shapes.
+
+Legend: E parallel environments, B batch, C capacity, O observation, A action, N critics,
+U gradient steps per iteration, M members (seeds x hyperparameters; only ever added from outside,
+by vmap). The batch is the last axis of every *value* array ([B], [N, B]), so rewards [B]
+broadcast without reshaping.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+Array = jax.Array
+Key = jax.Array  # one PRNG key, typed (`jax.random.key`) or legacy (`jax.random.PRNGKey`)
+Params = Any  # a pytree of network weights
+EnvParams = Any  # a pytree of an environment's own parameters
+Metrics = dict[str, Array]
+
+
+class Transition(NamedTuple):
+    """What replay stores. Leading axes [B], [E] or none, the same for every field."""
+
+    obs: Array  # [B, O]
+    action: Array  # [B, A] in [-1, 1]
+    reward: Array  # [B]
+    discount: Array  # [B] 0 only where the episode *terminated*; a time limit leaves 1
+    next_obs: Array  # [B, O] where the action led, before any reset
+
+
+class TimeStep(NamedTuple):
+    """What E environments return from one step. Both flags can be set at once."""
+
+    obs: Array  # [E, O] where to act next: after a reset where the episode ended
+    final_obs: Array  # [E, O] where the action led, before any reset
+    reward: Array  # [E]
+    terminated: Array  # [E] bool: the task is over, its value is 0 from here
+    truncated: Array  # [E] bool: a time limit, the value goes on
+
+
+class Env(NamedTuple):
+    """E copies of an environment: batched, auto-resetting, actions in [-1, 1]."""
+
+    name: str
+    reset: Callable[[Key, EnvParams], tuple[Any, Array]]  # -> state, obs [E, O]
+    step: Callable[[Any, Array, Key, EnvParams], tuple[Any, TimeStep]]
+    random_action: Callable[[Key], Array]  # -> [E, A], uniform in [-1, 1]
+    default_params: EnvParams
+    example: Transition  # one transition of zeros, without a leading axis
+    action_size: int
+
+
+MakeEnv = Callable[[int], Env]  # number of copies -> Env
+
+
+class Algorithm(NamedTuple):
+    """A learner as four pure functions over its own state (a pytree of arrays)."""
+
+    init: Callable[..., Any]  # (key, hp) -> state
+    act: Callable[[Any, Array, Key], Array]  # (state, obs [E, O], key) -> action [E, A], sampled
+    mode: Callable[[Any, Array], Array]  # (state, obs [E, O]) -> action [E, A], greedy
+    update: Callable[..., tuple[Any, Metrics]]  # (state, batch, key, hp) -> state, metrics
