@@ -266,9 +266,11 @@ def _check_hyperparams(hp: dict[str, np.ndarray]) -> None:
                 f"init_alpha ({start}) must lie between min_alpha ({low}) and max_alpha ({high}): "
                 "set init_alpha within the bounds"
             )
-    if hp.keys() >= {"alpha_lr", "init_alpha"}:
-        if np.any((hp["alpha_lr"] > 0) & (hp["init_alpha"] == 0)):
-            raise ValueError(
-                "init_alpha (0) cannot be learned from, its logarithm is infinite: "
-                "use alpha_lr=0 for a fixed temperature of 0, or init_alpha above 0"
-            )
+    learned_from_zero = hp.keys() >= {"alpha_lr", "init_alpha"} and np.any(
+        (hp["alpha_lr"] > 0) & (hp["init_alpha"] == 0)
+    )
+    if learned_from_zero:
+        raise ValueError(
+            "init_alpha (0) cannot be learned from, its logarithm is infinite: "
+            "use alpha_lr=0 for a fixed temperature of 0, or init_alpha above 0"
+        )

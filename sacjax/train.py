@@ -21,7 +21,7 @@ from sacjax.types import Algorithm, Array, Env, EnvParams, Key, Metrics, TimeSte
 
 
 class Episodes(struct.PyTreeNode):
-    """Running statistics of the training episodes: the open ones, and this epoch's finished ones."""
+    """Running statistics of the training episodes: the open ones, and those ended in this epoch."""
 
     open_return: Array  # [E]
     open_length: Array  # [E]
