@@ -38,17 +38,12 @@ def make_replay(config: Config) -> Replay:
 
     def sample(state: ReplayState, key: Key) -> Transition:
         keys = jax.random.split(key, config.updates_per_iteration)
-        with jax.numpy_rank_promotion("allow"):  # flashbax's index arithmetic relies on it
-            return jax.vmap(lambda k: buffer.sample(state, k).experience)(keys)
-
-    def add(state: ReplayState, transitions: Transition) -> ReplayState:
-        with jax.numpy_rank_promotion("allow"):
-            return buffer.add(state, transitions)
+        return jax.vmap(lambda k: buffer.sample(state, k).experience)(keys)
 
     def size(state: ReplayState) -> Array:
         return jnp.where(state.is_full, config.capacity, state.current_index)
 
-    return Replay(init=buffer.init, add=add, sample=sample, size=size)
+    return Replay(init=buffer.init, add=buffer.add, sample=sample, size=size)
 
 
 def replay_bytes(config: Config, example: Transition) -> int:

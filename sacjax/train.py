@@ -113,7 +113,7 @@ def make_program(
         inputs = jnp.arange(steps), jax.random.split(key_warmup, steps)
         held = jnp.zeros((config.num_envs, env.action_size), obs.dtype)
         (loop, _), _ = jax.lax.scan(warm_up, (loop, held), inputs)
-        return loop
+        return _of_member(loop, key)
 
     def interact(loop: LoopState, action: Array, key: Key, env_params: EnvParams) -> LoopState:
         """One step of every environment, into replay."""
@@ -189,6 +189,9 @@ def make_train(
         key: Key, hp: Hyperparams = Hyperparams(), env_params: EnvParams = None
     ) -> TrainResult:
         hp, env_params = as_arrays(hp, program.default_params if env_params is None else env_params)
+        # Constants folded into the loop would round otherwise than the same numbers as arguments,
+        # and a run would not be, to the bit, the one that `sacjax.run` makes of the same program.
+        hp, env_params = jax.lax.optimization_barrier((hp, env_params))
         loop = program.init(key, hp, env_params)
         loop, metrics = jax.lax.scan(
             lambda loop, _: program.epoch(loop, hp, env_params), loop, length=config.num_epochs
@@ -205,6 +208,23 @@ def as_arrays(hp: Hyperparams, env_params: EnvParams) -> tuple[Hyperparams, EnvP
 
 def _array(x: Any) -> Array:
     return jax.lax.convert_element_type(x, jnp.asarray(x).dtype)
+
+
+def _of_member(loop: LoopState, key: Key) -> LoopState:
+    """The same arrays, every one depending on `key`: under vmap over keys none is left unbatched.
+
+    A step counter, say, is the same for all members; were it shared inside one compiled run and
+    given per member from Python, the two would be different programs, with different rounding.
+    """
+    always = jax.random.key_data(key).ravel()[0] >= 0  # unsigned; the select costs nothing
+    return jax.tree.map(
+        lambda x: x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else _tie(always, x),
+        loop,
+    )
+
+
+def _tie(always: Array, x: Array) -> Array:
+    return jax.lax.select(jnp.broadcast_to(always, x.shape), x, x)
 
 
 def _scan_mean(

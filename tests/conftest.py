@@ -1,9 +1,11 @@
 """Strictness and speed for the whole suite.
 
-Ranks never promote silently and warnings are errors (pyproject.toml). XLA programs are kept in a
-cache for the session, so that tests, processes started by tests, and repeated runs share them.
+Ranks never promote silently (three functions of dependencies apart) and warnings are errors
+(pyproject.toml). XLA programs are kept in a cache, so that tests, the processes that they start and
+repeated runs share them.
 """
 
+import functools
 import os
 import tempfile
 from pathlib import Path
@@ -13,6 +15,25 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
+import distrax  # noqa: E402
+import flashbax.buffers.trajectory_buffer as flashbax_buffer  # noqa: E402
 import jax  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def _exempt(owner, name):
+    """Let one function of a dependency promote ranks, as it relies on doing."""
+    function = getattr(owner, name)
+
+    @functools.wraps(function)
+    def lenient(*args, **kwargs):
+        with jax.numpy_rank_promotion("allow"):
+            return function(*args, **kwargs)
+
+    setattr(owner, name, lenient)
+
+
+_exempt(distrax.Normal, "_sample_n")
+_exempt(distrax.Normal, "_sample_n_and_log_prob")
+_exempt(flashbax_buffer, "sample")
