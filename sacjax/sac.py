@@ -162,8 +162,8 @@ def update_step(
         "alpha_loss": loss_alpha,
         "alpha": alpha,
         "entropy": -log_prob.mean(),
-        "critic_grad_norm": optax.global_norm(critic_grads),
-        "actor_grad_norm": optax.global_norm(actor_grads),
+        "critic_grad_norm": optax.tree.norm(critic_grads),
+        "actor_grad_norm": optax.tree.norm(actor_grads),
     }
 
 

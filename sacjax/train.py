@@ -73,7 +73,7 @@ def epoch_keys(key: Key, epoch: Array | int) -> tuple[Key, Key]:
 def make_program(
     config: Config, algorithm: Callable[[Config, Env], Algorithm] = make_sac
 ) -> Program:
-    """The compiled loop's two functions for `config`. Raises ValueError on an unusable environment.
+    """The compiled loop's two functions for `config`. Raises InputError on an unusable environment.
 
     Metrics of an epoch, the algorithm's own (see `sac.update_step`) averaged over its gradient
     steps, and:
@@ -181,7 +181,7 @@ def make_train(
     """`train(key, hp=Hyperparams(), env_params=None) -> TrainResult`: a whole run, pure.
 
     jit it; vmap it over keys, over grids of `hp` and over `env_params` (None: the environment's
-    defaults). Raises ValueError, before tracing, on what `Config` and the environment refuse.
+    defaults). Raises InputError, before tracing, on what `Config` and the environment refuse.
     """
     program = make_program(config, algorithm)
 

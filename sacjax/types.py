@@ -18,6 +18,10 @@ EnvParams = Any  # a pytree of an environment's own parameters
 Metrics = dict[str, Array]
 
 
+class InputError(ValueError):
+    """A setting that cannot work, found before anything is traced; the message has the remedy."""
+
+
 class Transition(NamedTuple):
     """What replay stores. Leading axes [B], [E] or none, the same for every field."""
 

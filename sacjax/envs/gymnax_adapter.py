@@ -16,19 +16,15 @@ import numpy as np
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment
 
-from sacjax.types import Array, Env, EnvParams, Key, MakeEnv, TimeStep, Transition
+from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep, Transition
 
 
 def make_env(env: str | Environment) -> MakeEnv:
     """A maker of E copies of `env`, a name or a gymnax `Environment` object.
 
-    Raises ValueError if the name is unknown or the spaces are not ones that SAC can act in.
+    Raises InputError if the name is unknown or the spaces are not ones that SAC can act in.
     """
-    base = _by_name(env) if isinstance(env, str) else env
-    if not isinstance(base, Environment):
-        raise ValueError(
-            f"env ({env!r}) must be a name or a gymnax Environment: `sacjax envs` lists the names"
-        )
+    base = base_env(env)
     name = env if isinstance(env, str) else base.name
     default_params = base.default_params
     action_space = base.action_space(default_params)
@@ -75,6 +71,16 @@ def make_env(env: str | Environment) -> MakeEnv:
     return make
 
 
+def base_env(env: str | Environment) -> Environment:
+    """The gymnax environment itself. Raises InputError if `env` is neither a name nor one."""
+    base = _by_name(env) if isinstance(env, str) else env
+    if not isinstance(base, Environment):
+        raise InputError(
+            f"env ({env!r}) must be a name or a gymnax Environment: `sacjax envs` lists the names"
+        )
+    return base
+
+
 def continuous_envs() -> dict[str, tuple[Any, Any, Any]]:
     """Name -> (environment, default params, Box action space) of all that SAC can train."""
     found = {}
@@ -93,23 +99,23 @@ def _by_name(name: str) -> Environment:
     if name not in gymnax.registered_envs:
         close = difflib.get_close_matches(name, gymnax.registered_envs, n=3, cutoff=0.5)
         hint = f"did you mean {' or '.join(close)}?" if close else "see `sacjax envs`"
-        raise ValueError(f"unknown environment {name!r}: {hint}")
+        raise InputError(f"unknown environment {name!r}: {hint}")
     return gymnax.make(name)[0]
 
 
 def _check_spaces(name: str, action_space: Any, obs_space: Any) -> None:
     if not isinstance(action_space, spaces.Box):
-        raise ValueError(
+        raise InputError(
             f"{name} has the action space {action_space!r}, but SAC needs a continuous (Box) one: "
             "`sacjax envs` lists the environments that have one"
         )
     if not isinstance(obs_space, spaces.Box):
-        raise ValueError(
+        raise InputError(
             f"{name} has the observation space {obs_space!r}, but a Box is needed: wrap the "
             "environment so that it returns one flat array"
         )
     if not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
-        raise ValueError(
+        raise InputError(
             f"{name} has the action space {action_space!r}, but its bounds must be finite: wrap "
             "the environment with bounds that a policy in [-1, 1] can be scaled to"
         )

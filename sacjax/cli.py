@@ -1,0 +1,295 @@
+"""The command line: sacjax train | evaluate | render | envs.
+
+Kept quick to start: JAX programs and environments are imported by the command that needs them.
+Exit codes: 0 done; 2 bad input, nothing was changed; 130 stopped by Ctrl-C, files complete.
+"""
+
+import dataclasses
+import difflib
+import itertools
+import os
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+import sacjax
+from sacjax.config import PRESETS, Config, Hyperparams, preset
+from sacjax.types import InputError
+
+OVERVIEW = """\
+usage: sacjax COMMAND ...
+
+Soft Actor-Critic, compiled end to end.
+
+  sacjax train ENV [options]      train independent seeds, or a sweep, as one program
+  sacjax evaluate DIR [options]   greedy returns of the agents that a run saved
+  sacjax render DIR [options]     a GIF of a trained policy
+  sacjax envs                     what can be trained
+
+`sacjax COMMAND --help` explains a command. Start here: sacjax train Pendulum-v1
+"""
+
+
+@dataclass(frozen=True)
+class _ConfigFlags(Config):
+    env: tyro.conf.Suppress[Any] = None
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train independent agents on ENV, from the preset for that environment.
+
+    Writes config.json, metrics.csv, learning_curve.png and the trained agents.
+    """
+
+    config: _ConfigFlags
+    hp: Hyperparams
+    seeds: int = 8
+    """Independent agents, trained together."""
+    seed: int = 0
+    """The first agent's seed; the others follow. --seed 17 --seeds 1 repeats agent 17 alone."""
+    sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
+    """Sweep a hyperparameter, name=value,value,...: repeat it for a grid, all in one program."""
+    out: Path | None = None
+    """Folder for the results, new or empty (default: runs/ENV, or runs/ENV-2 ... if it exists)."""
+    paper: bool = False
+    """Start from the SAC paper's settings instead of the environment's preset."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Greedy returns of the agents in DIR, from the start states of the run's last evaluation."""
+
+    dir: tyro.conf.Positional[Path]
+    """Folder that `sacjax train` wrote."""
+    episodes: int | None = None
+    """Episodes per agent (default: as in training, which repeats the last evaluation)."""
+
+
+@dataclass(frozen=True)
+class Render:
+    """A GIF of one greedy episode of an agent in DIR."""
+
+    dir: tyro.conf.Positional[Path]
+    """Folder that `sacjax train` wrote."""
+    member: int | None = None
+    """Which agent, counted from 0 as in metrics.csv (default: the best of the last evaluation)."""
+    frames: int = 200
+    """Environment steps to show at most."""
+    out: Path | None = None
+    """GIF to write (default: policy.gif in DIR)."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command; the exit code."""
+    argv = sys.argv[1:] if argv is None else argv
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "train": _train,
+        "evaluate": _evaluate,
+        "render": _render,
+        "envs": _envs,
+    }
+    if not argv or argv[0] in ("-h", "--help"):
+        print(OVERVIEW, end="")
+        return 0
+    if argv[0] == "--version":
+        print(f"sacjax {sacjax.__version__}")
+        return 0
+    try:
+        if argv[0] not in commands:
+            close = difflib.get_close_matches(argv[0], commands, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"use one of {', '.join(commands)}"
+            raise InputError(f"unknown command {argv[0]!r}: {hint}")
+        return commands[argv[0]](argv[1:])
+    except InputError as error:
+        print(f"sacjax: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nsacjax: stopped", file=sys.stderr)
+        return 130
+
+
+def parse_train(argv: list[str]) -> tuple[Config, Hyperparams, Train]:
+    """Arguments after `train`, over the environment's preset. InputError where they cannot work."""
+    env = argv[0] if argv and not argv[0].startswith("-") else None
+    base = (Config(env), Hyperparams()) if "--paper" in argv or env is None else preset(env)
+    fields = {f.name: getattr(base[0], f.name) for f in dataclasses.fields(Config)}
+    args = tyro.cli(
+        Train,
+        args=argv if env is None else argv[1:],
+        default=Train(_ConfigFlags(**fields), base[1]),
+        prog="sacjax train ENV",
+        config=(tyro.conf.OmitArgPrefixes,),
+    )
+    if env is None:
+        raise InputError("name the environment first, as in `sacjax train Pendulum-v1`")
+    if args.seeds < 1 or args.seed < 0:
+        raise InputError(f"seeds ({args.seeds}) must be 1 or more and seed ({args.seed}) 0 or more")
+    config = Config(**{f.name: getattr(args.config, f.name) for f in dataclasses.fields(Config)})
+    return config, _grid(args.hp, base[1], args.sweep), args
+
+
+def _grid(hp: Hyperparams, default: Hyperparams, sweeps: tuple[str, ...]) -> Hyperparams:
+    """The product of all `--sweep name=value,value,...`, first sweep outermost."""
+    import numpy as np
+
+    values: dict[str, list[float]] = {}
+    names = [field.name for field in dataclasses.fields(Hyperparams)]
+    for sweep in sweeps:
+        name, _, text = sweep.partition("=")
+        name = name.strip().replace("-", "_")
+        if name in (f.name for f in dataclasses.fields(Config)):
+            raise InputError(
+                f"--sweep {sweep}: {name} is part of the compiled program, not a hyperparameter: "
+                f"run `sacjax train` once for each value"
+            )
+        if name not in names:
+            close = difflib.get_close_matches(name, names, n=2) or names
+            raise InputError(f"--sweep {sweep}: no hyperparameter {name!r}: use {', '.join(close)}")
+        if name in values:
+            raise InputError(f"--sweep {sweep}: {name} is swept twice: give all its values at once")
+        if getattr(hp, name) != getattr(default, name):
+            raise InputError(
+                f"--sweep {sweep}: {name} is also given as a flag: drop one of the two"
+            )
+        try:
+            values[name] = [float(value) for value in text.split(",")]
+        except ValueError as error:
+            raise InputError(
+                f"--sweep {sweep}: write numbers with commas, as in --sweep tau=0.005,0.02"
+            ) from error
+    if not values:
+        return hp
+    points = np.array(list(itertools.product(*values.values())))
+    return dataclasses.replace(hp, **dict(zip(values, points.T, strict=True)))
+
+
+def _train(argv: list[str]) -> int:
+    config, hp, args = parse_train(argv)
+    out = args.out
+    print(f"Loading JAX and {config.env} ...", end="\r", file=sys.stderr, flush=True)
+    from sacjax import folder, report
+    from sacjax.run import run
+
+    out = folder.unused(Path("runs") / config.env) if out is None else out
+    stop = _StopOnCtrlC()
+    with _Bar(config) as bar:
+        done = run(
+            config,
+            hp,
+            seeds=range(args.seed, args.seed + args.seeds),
+            directory=out,
+            on_epoch=[bar.update],
+            should_stop=stop.asked,
+        )
+    step = int(done.metrics["env_steps"][0, -1])
+    title = f"{config.env} after {step:,} steps: greedy return, {config.eval_episodes} episodes"
+    print(report.table(done.members, done.metrics["eval_return"][:, -1], title))
+    for path in sorted(Path(out).iterdir()):
+        print(f"{path}{os.sep if path.is_dir() else ''}")
+    if not done.completed:
+        print(f"sacjax: stopped after {step:,} of {config.total_steps:,} steps", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _evaluate(argv: list[str]) -> int:
+    args = tyro.cli(Evaluate, args=argv, prog="sacjax evaluate")
+    from sacjax import report
+    from sacjax.run import evaluate_run, load
+
+    done = load(args.dir)
+    returns, _ = evaluate_run(done, args.episodes)
+    title = f"{done.config.env}: greedy return, {returns.shape[1]} episodes"
+    print(report.table(done.members, returns, title))
+    return 0
+
+
+def _render(argv: list[str]) -> int:
+    args = tyro.cli(Render, args=argv, prog="sacjax render")
+    from sacjax.render import render
+    from sacjax.run import load
+
+    done = load(args.dir)
+    member = args.member
+    if member is None:
+        member = int(done.metrics["eval_return"][:, -1].argmax())
+    target = args.out or args.dir / "policy.gif"
+    total = render(done, member, target, args.frames)
+    who = ", ".join(f"{name} {value:g}" for name, value in done.members[member].items())
+    print(f"{target}: {who}, return {total:.1f}")
+    return 0
+
+
+def _envs(argv: list[str]) -> int:
+    if argv:
+        raise InputError("`sacjax envs` takes no arguments")
+    from rich.console import Console
+    from rich.table import Table
+
+    from sacjax.envs import continuous_envs
+
+    view = Table(show_edge=False, pad_edge=False)
+    for name in ("environment", "obs", "action", "low", "high", "time limit", "preset"):
+        view.add_column(name)
+    for name, (env, params, space) in continuous_envs().items():
+        obs = env.observation_space(params).shape
+        limit, has = str(params.max_steps_in_episode), "yes" if name in PRESETS else "the paper's"
+        view.add_row(name, str(obs), str(space.shape), str(space.low), str(space.high), limit, has)
+    Console(width=110, highlight=False).print(view)
+    return 0
+
+
+class _Bar:
+    """Progress on a terminal: steps, mean return, gradient steps per second, time left."""
+
+    def __init__(self, config: Config):
+        from tqdm import tqdm
+
+        self._bar = tqdm(
+            total=config.total_steps, unit=" steps", desc="compiling", disable=None, leave=True
+        )
+
+    def __enter__(self) -> "_Bar":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._bar.close()
+
+    def update(self, told: Any) -> None:
+        self._bar.set_description("training", refresh=False)
+        self._bar.set_postfix_str(
+            f"return {told.metrics['eval_return'].mean():.1f}, "
+            f"{told.gradient_steps / told.seconds:,.0f} gradient steps/s",
+            refresh=False,
+        )
+        self._bar.update(told.env_steps - self._bar.n)
+
+
+class _StopOnCtrlC:
+    """The first Ctrl-C ends the run after the current epoch; the second leaves at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        signal.signal(signal.SIGINT, self._handle)
+
+    def asked(self) -> bool:
+        return self._asked
+
+    def _handle(self, *_: Any) -> None:
+        if self._asked:
+            raise KeyboardInterrupt
+        self._asked = True
+        print(
+            "\nStopping after this epoch, files will be complete (Ctrl-C again: at once)",
+            file=sys.stderr,
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

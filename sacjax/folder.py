@@ -1,0 +1,193 @@
+"""A run's folder: what is in it, written whole or not at all, and read with clear errors.
+
+config.json          everything needed to repeat the run: settings, seeds, versions, device
+metrics.csv          one row per member and evaluation, flushed as it goes
+learning_curve.png   IQM and interval over seeds
+agents/              the trained agents of all members (an orbax checkpoint)
+"""
+
+import csv
+import dataclasses
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import sys
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from sacjax.config import Config, Hyperparams
+from sacjax.types import InputError
+
+FORMAT = 1  # of config.json and agents/; a reader refuses others
+PACKAGES = [
+    *("sacjax", "jax", "jaxlib", "flax", "optax", "chex"),
+    *("gymnax", "distrax", "flashbax", "orbax-checkpoint"),
+]
+
+
+def create(directory: str | os.PathLike) -> Path:
+    """Make the folder, or take an empty one. InputError where it is not to be had."""
+    path = Path(directory)
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise InputError(
+            f"{path} is not empty, it may hold another run: give a new folder with --out, "
+            "or remove it yourself"
+        )
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {path} ({error.strerror}): give a folder you may write to with --out"
+        ) from error
+    return path
+
+
+def unused(directory: Path) -> Path:
+    """`directory`, or the first of directory-2, directory-3 ... that does not exist."""
+    number, path = 1, directory
+    while path.exists():
+        number += 1
+        path = directory.with_name(f"{directory.name}-{number}")
+    return path
+
+
+def write_text(path: Path, text: str) -> None:
+    """Whole or not at all: an interrupted write leaves what was there before."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)
+
+
+def write_config(
+    directory: Path, config: Config, settings: list[Hyperparams], swept: list[str], seeds: list[int]
+) -> None:
+    """config.json. `settings` are the grid's points, each of scalars."""
+    device = jax.devices()[0]
+    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    if not isinstance(config.env, str):
+        fields["env"] = None  # an object cannot be written down; `load` asks for it
+    content = {
+        "format": FORMAT,
+        "command": sys.argv if sys.argv[0].endswith("sacjax") else None,
+        "config": fields,
+        "hyperparams": [{k: _number(v) for k, v in vars(hp).items()} for hp in settings],
+        "swept": swept,
+        "seeds": seeds,
+        "versions": {"python": platform.python_version()} | _versions(),
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+            "machine": platform.platform(),
+        },
+        "jax": {"x64": jax.config.read("jax_enable_x64"), "prng": jax.config.jax_default_prng_impl},
+    }
+    write_text(directory / "config.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def read_config(
+    directory: str | os.PathLike, env: Any = None
+) -> tuple[Config, list[Hyperparams], list[str], list[int]]:
+    """What `write_config` wrote. InputError if this is no run's folder, or a damaged one."""
+    path = Path(directory) / "config.json"
+    if not path.is_file():
+        raise InputError(f"{directory} is not a run's folder (no config.json): give what --out was")
+    try:
+        content = json.loads(path.read_text())
+        if content["format"] != FORMAT:
+            raise InputError(
+                f"{path} has format {content['format']}, this sacjax reads {FORMAT}: install "
+                f"sacjax {content['versions']['sacjax']}"
+            )
+        fields = content["config"] | ({} if env is None else {"env": env})
+        if fields["env"] is None:
+            raise InputError(
+                f"{directory} was trained on an environment object: in Python, give it to "
+                "load(directory, env=...)"
+            )
+        settings = [
+            Hyperparams(**{k: float(v) for k, v in hp.items()}) for hp in content["hyperparams"]
+        ]
+        seeds = [int(seed) for seed in content["seeds"]]
+        return Config(**fields), settings, list(content["swept"]), seeds
+    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        raise InputError(
+            f"{path} is damaged ({type(error).__name__}: {error}): restore it, or train again"
+        ) from error
+
+
+class MetricsFile:
+    """metrics.csv: whole rows, flushed as they come."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("w", newline="")
+        self._columns: list[str] | None = None
+
+    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+        """Numbers are written so that they read back exactly; NaN (no data) as an empty cell."""
+        writer = csv.writer(self._file)
+        for row in rows:
+            if self._columns is None:
+                self._columns = list(row)
+                writer.writerow(self._columns)
+            writer.writerow([_cell(row[name]) for name in self._columns])
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def save_agents(directory: Path, tree: Any) -> None:
+    """agents/: complete, or absent."""
+    import orbax.checkpoint as ocp  # takes a second to import; only runs with a folder need it
+
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(directory.absolute() / "agents", tree)
+
+
+def restore_agents(directory: Path, like: Any) -> Any:
+    """The tree that `save_agents` was given; `like` has its shapes and dtypes."""
+    import orbax.checkpoint as ocp
+
+    path = directory.absolute() / "agents"
+    if not path.is_dir():
+        raise InputError(
+            f"{directory} holds no trained agents (no folder agents/): its run did not end; "
+            "train again"
+        )
+    try:
+        with ocp.StandardCheckpointer() as checkpointer:
+            return checkpointer.restore(path, like)
+    except Exception as error:  # orbax and its stores raise many kinds for damaged files
+        first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        raise InputError(
+            f"{path} is damaged or of another config ({type(error).__name__}: {first_line[:120]}): "
+            "restore the folder, or train again"
+        ) from error
+
+
+def _versions() -> dict[str, str | None]:
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _number(value: Any) -> float | str:
+    number = float(value)
+    return number if math.isfinite(number) else str(number)
+
+
+def _cell(value: Any) -> Any:
+    return "" if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,160 @@
+"""A GIF of a policy: gymnax's own drawings where they work, plain matplotlib ones elsewhere."""
+
+import importlib.util
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+
+from sacjax.config import Hyperparams
+from sacjax.envs import base_env, make_env
+from sacjax.run import Run
+from sacjax.train import as_arrays, epoch_keys
+from sacjax.types import InputError
+
+
+def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) -> float:
+    """Write a GIF of `member`'s greedy policy; the return of what it shows.
+
+    One episode from its start to its end, at most `frames` steps. Raises InputError if there is no
+    such member, or the file cannot be written.
+    """
+    target = Path(target)
+    if not 0 <= member < len(run.members):
+        raise InputError(f"member ({member}) must be from 0 to {len(run.members) - 1}")
+    if frames < 1:
+        raise InputError(f"frames ({frames}) must be 1 or more")
+    if target.suffix != ".gif" or not target.parent.is_dir():
+        raise InputError(f"{target} must be a .gif in a folder that exists")
+    states, rewards = _episode(run, member, frames)
+    returns = np.cumsum(rewards)
+    part = target.with_name(f".{target.stem}.part.gif")
+    env, params = base_env(run.config.env), base_env(run.config.env).default_params
+    if env.name in _VISUALIZED and importlib.util.find_spec("pygame"):
+        _gymnax_gif(env, params, states, returns, part)
+    else:
+        _matplotlib_gif(env, params, states, returns, part)
+    os.replace(part, target)
+    return float(returns[-1])
+
+
+_VISUALIZED = ("Pendulum-v1", "MountainCarContinuous-v0")  # those that gymnax draws with pygame
+
+
+def _episode(run: Run, member: int, frames: int) -> tuple[list[Any], list[float]]:
+    """Environment states and rewards along one greedy episode."""
+    env = make_env(run.config.env)(1)
+    agent = run.algorithm(run.config, env)
+    state = jax.tree.map(lambda x: x[member], run.agents)
+    key_reset, key_steps = jax.random.split(epoch_keys(run.keys[member], run.epochs - 1)[1])
+    _, params = as_arrays(Hyperparams(), env.default_params)
+
+    def step(env_state, obs, key):
+        return env.step(env_state, agent.mode(state, obs), key, params)
+
+    env_state, obs = jax.jit(env.reset)(key_reset, params)
+    step, states, rewards = jax.jit(step), [], []
+    for key in jax.random.split(key_steps, frames):
+        states.append(jax.tree.map(lambda x: np.asarray(x[0]), env_state))
+        env_state, timestep = step(env_state, obs, key)
+        obs = timestep.obs
+        rewards.append(float(timestep.reward[0]))
+        if timestep.terminated[0] or timestep.truncated[0]:
+            break
+    return states, rewards
+
+
+def _gymnax_gif(env: Any, params: Any, states: list, returns: np.ndarray, path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from gymnax.visualize.visualizer import Visualizer
+
+    Visualizer(env, params, states, returns).animate(str(path))
+
+
+def _matplotlib_gif(env: Any, params: Any, states: list, returns: np.ndarray, path: Path) -> None:
+    draw = _DRAWINGS.get(env.name, _draw_state)
+    figure = Figure(figsize=(4, 4), dpi=80, layout="constrained")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas, images = FigureCanvasAgg(figure), []
+    for i, (state, total) in enumerate(zip(states, returns, strict=True)):
+        figure.clear()
+        axes = figure.add_subplot()
+        draw(axes, state, params)
+        axes.set_title(f"{env.name}  step {i + 1}  return {total:.1f}", fontsize=9, loc="left")
+        canvas.draw()
+        images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
+    images[0].save(path, save_all=True, append_images=images[1:], duration=50, loop=0)
+
+
+def _square(axes: Any, limit: float) -> None:
+    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
+
+
+def _draw_pendulum(axes: Any, state: Any, params: Any) -> None:
+    _square(axes, 1.3)  # theta = 0 is upright
+    tip = np.sin(state.theta), np.cos(state.theta)
+    axes.plot([0, tip[0]], [0, tip[1]], color="C3", linewidth=10, solid_capstyle="round")
+    axes.plot(0, 0, "o", color="black", markersize=6)
+
+
+def _draw_mountain_car(axes: Any, state: Any, params: Any) -> None:
+    x = np.linspace(params.min_position, params.max_position, 100)
+    axes.plot(x, np.sin(3 * x), color="0.4")
+    axes.plot(state.position, np.sin(3 * state.position) + 0.05, "o", color="C0", markersize=14)
+    goal = params.goal_position
+    axes.annotate("goal", (goal, np.sin(3 * goal)), (goal - 0.1, 0.65), color="C2")
+    axes.plot(goal, np.sin(3 * goal), "^", color="C2", markersize=12)
+    axes.set(xticks=[], yticks=[], ylim=(-1.2, 1.3))
+
+
+def _draw_reacher(axes: Any, state: Any, params: Any) -> None:
+    # gymnax's two joints turn independently of each other: the tip is the sum of two unit vectors
+    _square(axes, 2.3)
+    x = np.concatenate([[0], np.cumsum(np.cos(state.angles))])
+    y = np.concatenate([[0], np.cumsum(np.sin(state.angles))])
+    axes.plot(x, y, "-o", color="C0", linewidth=4)
+    axes.plot(*state.goal_xy, "*", color="C2", markersize=16)
+
+
+def _draw_swimmer(axes: Any, state: Any, params: Any) -> None:
+    _square(axes, 1.6)
+    axes.plot(*state.urchin_xys.T, "o", color="C3", markersize=14, alpha=0.6)
+    axes.plot(*state.goal_xy, "*", color="C2", markersize=16)
+    axes.plot(*state.xy, "o", color="C0", markersize=8)
+
+
+def _draw_point_robot(axes: Any, state: Any, params: Any) -> None:
+    _square(axes, 1.5)
+    angle = np.linspace(0, np.pi, 60)
+    axes.plot(np.cos(angle), np.sin(angle), color="0.6")
+    ring = np.linspace(0, 2 * np.pi, 40)
+    goal, radius = state.goal, params.goal_radius
+    axes.fill(
+        goal[0] + radius * np.cos(ring), goal[1] + radius * np.sin(ring), color="C2", alpha=0.3
+    )
+    axes.plot(*state.pos, "o", color="C3", markersize=8)
+
+
+def _draw_state(axes: Any, state: Any, params: Any) -> None:
+    """Any other environment: the numbers of its state as bars."""
+    values = np.concatenate([np.ravel(x).astype(float) for x in jax.tree.leaves(state)])
+    axes.bar(np.arange(len(values)), values, color="C0")
+    axes.axhline(0, color="0.4", linewidth=0.8)
+    axes.set(xlabel="number in the environment's state", xticks=np.arange(len(values)))
+
+
+_DRAWINGS: dict[str, Callable[[Any, Any, Any], None]] = {
+    "Pendulum-v1": _draw_pendulum,
+    "MountainCarContinuous-v0": _draw_mountain_car,
+    "Reacher-misc": _draw_reacher,
+    "Swimmer-misc": _draw_swimmer,
+    "PointRobot-misc": _draw_point_robot,
+}

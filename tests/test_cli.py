@@ -1,0 +1,289 @@
+"""The command line and the folder it writes: what it makes, repeats, refuses and leaves behind."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from sacjax import report
+from sacjax.cli import main, parse_train
+from sacjax.run import load
+
+TINY = [
+    *("--total-steps", "300", "--warmup-steps", "100", "--eval-every", "100"),
+    *("--hidden", "8", "--batch-size", "8", "--eval-episodes", "2", "--seeds", "2"),
+]
+SWEEP = ["--sweep", "tau=0.005,0.02", "--sweep", "actor-lr=1e-4,3e-4"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny sweep, trained once: 2 x 2 settings x 2 seeds, 2 evaluations."""
+    out = tmp_path_factory.mktemp("runs") / "pendulum"
+    assert main(["train", "Pendulum-v1", "--out", str(out), *TINY, *SWEEP]) == 0
+    return out
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return Path(shutil.copytree(folder, tmp_path / "copy"))
+
+
+def rows(folder):
+    with (folder / "metrics.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_train_writes_the_four_results(folder):
+    assert {path.name for path in folder.iterdir()} == {
+        "agents",
+        "config.json",
+        "learning_curve.png",
+        "metrics.csv",
+    }
+    assert Image.open(folder / "learning_curve.png").size[0] > 600
+
+
+def test_csv_has_one_row_per_member_and_evaluation_keyed_by_the_grid(folder):
+    found = [(float(r["tau"]), float(r["actor_lr"]), int(r["seed"])) for r in rows(folder)]
+    grid = [(t, a, s) for t in (0.005, 0.02) for a in (1e-4, 3e-4) for s in (0, 1)]
+    assert found == grid * 2
+    assert [r["env_steps"] for r in rows(folder)] == ["200"] * 8 + ["300"] * 8
+    assert {r["gradient_steps"] for r in rows(folder)[8:]} == {"200"}
+    assert all(np.isfinite(float(r["critic_loss"])) for r in rows(folder))
+
+
+def test_config_json_repeats_the_run(folder, tmp_path):
+    content = json.loads((folder / "config.json").read_text())
+    assert content["config"]["hidden"] == [8]
+    assert content["config"]["total_steps"] == 300
+    assert content["seeds"] == [0, 1]
+    assert [hp["tau"] for hp in content["hyperparams"]] == [0.005, 0.005, 0.02, 0.02]
+    assert content["versions"]["jax"] == jax.__version__
+    assert content["device"]["platform"] == "cpu"
+    again = tmp_path / "again"
+    assert main(["train", "Pendulum-v1", "--out", str(again), *TINY, *SWEEP]) == 0
+    assert (again / "metrics.csv").read_bytes() == (folder / "metrics.csv").read_bytes()
+
+
+def test_one_seed_alone_is_the_member_it_was_to_rounding(folder, tmp_path):
+    out = tmp_path / "alone"
+    flags = [*TINY[:-2], "--tau", "0.02", "--actor-lr", "1e-4", "--seed", "1", "--seeds", "1"]
+    assert main(["train", "Pendulum-v1", "--out", str(out), *flags]) == 0
+    alone, member = rows(out)[0], rows(folder)[5]
+    assert (member["tau"], member["actor_lr"], member["seed"]) == ("0.02", "0.0001", "1")
+    for name in ("critic_loss", "q", "alpha", "entropy", "train_return"):
+        # 100 gradient steps of float32 apart: measured below 3e-5
+        np.testing.assert_allclose(float(alone[name] or 0), float(member[name] or 0), rtol=1e-3)
+
+
+def test_evaluate_reproduces_the_last_evaluation(folder, capsys):
+    assert main(["evaluate", str(folder)]) == 0
+    printed = capsys.readouterr().out
+    last = [float(r["eval_return"]) for r in rows(folder)[8:]]
+    table = [float(line.split()[3]) for line in printed.splitlines() if line.startswith("seed")]
+    np.testing.assert_allclose(table, last, atol=0.051)  # printed with one decimal
+
+
+def test_evaluate_with_other_episodes(folder, capsys):
+    assert main(["evaluate", str(folder), "--episodes", "3"]) == 0
+    assert "3 episodes" in capsys.readouterr().out
+
+
+def test_render_writes_a_moving_gif(folder, tmp_path, capsys):
+    out = tmp_path / "policy.gif"
+    assert main(["render", str(folder), "--frames", "5", "--out", str(out)]) == 0
+    with Image.open(out) as gif:
+        assert gif.n_frames == 5
+        assert gif.size[0] >= 200
+        frames = []
+        for i in (0, 4):
+            gif.seek(i)
+            frames.append(np.asarray(gif.convert("RGB")))
+    assert (frames[0] != frames[1]).any()
+    assert str(out) in capsys.readouterr().out
+
+
+def test_envs_lists_the_five_with_shapes_and_bounds(capsys):
+    assert main(["envs"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("Pendulum-v1", "MountainCarContinuous-v0", "Reacher", "Swimmer", "PointRobot"):
+        assert name in printed
+    assert "CartPole" not in printed
+
+
+def test_presets_flags_and_sweeps_combine():
+    config, hp, args = parse_train(["Pendulum-v1", "--tau", "0.05", "--sweep", "gamma=0.9,0.99"])
+    assert config.hidden == (64, 64)  # the preset's
+    np.testing.assert_allclose(hp.tau, [0.05, 0.05])
+    np.testing.assert_allclose(hp.gamma, [0.9, 0.99])
+    np.testing.assert_allclose(hp.critic_lr, [3e-3, 3e-3])
+    config, hp, args = parse_train(["Pendulum-v1", "--paper", "--seeds", "3"])
+    assert (config.hidden, hp.critic_lr, args.seeds) == ((256, 256), 3e-4, 3)
+
+
+BAD = {
+    "unknown environment": (["train", "Pendulum-v2", *TINY], "did you mean Pendulum-v1"),
+    "discrete actions": (["train", "CartPole-v1", *TINY], "Box"),
+    "no environment": (["train", "--seeds", "2"], "sacjax train Pendulum-v1"),
+    "unknown command": (["trian", "Pendulum-v1"], "did you mean train"),
+    "negative rate": (["train", "Pendulum-v1", *TINY, "--actor-lr", "-1"], "actor_lr"),
+    "not a number": (["train", "Pendulum-v1", *TINY, "--gamma", "nan"], "gamma"),
+    "out of range": (["train", "Pendulum-v1", *TINY, "--tau", "1.5"], "tau"),
+    "no seeds": (["train", "Pendulum-v1", *TINY, "--seeds", "0"], "seeds"),
+    "does not divide": (["train", "Pendulum-v1", *TINY, "--eval-every", "70"], "use warmup"),
+    "small replay": (["train", "Pendulum-v1", *TINY, "--replay-size", "4"], "batch_size=4"),
+    "long warm-up": (["train", "Pendulum-v1", *TINY, "--warmup-steps", "900"], "warmup_steps"),
+    "huge replay": (
+        ["train", "Pendulum-v1", "--total-steps", "100000000000", "--replay-size", "100000000000"],
+        "use replay_size=",
+    ),
+    "sweep of a size": (["train", "Pendulum-v1", "--sweep", "hidden=8,16"], "once for each"),
+    "sweep of nothing": (["train", "Pendulum-v1", "--sweep", "tua=1,2"], "use tau"),
+    "sweep of words": (["train", "Pendulum-v1", "--sweep", "tau=a,b"], "numbers"),
+    "sweep out of range": (["train", "Pendulum-v1", *TINY, "--sweep", "tau=0.1,2"], "tau"),
+    "sweep twice": (["train", "Pendulum-v1", *TINY, "--sweep", "tau=0.1,0.1"], "once"),
+    "sweep and flag": (["train", "Pendulum-v1", "--tau", "0.1", "--sweep", "tau=0.1,0.2"], "drop"),
+    "evaluate nothing": (["evaluate", "no/such/folder"], "not a run's folder"),
+    "render nothing": (["render", "no/such/folder"], "not a run's folder"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_line_with_the_remedy_and_exit_code_2(case, tmp_path, monkeypatch, capsys):
+    argv, remedy = BAD[case]
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    captured = capsys.readouterr()
+    error = captured.err.strip().splitlines()[-1].split("\r")[-1]
+    assert error.startswith("sacjax: error:")
+    assert remedy in error
+    assert "Traceback" not in captured.err
+    assert not list(tmp_path.rglob("*.csv"))  # nothing was written
+
+
+def test_an_unknown_flag_exits_with_2(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["train", "Pendulum-v1", "--taau", "0.1"])
+    assert stop.value.code == 2
+
+
+def test_another_runs_folder_is_refused_and_left_alone(copy, capsys):
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    assert main(["train", "Pendulum-v1", "--out", str(copy), *TINY]) == 2
+    assert "another run" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
+
+
+def test_an_unwritable_folder_is_refused(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    assert main(["train", "Pendulum-v1", "--out", str(tmp_path / "file" / "x"), *TINY]) == 2
+    assert "cannot write" in capsys.readouterr().err
+
+
+DAMAGE = {
+    "no agents": lambda d: shutil.rmtree(d / "agents"),
+    "truncated config": lambda d: (d / "config.json").write_text('{"format": 1, "conf'),
+    "foreign config": lambda d: (d / "config.json").write_text('{"name": "other"}'),
+    "another format": lambda d: (d / "config.json").write_text(
+        (d / "config.json").read_text().replace('"format": 1', '"format": 99')
+    ),
+    "another network": lambda d: (d / "config.json").write_text(
+        (d / "config.json").read_text().replace('"hidden": [\n      8', '"hidden": [\n      9')
+    ),
+    "binary csv": lambda d: (d / "metrics.csv").write_bytes(b"\xff\xfe\x00"),
+    "no csv": lambda d: (d / "metrics.csv").unlink(),
+    "truncated agents": lambda d: [p.write_bytes(p.read_bytes()[: p.stat().st_size // 2])
+                                   for p in (d / "agents").rglob("*") if p.is_file()],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DAMAGE)
+def test_a_damaged_folder_is_refused_in_one_line(case, copy, capsys):
+    DAMAGE[case](copy)
+    assert main(["evaluate", str(copy)]) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("sacjax: error:")
+    assert len(error.splitlines()) == 1
+
+
+def test_loaded_agents_are_the_trained_ones(folder):
+    run = load(folder)
+    assert [m["seed"] for m in run.members] == [0, 1] * 4
+    assert run.completed
+    assert run.agents.log_alpha.shape == (8,)
+    assert set(np.asarray(run.agents.step)) == {200}
+    np.testing.assert_allclose(
+        run.metrics["eval_return"][:, -1], [float(r["eval_return"]) for r in rows(folder)[8:]]
+    )
+
+
+def test_ctrl_c_leaves_complete_files_and_exit_code_130(tmp_path):
+    out = tmp_path / "run"
+    flags = [*TINY, "--total-steps", "1000100"]
+    command = [sys.executable, "-m", "sacjax.cli", "train", "Pendulum-v1", "--out", str(out)]
+    process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and len((out / "metrics.csv").read_text().splitlines() if (
+        out / "metrics.csv").exists() else []) < 5:  # fmt: skip
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "stopped after" in error
+    assert len(rows(out)) % 2 == 0
+    assert not list(out.rglob("*.part"))
+    run = load(out)
+    assert not run.completed
+    assert run.epochs == len(rows(out)) // 2
+    assert (out / "learning_curve.png").exists()
+
+
+def test_help_does_not_import_the_environments():
+    code = (
+        "import sys; from sacjax.cli import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit as stop: assert stop.code == 0\n"
+        "assert not {'gymnax', 'flax', 'distrax', 'matplotlib'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for word in ("--seeds", "--sweep", "--out", "--num-envs", "--target-entropy-per-dim"):
+        assert word in done.stdout
+
+
+def test_main_help_and_version(capsys):
+    assert main([]) == 0
+    assert main(["--version"]) == 0
+    printed = capsys.readouterr().out
+    assert "sacjax train" in printed
+    assert "sacjax 0." in printed
+
+
+def test_the_module_runs_as_a_program():
+    env = os.environ | {"PYTHONWARNINGS": "error::SyntaxWarning"}
+    done = subprocess.run(
+        [sys.executable, "-m", "sacjax.cli", "evaluate", "nowhere"],
+        capture_output=True, text=True, env=env,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "not a run's folder" in done.stderr
+
+
+def test_table_and_curve_of_a_single_seed(tmp_path):
+    text = report.table([{"seed": 0}], np.array([[1.0, 3.0]]), "title")
+    assert "2.0" in text
+    assert "one seed has none" in text
+    (tmp_path / "metrics.csv").write_text("seed,env_steps,eval_return\n0,10,1\n0,20,2\n")
+    report.learning_curve(tmp_path / "metrics.csv", tmp_path / "curve.png")
+    assert (tmp_path / "curve.png").stat().st_size > 5_000
