@@ -35,9 +35,19 @@ Soft Actor-Critic, compiled end to end.
 """
 
 
+# The flags of Config and Hyperparams, checked when those are built from them and not by the parser.
 @dataclass(frozen=True)
 class _ConfigFlags(Config):
     env: tyro.conf.Suppress[Any] = None
+
+    def __post_init__(self) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class _HyperparamFlags(Hyperparams):
+    def __post_init__(self) -> None:
+        pass
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class Train:
     """
 
     config: _ConfigFlags
-    hp: Hyperparams
+    hp: _HyperparamFlags
     seeds: int = 8
     """Independent agents, trained together."""
     seed: int = 0
@@ -118,11 +128,10 @@ def parse_train(argv: list[str]) -> tuple[Config, Hyperparams, Train]:
     """Arguments after `train`, over the environment's preset. InputError where they cannot work."""
     env = argv[0] if argv and not argv[0].startswith("-") else None
     base = (Config(env), Hyperparams()) if "--paper" in argv or env is None else preset(env)
-    fields = {f.name: getattr(base[0], f.name) for f in dataclasses.fields(Config)}
     args = tyro.cli(
         Train,
         args=argv if env is None else argv[1:],
-        default=Train(_ConfigFlags(**fields), base[1]),
+        default=Train(_ConfigFlags(**vars(base[0])), _HyperparamFlags(**vars(base[1]))),
         prog="sacjax train ENV",
         config=(tyro.conf.OmitArgPrefixes,),
     )
@@ -130,8 +139,8 @@ def parse_train(argv: list[str]) -> tuple[Config, Hyperparams, Train]:
         raise InputError("name the environment first, as in `sacjax train Pendulum-v1`")
     if args.seeds < 1 or args.seed < 0:
         raise InputError(f"seeds ({args.seeds}) must be 1 or more and seed ({args.seed}) 0 or more")
-    config = Config(**{f.name: getattr(args.config, f.name) for f in dataclasses.fields(Config)})
-    return config, _grid(args.hp, base[1], args.sweep), args
+    hp = Hyperparams(**vars(args.hp))
+    return Config(**vars(args.config)), _grid(hp, base[1], args.sweep), args
 
 
 def _grid(hp: Hyperparams, default: Hyperparams, sweeps: tuple[str, ...]) -> Hyperparams:

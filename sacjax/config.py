@@ -137,9 +137,10 @@ class Hyperparams:
         shape = np.broadcast_shapes(*shapes)
         if shape == ():
             return
+        xp = jnp if any(isinstance(v, jax.Array) for v in values.values()) else np
         for name, value in values.items():
             if isinstance(value, int | float | np.ndarray | jax.Array):
-                grid = jnp.broadcast_to(jnp.asarray(value, float), shape)
+                grid = xp.broadcast_to(xp.asarray(value, float), shape)
                 object.__setattr__(self, name, grid)
 
 

@@ -8,8 +8,10 @@ agents/              the trained agents of all members (an orbax checkpoint)
 
 import csv
 import dataclasses
+import gc
 import importlib.metadata
 import json
+import logging
 import math
 import os
 import platform
@@ -163,6 +165,8 @@ def restore_agents(directory: Path, like: Any) -> Any:
             f"{directory} holds no trained agents (no folder agents/): its run did not end; "
             "train again"
         )
+    log = logging.getLogger("asyncio")  # orbax's readers would print their tracebacks through it
+    log.disabled, before = True, log.disabled
     try:
         with ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(path, like)
@@ -172,6 +176,9 @@ def restore_agents(directory: Path, like: Any) -> Any:
             f"{path} is damaged or of another config ({type(error).__name__}: {first_line[:120]}): "
             "restore the folder, or train again"
         ) from error
+    finally:
+        gc.collect()  # their unread exceptions, while the log is off
+        log.disabled = before
 
 
 def _versions() -> dict[str, str | None]:

@@ -30,8 +30,7 @@ def interval(x: np.ndarray, resamples: int = 2_000, seed: int = 0) -> tuple[np.n
     if len(x) < 2:
         return np.full(x.shape[1:], np.nan), np.full(x.shape[1:], np.nan)
     picks = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
-    means = np.stack([iqm(x[pick]) for pick in picks])
-    low, high = np.percentile(means, [2.5, 97.5], axis=0)
+    low, high = np.percentile(iqm(x[picks], axis=1), [2.5, 97.5], axis=0)
     return low, high
 
 
@@ -55,7 +54,7 @@ def read_metrics(
             raise InputError(f"its columns are keyed by {keys[:-1]}, config.json's by {swept}")
         series: dict[tuple, list[list[float]]] = {}
         for row in rows:
-            values = [float(row[name] or "nan") for name in names]
+            values = [float("nan" if row[name] == "" else row[name]) for name in names]
             series.setdefault(tuple(values[: len(keys)]), []).append(values[len(keys) :])
         epochs = min(len(values) for values in series.values())
         table = np.array([values[:epochs] for values in series.values()])  # [M, epochs, metrics]

@@ -183,10 +183,10 @@ def _keys(points: int, seeds: list[int]) -> Key:
 
 def _points(hp: Hyperparams) -> tuple[list[Hyperparams], list[str]]:
     """A grid's points, row by row, and the names of the fields that vary over it."""
-    arrays = {name: np.asarray(value, float) for name, value in vars(hp).items()}
-    size = np.asarray(hp.gamma).size
-    points = [
-        Hyperparams(**{name: float(value.ravel()[i]) for name, value in arrays.items()})
+    arrays = {name: np.asarray(value) for name, value in vars(hp).items()}
+    size = arrays["gamma"].size
+    points = [  # through str: float32's 0.005 is 0.005, not 0.00499999988824129
+        Hyperparams(**{name: float(str(value.flat[i])) for name, value in arrays.items()})
         for i in range(size)
     ]
     if len(set(points)) < size:

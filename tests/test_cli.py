@@ -51,7 +51,8 @@ def test_train_writes_the_four_results(folder):
         "learning_curve.png",
         "metrics.csv",
     }
-    assert Image.open(folder / "learning_curve.png").size[0] > 600
+    with Image.open(folder / "learning_curve.png") as image:
+        assert image.size[0] > 600
 
 
 def test_csv_has_one_row_per_member_and_evaluation_keyed_by_the_grid(folder):
@@ -208,6 +209,7 @@ DAMAGE = {
 }  # fmt: skip
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # orbax's readers
 @pytest.mark.parametrize("case", DAMAGE)
 def test_a_damaged_folder_is_refused_in_one_line(case, copy, capsys):
     DAMAGE[case](copy)
