@@ -10,10 +10,7 @@ if TYPE_CHECKING:
     from sacjax.config import Config as Config
     from sacjax.config import Hyperparams as Hyperparams
     from sacjax.config import preset as preset
-    from sacjax.evaluate import evaluate as evaluate
     from sacjax.networks import mlp as mlp
-    from sacjax.run import load as load
-    from sacjax.run import run as run
     from sacjax.sac import TrainState as TrainState
     from sacjax.sac import make_sac as make_sac
     from sacjax.sac import update_step as update_step
@@ -28,8 +25,6 @@ _HOMES = {
     "Hyperparams": "config",
     "preset": "config",
     "mlp": "networks",
-    "load": "run",
-    "run": "run",
     "TrainState": "sac",
     "make_sac": "sac",
     "update_step": "sac",
@@ -38,7 +33,19 @@ _HOMES = {
     "Transition": "types",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [
+    "Config",
+    "Hyperparams",
+    "TrainState",
+    "Transition",
+    "__version__",
+    "make_program",
+    "make_sac",
+    "make_train",
+    "mlp",
+    "preset",
+    "update_step",
+]
 
 
 def __getattr__(name: str) -> Any:

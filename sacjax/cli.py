@@ -181,7 +181,8 @@ def _grid(hp: Hyperparams, default: Hyperparams, sweeps: tuple[str, ...]) -> Hyp
 def _train(argv: list[str]) -> int:
     config, hp, args = parse_train(argv)
     out = args.out
-    print(f"Loading JAX and {config.env} ...", end="\r", file=sys.stderr, flush=True)
+    if sys.stderr.isatty():  # until the bar takes the line
+        print(f"loading JAX and {config.env} ...", end="\r", file=sys.stderr, flush=True)
     from sacjax import folder, report
     from sacjax.run import run
 

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
-from sacjax.types import Array, InputError
+from sacjax.types import InputError
 
 if TYPE_CHECKING:
-    Scalar = float | Array
+    from sacjax.types import Scalar
 else:
     Scalar = float  # what the command line parses
 
@@ -255,7 +256,7 @@ def _check_sizes(config: Config) -> None:
 
 def _is_concrete(value: Any) -> bool:
     if isinstance(value, jax.Array):
-        return not isinstance(value, jax.core.Tracer) and value.is_fully_addressable
+        return not isinstance(value, Tracer) and value.is_fully_addressable
     return isinstance(value, int | float | np.ndarray)
 
 

@@ -90,7 +90,10 @@ def write_config(
             "count": jax.device_count(),
             "machine": platform.platform(),
         },
-        "jax": {"x64": jax.config.read("jax_enable_x64"), "prng": jax.config.jax_default_prng_impl},
+        "jax": {
+            "x64": jax.config.read("jax_enable_x64"),
+            "prng": str(jax.random.key_impl(jax.random.key(0))),
+        },
     }
     write_text(directory / "config.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
 

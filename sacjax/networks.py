@@ -92,7 +92,7 @@ def mlp(config: Config, action_size: int) -> Networks:
         actor=Actor(action_size, config.hidden, config.log_std_min, config.log_std_max),
         critic=nn.vmap(  # N critics with weights of their own: [B, O], [B, A] -> [N, B]
             Critic,
-            in_axes=None,
+            in_axes=None,  # pyright: ignore[reportArgumentType] flax means to take it
             out_axes=0,
             variable_axes={"params": 0},
             split_rngs={"params": True},

@@ -60,8 +60,8 @@ def read_metrics(
         table = np.array([values[:epochs] for values in series.values()])  # [M, epochs, metrics]
     except (ValueError, IndexError, KeyError, TypeError, csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged ({error}): restore it, or train again") from error
-    members = [
-        dict(zip(keys, (*point[:-1], int(point[-1])), strict=True)) for point in map(list, series)
+    members: list[Member] = [
+        dict(zip(keys, (*point[:-1], int(point[-1])), strict=True)) for point in series
     ]
     return members, {name: table[..., i] for i, name in enumerate(names[len(keys) :])}
 

@@ -23,7 +23,7 @@ from flax import struct
 
 from sacjax.config import Config, Hyperparams
 from sacjax.networks import Networks, mlp
-from sacjax.types import Algorithm, Array, Env, Key, Metrics, Params, Transition
+from sacjax.types import Algorithm, Array, Env, Key, Metrics, Params, Scalar, Transition
 
 
 class TrainState(struct.PyTreeNode):
@@ -62,7 +62,7 @@ CLIPPED_DOUBLE_Q = CriticRule(target=minimum, loss=squared_error, value=minimum)
 
 
 def soft_target(
-    batch: Transition, next_value: Array, next_log_prob: Array, alpha: Array, gamma: Array
+    batch: Transition, next_value: Array, next_log_prob: Array, alpha: Array, gamma: Scalar
 ) -> Array:
     """Soft Bellman backup y [B] (eq. 2) through the soft value V = Q - alpha log pi (eq. 3).
 
@@ -207,7 +207,7 @@ def make_sac(
 
 
 def _descend(
-    lr: Array, grads: Params, opt_state: optax.OptState, params: Params
+    lr: Scalar, grads: Params, opt_state: optax.OptState, params: Params
 ) -> tuple[Params, optax.OptState]:
     """One step of Adam at a traced learning rate, so that `lr` can be swept."""
     updates, opt_state = optax.adam(lr).update(grads, opt_state)

@@ -218,7 +218,7 @@ def _of_member(loop: LoopState, key: Key) -> LoopState:
     """
     always = jax.random.key_data(key).ravel()[0] >= 0  # unsigned; the select costs nothing
     return jax.tree.map(
-        lambda x: x if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else _tie(always, x),
+        lambda x: x if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else _tie(always, x),
         loop,
     )
 

@@ -13,6 +13,7 @@ import jax
 
 Array = jax.Array
 Key = jax.Array  # one PRNG key, typed (`jax.random.key`) or legacy (`jax.random.PRNGKey`)
+Scalar = jax.Array | float
 Params = Any  # a pytree of network weights
 EnvParams = Any  # a pytree of an environment's own parameters
 Metrics = dict[str, Array]
