@@ -7,7 +7,6 @@ agents/              the trained agents of all members (an orbax checkpoint)
 """
 
 import csv
-import dataclasses
 import gc
 import importlib.metadata
 import json
@@ -72,8 +71,7 @@ def write_config(
     directory: Path, config: Config, settings: list[Hyperparams], swept: list[str], seeds: list[int]
 ) -> None:
     """config.json. `settings` are the grid's points, each of scalars."""
-    device = jax.devices()[0]
-    fields = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+    fields = dict(vars(config))
     if not isinstance(config.env, str):
         fields["env"] = None  # an object cannot be written down; `load` asks for it
     content = {
@@ -83,18 +81,7 @@ def write_config(
         "hyperparams": [{k: _number(v) for k, v in vars(hp).items()} for hp in settings],
         "swept": swept,
         "seeds": seeds,
-        "versions": {"python": platform.python_version()} | _versions(),
-        "device": {
-            "platform": device.platform,
-            "kind": device.device_kind,
-            "count": jax.device_count(),
-            "machine": platform.platform(),
-        },
-        "jax": {
-            "x64": jax.config.read("jax_enable_x64"),
-            "prng": str(jax.random.key_impl(jax.random.key(0))),
-        },
-    }
+    } | surroundings()
     write_text(directory / "config.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
@@ -182,6 +169,33 @@ def restore_agents(directory: Path, like: Any) -> Any:
     finally:
         gc.collect()  # their unread exceptions, while the log is off
         log.disabled = before
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions, device and JAX settings: what a figure or a run depends on besides its config."""
+    device = jax.devices()[0]
+    return {
+        "versions": {"python": platform.python_version()} | _versions(),
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+        },
+        "jax": {
+            "x64": jax.config.read("jax_enable_x64"),
+            "prng": str(jax.random.key_impl(jax.random.key(0))),
+        },
+    }
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def _versions() -> dict[str, str | None]:

@@ -1,0 +1,36 @@
+"""How long does the README's first command take, and what does every seed reach?
+
+python benchmarks/first_command.py    runs it in a fresh folder, writes results/first_command.json
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import record
+
+from sacjax import report
+
+if __name__ == "__main__":
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    with tempfile.TemporaryDirectory() as folder:
+        begin = time.time()
+        command = [str(Path(sys.executable).with_name("sacjax")), "train", "Pendulum-v1"]
+        subprocess.run(command, cwd=folder, env=environment, check=True)
+        seconds = time.time() - begin
+        members, metrics = report.read_metrics(Path(folder) / "runs/Pendulum-v1/metrics.csv")
+    returns = metrics["eval_return"][:, -1]
+    print(f"{seconds:.1f} s, returns {returns.round(1)}")
+    record.save(
+        "first_command",
+        {
+            "command": "sacjax train Pendulum-v1",
+            "seconds": round(seconds, 1),
+            "returns": {
+                f"seed {m['seed']}": float(r) for m, r in zip(members, returns, strict=True)
+            },
+        },
+    )

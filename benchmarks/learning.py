@@ -1,0 +1,178 @@
+"""How well do the presets learn? The five continuous gymnax environments, 16 seeds each.
+
+    python benchmarks/learning.py [ENV ...]     trains, writes results/learning.json
+    python benchmarks/learning.py --draw        draws results/learning.png, fills in the README
+
+Protocol: `sacjax.run` with the environment's preset, seeds 100 to 115 (the presets were chosen on
+others); afterwards every agent plays 128 greedy episodes from new start states. IQM over seeds with
+a 95% bootstrap interval. Beside it a uniformly random policy, and for MountainCarContinuous-v0 what
+happens without held warm-up actions, all else equal.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import record
+from matplotlib.figure import Figure
+
+from sacjax import Config, Hyperparams, preset, report
+from sacjax.config import PRESETS
+from sacjax.envs import make_env
+from sacjax.run import evaluate_run, run
+
+SEEDS, EPISODES = range(100, 116), 128
+# Not runs of ours: https://github.com/DLR-RM/rl-baselines3-zoo/blob/master/benchmark.md (SAC)
+PUBLISHED = {
+    "Pendulum-v1": "-157.0 at 20,000 steps (rl-zoo, one run)",
+    "MountainCarContinuous-v0": "94.7 at 50,000 steps (rl-zoo, one run)",
+}
+
+
+def random_return(name: str, episodes: int = 512) -> float:
+    """Mean return of a uniformly random policy over whole first episodes."""
+    env = make_env(name)(episodes)
+
+    def step(carry, key):
+        env_state, running, total = carry
+        key_action, key_step = jax.random.split(key)
+        env_state, timestep = env.step(
+            env_state, env.random_action(key_action), key_step, env.default_params
+        )
+        total += jnp.where(running, timestep.reward, 0)
+        running &= ~(timestep.terminated | timestep.truncated)
+        return (env_state, running, total), None
+
+    @jax.jit
+    def play(key):
+        env_state, _ = env.reset(key, env.default_params)
+        keys = jax.random.split(key, env.default_params.max_steps_in_episode)
+        carry = (env_state, jnp.ones(episodes, bool), jnp.zeros(episodes))
+        (_, running, total), _ = jax.lax.scan(step, carry, keys)
+        return total.mean(), running.any()
+
+    mean, unfinished = play(jax.random.key(0))
+    assert not unfinished, name
+    return float(mean)
+
+
+def measure(name: str, config: Config, hp: Hyperparams) -> dict[str, Any]:
+    """Train 16 seeds and score them."""
+
+    def tell(told):
+        print(
+            f"{name} {told.env_steps:7,} {report.iqm(told.metrics['eval_return'].mean(1)):9.1f}",
+            f"{told.gradient_steps / told.seconds:8,.0f} gradient steps/s",
+            flush=True,
+        )
+
+    begin = time.time()
+    done = run(config, hp, seeds=SEEDS, on_epoch=[tell])
+    seconds = time.time() - begin
+    returns, lengths = evaluate_run(done, EPISODES)
+    scores = returns.mean(axis=1)
+    low, high = report.interval(scores)
+    curve = done.metrics["eval_return"].mean(axis=-1)  # [seeds, epochs]
+    curve_low, curve_high = report.interval(curve)
+    return {
+        "config": vars(config),
+        "hyperparams": {k: v for k, v in vars(hp).items() if k != "max_alpha"},
+        "iqm": float(report.iqm(scores)),
+        "interval": [float(low), float(high)],
+        "scores": [round(float(s), 3) for s in scores],
+        "episode_length": float(lengths.mean()),
+        "episodes_per_seed": EPISODES,
+        "seconds": round(seconds, 1),
+        "curve": {
+            "env_steps": done.metrics["env_steps"][0].tolist(),
+            "iqm": report.iqm(curve).round(3).tolist(),
+            "low": curve_low.round(3).tolist(),
+            "high": curve_high.round(3).tolist(),
+            "seeds": curve.round(2).tolist(),
+        },
+    }
+
+
+def train(names: list[str]) -> None:
+    """Measure, keeping what the file holds of other environments."""
+    try:
+        results = record.load("learning")["environments"]
+    except FileNotFoundError:
+        results = {}
+    for name in names:
+        config, hp = preset(name)
+        results[name] = measure(name, config, hp)
+        results[name]["random"] = random_return(name)
+        results[name]["published"] = PUBLISHED.get(name)
+        if config.warmup_hold > 1:
+            results[name]["without_hold"] = measure(name, replace(config, warmup_hold=1), hp)
+        ordered = {k: results[k] for k in PRESETS if k in results}
+        print(record.save("learning", {"environments": ordered}))
+
+
+def table(results: dict[str, Any]) -> str:
+    """The README's table, from the file."""
+    lines = [
+        "| environment | steps | IQM return [95%] | worst seed | random policy | published SAC |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name, r in results["environments"].items():
+        low, high = r["interval"]
+        lines.append(
+            f"| {name} | {r['config']['total_steps']:,} | **{r['iqm']:.1f}** [{low:.1f}, "
+            f"{high:.1f}] | {min(r['scores']):.1f} | {r['random']:.1f} | {r['published'] or '-'} |"
+        )
+    return "\n".join(lines)
+
+
+def draw(results: dict[str, Any]) -> None:
+    """results/learning.png."""
+    figure = Figure(figsize=(10, 5.6), layout="constrained")
+    panels = figure.subplots(2, 3).ravel()
+    for axes, (name, r) in zip(panels, results["environments"].items(), strict=False):
+        curve = r["curve"]
+        axes.plot(curve["env_steps"], np.array(curve["seeds"]).T, "C0", alpha=0.2, linewidth=0.6)
+        axes.fill_between(curve["env_steps"], curve["low"], curve["high"], color="C0", alpha=0.25)
+        axes.plot(curve["env_steps"], curve["iqm"], "C0", linewidth=2)
+        axes.axhline(r["random"], color="0.5", linestyle=":", linewidth=1)
+        if "without_hold" in r:
+            other = r["without_hold"]["curve"]
+            axes.plot(other["env_steps"], other["iqm"], "C1", linewidth=2)
+            axes.text(other["env_steps"][-1], 4, "warm-up actions not held", color="C1", ha="right")
+        axes.set_title(name, loc="left", fontsize=10)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
+    panels[3].set_xlabel("environment steps")
+    panels[3].set_ylabel("greedy return")
+    panels[0].set_ylabel("greedy return")
+    panels[-1].axis("off")
+    panels[-1].text(
+        0, 0.75, "IQM and 95% interval of 16 seeds,\nsingle seeds faint,\nrandom policy dotted",
+        va="top",
+    )  # fmt: skip
+    figure.savefig(record.RESULTS / "learning.png", dpi=110)
+
+
+def fill_in_readme(results: dict[str, Any]) -> None:
+    """Replace what stands between the README's markers by the table."""
+    path = record.ROOT.parent / "README.md"
+    begin, end = "<!-- learning: begin -->\n", "\n<!-- learning: end -->"
+    before, _, rest = path.read_text().partition(begin)
+    _, _, after = rest.partition(end)
+    path.write_text(before + begin + table(results) + end + after)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("envs", nargs="*", default=list(PRESETS))
+    parser.add_argument("--draw", action="store_true", help="only draw and fill in the README")
+    args = parser.parse_args()
+    if not args.draw:
+        train(args.envs)
+    draw(record.load("learning"))
+    fill_in_readme(record.load("learning"))
