@@ -168,7 +168,7 @@ def fill_in_readme(results: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="How well do the presets learn?")
     parser.add_argument("envs", nargs="*", default=list(PRESETS))
     parser.add_argument("--draw", action="store_true", help="only draw and fill in the README")
     args = parser.parse_args()

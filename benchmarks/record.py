@@ -27,7 +27,7 @@ def load(name: str) -> dict[str, Any]:
 def commit() -> str:
     """The commit of the code, marked where the package differs from it."""
 
-    def git(*args: str) -> str:
+    def git(*args: str | Path) -> str:
         done = subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True)
         return done.stdout.strip()
 

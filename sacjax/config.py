@@ -169,7 +169,7 @@ _SMALL: dict[str, Any] = {
     "tau": 0.01,
 }
 PRESETS: dict[str, dict[str, Any]] = {
-    "Pendulum-v1": _SMALL | {"total_steps": 10_000},
+    "Pendulum-v1": _SMALL | {"total_steps": 10_000, "eval_every": 500},
 }
 
 

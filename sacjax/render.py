@@ -70,6 +70,8 @@ def _episode(run: Run, member: int, frames: int) -> tuple[list[Any], list[float]
 
 
 def _gymnax_gif(env: Any, params: Any, states: list, returns: np.ndarray, path: Path) -> None:
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame: no window, no sound card
+    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
     import matplotlib
 
     matplotlib.use("Agg")
@@ -99,8 +101,8 @@ def _square(axes: Any, limit: float) -> None:
 
 
 def _draw_pendulum(axes: Any, state: Any, params: Any) -> None:
-    _square(axes, 1.3)  # theta = 0 is upright
-    tip = np.sin(state.theta), np.cos(state.theta)
+    _square(axes, 1.3)  # theta = 0 is upright, and grows counter-clockwise
+    tip = -np.sin(state.theta), np.cos(state.theta)
     axes.plot([0, tip[0]], [0, tip[1]], color="C3", linewidth=10, solid_capstyle="round")
     axes.plot(0, 0, "o", color="black", markersize=6)
 
