@@ -187,8 +187,7 @@ def _train(argv: list[str]) -> int:
     from sacjax.run import run
 
     out = folder.unused(Path("runs") / config.env) if out is None else out
-    stop = _StopOnCtrlC()
-    with _Bar(config) as bar:
+    with _StopOnCtrlC() as stop, _Bar(config) as bar:
         done = run(
             config,
             hp,
@@ -284,9 +283,13 @@ class _Bar:
 class _StopOnCtrlC:
     """The first Ctrl-C ends the run after the current epoch; the second leaves at once."""
 
-    def __init__(self) -> None:
+    def __enter__(self) -> "_StopOnCtrlC":
         self._asked = False
-        signal.signal(signal.SIGINT, self._handle)
+        self._before = signal.signal(signal.SIGINT, self._handle)
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        signal.signal(signal.SIGINT, self._before)
 
     def asked(self) -> bool:
         return self._asked

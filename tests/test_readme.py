@@ -1,0 +1,66 @@
+"""The README is true: its code runs, and its figures are those of the files beside it."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+TINY = (
+    'Config(env="Pendulum-v1", total_steps=300, warmup_steps=100, eval_every=100, hidden=(8,), '
+    "batch_size=8, eval_episodes=2)"
+)
+SMALLER = {
+    'Config(env="Pendulum-v1", total_steps=20_000)': TINY,
+    'preset("Reacher-misc"), seeds=16': (
+        'preset("Reacher-misc", total_steps=300, warmup_steps=100, eval_every=100, hidden=(8,), '
+        "batch_size=8, eval_episodes=2), seeds=2"
+    ),
+    "episodes=128": "episodes=3",
+}
+
+
+def test_the_code_runs(tmp_path, monkeypatch):
+    code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+    for full, tiny in SMALLER.items():
+        assert full in code
+        code = code.replace(full, tiny)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code, names)
+    assert names["result"].metrics["eval_return"].shape == (2, 8, 2, 2)
+    assert names["returns"].shape == (2, 3)
+    assert (tmp_path / "runs" / "reacher" / "learning_curve.png").exists()
+
+
+def test_the_table_is_that_of_the_measured_file(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import learning
+    import record
+
+    try:
+        assert learning.table(record.load("learning")) in README
+    finally:
+        for name in ("learning", "record"):
+            sys.modules.pop(name)
+
+
+def test_files_that_it_names_exist():
+    names = re.findall(r"\]\(([\w/.]+)\)", README) + re.findall(r"`([\w]+/[\w/]*\.\w+)`", README)
+    assert len(names) > 5
+    for name in names:
+        if not name.startswith("runs/"):
+            assert (ROOT / name).exists(), name
+
+
+@pytest.mark.slow
+def test_the_first_command_trains_every_seed_past_minus_200(tmp_path):
+    from sacjax.cli import main
+    from sacjax.run import load
+
+    assert main(["train", "Pendulum-v1", "--out", str(tmp_path / "run")]) == 0
+    run = load(tmp_path / "run")
+    assert len(run.members) == 8
+    assert (run.metrics["eval_return"][:, -1] > -200).all()
