@@ -158,7 +158,7 @@ def preset(env: str, **changes: Any) -> tuple[Config, Hyperparams]:
     return Config(env, **config), Hyperparams(**traced)
 
 
-# 64x64 networks and batches of 128 suffice for these small tasks, at a fraction of the paper's cost.
+# 64x64 networks and batches of 128 suffice here, at a fraction of the paper's cost.
 # Learning rates, gamma and tau come from small searches on other seeds than the README's.
 _SMALL: dict[str, Any] = {
     "hidden": (64, 64),
