@@ -168,7 +168,7 @@ _SMALL: dict[str, Any] = {
     "alpha_lr": 1e-3,
     "tau": 0.01,
 }
-_LONG = {"total_steps": 60_000, "warmup_steps": 2_000, "eval_every": 2_000}
+_LONG = {"total_steps": 40_000, "warmup_steps": 2_000, "eval_every": 2_000}
 PRESETS: dict[str, dict[str, Any]] = {
     "Pendulum-v1": _SMALL | {"total_steps": 10_000, "eval_every": 500},
     # Uncorrelated noise does not find the goal; strokes of 30 steps, half a swing of the car, do.
