@@ -60,7 +60,7 @@ class Config:
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers of actor and critics (table 1)."""
     num_critics: int = 2
-    """Critics; the target and the actor use their minimum (SAC section 5: 2)."""
+    """Critics; the target and the actor use their minimum (SAC section 6: 2)."""
     layer_norm: bool = False
     """LayerNorm before each activation of the critics (SAC: none)."""
     log_std_min: float = -20.0
@@ -120,7 +120,7 @@ class Hyperparams:
     alpha_lr: Scalar = 3e-4
     """Adam's learning rate for log alpha (the authors' code); 0 keeps the temperature fixed."""
     init_alpha: Scalar = 1.0
-    """Temperature at the start, nats to reward units (the authors' code: log alpha = 0)."""
+    """Temperature at the start, reward per nat (the authors' code: log alpha = 0)."""
     min_alpha: Scalar = 0.0
     """Lower bound on the temperature; 0 is none."""
     max_alpha: Scalar = math.inf
@@ -224,7 +224,7 @@ def _check_fields(config: Config) -> None:
     low, high = config.log_std_min, config.log_std_max
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InputError(
-            f"log_std_min ({low}) must be below log_std_max ({high}): use -20 and 2, the paper's"
+            f"log_std_min ({low}) must be below log_std_max ({high}): use -20 and 2, the defaults"
         )
 
 

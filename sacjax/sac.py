@@ -48,7 +48,7 @@ class CriticRule(NamedTuple):
 
 
 def minimum(q: Array, key: Key) -> Array:
-    """Clipped double Q-learning: the least of the N estimates [N, B] -> [B] (section 5)."""
+    """Clipped double Q-learning: the least of the N estimates [N, B] -> [B] (section 6)."""
     del key
     return q.min(axis=0)
 

@@ -223,7 +223,7 @@ def q_input(obs: Array, action: Array) -> Array:
 
 
 def q_values(critics: Sequence[Sequence[Layer]], obs: Array, action: Array) -> Array:
-    """Q_i(s, a) of every critic, as [N, B]: SAC, section 5."""
+    """Q_i(s, a) of every critic, as [N, B]: SAC, section 6."""
     x = q_input(obs, action)
     return np.stack([mlp(critic, x)[0][:, 0] for critic in critics])
 
@@ -269,7 +269,7 @@ def min_q_and_action_grad(
 ) -> tuple[Array, Array]:
     """min_i Q_i(s, a) [B] and its gradient in the action [B, A], through the argmin critic.
 
-    SAC, section 5 (the minimum of the soft Q-functions for the policy gradient). A tie goes to
+    SAC, section 6 (the minimum of the soft Q-functions for the policy gradient). A tie goes to
     the first of the critics that attain the minimum.
     """
     x = q_input(obs, action)
