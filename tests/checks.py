@@ -1,0 +1,239 @@
+"""Checks that take the function they check: tests give the library's, test_mutations a mutant.
+
+`recorder` is an algorithm that learns nothing and notes what the loop hands to it.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from gymnax.environments.classic_control.pendulum import Pendulum
+from probes import Chain, Noise, quick_jit
+
+from sacjax import train
+from sacjax.config import Config, Hyperparams
+from sacjax.envs import make_env
+from sacjax.networks import mlp
+from sacjax.replay import replay_bytes
+from sacjax.types import Algorithm, Env, Transition
+
+
+def recorder(config: Config, env: Env) -> Algorithm:
+    """Acts uniformly at random; its state is the list of keys and minibatches that update got."""
+    updates = config.num_epochs * config.eval_every // config.steps_per_iteration
+    updates *= config.updates_per_iteration
+
+    def init(key, hp):
+        del key, hp
+        return {
+            "step": jnp.array(0),
+            "keys": jnp.zeros((updates, 2), jnp.uint32),
+            "batches": jnp.zeros((updates, config.batch_size)),
+        }
+
+    def act(state, obs, key):
+        del state
+        return jax.random.uniform(key, (len(obs), env.action_size), minval=-1.0)
+
+    def mode(state, obs):
+        del state
+        return jnp.zeros((len(obs), env.action_size))
+
+    def update(state, batch, key, hp):
+        del hp
+        i = state["step"]
+        state = {
+            "step": i + 1,
+            "keys": state["keys"].at[i].set(jax.random.key_data(key)),
+            "batches": state["batches"].at[i].set(batch.obs[:, 0]),
+        }
+        return state, {"update": i.astype(float)}
+
+    return Algorithm(init, act, mode, update)
+
+
+def all_different(rows: Any) -> bool:
+    rows = np.asarray(rows)
+    return len(np.unique(rows.reshape(len(rows), -1), axis=0)) == len(rows)
+
+
+def after_epochs(
+    make_program: Callable[..., Any],
+    config: Config,
+    env_params: Any = None,
+    epochs: int = 1,
+    key: Any = None,
+) -> Any:
+    """The loop's state after a run that learns nothing (XLA drops the evaluations)."""
+    program = make_program(config, recorder)
+    default = program.default_params
+    hp, params = train.as_arrays(Hyperparams(), default if env_params is None else env_params)
+
+    @quick_jit
+    def run(key):
+        def epoch(loop, _):
+            return program.epoch(loop, hp, params)[0], None
+
+        return jax.lax.scan(epoch, program.init(key, hp, params), length=epochs)[0]
+
+    return run(jax.random.key(0) if key is None else key)
+
+
+# Warm-up, and two epochs of two iterations of three steps and three updates each.
+NOISE = Config(
+    Noise(),
+    num_envs=2,
+    warmup_steps=8,
+    rollout_length=3,
+    utd=0.5,
+    eval_every=12,
+    total_steps=8 + 2 * 12,
+    batch_size=8,
+    eval_episodes=2,
+)
+
+
+def no_random_number_is_used_twice(make_program: Callable[..., Any]) -> None:
+    """Not by the policy, the environments, the replay or the gradient steps."""
+    loop = after_epochs(make_program, NOISE, epochs=2)
+    stored = loop.replay.experience
+    assert stored.action.shape == (1, 32, 1)
+    assert all_different(stored.action[0]), "an action was drawn twice"
+    assert all_different(stored.next_obs[0]), "the environments got one key twice"
+    assert all_different(loop.agent["keys"]), "two gradient steps got one key"
+    assert all_different(loop.agent["batches"]), "two gradient steps got one minibatch"
+
+
+def stored_transitions_are_those_of_the_pendulum(make_program: Callable[..., Any]) -> None:
+    """Warm-up and an epoch over several time limits, against the equations of motion.
+
+    They are those of Gymnasium's Pendulum-v1: torque in [-2, 2], time step 0.05, g = 10, m = l = 1.
+    """
+    config = Config(
+        "Pendulum-v1",
+        num_envs=2,
+        warmup_steps=30,
+        eval_every=30,
+        total_steps=60,
+        batch_size=4,
+        eval_episodes=1,
+    )
+    params = Pendulum().default_params.replace(max_steps_in_episode=7)
+    loop = after_epochs(make_program, config, params)
+    assert float(loop.episodes.count) == 4  # two of each environment in its steps 16 to 30
+    data = jax.tree.map(lambda x: np.asarray(x[0], float), loop.replay.experience)
+    assert np.abs(data.action).max() <= 1
+    assert data.action.min() < -0.9
+    assert data.action.max() > 0.9
+    torque, speed = 2 * data.action[:, 0], data.obs[:, 2]
+    angle = np.arctan2(data.obs[:, 1], data.obs[:, 0])
+    reward = -(angle**2 + 0.1 * speed**2 + 0.001 * torque**2)
+    next_speed = np.clip(speed + (15 * np.sin(angle) + 3 * torque) * 0.05, -8, 8)
+    next_angle = angle + next_speed * 0.05
+    next_obs = np.stack([np.cos(next_angle), np.sin(next_angle), next_speed], axis=1)
+    np.testing.assert_allclose(data.reward, reward, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(data.next_obs, next_obs, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(data.discount, 1)
+
+
+def epoch_does_not_copy_the_replay(make_program: Callable[..., Any]) -> None:
+    """The memory that XLA wants besides the state is far below one replay, for two members."""
+    config = Config(
+        Chain(),
+        total_steps=1_200_000,
+        warmup_steps=0,
+        eval_every=12,
+        replay_size=200_000,
+        batch_size=2,
+        eval_episodes=1,
+    )
+
+    def without_records(config, env):
+        return recorder(config, env)._replace(
+            init=lambda key, hp: jnp.zeros(()),
+            update=lambda state, batch, key, hp: (state + batch.reward.sum(), {}),
+        )
+
+    program = make_program(config, without_records)
+    params = program.default_params.replace(max_steps_in_episode=5)
+    hp, params = train.as_arrays(Hyperparams(), params)
+    keys = jax.random.split(jax.random.key(0), 2)
+    loop = jax.eval_shape(jax.vmap(program.init, (0, None, None)), keys, hp, params)
+    epoch = quick_jit(jax.vmap(program.epoch, (0, None, None)), donate_argnums=0)
+    memory = epoch.lower(loop, hp, params).compile().memory_analysis()
+    replay = replay_bytes(config, program.example)
+    assert memory.alias_size_in_bytes > 2 * replay
+    assert memory.temp_size_in_bytes < 0.05 * replay
+
+
+def minibatches_differ(make_replay: Callable[..., Any]) -> None:
+    """All U minibatches that one call of `sample` gives."""
+    config = Config(Chain(), num_envs=4, utd=4.0, batch_size=16, replay_size=64)
+    memory = make_replay(config)
+
+    @quick_jit
+    def fill_and_sample(key):
+        state = memory.init(scalar_transition(0.0))
+        return memory.sample(memory.add(state, scalar_transition(jnp.arange(64.0))), key).reward
+
+    batches = fill_and_sample(jax.random.key(0))
+    assert batches.shape == (16, 16)
+    assert all_different(batches)
+
+
+def scalar_transition(x: Any) -> Transition:
+    """A transition with `x` in every field; x's axes are the leading ones."""
+    x = jnp.asarray(x, float)
+    return Transition(
+        obs=x[..., None], action=-x[..., None], reward=x, discount=x, next_obs=x[..., None]
+    )
+
+
+THREE_CRITICS = Config(Chain(), num_critics=3, hidden=(8,), batch_size=4)
+TAU = 0.1
+
+
+@cache
+def sac_with_three_critics(make_sac: Callable[..., Any]) -> tuple[Any, ...]:
+    """(state, batch, update(state, batch)) of a fresh agent."""
+    env = make_env(THREE_CRITICS.env)(1)
+    agent = make_sac(THREE_CRITICS, env)
+    hp, key = Hyperparams(tau=TAU), jax.random.key(0)
+    batch = jax.tree.map(lambda x: jax.random.uniform(key, (4, *x.shape)), env.example)
+    batch = batch._replace(discount=jnp.ones(4))
+    state = quick_jit(agent.init)(key, hp)
+    return state, batch, quick_jit(lambda s, b: agent.update(s, b, key, hp))
+
+
+def every_gradient_step_moves_the_targets(make_sac: Callable[..., Any]) -> None:
+    """By tau of the way to the new critics."""
+    state, batch, update = sac_with_three_critics(make_sac)
+    for _ in range(4):
+        new, _ = update(state, batch)
+        expected = jax.tree.map(
+            lambda target, critic: (1 - TAU) * target + TAU * critic,
+            state.target_params,
+            new.critic_params,
+        )
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7),
+            new.target_params,
+            expected,
+        )
+        state = new
+
+
+def every_critic_can_be_the_least(make_sac: Callable[..., Any]) -> None:
+    """Lowering the last bias of any one target by 1000 lowers the target of all three critics."""
+    state, batch, update = sac_with_three_critics(make_sac)
+    q = mlp(THREE_CRITICS, 1).critic.apply(state.critic_params, batch.obs, batch.action)
+    assert q.shape == (3, 4)
+    for lowest in range(3):
+        lowered = jax.tree.map(
+            lambda x, i=lowest: x.at[i].add(-1000) if x.shape == (3, 1) else x, state.target_params
+        )
+        _, metrics = update(state.replace(target_params=lowered), batch)
+        np.testing.assert_allclose(metrics["critic_loss"], 3 * 0.5 * 990**2, rtol=0.02)

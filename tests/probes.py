@@ -1,0 +1,270 @@
+"""Probe environments: MDPs so small that the right answer is known, and the tools to train on them.
+
+Two families, so that many probes are members of one compiled program (vmap over env params):
+
+* `Chain`: the reward does not depend on the action, so Q is known whatever the policy does.
+* `Aim`: one step, and the best action is known; its bounds are neither symmetric nor [-1, 1].
+
+`Noise` has nothing to learn: it shows which random numbers were drawn.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import cache, partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import spaces
+from gymnax.environments.environment import Environment, EnvParams, EnvState
+
+from sacjax.config import Config, Hyperparams
+from sacjax.networks import mlp
+
+# XLA's own optimizations stay; LLVM's are most of the time that a small program takes to compile.
+QUICK = {"xla_backend_optimization_level": 0}
+quick_jit = partial(jax.jit, compiler_options=QUICK)
+
+
+@struct.dataclass
+class ChainState(EnvState):
+    x: jax.Array
+
+
+@struct.dataclass
+class ChainParams(EnvParams):
+    max_steps_in_episode: int = 1_000_000  # the time limit
+    length: int = 1_000_000  # the step at which an episode terminates
+    reward_each: float = 0.0
+    reward_last: float = 0.0  # at termination
+    reward_x: float = 0.0  # times x, at every step
+    clock: float = 0.0  # times the step count, in the observation
+
+
+class Chain(Environment[ChainState, ChainParams]):
+    """Steps t = 1, 2, ... with x, -1 or 1, drawn at the reset: obs [x, clock t]; any action."""
+
+    @property
+    def default_params(self) -> ChainParams:
+        return ChainParams()
+
+    def reset_env(self, key: jax.Array, params: ChainParams) -> tuple[jax.Array, ChainState]:
+        state = ChainState(time=jnp.array(0), x=jax.random.rademacher(key, (), float))
+        return self._obs(state, params), state
+
+    def step_env(
+        self, key: jax.Array, state: ChainState, action: Any, params: ChainParams
+    ) -> tuple[Any, ChainState, jax.Array, jax.Array, dict[Any, Any]]:
+        del key, action
+        state = state.replace(time=state.time + 1)
+        terminated = self.is_terminated(state, params)
+        reward = params.reward_each + params.reward_x * state.x + params.reward_last * terminated
+        return self._obs(state, params), state, reward, terminated, {}
+
+    def _obs(self, state: ChainState, params: ChainParams) -> jax.Array:
+        return jnp.stack([state.x, params.clock * state.time])
+
+    def is_terminated(self, state: ChainState, params: ChainParams) -> jax.Array:
+        return jnp.asarray(state.time >= params.length)
+
+    def action_space(self, params: Any = None) -> spaces.Box:
+        return spaces.Box(-1.0, 1.0, (1,))
+
+    def observation_space(self, params: Any = None) -> spaces.Box:
+        return spaces.Box(-jnp.inf, jnp.inf, (2,))
+
+
+@struct.dataclass
+class AimParams(EnvParams):
+    max_steps_in_episode: int = 1_000_000
+    centre: Any = (3.0, -2.8)
+    turn: Any = (0.0, 0.0)
+
+
+class Aim(Environment[ChainState, AimParams]):
+    """One step: reward -sum(((action - best) / half range)^2), where best = centre + turn x."""
+
+    low, high = np.array([0.0, -3.0]), np.array([4.0, -2.0])
+
+    @property
+    def default_params(self) -> AimParams:
+        return AimParams()
+
+    def reset_env(self, key: jax.Array, params: AimParams) -> tuple[jax.Array, ChainState]:
+        state = ChainState(time=jnp.array(0), x=jax.random.rademacher(key, (), float))
+        return state.x[None], state
+
+    def step_env(
+        self, key: jax.Array, state: ChainState, action: Any, params: AimParams
+    ) -> tuple[Any, ChainState, jax.Array, jax.Array, dict[Any, Any]]:
+        del key
+        best = jnp.asarray(params.centre) + jnp.asarray(params.turn) * state.x
+        reward = -jnp.sum(((action - best) / ((self.high - self.low) / 2)) ** 2)
+        state = state.replace(time=state.time + 1)
+        return state.x[None], state, reward, jnp.array(True), {}
+
+    def action_space(self, params: Any = None) -> spaces.Box:
+        return spaces.Box(jnp.asarray(self.low), jnp.asarray(self.high), (2,))
+
+    def observation_space(self, params: Any = None) -> spaces.Box:
+        return spaces.Box(-1.0, 1.0, (1,))
+
+
+@struct.dataclass
+class NoiseParams(EnvParams):
+    max_steps_in_episode: int = 3
+    hazard: float = 0.0
+
+
+class Noise(Environment[EnvState, NoiseParams]):
+    """Every observation is a fresh number in [0, 1), and the reward; below `hazard` it ends."""
+
+    @property
+    def default_params(self) -> NoiseParams:
+        return NoiseParams()
+
+    def reset_env(self, key: jax.Array, params: NoiseParams) -> tuple[jax.Array, EnvState]:
+        return jax.random.uniform(key, (1,)), EnvState(time=jnp.array(0))
+
+    def step_env(
+        self, key: jax.Array, state: EnvState, action: Any, params: NoiseParams
+    ) -> tuple[Any, EnvState, jax.Array, jax.Array, dict[Any, Any]]:
+        noise = jax.random.uniform(key, (1,))
+        return noise, EnvState(time=state.time + 1), noise[0], noise[0] < params.hazard, {}
+
+    def action_space(self, params: Any = None) -> spaces.Box:
+        return spaces.Box(-1.0, 1.0, (1,))
+
+    def observation_space(self, params: Any = None) -> spaces.Box:
+        return spaces.Box(0.0, 1.0, (1,))
+
+
+GAMMA = 0.8
+
+
+class ChainProbe(NamedTuple):
+    """Env params, and the value of every state: [(x, step count), Q]; Q is for any action."""
+
+    params: ChainParams
+    values: list[tuple[tuple[float, float], float]]
+
+
+def _sum_of_discounts(steps: int) -> float:
+    return sum(GAMMA**k for k in range(steps))
+
+
+_COUNTDOWN = [((x, t), _sum_of_discounts(5 - t)) for t in range(5) for x in (-1, 1)]
+CHAIN_PROBES = {
+    "one step of reward 1: Q is 1": ChainProbe(
+        ChainParams(length=1, reward_each=1.0), [((x, 0), 1.0) for x in (-1, 1)]
+    ),
+    "one step of reward x: Q is x": ChainProbe(
+        ChainParams(length=1, reward_x=1.0), [((x, 0), x) for x in (-1, 1)]
+    ),
+    "reward 1 at the second step: Q is gamma at the first": ChainProbe(
+        ChainParams(length=2, reward_last=1.0, clock=0.5),
+        [((x, t), GAMMA ** (1 - t)) for t in (0, 1) for x in (-1, 1)],
+    ),
+    "reward 1 for ever under a time limit: Q is 1 / (1 - gamma)": ChainProbe(
+        ChainParams(max_steps_in_episode=5, reward_each=1.0),
+        [((x, 0), 1 / (1 - GAMMA)) for x in (-1, 1)],
+    ),
+    "reward x for ever under a time limit: Q is x / (1 - gamma)": ChainProbe(
+        ChainParams(max_steps_in_episode=2, reward_x=1.0),
+        [((x, 0), x / (1 - GAMMA)) for x in (-1, 1)],
+    ),
+    "reward 1, then termination: Q is the finite sum": ChainProbe(
+        ChainParams(length=5, reward_each=1.0, clock=0.2), _COUNTDOWN
+    ),
+    "termination at the time limit: Q is the finite sum": ChainProbe(
+        ChainParams(length=5, max_steps_in_episode=5, reward_each=1.0, clock=0.2), _COUNTDOWN
+    ),
+}
+AIM_PROBES = {
+    "the best action is off centre": AimParams(),
+    "the best action follows the observation": AimParams(centre=(2.0, -2.5), turn=(1.0, -0.3)),
+}
+
+
+def stack(members: Iterable[Any]) -> Any:
+    """Many pytrees as one with a leading axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *members)
+
+
+def member(tree: Any, index: int) -> Any:
+    """One of them."""
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+@cache
+def train_chain(make_train: Callable[..., Any]) -> tuple[Config, Any]:
+    """One agent per chain probe, in one program. alpha is 0, so that entropy adds nothing."""
+    config = Config(
+        Chain(),
+        total_steps=80 + 4000,
+        eval_every=4000,
+        num_envs=8,
+        warmup_steps=80,
+        utd=0.25,
+        batch_size=128,
+        hidden=(16, 16),
+        eval_episodes=1,
+    )
+    hp = Hyperparams(
+        gamma=GAMMA, tau=0.05, critic_lr=3e-3, actor_lr=1e-3, alpha_lr=0.0, init_alpha=0.0
+    )
+    params = stack(probe.params for probe in CHAIN_PROBES.values())
+    train_one = make_train(config)
+    run = quick_jit(jax.vmap(lambda params: train_one(jax.random.key(0), hp, params).agent))
+    return config, run(params)
+
+
+@cache
+def train_aim(make_train: Callable[..., Any]) -> tuple[Config, Any]:
+    """One agent per aiming probe, in one program, and the returns of its last evaluation."""
+    config = Config(
+        Aim(),
+        total_steps=200 + 2400,
+        eval_every=2400,
+        num_envs=8,
+        warmup_steps=200,
+        utd=0.25,
+        batch_size=64,
+        hidden=(32, 32),
+        eval_episodes=8,
+    )
+    hp = Hyperparams(
+        gamma=GAMMA, tau=0.05, critic_lr=3e-3, actor_lr=3e-3, alpha_lr=0.0, init_alpha=0.1
+    )
+    train_one = make_train(config)
+    run = quick_jit(jax.vmap(lambda params: train_one(jax.random.key(0), hp, params)))
+    return config, run(stack(AIM_PROBES.values()))
+
+
+def check_chain(probe: str, make_train: Callable[..., Any]) -> None:
+    """Every critic is right at every state, for every action, to 5% of the longest sum."""
+    config, agents = train_chain(make_train)
+    agent = member(agents, list(CHAIN_PROBES).index(probe))
+    params, values = CHAIN_PROBES[probe]
+    for (x, t), want in values:
+        obs, action = (
+            jnp.tile(jnp.array([[x, params.clock * t]], float), (5, 1)),
+            jnp.linspace(-1, 1, 5)[:, None],
+        )
+        q = mlp(config, 1).critic.apply(agent.critic_params, obs, action)
+        np.testing.assert_allclose(q, want, atol=0.05 / (1 - GAMMA))
+
+
+def check_aim(probe: str, make_train: Callable[..., Any]) -> None:
+    """The greedy action is the best one to 15% of the half range; so is the evaluation's."""
+    config, result = train_aim(make_train)
+    index, params = list(AIM_PROBES).index(probe), AIM_PROBES[probe]
+    half, middle = (Aim.high - Aim.low) / 2, (Aim.high + Aim.low) / 2
+    for x in (-1.0, 1.0):
+        policy = mlp(config, 2).actor.apply(
+            member(result.agent, index).actor_params, jnp.array([x])
+        )
+        best = np.array(params.centre) + np.array(params.turn) * x
+        np.testing.assert_allclose(policy.mode(), (best - middle) / half, atol=0.15)
+    assert result.metrics["eval_return"][index].min() > -2 * 0.15**2

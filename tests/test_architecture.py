@@ -1,0 +1,149 @@
+"""Who may import whom, read from the source; and what `import sacjax` costs and offers."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import sacjax
+
+PACKAGE = Path(sacjax.__file__).parent
+ROOT = "sacjax"
+
+# Module -> the modules of ours that it may import. Higher lines never appear in lower ones' sets
+# the other way round: types < config < networks < sac; replay, envs, evaluate < train < the host.
+ALLOWED = {
+    "types": set(),
+    "config": {"types"},
+    "networks": {"config", "types"},
+    "sac": {"config", "networks", "types"},
+    "replay": {"config", "types"},
+    "envs": {"types"},
+    "evaluate": {"types"},
+    "train": {"config", "envs", "evaluate", "replay", "sac", "types"},
+    "folder": {"config", "types"},
+    "report": {"types"},
+    "run": {"config", "envs", "evaluate", "folder", "replay", "report", "sac", "train", "types"},
+    "render": {"config", "envs", "run", "train", "types"},
+    "cli": {"config", "envs", "folder", "render", "report", "run", "types", ROOT},  # its version
+}
+
+
+def module_of(path: Path) -> str:
+    """A file's name in the table: a subpackage counts as one module."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def sources() -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        if path != PACKAGE / "__init__.py":
+            found.setdefault(module_of(path), []).append(path)
+    return found
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of ours that a file imports, anywhere in it; "sacjax" is the package itself."""
+    package = [ROOT, *path.relative_to(PACKAGE).parts[:-1]]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            parents = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*parents, *filter(None, [node.module])])
+            names |= {f"{base}.{alias.name}" for alias in node.names}
+    ours = [name.split(".") for name in names if name.split(".")[0] == ROOT]
+    return {parts[1] if parts[1:] and parts[1] in sources() else ROOT for parts in ours}
+
+
+def reachable(module: str) -> set[str]:
+    below = set().union(*(imports(path) for path in sources()[module])) - {module, ROOT}
+    return below.union(*(reachable(name) for name in below))
+
+
+def test_the_table_lists_every_module_and_has_no_cycle():
+    assert set(sources()) == set(ALLOWED)
+    order = list(ALLOWED)
+    for module, allowed in ALLOWED.items():
+        assert all(order.index(name) < order.index(module) for name in allowed - {ROOT})
+
+
+@pytest.mark.parametrize("module", ALLOWED)
+def test_a_module_imports_only_what_lies_below_it(module):
+    found = set().union(*(imports(path) for path in sources()[module])) - {module}
+    assert found <= ALLOWED[module]
+
+
+def test_the_algorithm_never_sees_replay_environments_or_the_loop():
+    assert reachable("sac") == {"config", "networks", "types"}
+
+
+def test_the_loop_sees_the_networks_only_through_the_algorithm():
+    assert "networks" not in imports(PACKAGE / "train.py")
+    assert "networks" in reachable("train")
+
+
+def test_only_networks_knows_distrax():
+    users = {
+        module
+        for module, paths in sources().items()
+        for path in paths
+        for node in ast.walk(ast.parse(path.read_text()))
+        if (isinstance(node, ast.Import) and any("distrax" in a.name for a in node.names))
+        or (isinstance(node, ast.ImportFrom) and "distrax" in (node.module or ""))
+    }
+    assert users == {"networks"}
+
+
+def test_import_sacjax_loads_neither_jax_nor_gymnax():
+    code = (
+        "import sys, sacjax; "
+        "print(*sorted({name.split('.')[0] for name in sys.modules} "
+        "& {'jax', 'jaxlib', 'flax', 'optax', 'distrax', 'gymnax', 'flashbax', 'numpy'}))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("name", [name for name in sacjax.__all__ if name != "__version__"])
+def test_a_public_name_resolves_and_has_a_docstring_of_its_own(name):
+    value = getattr(sacjax, name)
+    assert value.__module__.startswith("sacjax.")
+    doc = value.__doc__ or ""
+    assert len(doc.split()) >= 3
+    assert not doc.startswith(f"{name}(")  # what dataclasses and named tuples generate
+
+
+def test_type_checkers_and_dir_see_the_public_names():
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    typed = {
+        alias.asname
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sacjax.")
+        for alias in node.names
+    }
+    assert typed | {"__version__"} == set(sacjax.__all__) == set(dir(sacjax))
+    assert len(sacjax.__all__) == len(set(sacjax.__all__))
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = sacjax.no_such_name
+
+
+def test_no_public_name_shadows_a_module():
+    assert not set(sacjax.__all__) & set(sources())
+    subpackages = [path.parent for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE]
+    for folder in subpackages:
+        modules = {path.stem for path in folder.glob("*.py")}
+        tree = ast.parse((folder / "__init__.py").read_text())
+        names = {
+            alias.asname or alias.name
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom)
+            for alias in node.names
+        }
+        assert not names & modules

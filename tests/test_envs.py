@@ -1,0 +1,363 @@
+"""The gymnax adapter: one contract for all environments, checked against gymnax stepped by hand."""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import gymnax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from gymnax.environments import spaces
+from gymnax.environments.environment import Environment, EnvParams, EnvState
+from probes import Chain, Noise, quick_jit
+
+from sacjax.envs import base_env, continuous_envs, make_env
+from sacjax.types import InputError
+
+# name: (observation size, action size, bounds of the actions)
+ENVS = {
+    "Pendulum-v1": (3, 1, 2.0),
+    "MountainCarContinuous-v0": (2, 1, 1.0),
+    "Reacher-misc": (8, 2, 1.0),
+    "Swimmer-misc": (16, 2, 1.0),
+    "PointRobot-misc": (6, 2, 0.1),
+}
+COPIES, STEPS, LIMIT = 2, 16, 6  # two time limits are crossed
+
+
+@pytest.fixture(autouse=True)
+def _swimmer_promotes_ranks(request):
+    with jax.numpy_rank_promotion("allow" if "Swimmer" in request.node.name else "raise"):
+        yield
+
+
+class Rollout(NamedTuple):
+    """Leaves [STEPS, COPIES, ...], the first observation [COPIES, O]."""
+
+    first_obs: Any
+    obs: Any
+    final_obs: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+
+
+def params_of(name):
+    return gymnax.make(name)[1].replace(max_steps_in_episode=LIMIT)
+
+
+def actions_and_keys(name):
+    """Actions [STEPS, COPIES, A], some of them outside [-1, 1], and the keys of the steps."""
+    key_action, key_steps = jax.random.split(jax.random.key(1))
+    shape = (STEPS, COPIES, ENVS[name][1])
+    actions = jax.random.uniform(key_action, shape, minval=-1.2, maxval=1.2)
+    return actions, jax.random.split(key_steps, STEPS)
+
+
+@cache
+def rollout(name: str) -> Rollout:
+    env, params = make_env(name)(COPIES), params_of(name)
+
+    @quick_jit
+    def run(key, actions, keys):
+        state, obs = env.reset(key, params)
+        _, steps = jax.lax.scan(
+            lambda state, inputs: env.step(state, *inputs, params), state, (actions, keys)
+        )
+        return obs, steps
+
+    obs, steps = run(jax.random.key(0), *actions_and_keys(name))
+    return jax.tree.map(np.asarray, Rollout(obs, **steps._asdict()))
+
+
+@cache
+def rollout_by_hand(name: str) -> Rollout:
+    """One gymnax environment after the other, its resets and time limit made here."""
+    env, _ = gymnax.make(name)
+    params, bound = params_of(name), ENVS[name][2]
+    reset, step_env = quick_jit(env.reset_env), quick_jit(env.step_env)
+    actions, keys = actions_and_keys(name)
+    copies = []
+    for i in range(COPIES):
+        obs, state = reset(jax.random.split(jax.random.key(0), COPIES)[i], params)
+        first_obs, rows = obs, []
+        for action, key in zip(actions[:, i], keys, strict=True):
+            key_step, key_reset = jax.random.split(jax.random.split(key, COPIES)[i])
+            raw_action = bound * np.clip(np.asarray(action), -1, 1)
+            obs, state, reward, terminated, _ = step_env(key_step, state, raw_action, params)
+            truncated, final_obs = state.time >= LIMIT, obs
+            if terminated or truncated:
+                obs, state = reset(key_reset, params)
+            rows.append((obs, final_obs, reward, terminated, truncated))
+        copies.append(Rollout(first_obs, *map(np.stack, zip(*rows, strict=True))))
+    stacked = {f: np.stack([getattr(c, f) for c in copies], axis=1) for f in Rollout._fields[1:]}
+    return Rollout(np.stack([c.first_obs for c in copies]), **stacked)
+
+
+@pytest.mark.parametrize("name", ENVS)
+def test_rollout_equals_gymnax_stepped_by_hand(name):
+    ours, by_hand = rollout(name), rollout_by_hand(name)
+    for field in Rollout._fields:
+        a, b = getattr(ours, field), getattr(by_hand, field)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=field)
+
+
+@pytest.mark.parametrize("name", ENVS)
+def test_shapes_and_dtypes_are_those_of_the_contract(name):
+    obs_size, action_size, _ = ENVS[name]
+    env, steps = make_env(name)(COPIES), rollout(name)
+    assert (env.name, env.action_size) == (name, action_size)
+    assert env.example.obs.shape == env.example.next_obs.shape == (obs_size,)
+    assert env.example.action.shape == (action_size,)
+    assert env.example.reward.shape == env.example.discount.shape == ()
+    assert {x.dtype for x in env.example} == {np.dtype("float32")}
+    assert steps.first_obs.shape == (COPIES, obs_size)
+    assert steps.obs.shape == steps.final_obs.shape == (STEPS, COPIES, obs_size)
+    assert steps.obs.dtype == steps.final_obs.dtype == steps.reward.dtype == np.float32
+    assert steps.reward.shape == steps.terminated.shape == steps.truncated.shape
+    assert steps.terminated.dtype == steps.truncated.dtype == np.bool_
+    action = env.random_action(jax.random.key(0))
+    assert action.shape == (COPIES, action_size)
+    assert action.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ENVS)
+def test_time_limit_truncates_and_does_not_terminate(name):
+    steps = rollout(name)
+    assert not steps.terminated.any()
+    ends = np.arange(1, STEPS + 1) % LIMIT == 0
+    np.testing.assert_array_equal(steps.truncated, np.stack([ends] * COPIES, axis=1))
+
+
+@pytest.mark.parametrize("name", ENVS)
+def test_next_observation_is_a_reset_only_where_the_episode_ended(name):
+    steps = rollout(name)
+    ended = steps.terminated | steps.truncated
+    same = (steps.obs == steps.final_obs).all(axis=-1)
+    np.testing.assert_array_equal(same, ~ended)
+
+
+@pytest.mark.parametrize("name", ENVS)
+def test_state_keeps_its_types_and_has_no_weak_ones(name):
+    env = make_env(name)(COPIES)
+    state, _ = jax.eval_shape(env.reset, jax.random.key(0), env.default_params)
+    action = jnp.zeros((COPIES, env.action_size))
+    after, _ = jax.eval_shape(env.step, state, action, jax.random.key(0), env.default_params)
+    assert not any(x.weak_type for x in jax.tree.leaves(state))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), after
+    )
+
+
+def test_every_continuous_environment_of_gymnax_is_known():
+    assert continuous_envs().keys() == ENVS.keys()
+
+
+# Environments of a user's own.
+
+
+@struct.dataclass
+class EchoParams(EnvParams):
+    max_steps_in_episode: int = 3
+    bound: float = 1.0
+
+
+class Echo(Environment[EnvState, EchoParams]):
+    """The observation is the raw action just taken; reward 1 as an integer."""
+
+    def __init__(self, low: Any, high: Any, shape: tuple[int, ...]):
+        self.space = low, high, shape
+
+    @property
+    def default_params(self) -> EchoParams:
+        return EchoParams()
+
+    def reset_env(self, key: Any, params: Any) -> Any:
+        return jnp.zeros(self.space[2]), EnvState(time=0)  # a weakly typed leaf
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        assert action.shape == self.space[2]
+        return action, EnvState(time=state.time + 1), jnp.array(1), jnp.array(False), {}
+
+    def action_space(self, params: Any = None) -> spaces.Box:
+        low, high, shape = self.space
+        return spaces.Box(low * params.bound, high * params.bound, shape)
+
+    def observation_space(self, params: Any = None) -> spaces.Space:
+        return spaces.Box(-9.0, 9.0, self.space[2])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "shape"),
+    [
+        (-2.0, 2.0, (1,)),
+        (0.0, 4.0, (3,)),  # scalar bounds for many actions
+        (np.array([0.0, -3.0]), np.array([4.0, -2.0]), (2,)),
+        (jnp.array([[0.0], [-3.0]]), jnp.array([[4.0], [5.0]]), (2, 1)),
+        (-1.0, 0.5, ()),
+        (0, 4, (1,)),  # integers
+    ],
+)
+def test_actions_from_minus_one_to_one_span_the_bounds(low, high, shape):
+    env = make_env(Echo(low, high, shape))(1)
+    size = int(np.prod(shape))
+    assert env.action_size == size
+    state, _ = env.reset(jax.random.key(0), env.default_params)
+
+    def raw(unit):
+        action = jnp.full((1, size), unit)
+        return env.step(state, action, jax.random.key(0), env.default_params)[1].final_obs[0]
+
+    low, high = (np.broadcast_to(b, shape).ravel().astype(float) for b in (low, high))
+    np.testing.assert_array_equal(raw(-1.0), low)
+    np.testing.assert_array_equal(raw(1.0), high)
+    np.testing.assert_allclose(raw(0.5), low + 0.75 * (high - low), rtol=1e-6)
+    np.testing.assert_array_equal(raw(-1.7), low)
+    np.testing.assert_array_equal(raw(9.0), high)
+
+
+def test_integer_rewards_become_floats():
+    env = make_env(Echo(-1.0, 1.0, (1,)))(2)
+    state, _ = env.reset(jax.random.key(0), env.default_params)
+    _, timestep = env.step(state, jnp.zeros((2, 1)), jax.random.key(0), env.default_params)
+    assert timestep.reward.dtype == np.float32
+
+
+def test_random_actions_fill_the_interval_uniformly():
+    action = make_env(Echo(0.0, 4.0, (2,)))(5_000).random_action(jax.random.key(0))
+    assert action.shape == (5_000, 2)
+    quantiles = np.quantile(action, [0.0, 0.25, 0.5, 0.75, 1.0], axis=0)
+    np.testing.assert_allclose(quantiles, np.stack([np.linspace(-1, 1, 5)] * 2, 1), atol=0.03)
+    assert len(np.unique(action)) > 9_000
+
+
+def test_params_of_a_member_move_its_bounds_and_its_time_limit():
+    env = make_env(Echo(-1.0, 1.0, (1,)))(2)
+    params = EchoParams(bound=jnp.array([0.1, 0.5, 3.0]), max_steps_in_episode=jnp.array([1, 2, 3]))
+
+    @quick_jit
+    @jax.vmap
+    def run(params):
+        state, _ = env.reset(jax.random.key(0), params)
+        keys = jax.random.split(jax.random.key(0), 6)
+        return jax.lax.scan(
+            lambda state, key: env.step(state, jnp.ones((2, 1)), key, params), state, keys
+        )[1]
+
+    steps = run(params)
+    for i, (bound, limit) in enumerate([(0.1, 1), (0.5, 2), (3.0, 3)]):
+        np.testing.assert_allclose(steps.final_obs[i], bound, rtol=1e-6)
+        ends = np.stack([np.arange(1, 7) % limit == 0] * 2, axis=1)
+        np.testing.assert_array_equal(steps.truncated[i], ends)
+
+
+def test_point_robot_scales_actions_by_the_force_of_the_member():
+    env = make_env("PointRobot-misc")(1)
+    force = jnp.array([0.1, 0.7])
+
+    def last_action(force):
+        params = env.default_params.replace(max_force=force)
+        state, _ = env.reset(jax.random.key(0), params)
+        action = jnp.array([[1.0, -0.5]])
+        return env.step(state, action, jax.random.key(0), params)[1].final_obs[0, 3:5]
+
+    raw = quick_jit(jax.vmap(last_action))(force)
+    np.testing.assert_allclose(raw, np.outer(force, [1.0, -0.5]), rtol=1e-6)
+
+
+def test_both_flags_can_be_set_at_once():
+    env = make_env(Chain())(1)
+    params = env.default_params.replace(length=2, max_steps_in_episode=2)
+    state, _ = env.reset(jax.random.key(0), params)
+    flags = []
+    for _ in range(4):
+        state, timestep = env.step(state, jnp.zeros((1, 1)), jax.random.key(0), params)
+        flags.append((bool(timestep.terminated[0]), bool(timestep.truncated[0])))
+    assert flags == [(False, False), (True, True)] * 2
+
+
+def test_same_keys_give_the_same_steps_and_other_keys_give_others():
+    env = make_env(Noise())(4)
+
+    @quick_jit
+    def run(key_reset, key_step):
+        state, obs = env.reset(key_reset, env.default_params)
+        _, timestep = env.step(state, jnp.zeros((4, 1)), key_step, env.default_params)
+        return obs, timestep.obs
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    obs, next_obs = run(keys[0], keys[1])
+    same = run(keys[0], keys[1])
+    others = run(keys[2], keys[3])
+    assert np.array_equal(obs, same[0])
+    assert np.array_equal(next_obs, same[1])
+    every = np.concatenate([obs, next_obs, *others])
+    assert len(np.unique(every)) == len(every) == 16  # each copy has random numbers of its own
+
+
+def test_typed_and_legacy_keys_give_the_same_steps():
+    env = make_env("Pendulum-v1")(2)
+
+    @quick_jit
+    def run(key):
+        state, obs = env.reset(key, env.default_params)
+        action = env.random_action(key)
+        return obs, action, env.step(state, action, key, env.default_params)
+
+    typed, legacy = run(jax.random.key(3)), run(jax.random.PRNGKey(3))
+    assert all(map(np.array_equal, jax.tree.leaves(typed), jax.tree.leaves(legacy)))
+
+
+def test_name_is_made_once_so_that_it_compiles_once():
+    assert all(base_env(name) is base_env(name) for name in ENVS)
+
+
+@pytest.mark.xfail(strict=True, reason="bounds made under a trace are tracers, and NumPy refuses")
+@pytest.mark.parametrize("name", ["PointRobot-misc", "Reacher-misc", "Swimmer-misc"])
+def test_environment_can_be_made_inside_of_a_jitted_function(name):
+    jax.eval_shape(lambda key: make_env(name)(1).random_action(key), jax.random.key(0))
+
+
+# Errors come before tracing and name the remedy.
+
+
+class WithSpaces(Echo):
+    """An environment with these spaces."""
+
+    def __init__(self, action_space: Any = None, observation_space: Any = None):
+        box = spaces.Box(-1.0, 1.0, (1,))
+        self.spaces = action_space or box, observation_space or box
+
+    def action_space(self, params: Any = None) -> Any:
+        return self.spaces[0]
+
+    def observation_space(self, params: Any = None) -> Any:
+        return self.spaces[1]
+
+
+@pytest.mark.parametrize(
+    ("env", "message"),
+    [
+        ("Pendulum-v0", "did you mean .*Pendulum-v1"),
+        ("pendulum", "did you mean .*Pendulum-v1"),
+        ("reacher", "did you mean .*Reacher-misc"),
+        ("zzz", "see `sacjax envs`"),
+        ("CartPole-v1", r"Discrete\(2, .*continuous \(Box\).*`sacjax envs`"),
+        (7, "must be a name or a gymnax Environment"),
+        (Chain, "must be a name or a gymnax Environment"),  # the class, not an object
+        (WithSpaces(action_space=spaces.Discrete(3)), "WithSpaces has the action space Discrete"),
+        (WithSpaces(spaces.Box(-np.inf, 1.0, (1,))), "bounds must be finite: wrap"),
+        (WithSpaces(spaces.Box(0.0, np.array([1.0, np.inf]), (2,))), "bounds must be finite"),
+        (WithSpaces(spaces.Box(-1.0, np.nan, (1,))), "bounds must be finite"),
+        (WithSpaces(observation_space=spaces.Discrete(3)), "a Box is needed: wrap"),
+        (
+            WithSpaces(observation_space=spaces.Dict({"x": spaces.Box(0.0, 1.0, (1,))})),
+            "a Box is needed: wrap",
+        ),
+    ],
+)
+def test_unusable_environment_is_refused(env, message):
+    with pytest.raises(InputError, match=message):
+        make_env(env)

@@ -1,0 +1,160 @@
+"""Known mistakes put back into the library's source, each killed by a check that passes without.
+
+A mutant is a copy of the package with one text replaced (found exactly once, or the test fails).
+The numbers are those of "Mistakes seen in other implementations" in docs/design.md.
+"""
+
+import importlib
+import itertools
+import shutil
+from pathlib import Path
+
+import checks
+import probes
+import pytest
+
+import sacjax
+from sacjax import replay, sac, train
+
+PACKAGE = Path(sacjax.__file__).parent
+numbers = itertools.count()
+
+
+@pytest.fixture
+def mutant(tmp_path, monkeypatch):
+    """`mutant(file, old, new, module)`: a module of the package, but for one text in one file."""
+
+    def load(file, old, new, module):
+        name = f"sacjax_mutant_{next(numbers)}"
+        shutil.copytree(PACKAGE, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in (tmp_path / name).rglob("*.py"):
+            source = path.read_text()
+            if path == tmp_path / name / file:
+                assert source.count(old) == 1, f"{file} has {old!r} {source.count(old)} times"
+                source = source.replace(old, new)
+            path.write_text(source.replace("from sacjax", f"from {name}"))
+        monkeypatch.syspath_prepend(tmp_path)
+        return importlib.import_module(f"{name}.{module}")
+
+    return load
+
+
+MISTAKES_1_AND_2 = {
+    "1, time limit as termination": (
+        "train.py",
+        "1 - timestep.terminated.",
+        "1 - (timestep.terminated | timestep.truncated).",
+    ),
+    "1, next_obs after the reset": (
+        "train.py",
+        "next_obs=timestep.final_obs",
+        "next_obs=timestep.obs",
+    ),
+    "2, actions stored in environment units": (
+        "train.py",
+        "action=action,",
+        "action=2 * action,",
+    ),
+    "2, actions rescaled twice": (
+        "envs/gymnax_adapter.py",
+        "_rescale(action, base.action_space(params))",
+        "_rescale(_rescale(action, base.action_space(params)), base.action_space(params))",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES_1_AND_2)
+def test_check_of_stored_transitions_kills(mutant, mistake):
+    checks.stored_transitions_are_those_of_the_pendulum(train.make_program)
+    wrong = mutant(*MISTAKES_1_AND_2[mistake], "train").make_program
+    with pytest.raises(AssertionError):
+        checks.stored_transitions_are_those_of_the_pendulum(wrong)
+
+
+@pytest.mark.slow  # four whole trainings, 10 s each
+@pytest.mark.parametrize(
+    ("mistake", "check", "probe"),
+    [
+        (
+            "1, time limit as termination",
+            probes.check_chain,
+            "reward 1 for ever under a time limit: Q is 1 / (1 - gamma)",
+        ),
+        (
+            "1, next_obs after the reset",
+            probes.check_chain,
+            "reward x for ever under a time limit: Q is x / (1 - gamma)",
+        ),
+        (
+            "2, actions stored in environment units",
+            probes.check_aim,
+            "the best action is off centre",
+        ),
+        ("2, actions rescaled twice", probes.check_aim, "the best action is off centre"),
+    ],
+)
+def test_probe_kills(mutant, mistake, check, probe):
+    check(probe, train.make_train)
+    with pytest.raises(AssertionError):
+        check(probe, mutant(*MISTAKES_1_AND_2[mistake], "train").make_train)
+
+
+@pytest.mark.parametrize(
+    ("key", "count", "message"),
+    [
+        ("key_warmup", "steps", "action was drawn twice"),
+        ("key_collect", "config.rollout", "action was drawn twice"),
+        ("key_steps", "iterations", "action was drawn twice"),
+        ("key_learn", "config.updates_per_iteration", "two gradient steps got one key"),
+    ],
+)
+def test_key_check_kills_5_one_key_for_a_whole_loop(mutant, key, count, message):
+    checks.no_random_number_is_used_twice(train.make_program)
+    old, new = f"jax.random.split({key}, {count})", f"jnp.stack([{key}] * {count})"
+    with pytest.raises(AssertionError, match=message):
+        checks.no_random_number_is_used_twice(mutant("train.py", old, new, "train").make_program)
+
+
+def test_key_check_kills_5_one_key_for_every_epoch(mutant):
+    wrong = mutant("train.py", "jax.random.fold_in(key, epoch)", "key", "train").make_program
+    with pytest.raises(AssertionError, match="action was drawn twice"):
+        checks.no_random_number_is_used_twice(wrong)
+
+
+def test_minibatch_check_kills_5_one_minibatch_for_all_updates(mutant):
+    checks.minibatches_differ(replay.make_replay)
+    old = "jax.random.split(key, config.updates_per_iteration)"
+    new = "jnp.stack([key] * config.updates_per_iteration)"
+    with pytest.raises(AssertionError):
+        checks.minibatches_differ(mutant("replay.py", old, new, "replay").make_replay)
+
+
+def test_target_check_kills_6_targets_moved_once_per_iteration(mutant):
+    checks.every_gradient_step_moves_the_targets(sac.make_sac)
+    old, new = "state.target_params, hp.tau", "state.target_params, hp.tau * (state.step % 4 == 3)"
+    with pytest.raises(AssertionError):
+        checks.every_gradient_step_moves_the_targets(mutant("sac.py", old, new, "sac").make_sac)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new"),
+    [
+        ("sac.py", "return q.min(axis=0)", "return jnp.minimum(q[0], q[1])"),
+        ("networks.py", "axis_size=config.num_critics", "axis_size=2"),
+    ],
+)
+def test_critic_check_kills_9_two_critics_where_config_says_three(mutant, file, old, new):
+    checks.every_critic_can_be_the_least(sac.make_sac)
+    with pytest.raises((AssertionError, ValueError)):
+        checks.every_critic_can_be_the_least(mutant(file, old, new, "sac").make_sac)
+
+
+def test_memory_check_kills_11_sampling_before_inserting(mutant):
+    checks.epoch_does_not_copy_the_replay(train.make_program)
+    insert = (
+        "    loop, _ = jax.lax.scan(collect, loop, jax.random.split(key_collect, config.rollout))\n"
+    )
+    sample = "    batches = parts.replay.sample(loop.replay, key_replay)  # [U, B, ...]\n"
+    wrong = mutant("train.py", insert + sample, sample + insert, "train").make_program
+    with pytest.raises(AssertionError):
+        checks.epoch_does_not_copy_the_replay(wrong)

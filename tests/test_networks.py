@@ -1,0 +1,268 @@
+"""The squashed Gaussian against its own change of variables in float64, actor and critics."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import oracle
+import pytest
+import twins
+
+from sacjax.networks import Critic, SquashedGaussian, mlp
+
+# From broad to a point, from the middle to far into tanh's flat part: (mean, log std).
+MODERATE = [(0.0, 0.0), (0.7, -1.0), (-1.5, 0.5), (2.0, -2.0)]
+EXTREME = [(10.0, 2.0), (-10.0, 2.0), (10.0, -20.0), (50.0, 2.0), (-50.0, -20.0), (0.0, -20.0)]
+SAMPLES = 64
+
+
+@jax.jit
+def sample_and_log_prob(mean, log_std, key):
+    return SquashedGaussian(mean, log_std).sample_and_log_prob(seed=key)
+
+
+@jax.jit
+def log_prob_of(mean, log_std, action):
+    return SquashedGaussian(mean, log_std).log_prob(action)
+
+
+@jax.jit
+def sample_grads(mean, log_std, key):
+    """Elementwise d a / d mean, d a / d log_std, d log pi(a) / d mean, d log pi(a) / d log_std."""
+
+    def action(mean, log_std):
+        return sample_and_log_prob(mean, log_std, key)[0].sum()
+
+    def log_prob(mean, log_std):
+        return sample_and_log_prob(mean, log_std, key)[1].sum()
+
+    return *jax.grad(action, (0, 1))(mean, log_std), *jax.grad(log_prob, (0, 1))(mean, log_std)
+
+
+def full(value) -> jax.Array:
+    return jnp.full((SAMPLES, 1), value)
+
+
+def draw(key) -> np.ndarray:
+    """The standard normals behind a sample of shape [SAMPLES, 1]."""
+    return np.asarray(jax.random.normal(key, (1, SAMPLES, 1), float)[0], np.float64)
+
+
+def test_density_integrates_to_one():
+    edges = np.tanh(np.linspace(-15, 15, 40_001))  # cells of (-1, 1), finer towards its ends
+    middles = np.tanh(np.linspace(-15, 15, 80_001)[1::2])
+    with jax.enable_x64(True):
+        for mean, log_std in MODERATE:
+            log_density = log_prob_of(jnp.array([[mean]]), jnp.array([[log_std]]), middles[:, None])
+            assert abs(np.sum(np.exp(log_density) * np.diff(edges)) - 1) < 1e-6
+
+
+def test_log_prob_is_the_gaussians_less_the_log_derivative_of_tanh():
+    action = np.linspace(-0.999, 0.999, SAMPLES)[:, None]
+    u = np.arctanh(action)
+    with jax.enable_x64(True):
+        for mean, log_std in MODERATE:
+            std = np.exp(log_std)
+            gaussian = -0.5 * ((u - mean) / std) ** 2 - np.log(std * np.sqrt(2 * np.pi))
+            expected = (gaussian - np.log(1 - action**2))[:, 0]
+            actual = log_prob_of(full(mean), full(log_std), jnp.asarray(action))
+            np.testing.assert_allclose(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_log_prob_sums_over_action_dimensions():
+    mean, log_std = jnp.array([0.3, -0.2, 0.9]), jnp.array([-0.5, 0.1, -1.0])
+    action = jnp.array([0.2, -0.6, 0.8])
+    each = (x.reshape(3, 1) for x in (mean, log_std, action))
+    separate = log_prob_of(*each)
+    joint = log_prob_of(mean, log_std, action)
+    assert joint.shape == ()
+    np.testing.assert_allclose(joint, separate.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("mean", "log_std"), MODERATE + EXTREME)
+def test_sampled_log_prob_is_exact_even_where_tanh_rounds_to_one(mean, log_std):
+    key = jax.random.key(3)
+    action, log_prob = sample_and_log_prob(full(mean), full(log_std), key)
+    # The library's own float32 mean, std and u, so that only its arithmetic is in question.
+    eps, std = draw(key), np.exp(np.float32(log_std)).astype(np.float64)
+    u = mean + std * eps
+    expected = -0.5 * eps**2 - log_std - 0.5 * np.log(2 * np.pi) - oracle.log_one_minus_tanh_sq(u)
+    np.testing.assert_allclose(log_prob, expected[:, 0], rtol=5e-6, atol=5e-6)
+    np.testing.assert_allclose(action, np.tanh(u), atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("mean", "log_std"), MODERATE + EXTREME)
+def test_gradients_are_finite_and_those_of_the_closed_form(mean, log_std, dtype):
+    """With u = mean + std eps: da/du = 1 - tanh(u)^2, and d log pi / du = 2 tanh(u)."""
+    with jax.enable_x64(dtype == "float64"):
+        noise = np.exp(log_std) * draw(jax.random.key(4))
+        grads = sample_grads(full(mean), full(log_std), jax.random.key(4))
+    u = mean + noise
+    slope = np.exp(oracle.log_one_minus_tanh_sq(u))
+    expected = slope, slope * noise, 2 * np.tanh(u), 2 * np.tanh(u) * noise - 1
+    rtol, atol = {"float32": (1e-5, 5e-6), "float64": (1e-12, 1e-13)}[dtype]
+    for actual, exact in zip(grads, expected, strict=True):
+        assert actual.dtype == dtype
+        np.testing.assert_allclose(actual, exact, rtol=rtol, atol=atol)
+
+
+def test_samples_move_with_the_parameters_as_finite_differences_say():
+    mean, log_std, key, h = 0.4, -0.3, jax.random.key(5), 1e-6
+    with jax.enable_x64(True):
+
+        def both(mean, log_std):
+            action, log_prob = sample_and_log_prob(full(mean), full(log_std), key)
+            return np.stack([action[:, 0], log_prob])
+
+        by_mean = (both(mean + h, log_std) - both(mean - h, log_std)) / (2 * h)
+        by_log_std = (both(mean, log_std + h) - both(mean, log_std - h)) / (2 * h)
+        grads = [grad[:, 0] for grad in sample_grads(full(mean), full(log_std), key)]
+    numeric = by_mean[0], by_log_std[0], by_mean[1], by_log_std[1]
+    np.testing.assert_allclose(grads, numeric, rtol=1e-7, atol=1e-8)
+
+
+def test_samples_stay_within_the_bounds_and_reach_them():
+    action, _ = sample_and_log_prob(full(0.0), full(2.0), jax.random.key(6))
+    assert np.abs(action).max() <= 1
+    assert np.max(action) > 0.999
+    assert np.min(action) < -0.999
+
+
+def test_mode_is_the_tanh_of_the_mean():
+    mean = jnp.linspace(-3, 3, 8).reshape(4, 2)
+    mode = SquashedGaussian(mean, jnp.full((4, 2), 1.5)).mode()
+    np.testing.assert_array_equal(mode, jnp.tanh(mean))
+
+
+@pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
+def test_actions_keep_the_leading_axes_and_log_probs_drop_the_last(lead):
+    nets = twins.make_nets(2)
+    params = twins.make_state(nets).actor_params
+
+    def outputs(obs, key):
+        policy = nets.actor.apply(params, obs)
+        return policy.sample(seed=key), *policy.sample_and_log_prob(seed=key), policy.mode()
+
+    obs = jax.ShapeDtypeStruct((*lead, twins.OBS), jnp.float32)
+    sample, action, log_prob, mode = jax.eval_shape(outputs, obs, jax.random.key(0))
+    assert sample.shape == action.shape == mode.shape == (*lead, twins.ACTION)
+    assert log_prob.shape == lead
+
+
+@jax.jit
+def narrow_sample(params, obs, key):
+    nets = mlp(twins.make_config(log_std_min=-3.0, log_std_max=-1.0), twins.ACTION)
+    return nets.actor.apply(params, obs).sample_and_log_prob(seed=key)
+
+
+@pytest.mark.parametrize(("shift", "bound"), [(-100.0, -3.0), (100.0, -1.0)])
+def test_log_std_is_clipped_to_the_configs_bounds(shift, bound):
+    params = twins.shifted_log_std(twins.make_state(twins.make_nets(2)).actor_params, shift)
+    obs, key = twins.make_batch().obs, jax.random.key(0)
+    action, log_prob = narrow_sample(params, obs, key)
+    args = twins.oracle_actor(params), np.asarray(obs), twins.standard_normal(key)
+    expected = oracle.policy(*args, (bound, bound))  # every std is e^bound
+    np.testing.assert_allclose(action, expected[0], atol=1e-6)
+    np.testing.assert_allclose(log_prob, expected[1], rtol=1e-5)
+
+
+def test_the_papers_bounds_are_the_default():
+    config = twins.make_config()
+    assert (config.log_std_min, config.log_std_max) == (-20, 2) == oracle.LOG_STD_BOUNDS
+
+
+def test_log_std_inside_the_bounds_is_left_alone():
+    params = twins.shifted_log_std(twins.make_state(twins.make_nets(2)).actor_params, -2.0)
+    params["params"]["log_std"]["kernel"] *= 0.1
+    obs, key = twins.make_batch().obs, jax.random.key(0)
+    action, _ = narrow_sample(params, obs, key)
+    args = twins.oracle_actor(params), np.asarray(obs), twins.standard_normal(key)
+    np.testing.assert_allclose(action, oracle.policy(*args, (-20, 2))[0], atol=1e-6)
+
+
+@functools.cache
+def five_critics():
+    """Random weights, a batch, and its values [5, B]."""
+    nets, batch = twins.make_nets(5), twins.make_batch()
+    params = twins.make_state(nets).critic_params
+    return params, batch, jax.jit(nets.critic.apply)(params, batch.obs, batch.action)
+
+
+def test_critics_give_one_value_per_critic_and_sample():
+    params, batch, q = five_critics()
+    assert q.shape == (5, twins.BATCH)
+    expected = oracle.q_values(
+        twins.oracle_critics(params), np.asarray(batch.obs), np.asarray(batch.action)
+    )
+    np.testing.assert_allclose(q, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_an_ensemble_equals_its_critics_applied_one_by_one():
+    params, batch, q = five_critics()
+    single = jax.jit(Critic(twins.HIDDEN).apply)
+    for i in range(5):
+        alone = single(
+            jax.tree.map(lambda x, i=i: np.asarray(x)[i], params), batch.obs, batch.action
+        )
+        np.testing.assert_allclose(q[i], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_every_critic_starts_with_weights_of_its_own():
+    params = twins.first_state(0).critic_params
+    kernels = [np.asarray(x) for x in jax.tree.leaves(params) if x.ndim == 3]  # [N, inputs, units]
+    assert len(kernels) == 3
+    for kernel in kernels:
+        for i in range(5):
+            for j in range(i):
+                assert np.mean(kernel[i] == kernel[j]) < 0.01
+
+
+def test_kernels_start_glorot_uniform_and_biases_at_zero():
+    state = twins.first_state(0)
+    trees = state.actor_params, state.critic_params
+    leaves = jax.tree_util.tree_leaves_with_path(trees)
+    for path, array in leaves:
+        leaf = np.asarray(array)
+        if path[-1].key == "bias":
+            assert not np.any(leaf)
+        else:
+            bound = np.sqrt(6 / (leaf.shape[-2] + leaf.shape[-1]))
+            assert 0.8 * bound < np.abs(leaf).max() <= bound
+            if leaf.size > 500:
+                assert abs(np.std(leaf) / (bound / np.sqrt(3)) - 1) < 0.1
+
+
+@functools.cache
+def normalised():
+    """Networks with layer_norm, and the shapes of their weights."""
+    nets = mlp(twins.make_config(layer_norm=True), twins.ACTION)
+    return nets, twins.state_shapes(nets)
+
+
+def test_layer_norm_is_the_critics_alone_and_off_by_default():
+    def norms(tree):
+        names = {path[-2].key for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
+        return {name for name in names if "LayerNorm" in name}
+
+    _, shapes = normalised()
+    assert norms(shapes.critic_params) == {"LayerNorm_0", "LayerNorm_1"}
+    assert norms(shapes.actor_params) == norms(twins.first_state(0).critic_params) == set()
+
+
+def test_layer_norm_normalises_before_each_activation():
+    nets, shapes = normalised()
+    params = twins.random_weights(shapes.critic_params, np.random.default_rng(0))
+    batch = twins.make_batch()
+    q = jax.jit(nets.critic.apply)(params, batch.obs, batch.action)
+    for i in range(2):
+        layers = jax.tree.map(lambda x, i=i: np.asarray(x[i], np.float64), params["params"])
+        x = oracle.q_input(np.asarray(batch.obs), np.asarray(batch.action))
+        for k in range(2):
+            dense, norm = (layers["MLP_0"][f"{name}_{k}"] for name in ("Dense", "LayerNorm"))
+            x = x @ dense["kernel"] + dense["bias"]
+            x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
+            x = np.maximum(x * norm["scale"] + norm["bias"], 0)
+        expected = x @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"]
+        np.testing.assert_allclose(q[i], expected[:, 0], rtol=1e-5, atol=1e-6)

@@ -1,0 +1,16 @@
+"""Learning on MDPs whose answers are known: whole runs through `make_train` (see probes.py)."""
+
+import probes
+import pytest
+
+from sacjax.train import make_train
+
+
+@pytest.mark.parametrize("probe", probes.CHAIN_PROBES)
+def test_critics_learn_the_value(probe):
+    probes.check_chain(probe, make_train)
+
+
+@pytest.mark.parametrize("probe", probes.AIM_PROBES)
+def test_greedy_action_is_the_best_one(probe):
+    probes.check_aim(probe, make_train)
