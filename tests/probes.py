@@ -22,9 +22,21 @@ from gymnax.environments.environment import Environment, EnvParams, EnvState
 from sacjax.config import Config, Hyperparams
 from sacjax.networks import mlp
 
-# XLA's own optimizations stay; LLVM's are most of the time that a small program takes to compile.
-QUICK = {"xla_backend_optimization_level": 0}
-quick_jit = partial(jax.jit, compiler_options=QUICK)
+# A small program runs in no time and compiles for long: most of it in LLVM's optimizations and in
+# the emission of fused kernels. XLA's own passes stay as users have them.
+QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+
+
+def _is_known(option: str) -> bool:
+    """Whether this version of XLA has the option."""
+    try:
+        jax.jit(lambda x: x, compiler_options={option: QUICK[option]}).lower(0.0).compile()
+    except jax.errors.JaxRuntimeError:
+        return False
+    return True
+
+
+quick_jit = partial(jax.jit, compiler_options={o: v for o, v in QUICK.items() if _is_known(o)})
 
 
 @struct.dataclass
