@@ -87,6 +87,7 @@ def measure(name: str, config: Config, hp: Hyperparams) -> dict[str, Any]:
         "episode_length": float(lengths.mean()),
         "episodes_per_seed": EPISODES,
         "seconds": round(seconds, 1),
+        "commit": record.commit(),
         "curve": {
             "env_steps": done.metrics["env_steps"][0].tolist(),
             "iqm": report.iqm(curve).round(3).tolist(),

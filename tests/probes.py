@@ -23,7 +23,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.networks import mlp
 
 # A small program runs in no time and compiles for long: most of it in LLVM's optimizations and in
-# the emission of fused kernels. XLA's own passes stay as users have them.
+# the emission of fused kernels.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
 
 
@@ -37,6 +37,8 @@ def _is_known(option: str) -> bool:
 
 
 quick_jit = partial(jax.jit, compiler_options={o: v for o, v in QUICK.items() if _is_known(o)})
+# Which bits come out is a matter of the fusions: these are the ones that users get.
+fused_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @struct.dataclass

@@ -127,6 +127,7 @@ def test_type_checkers_and_dir_see_the_public_names():
         for alias in node.names
     }
     assert typed | {"__version__"} == set(sacjax.__all__) == set(dir(sacjax))
+    assert typed == set(sacjax._HOMES)
     assert len(sacjax.__all__) == len(set(sacjax.__all__))
 
 

@@ -13,7 +13,7 @@ import optax
 import pytest
 from checks import recorder, scalar_transition
 from gymnax.environments.classic_control.pendulum import EnvParams as PendulumParams
-from probes import Chain, ChainParams, Noise, NoiseParams, member, quick_jit, stack
+from probes import Chain, ChainParams, Noise, NoiseParams, fused_jit, member, quick_jit, stack
 
 from sacjax.config import Config, Hyperparams
 from sacjax.envs import make_env
@@ -74,7 +74,7 @@ class Compilations:
 @cache
 def trained_grid() -> tuple[Any, int, int]:
     """The sweep in one program; how often it was compiled at the first call, and at a second."""
-    train = quick_jit(over_grid(make_train(TINY)))
+    train = fused_jit(over_grid(make_train(TINY)))
     keys, (hp, params) = grid_of_keys(), settings()
     other = dataclasses.replace(hp, tau=2 * hp.tau)
     with Compilations() as first:
@@ -88,10 +88,10 @@ def trained_grid() -> tuple[Any, int, int]:
 def trained_alone() -> Any:
     """The first setting and seed by itself, its numbers constants of the program."""
     train, (hp, params) = make_train(TINY), member(settings(), 0)
-    return quick_jit(lambda key: train(key, hp, params))(KEYS[0])
+    return fused_jit(lambda key: train(key, hp, params))(KEYS[0])
 
 
-def stepped(key: Any, hp: Any, params: Any, over: Any, jit: Any = quick_jit) -> tuple[Any, Any]:
+def stepped(key: Any, hp: Any, params: Any, over: Any, jit: Any = fused_jit) -> tuple[Any, Any]:
     """The agent and the metrics of a run whose epochs are called from Python, state donated."""
     program = make_program(TINY)
     hp, params = as_arrays(hp, params)
