@@ -5,6 +5,7 @@ The only module that knows distrax. Other architectures: hand a `Networks` of yo
 `sample_and_log_prob` and `mode`, the critic's `apply(params, obs, action)` values [N, B].
 """
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import distrax
@@ -40,6 +41,10 @@ class SquashedGaussian(distrax.Transformed):
         return jnp.tanh(self.distribution.mean())
 
 
+# Glorot-uniform as the SAC authors' Keras layers; parameters in float64 where x64 is on.
+Dense = partial(nn.Dense, kernel_init=nn.initializers.glorot_uniform(), param_dtype=float)
+
+
 class MLP(nn.Module):
     """Dense layers with ReLU between them; `layer_norm` normalises before each activation."""
 
@@ -49,8 +54,8 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> Array:  # [..., I] -> [..., H]
         for units in self.hidden:
-            x = nn.Dense(units, kernel_init=GLOROT)(x)
-            x = nn.LayerNorm()(x) if self.layer_norm else x
+            x = Dense(units)(x)
+            x = nn.LayerNorm(param_dtype=float)(x) if self.layer_norm else x
             x = nn.relu(x)
         return x
 
@@ -66,8 +71,8 @@ class Actor(nn.Module):
     @nn.compact
     def __call__(self, obs: Array) -> SquashedGaussian:
         x = MLP(self.hidden)(obs)
-        mean = nn.Dense(self.action_size, kernel_init=GLOROT, name="mean")(x)
-        log_std = nn.Dense(self.action_size, kernel_init=GLOROT, name="log_std")(x)
+        mean = Dense(self.action_size, name="mean")(x)
+        log_std = Dense(self.action_size, name="log_std")(x)
         return SquashedGaussian(mean, jnp.clip(log_std, self.log_std_min, self.log_std_max))
 
 
@@ -80,10 +85,7 @@ class Critic(nn.Module):
     @nn.compact
     def __call__(self, obs: Array, action: Array) -> Array:
         x = MLP(self.hidden, self.layer_norm)(jnp.concatenate([obs, action], axis=-1))
-        return nn.Dense(1, kernel_init=GLOROT)(x).squeeze(-1)
-
-
-GLOROT = nn.initializers.glorot_uniform()  # as the SAC authors' Keras layers
+        return Dense(1)(x).squeeze(-1)
 
 
 def mlp(config: Config, action_size: int) -> Networks:
