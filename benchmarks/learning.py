@@ -162,10 +162,10 @@ def draw(results: dict[str, Any]) -> None:
 def fill_in_readme(results: dict[str, Any]) -> None:
     """Replace what stands between the README's markers by the table."""
     path = record.ROOT.parent / "README.md"
-    begin, end = "<!-- learning: begin -->\n", "\n<!-- learning: end -->"
-    before, _, rest = path.read_text().partition(begin)
-    _, _, after = rest.partition(end)
-    path.write_text(before + begin + table(results) + end + after)
+    begin, end = "<!-- learning: begin -->\n", "<!-- learning: end -->"
+    before, after_begin = path.read_text().split(begin)
+    _, after = after_begin.split(end)
+    path.write_text(before + begin + table(results) + "\n" + end + after)
 
 
 if __name__ == "__main__":

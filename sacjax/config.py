@@ -69,8 +69,8 @@ class Config:
     """Upper clip of the policy's log standard deviation (the SAC authors' code)."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))
-        _check_fields(self)
+        for name, value in _checked_fields(vars(self)).items():
+            object.__setattr__(self, name, value)
         _check_sizes(self)
 
     @property
@@ -99,7 +99,6 @@ class Config:
         return min(self.replay_size, self.total_steps)
 
 
-@jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Hyperparams:
     """What can be swept inside one compiled program: a pytree of scalars, or of grids.
@@ -131,18 +130,38 @@ class Hyperparams:
     """Factor on rewards inside the update (SAC with a learned temperature needs none)."""
 
     def __post_init__(self) -> None:
-        # JAX also rebuilds this class around tracers and placeholders: those pass untouched.
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values = {name: _number(name, value) for name, value in vars(self).items()}
         _check_hyperparams({k: np.asarray(v) for k, v in values.items() if _is_concrete(v)})
-        shapes = [v.shape for v in values.values() if isinstance(v, np.ndarray | jax.Array)]
-        shape = np.broadcast_shapes(*shapes)
-        if shape == ():
-            return
+        grids = {k: v for k, v in values.items() if np.ndim(v) > 0}
+        try:
+            shape = np.broadcast_shapes(*(v.shape for v in grids.values()))
+        except ValueError as error:
+            shapes = ", ".join(f"{k} {v.shape}" for k, v in grids.items())
+            raise InputError(
+                f"grids of different shapes ({shapes}): use arrays that broadcast against each "
+                "other, as gamma[:, None] and tau[None, :] do"
+            ) from error
         xp = jnp if any(isinstance(v, jax.Array) for v in values.values()) else np
         for name, value in values.items():
-            if isinstance(value, int | float | np.ndarray | jax.Array):
-                grid = xp.broadcast_to(xp.asarray(value, float), shape)
-                object.__setattr__(self, name, grid)
+            if shape:
+                value = xp.broadcast_to(xp.asarray(value, float), shape)
+            object.__setattr__(self, name, value)
+
+
+def _rebuild(_: None, values: Any) -> Hyperparams:
+    """From leaves that JAX puts there (tracers, gradients, axes), which no check concerns."""
+    hp = object.__new__(Hyperparams)
+    for field, value in zip(dataclasses.fields(Hyperparams), values, strict=True):
+        object.__setattr__(hp, field.name, value)
+    return hp
+
+
+jax.tree_util.register_pytree_with_keys(
+    Hyperparams,
+    lambda hp: ([(jax.tree_util.GetAttrKey(k), v) for k, v in vars(hp).items()], None),
+    _rebuild,
+    lambda hp: (tuple(vars(hp).values()), None),
+)
 
 
 def preset(env: str, **changes: Any) -> tuple[Config, Hyperparams]:
@@ -193,39 +212,54 @@ def _multiple(value: int, of: int) -> int:
     return max(1, math.ceil(value / of)) * of
 
 
-def _check_fields(config: Config) -> None:
-    least = {
-        "total_steps": 1,
-        "num_envs": 1,
-        "warmup_steps": 0,
-        "warmup_hold": 1,
-        "batch_size": 1,
-        "replay_size": 1,
-        "eval_every": 1,
-        "eval_episodes": 1,
-        "num_critics": 1,
-    }
-    for name, low in least.items():
-        value = getattr(config, name)
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < low:
-            raise InputError(f"{name} ({value!r}) must be a whole number: use {low} or more")
-    length = config.rollout_length
-    if length is not None and (not isinstance(length, int) or length < 1):
-        raise InputError(f"rollout_length ({length!r}) must be None or a whole number from 1 up")
-    if not config.hidden or any(not isinstance(h, int) or h < 1 for h in config.hidden):
-        raise InputError(f"hidden ({config.hidden}) must be sizes of layers: use (256, 256)")
-    if not (math.isfinite(config.utd) and config.utd > 0):
-        raise InputError(f"utd ({config.utd}) must be above 0: use 1 as the paper does")
-    if abs(_ratio(config.utd) - config.utd) > 1e-9 or _ratio(config.utd) == 0:
-        near = float(max(_ratio(config.utd), Fraction(1, 10_000)))
-        raise InputError(
-            f"utd ({config.utd}) must be a ratio of whole numbers up to 10,000: use {near:g}"
-        )
-    low, high = config.log_std_min, config.log_std_max
+_LEAST = {
+    "total_steps": 1,
+    "num_envs": 1,
+    "warmup_steps": 0,
+    "warmup_hold": 1,
+    "batch_size": 1,
+    "replay_size": 1,
+    "eval_every": 1,
+    "eval_episodes": 1,
+    "num_critics": 1,
+}
+
+
+def _checked_fields(fields: dict[str, Any]) -> dict[str, Any]:
+    """Each field by itself: of its type, NumPy's numbers as Python's, and in its range."""
+    fields = dict(fields)
+    for name, low in _LEAST.items():
+        if not _is_whole(fields[name]) or fields[name] < low:
+            raise InputError(f"{name} ({fields[name]!r}) must be a whole number: use {low} or more")
+        fields[name] = int(fields[name])
+    length = fields["rollout_length"]
+    if length is not None:
+        if not _is_whole(length) or length < 1:
+            raise InputError(
+                f"rollout_length ({length!r}) must be None or a whole number from 1 up"
+            )
+        fields["rollout_length"] = int(length)
+    hidden = fields["hidden"]
+    if not isinstance(hidden, tuple | list) or not hidden:
+        raise InputError(f"hidden ({hidden!r}) must be the sizes of layers: use (256, 256)")
+    if not all(_is_whole(units) and units > 0 for units in hidden):
+        raise InputError(f"hidden ({hidden!r}) must be whole numbers from 1: use (256, 256)")
+    fields["hidden"] = tuple(int(units) for units in hidden)
+    for name in ("utd", "log_std_min", "log_std_max"):
+        if not _is_real(fields[name]):
+            raise InputError(f"{name} ({fields[name]!r}) must be a number")
+        fields[name] = float(fields[name])
+    utd, low, high = fields["utd"], fields["log_std_min"], fields["log_std_max"]
+    if not (math.isfinite(utd) and utd > 0):
+        raise InputError(f"utd ({utd}) must be above 0: use 1 as the paper does")
+    if abs(_ratio(utd) - utd) > 1e-9 or _ratio(utd) == 0:
+        near = float(max(_ratio(utd), Fraction(1, 10_000)))
+        raise InputError(f"utd ({utd}) must be a ratio of whole numbers up to 10,000: use {near!r}")
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise InputError(
             f"log_std_min ({low}) must be below log_std_max ({high}): use -20 and 2, the defaults"
         )
+    return fields
 
 
 def _check_sizes(config: Config) -> None:
@@ -246,22 +280,43 @@ def _check_sizes(config: Config) -> None:
             f"warmup_steps ({config.warmup_steps}) must be below total_steps "
             f"({config.total_steps}): use warmup_steps={config.total_steps // 10 // envs * envs}"
         )
-    if config.replay_size % envs and config.replay_size < config.total_steps:
-        fits = _multiple(config.replay_size, envs)
-        raise InputError(
-            f"replay_size ({config.replay_size}) must be a multiple of num_envs ({envs}): "
-            f"use {fits}"
-        )
     warmup = config.warmup_steps and _multiple(config.warmup_steps, envs)
     every = _multiple(config.eval_every, steps)
     total = warmup + _multiple(config.total_steps - warmup, every)
+    replay = config.replay_size
+    if replay < total:
+        replay = _multiple(replay, envs)
+    bigger = f"replay_size={replay}" if replay != config.replay_size else ""
     if (warmup, every, total) != (config.warmup_steps, config.eval_every, config.total_steps):
         raise InputError(
             f"warmup_steps ({config.warmup_steps}) must be a multiple of num_envs ({envs}), "
             f"eval_every ({config.eval_every}) of the {steps} steps of an iteration, and "
             f"total_steps - warmup_steps ({config.total_steps - config.warmup_steps}) of "
             f"eval_every: use warmup_steps={warmup}, eval_every={every}, total_steps={total}"
+            + (f", {bigger}" if bigger else "")
         )
+    if bigger:
+        raise InputError(
+            f"replay_size ({config.replay_size}) must be a multiple of num_envs ({envs}): "
+            f"use {bigger}"
+        )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def _number(name: str, value: Any) -> Any:
+    """A number as a float, an array as it is."""
+    if _is_real(value):
+        return float(str(value)) if isinstance(value, np.floating) else float(value)
+    if isinstance(value, np.ndarray | jax.Array) and value.dtype.kind in "iuf":
+        return value
+    raise InputError(f"{name} ({value!r}) must be a number, or an array of numbers")
 
 
 def _is_concrete(value: Any) -> bool:

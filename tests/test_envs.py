@@ -314,7 +314,6 @@ def test_name_is_made_once_so_that_it_compiles_once():
     assert all(base_env(name) is base_env(name) for name in ENVS)
 
 
-@pytest.mark.xfail(strict=True, reason="bounds made under a trace are tracers, and NumPy refuses")
 @pytest.mark.parametrize("name", ["PointRobot-misc", "Reacher-misc", "Swimmer-misc"])
 def test_environment_can_be_made_inside_of_a_jitted_function(name):
     jax.eval_shape(lambda key: make_env(name)(1).random_action(key), jax.random.key(0))

@@ -26,10 +26,11 @@ def make_env(env: str | Environment) -> MakeEnv:
     """
     base = base_env(env)
     name = env if isinstance(env, str) else base.name
-    default_params = base.default_params
-    action_space = base.action_space(default_params)
-    obs_space = base.observation_space(default_params)
-    _check_spaces(name, action_space, obs_space)
+    with jax.ensure_compile_time_eval():  # bounds are arrays, and `make_env` may run under jit
+        default_params = base.default_params
+        action_space = base.action_space(default_params)
+        obs_space = base.observation_space(default_params)
+        _check_spaces(name, action_space, obs_space)
     obs_size, action_size = int(np.prod(obs_space.shape)), int(np.prod(action_space.shape))
 
     def make(num_envs: int) -> Env:
