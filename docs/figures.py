@@ -198,7 +198,8 @@ def save(fig, name):
 
 if __name__ == "__main__":
     FIGURES.mkdir(exist_ok=True)
-    plt.rcParams.update(STYLE)
+    for name, value in STYLE.items():
+        plt.rcParams[name] = value
     squashing()
     soft_value()
     temperature()

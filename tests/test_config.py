@@ -68,8 +68,9 @@ def test_count_of_zero_is_refused(name):
         ({"warmup_steps": 1_000_000}, "must be below total_steps .*use warmup_steps=100000"),
         (
             {"num_envs": 64, "replay_size": 1_000},
-            r"multiple of num_envs \(64\): use replay_size=1024",
+            "total_steps=1000448, replay_size=1024",
         ),
+        ({"num_envs": 5, "replay_size": 999}, r"multiple of num_envs \(5\): use replay_size=1000"),
         (
             {"num_envs": 3},
             "use warmup_steps=1002, eval_every=1002, total_steps=1000998",
