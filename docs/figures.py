@@ -198,8 +198,7 @@ def save(fig, name):
 
 if __name__ == "__main__":
     FIGURES.mkdir(exist_ok=True)
-    for name, value in STYLE.items():
-        plt.rcParams[name] = value
+    plt.style.use(STYLE)
     squashing()
     soft_value()
     temperature()

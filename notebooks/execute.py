@@ -22,7 +22,7 @@ from nbclient.exceptions import CellExecutionError
 
 HERE = Path(__file__).parent
 TINY = {
-    "quickstart": {"num_seeds": 2, "total_steps": 1_500, "gif_frames": 5},
+    "quickstart": {"num_seeds": 2, "total_steps": 1_500, "gif_member": 0, "gif_frames": 5},
     "many_seeds_and_sweeps": {
         "num_seeds": 2,
         "sweep_steps": 1_000,
