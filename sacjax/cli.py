@@ -83,7 +83,7 @@ class Evaluate:
 
 @dataclass(frozen=True)
 class Render:
-    """A GIF of one greedy episode of an agent in DIR."""
+    """A GIF of an agent in DIR: the episode of its last evaluation with the median return."""
 
     dir: tyro.conf.Positional[Path]
     """Folder that `sacjax train` wrote."""

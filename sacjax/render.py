@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -21,8 +22,8 @@ from sacjax.types import InputError
 def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) -> float:
     """Write a GIF of `member`'s greedy policy; the return of what it shows.
 
-    One episode from its start to its end, at most `frames` steps. Raises InputError if there is no
-    such member, or the file cannot be written.
+    Shown is the episode of the last evaluation that had the median return, at most `frames` steps.
+    Raises InputError if there is no such member, or the file cannot be written.
     """
     target = Path(target)
     if not 0 <= member < len(run.members):
@@ -47,44 +48,54 @@ _VISUALIZED = ("Pendulum-v1", "MountainCarContinuous-v0")  # those that gymnax d
 
 
 def _episode(run: Run, member: int, frames: int) -> tuple[list[Any], list[float]]:
-    """Environment states and rewards along one greedy episode."""
-    env = make_env(run.config.env)(1)
+    """States and rewards along the episode of the last evaluation that had the median return."""
+    env = make_env(run.config.env)(run.config.eval_episodes)
     agent = run.algorithm(run.config, env)
     state = jax.tree.map(lambda x: x[member], run.agents)
-    key_reset, key_steps = jax.random.split(epoch_keys(run.keys[member], run.epochs - 1)[1])
+    key_reset, key = jax.random.split(epoch_keys(run.keys[member], run.epochs - 1)[1])
     _, params = as_arrays(Hyperparams(), env.default_params)
 
-    def step(env_state, obs, key):
-        return env.step(env_state, agent.mode(state, obs), key, params)
+    @jax.jit
+    def step(env_state, obs, key):  # as in `sacjax.evaluate`
+        key, key_step = jax.random.split(key)
+        env_state, timestep = env.step(env_state, agent.mode(state, obs), key_step, params)
+        return env_state, timestep, key
 
     env_state, obs = jax.jit(env.reset)(key_reset, params)
-    step, states, rewards = jax.jit(step), [], []
-    for key in jax.random.split(key_steps, frames):
-        states.append(jax.tree.map(lambda x: np.asarray(x[0]), env_state))
-        env_state, timestep = step(env_state, obs, key)
+    states, rewards, running = [], [], [np.ones(run.config.eval_episodes, bool)]
+    while len(states) < frames and running[-1].any():
+        states.append(jax.tree.map(np.asarray, env_state))
+        env_state, timestep, key = step(env_state, obs, key)
         obs = timestep.obs
-        rewards.append(float(timestep.reward[0]))
-        if timestep.terminated[0] or timestep.truncated[0]:
-            break
-    return states, rewards
+        rewards.append(np.asarray(timestep.reward))
+        running.append(running[-1] & ~np.asarray(timestep.terminated | timestep.truncated))
+    returns = (np.array(rewards) * np.array(running[:-1])).sum(axis=0)
+    shown = int(np.argsort(returns)[len(returns) // 2])
+    length = int(np.array(running[:-1])[:, shown].sum())
+    return (
+        [jax.tree.map(lambda x: x[shown], s) for s in states[:length]],
+        [float(r[shown]) for r in rewards[:length]],
+    )
 
 
 def _gymnax_gif(env: Any, params: Any, states: list, returns: np.ndarray, path: Path) -> None:
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame: no window, no sound card
     os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
-    import matplotlib
+    import matplotlib.pyplot as plt
 
-    matplotlib.use("Agg")
-    from gymnax.visualize.visualizer import Visualizer
+    backend = plt.get_backend()
+    plt.switch_backend("Agg")
+    try:
+        from gymnax.visualize.visualizer import Visualizer
 
-    Visualizer(env, params, states, returns).animate(str(path))
+        Visualizer(env, params, states, returns).animate(str(path))
+    finally:
+        plt.switch_backend(backend)
 
 
 def _matplotlib_gif(env: Any, params: Any, states: list, returns: np.ndarray, path: Path) -> None:
     draw = _DRAWINGS.get(env.name, _draw_state)
     figure = Figure(figsize=(4, 4), dpi=80, layout="constrained")
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-
     canvas, images = FigureCanvasAgg(figure), []
     for i, (state, total) in enumerate(zip(states, returns, strict=True)):
         figure.clear()
@@ -97,6 +108,7 @@ def _matplotlib_gif(env: Any, params: Any, states: list, returns: np.ndarray, pa
 
 
 def _square(axes: Any, limit: float) -> None:
+    axes.spines[:].set_visible(True)
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
 
 
