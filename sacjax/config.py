@@ -5,6 +5,7 @@ its remedy.
 """
 
 import dataclasses
+import difflib
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -105,7 +106,8 @@ class Hyperparams:
 
     Fields given as arrays broadcast against each other and against the rest, so
     `Hyperparams(tau=jnp.array([0.005, 0.02]))` is a grid of two complete settings, ready for
-    `jax.vmap(..., in_axes=0)`. Numbers and concrete arrays are checked when given; InputError.
+    `jax.vmap(..., in_axes=0)`; axes field by field come from `jax.tree.map`. Numbers and concrete
+    arrays are checked when given: InputError.
     """
 
     gamma: Scalar = 0.99
@@ -131,7 +133,6 @@ class Hyperparams:
 
     def __post_init__(self) -> None:
         values = {name: _number(name, value) for name, value in vars(self).items()}
-        _check_hyperparams({k: np.asarray(v) for k, v in values.items() if _is_concrete(v)})
         grids = {k: v for k, v in values.items() if np.ndim(v) > 0}
         try:
             shape = np.broadcast_shapes(*(v.shape for v in grids.values()))
@@ -141,6 +142,7 @@ class Hyperparams:
                 f"grids of different shapes ({shapes}): use arrays that broadcast against each "
                 "other, as gamma[:, None] and tau[None, :] do"
             ) from error
+        _check_hyperparams({k: np.asarray(v) for k, v in values.items() if _is_concrete(v)})
         xp = jnp if any(isinstance(v, jax.Array) for v in values.values()) else np
         for name, value in values.items():
             if shape:
@@ -171,7 +173,12 @@ def preset(env: str, **changes: Any) -> tuple[Config, Hyperparams]:
     result is in the README; the scripts that made it, and the provenance, in benchmarks/.
     """
     values: dict[str, Any] = PRESETS.get(env, {}) | changes
-    static = {field.name for field in dataclasses.fields(Config)}
+    static = {field.name for field in dataclasses.fields(Config)} - {"env"}
+    for name in values.keys() - static - {f.name for f in dataclasses.fields(Hyperparams)}:
+        known = [*static, *(f.name for f in dataclasses.fields(Hyperparams))]
+        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        hint = f"use {', '.join(close)}" if close else "see Config and Hyperparams"
+        raise InputError(f"no setting {name!r}: {hint}")
     config = {k: v for k, v in values.items() if k in static}
     traced = {k: v for k, v in values.items() if k not in static}
     return Config(env, **config), Hyperparams(**traced)
@@ -249,6 +256,8 @@ def _checked_fields(fields: dict[str, Any]) -> dict[str, Any]:
         if not _is_real(fields[name]):
             raise InputError(f"{name} ({fields[name]!r}) must be a number")
         fields[name] = float(fields[name])
+    if not isinstance(fields["layer_norm"], bool):
+        raise InputError(f"layer_norm ({fields['layer_norm']!r}) must be True or False")
     utd, low, high = fields["utd"], fields["log_std_min"], fields["log_std_max"]
     if not (math.isfinite(utd) and utd > 0):
         raise InputError(f"utd ({utd}) must be above 0: use 1 as the paper does")

@@ -313,6 +313,25 @@ def test_grids_of_different_lengths_are_refused_with_a_remedy():
         Hyperparams(gamma=jnp.full(2, 0.9), tau=jnp.full(3, 0.1))
 
 
+def test_grids_of_alphas_of_different_lengths_are_refused_with_a_remedy():
+    with pytest.raises(InputError, match="use arrays that broadcast"):
+        Hyperparams(init_alpha=jnp.ones(2), max_alpha=jnp.ones(3))
+
+
+def test_axes_of_vmap_can_be_given_by_field():
+    hp = dataclasses.replace(Hyperparams(), gamma=jnp.array([0.8, 0.9]))
+    axes = jax.tree.map(lambda _: 0, hp)  # rebuilt by JAX: no hyperparameters, and not checked
+    assert axes.tau == 0
+    assert jax.vmap(lambda hp: hp.gamma, in_axes=(axes,))(hp).shape == (2,)
+
+
+def test_unknown_setting_of_a_preset_names_close_ones():
+    with pytest.raises(InputError, match=r"no setting 'critic_rl': use .*critic_lr"):
+        preset("Pendulum-v1", critic_rl=1e-3)
+    with pytest.raises(InputError, match="True or False"):
+        preset("Pendulum-v1", layer_norm=3)
+
+
 def test_numbers_stay_numbers_and_can_be_hashed():
     assert hash(Hyperparams()) == hash(Hyperparams())
     assert Hyperparams(gamma=0.9).gamma == 0.9
