@@ -196,7 +196,7 @@ _SMALL: dict[str, Any] = {
 }
 _LONG = {"total_steps": 40_000, "warmup_steps": 2_000, "eval_every": 2_000}
 PRESETS: dict[str, dict[str, Any]] = {
-    "Pendulum-v1": _SMALL | {"total_steps": 10_000, "eval_every": 500},
+    "Pendulum-v1": _SMALL | {"total_steps": 15_000, "eval_every": 500},
     # Uncorrelated noise does not find the goal; strokes of 30 steps, half a swing of the car, do.
     "MountainCarContinuous-v0": _SMALL
     | {"total_steps": 30_000, "warmup_steps": 5_000, "warmup_hold": 30},

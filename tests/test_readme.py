@@ -64,3 +64,15 @@ def test_the_first_command_trains_every_seed_past_minus_200(tmp_path):
     run = load(tmp_path / "run")
     assert len(run.members) == 8
     assert (run.metrics["eval_return"][:, -1] > -200).all()
+
+
+def test_the_first_commands_time_is_the_measured_one(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import record
+
+    try:
+        measured = record.load("first_command")
+    finally:
+        sys.modules.pop("record")
+    assert f"{measured['seconds']:.0f} s" in README
+    assert min(measured["returns"].values()) > -200
