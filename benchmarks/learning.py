@@ -3,10 +3,10 @@
     python benchmarks/learning.py [ENV ...]     trains, writes results/learning.json
     python benchmarks/learning.py --draw        draws results/learning.png, fills in the README
 
-Protocol: `sacjax.run` with the environment's preset (Pendulum-v1 for 10,000 steps), seeds 100 to 115 (the presets were chosen on
-others); afterwards every agent plays 128 greedy episodes from new start states. IQM over seeds with
-a 95% bootstrap interval. Beside it a uniformly random policy, and for MountainCarContinuous-v0 what
-happens without held warm-up actions, all else equal.
+Protocol: `sacjax.run` with the environment's preset (Pendulum-v1 for 10,000 steps), seeds 100 to
+115 (the presets were chosen on others); afterwards every agent plays 128 greedy episodes from new
+start states. IQM over seeds with a 95% bootstrap interval. Beside it a uniformly random policy, and
+for MountainCarContinuous-v0 what happens without held warm-up actions, all else equal.
 """
 
 import argparse
