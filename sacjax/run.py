@@ -82,7 +82,7 @@ def run(
     rows = folder.MetricsFile(path / "metrics.csv") if path else None
     history: list[dict[str, np.ndarray]] = []
     try:
-        loop, step = _start(config, program, hp, settings, seeds)
+        loop, step = _start(program, settings, seeds)
         while len(history) < config.num_epochs and not (history and should_stop()):
             begin = time.perf_counter()
             loop, metrics = step(loop)
@@ -162,11 +162,10 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
     return np.asarray(returns), np.asarray(lengths)
 
 
-def _start(
-    config: Config, program: Program, hp: Hyperparams, settings: list[Hyperparams], seeds: list[int]
-) -> tuple[Any, Callable]:
+def _start(program: Program, settings: list[Hyperparams], seeds: list[int]) -> tuple[Any, Callable]:
     """The first state, warm-up done, and the compiled epoch. One compilation of each."""
     grid = len(settings) > 1
+    hp = settings[0]
     if grid:  # the points in the order of the members
         hp = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), len(seeds)), *settings)
     hp, env_params = as_arrays(hp, program.default_params)

@@ -88,6 +88,13 @@ def test_one_seed_alone_is_the_member_it_was_to_rounding(folder, tmp_path):
         np.testing.assert_allclose(float(alone[name] or 0), float(member[name] or 0), rtol=1e-3)
 
 
+def test_a_sweep_of_one_value_is_that_value(folder, tmp_path):
+    flags = [*TINY, "--actor-lr", "1e-4"]
+    for out, tau in (("swept", ["--sweep", "tau=0.02"]), ("plain", ["--tau", "0.02"])):
+        assert main(["train", "Pendulum-v1", "--out", str(tmp_path / out), *flags, *tau]) == 0
+    assert rows(tmp_path / "swept") == rows(tmp_path / "plain")
+
+
 def test_evaluate_reproduces_the_last_evaluation(folder, capsys):
     assert main(["evaluate", str(folder)]) == 0
     printed = capsys.readouterr().out
