@@ -28,7 +28,7 @@ from sacjax.types import InputError
 FORMAT = 1  # of config.json and agents/; a reader refuses others
 PACKAGES = [
     *("sacjax", "jax", "jaxlib", "flax", "optax", "chex"),
-    *("gymnax", "distrax", "flashbax", "orbax-checkpoint"),
+    *("gymnax", "distrax", "orbax-checkpoint"),
 ]
 
 

@@ -1,53 +1,77 @@
-"""Uniform replay: a flashbax item buffer, preallocated, its bytes known beforehand.
+"""Uniform replay: one row of numbers per transition, preallocated, its bytes known beforehand.
 
-Inserting writes E rows in place and sampling gathers B, so neither touches the whole buffer: a
-step costs the same at any capacity. Insert first and sample after (the other order makes XLA copy
-the buffer in every step).
+Inserting writes one slice in place and sampling is one gather, so neither touches the whole buffer:
+a step costs the same at any capacity. Insert first and sample after (in the other order XLA copies
+the buffer in every step). A buffer per field, as flashbax keeps it, is copied too inside the whole
+loop: XLA fuses some fields' writes into their gathers (benchmarks/NOTES.md).
 """
 
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import flashbax
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from sacjax.config import Config
 from sacjax.types import Array, Key, Transition
 
-ReplayState = Any  # flashbax's state: experience [1, C, ...], current_index [], is_full []
+
+class ReplayState(NamedTuple):
+    """C rows, of which `size` are in use."""
+
+    rows: Array  # [C, W] the fields of one transition, side by side
+    position: Array  # [] the row that is written next: the oldest, once all are in use
+    size: Array  # []
 
 
 class Replay(NamedTuple):
     """A first-in, first-out memory of C transitions, as pure functions."""
 
-    init: Callable[[Transition], ReplayState]  # one transition without a leading axis -> empty
+    init: Callable[[], ReplayState]
     add: Callable[[ReplayState, Transition], ReplayState]  # [E, ...]; the oldest E are forgotten
     sample: Callable[[ReplayState, Key], Transition]  # -> [U, B, ...], uniform, with replacement
-    size: Callable[[ReplayState], Array]  # -> [] transitions held
+    unpack: Callable[[Array], Transition]  # rows [..., W] -> the transitions in them [..., ...]
 
 
-def make_replay(config: Config) -> Replay:
-    """Replay for `config`: capacity C, and all U minibatches of an iteration in one gather."""
-    buffer = flashbax.make_item_buffer(
-        max_length=config.capacity,
-        min_length=1,
-        sample_batch_size=config.batch_size,
-        add_batches=True,
-    )
+def make_replay(config: Config, example: Transition) -> Replay:
+    """Replay for transitions like `example` (without a leading axis): capacity C, a multiple of E.
+
+    `sample` takes all U minibatches of an iteration in one gather. A row's probability is 1 / size
+    to a relative 2^-32 size: 0.02% for a million rows.
+    """
+    row, unpack_row = ravel_pytree(example)
+    pack = jax.vmap(lambda transition: ravel_pytree(transition)[0])
+
+    def init() -> ReplayState:
+        rows = jnp.zeros((config.capacity, row.size), row.dtype)
+        return ReplayState(rows, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
+
+    def add(state: ReplayState, transitions: Transition) -> ReplayState:
+        new = pack(transitions)  # [E, W]
+        return ReplayState(
+            rows=jax.lax.dynamic_update_slice_in_dim(state.rows, new, state.position, axis=0),
+            position=(state.position + len(new)) % config.capacity,
+            size=jnp.minimum(state.size + len(new), config.capacity),
+        )
 
     def sample(state: ReplayState, key: Key) -> Transition:
-        keys = jax.random.split(key, config.updates_per_iteration)
-        return jax.vmap(lambda k: buffer.sample(state, k).experience)(keys)
+        shape = config.updates_per_iteration, config.batch_size
+        index = jax.random.bits(key, shape, jnp.uint32) % state.size.astype(jnp.uint32)
+        return unpack(state.rows.at[index].get(mode="promise_in_bounds"))
 
-    def size(state: ReplayState) -> Array:
-        return jnp.where(state.is_full, config.capacity, state.current_index)
+    def unpack(rows: Array) -> Transition:
+        each = unpack_row
+        for _ in range(rows.ndim - 1):
+            each = jax.vmap(each)
+        return each(rows)
 
-    return Replay(init=buffer.init, add=buffer.add, sample=sample, size=size)
+    return Replay(init, add, sample, unpack)
 
 
 def replay_bytes(config: Config, example: Transition) -> int:
     """Bytes that one agent's replay allocates: C times one transition."""
-    return config.capacity * sum(
-        leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(example)
-    )
+    leaves = jax.tree.leaves(example)
+    itemsize = jnp.result_type(*leaves).itemsize
+    return config.capacity * itemsize * sum(math.prod(leaf.shape) for leaf in leaves)

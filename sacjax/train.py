@@ -86,7 +86,7 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
         env=env,
         eval_env=make_copies(config.eval_episodes),
         agent=algorithm(config, env),
-        replay=make_replay(config),
+        replay=make_replay(config, env.example),
     )
     return Program(
         init=partial(_init, parts),
@@ -141,7 +141,7 @@ def _init(parts: Parts, key: Key, hp: Hyperparams, env_params: EnvParams) -> Loo
         agent=parts.agent.init(key_agent, hp),
         env_state=env_state,
         obs=obs,
-        replay=parts.replay.init(env.example),
+        replay=parts.replay.init(),
         episodes=episodes.init(config.num_envs, obs.dtype),
         key=key_loop,
         epoch=jnp.zeros((), jnp.int32),
@@ -149,13 +149,12 @@ def _init(parts: Parts, key: Key, hp: Hyperparams, env_params: EnvParams) -> Loo
 
     def warm_up(carry, inputs):
         loop, held = carry
-        step, key = inputs
-        key_action, key_env = jax.random.split(key)
+        step, (key_action, key_env) = inputs
         action = jnp.where(step % config.warmup_hold == 0, env.random_action(key_action), held)
         return (_interact(parts, loop, action, key_env, env_params), action), None
 
     steps = config.warmup_steps // config.num_envs
-    inputs = jnp.arange(steps), jax.random.split(key_warmup, steps)
+    inputs = jnp.arange(steps), jax.random.split(key_warmup, (steps, 2))
     held = jnp.zeros((config.num_envs, env.action_size), obs.dtype)
     (loop, _), _ = jax.lax.scan(warm_up, (loop, held), inputs)
     return _of_member(loop, key)
@@ -168,27 +167,29 @@ def _epoch(
     config = parts.config
     iterations = config.eval_every // config.steps_per_iteration
     key_steps, key_eval = epoch_keys(loop.key, loop.epoch)
+    # All keys of the epoch in one draw: small draws inside the loop cost more than what they seed.
+    keys = jax.random.split(key_steps, (iterations, _keys_per_iteration(config)))
     loop = loop.replace(episodes=episodes.new_epoch(loop.episodes))
     iteration = partial(_iteration, parts, hp, env_params)
-    loop, metrics = _scan_mean(iteration, loop, jax.random.split(key_steps, iterations))
+    loop, metrics = _scan_mean(iteration, loop, keys)
     eval_return, eval_length = _evaluate(parts, loop.agent, key_eval, env_params)
     loop = loop.replace(epoch=loop.epoch + 1)
     return loop, metrics | episodes.summary(loop.episodes) | {
         "eval_return": eval_return,
         "eval_length": eval_length,
-        "replay_size": parts.replay.size(loop.replay),
+        "replay_size": loop.replay.size,
         "env_steps": config.warmup_steps + loop.epoch * config.eval_every,
         "gradient_steps": loop.epoch * iterations * config.updates_per_iteration,
     }
 
 
 def _iteration(
-    parts: Parts, hp: Hyperparams, env_params: EnvParams, loop: LoopState, key: Key
+    parts: Parts, hp: Hyperparams, env_params: EnvParams, loop: LoopState, keys: Key
 ) -> tuple[LoopState, Metrics]:
     """The practical algorithm: k steps of the environments, then U gradient steps."""
 
-    def collect(loop: LoopState, key: Key) -> tuple[LoopState, None]:
-        key_action, key_env = jax.random.split(key)
+    def collect(loop: LoopState, keys: Key) -> tuple[LoopState, None]:
+        key_action, key_env = keys
         action = parts.agent.act(loop.agent, loop.obs, key_action)
         return _interact(parts, loop, action, key_env, env_params), None
 
@@ -196,13 +197,22 @@ def _iteration(
         batch, key = inputs
         return parts.agent.update(state, batch, key, hp)
 
-    config = parts.config
-    key_collect, key_replay, key_learn = jax.random.split(key, 3)
-    loop, _ = jax.lax.scan(collect, loop, jax.random.split(key_collect, config.rollout))
+    key_replay, keys_collect, keys_learn = _deal(parts.config, keys)
+    loop, _ = jax.lax.scan(collect, loop, keys_collect)
     batches = parts.replay.sample(loop.replay, key_replay)  # [U, B, ...]
-    keys = jax.random.split(key_learn, config.updates_per_iteration)
-    state, metrics = jax.lax.scan(learn, loop.agent, (batches, keys))
+    state, metrics = jax.lax.scan(learn, loop.agent, (batches, keys_learn))
     return loop.replace(agent=state), jax.tree.map(lambda x: x.mean(0), metrics)
+
+
+def _keys_per_iteration(config: Config) -> int:
+    return 1 + 2 * config.rollout + config.updates_per_iteration
+
+
+def _deal(config: Config, keys: Key) -> tuple[Key, Key, Key]:
+    """An iteration's keys: one for the replay, [k, 2] for collecting and [U] for learning."""
+    collect = 2 * config.rollout
+    pairs = keys[1 : 1 + collect].reshape(config.rollout, 2, *keys.shape[1:])  # legacy keys: [2]
+    return keys[0], pairs, keys[1 + collect :]
 
 
 def _interact(

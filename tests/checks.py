@@ -17,7 +17,7 @@ from sacjax import train
 from sacjax.config import Config, Hyperparams
 from sacjax.envs import make_env
 from sacjax.networks import mlp
-from sacjax.replay import replay_bytes
+from sacjax.replay import make_replay, replay_bytes
 from sacjax.types import Algorithm, Env, Transition
 
 
@@ -82,6 +82,12 @@ def after_epochs(
     return run(jax.random.key(0) if key is None else key)
 
 
+def stored(config: Config, loop: Any) -> Transition:
+    """What a loop's replay holds, [..., C, ...]."""
+    example = make_env(config.env)(1).example
+    return make_replay(config, example).unpack(loop.replay.rows)
+
+
 # Warm-up, and two epochs of two iterations of three steps and three updates each.
 NOISE = Config(
     Noise(),
@@ -99,10 +105,10 @@ NOISE = Config(
 def no_random_number_is_used_twice(make_program: Callable[..., Any]) -> None:
     """Not by the policy, the environments, the replay or the gradient steps."""
     loop = after_epochs(make_program, NOISE, epochs=2)
-    stored = loop.replay.experience
-    assert stored.action.shape == (1, 32, 1)
-    assert all_different(stored.action[0]), "an action was drawn twice"
-    assert all_different(stored.next_obs[0]), "the environments got one key twice"
+    transitions = stored(NOISE, loop)
+    assert transitions.action.shape == (32, 1)
+    assert all_different(transitions.action), "an action was drawn twice"
+    assert all_different(transitions.next_obs), "the environments got one key twice"
     assert all_different(loop.agent["keys"]), "two gradient steps got one key"
     assert all_different(loop.agent["batches"]), "two gradient steps got one minibatch"
 
@@ -124,7 +130,7 @@ def stored_transitions_are_those_of_the_pendulum(make_program: Callable[..., Any
     params = Pendulum().default_params.replace(max_steps_in_episode=7)
     loop = after_epochs(make_program, config, params)
     assert float(loop.episodes.count) == 4  # two of each environment in its steps 16 to 30
-    data = jax.tree.map(lambda x: np.asarray(x[0], float), loop.replay.experience)
+    data = jax.tree.map(lambda x: np.asarray(x, float), stored(config, loop))
     assert np.abs(data.action).max() <= 1
     assert data.action.min() < -0.9
     assert data.action.max() > 0.9
@@ -172,11 +178,11 @@ def epoch_does_not_copy_the_replay(make_program: Callable[..., Any]) -> None:
 def minibatches_differ(make_replay: Callable[..., Any]) -> None:
     """All U minibatches that one call of `sample` gives."""
     config = Config(Chain(), num_envs=4, utd=4.0, batch_size=16, replay_size=64)
-    memory = make_replay(config)
+    memory = make_replay(config, scalar_transition(0.0))
 
     @quick_jit
     def fill_and_sample(key):
-        state = memory.init(scalar_transition(0.0))
+        state = memory.init()
         return memory.sample(memory.add(state, scalar_transition(jnp.arange(64.0))), key).reward
 
     batches = fill_and_sample(jax.random.key(0))

@@ -1,6 +1,6 @@
 """Strictness and speed for the whole suite.
 
-Ranks never promote silently (three functions of dependencies apart) and warnings are errors
+Ranks never promote silently (two functions of distrax apart) and warnings are errors
 (pyproject.toml). XLA programs are kept in a cache, so that tests, the processes that they start and
 repeated runs share them.
 """
@@ -16,7 +16,6 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import distrax  # noqa: E402
-import flashbax.buffers.trajectory_buffer as flashbax_buffer  # noqa: E402
 import jax  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -36,4 +35,3 @@ def _exempt(owner, name):
 
 _exempt(distrax.Normal, "_sample_n")
 _exempt(distrax.Normal, "_sample_n_and_log_prob")
-_exempt(flashbax_buffer, "sample")

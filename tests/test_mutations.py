@@ -100,17 +100,38 @@ def test_probe_kills(mutant, mistake, check, probe):
 
 
 @pytest.mark.parametrize(
-    ("key", "count", "message"),
+    ("old", "new", "message"),
     [
-        ("key_warmup", "steps", "action was drawn twice"),
-        ("key_collect", "config.rollout", "action was drawn twice"),
-        ("key_steps", "iterations", "action was drawn twice"),
-        ("key_learn", "config.updates_per_iteration", "two gradient steps got one key"),
+        (
+            "jax.random.split(key_warmup, (steps, 2))",
+            "jnp.stack([jax.random.split(key_warmup)] * steps)",
+            "action was drawn twice",
+        ),
+        (
+            "keys = jax.random.split(key_steps, (iterations, _keys_per_iteration(config)))",
+            "keys = jnp.stack([jax.random.split(key_steps, _keys_per_iteration(config))] * iterations)",
+            "action was drawn twice",
+        ),
+        (
+            "key_replay, keys_collect, keys_learn = _deal(parts.config, keys)",
+            "key_replay, keys_collect, keys_learn = _deal(parts.config, keys); "
+            "keys_collect = keys_collect.at[:].set(keys_collect[0])",
+            "action was drawn twice",
+        ),
+        (
+            "pairs = keys[1 : 1 + collect]",
+            "pairs = jnp.stack([keys[1]] * collect)",
+            "action was drawn twice",
+        ),
+        (
+            "keys[1 + collect :]",
+            "jnp.stack([keys[-1]] * config.updates_per_iteration)",
+            "two gradient steps got one key",
+        ),
     ],
 )
-def test_key_check_kills_5_one_key_for_a_whole_loop(mutant, key, count, message):
+def test_key_check_kills_5_one_key_for_a_whole_loop(mutant, old, new, message):
     checks.no_random_number_is_used_twice(train.make_program)
-    old, new = f"jax.random.split({key}, {count})", f"jnp.stack([{key}] * {count})"
     with pytest.raises(AssertionError, match=message):
         checks.no_random_number_is_used_twice(mutant("train.py", old, new, "train").make_program)
 
@@ -123,8 +144,8 @@ def test_key_check_kills_5_one_key_for_every_epoch(mutant):
 
 def test_minibatch_check_kills_5_one_minibatch_for_all_updates(mutant):
     checks.minibatches_differ(replay.make_replay)
-    old = "jax.random.split(key, config.updates_per_iteration)"
-    new = "jnp.stack([key] * config.updates_per_iteration)"
+    old = "jax.random.bits(key, shape, jnp.uint32)"
+    new = "jnp.stack([jax.random.bits(key, shape[1:], jnp.uint32)] * shape[0])"
     with pytest.raises(AssertionError):
         checks.minibatches_differ(mutant("replay.py", old, new, "replay").make_replay)
 
@@ -151,9 +172,7 @@ def test_critic_check_kills_9_two_critics_where_config_says_three(mutant, file, 
 
 def test_memory_check_kills_11_sampling_before_inserting(mutant):
     checks.epoch_does_not_copy_the_replay(train.make_program)
-    insert = (
-        "    loop, _ = jax.lax.scan(collect, loop, jax.random.split(key_collect, config.rollout))\n"
-    )
+    insert = "    loop, _ = jax.lax.scan(collect, loop, keys_collect)\n"
     sample = "    batches = parts.replay.sample(loop.replay, key_replay)  # [U, B, ...]\n"
     wrong = mutant("train.py", insert + sample, sample + insert, "train").make_program
     with pytest.raises(AssertionError):

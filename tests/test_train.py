@@ -160,9 +160,9 @@ def twin(key: Any, hp: Hyperparams, params: Any) -> tuple[Any, list[dict[str, An
     sac = make_sac(TINY, env)
     reset, step = quick_jit(env.reset), quick_jit(env.step)
     act, mode, update = quick_jit(sac.act), quick_jit(sac.mode), quick_jit(sac.update)
-    numbers = make_replay(TINY)  # holds the number of each transition, to learn which are sampled
+    numbers = make_replay(TINY, scalar_transition(0.0))  # each transition's number
     add, sample = quick_jit(numbers.add), quick_jit(numbers.sample)
-    number, transitions = numbers.init(scalar_transition(0.0)), []
+    number, transitions = numbers.init(), []
     key_agent, key_reset, key_warmup, key_loop = jax.random.split(key, 4)
     agent = quick_jit(sac.init)(key_agent, hp)
     state, obs = reset(key_reset, params)
@@ -194,21 +194,24 @@ def twin(key: Any, hp: Hyperparams, params: Any) -> tuple[Any, list[dict[str, An
             obs, returns = timestep.obs, returns + timestep.reward
         return returns
 
-    for key in jax.random.split(key_warmup, TINY.warmup_steps // TINY.num_envs):
-        key_action, key_env = jax.random.split(key)
+    warmup = TINY.warmup_steps // TINY.num_envs
+    for key_action, key_env in jax.random.split(key_warmup, (warmup, 2)):
         interact(env.random_action(key_action), key_env)
     rows = []
     for epoch in range(TINY.num_epochs):
         ended.clear()
         key_steps, key_eval = epoch_keys(key_loop, epoch)
-        for key in jax.random.split(key_steps, TINY.eval_every // TINY.steps_per_iteration):
-            key_collect, key_replay, key_learn = jax.random.split(key, 3)
-            for key in jax.random.split(key_collect, TINY.rollout):
-                key_action, key_env = jax.random.split(key)
+        iterations = TINY.eval_every // TINY.steps_per_iteration
+        per_iteration = 1 + 2 * TINY.rollout + TINY.updates_per_iteration
+        for keys in jax.random.split(key_steps, (iterations, per_iteration)):
+            keys = iter(keys)
+            key_replay = next(keys)
+            for _ in range(TINY.rollout):
+                key_action, key_env = next(keys), next(keys)
                 interact(act(agent, obs, key_action), key_env)
             sampled = np.asarray(sample(number, key_replay).reward, int)  # [U, B]
             assert sampled.min() >= len(transitions) - TINY.capacity
-            for ids, key in zip(sampled, jax.random.split(key_learn, len(sampled)), strict=True):
+            for ids, key in zip(sampled, keys, strict=True):
                 agent, metrics = update(agent, stack(transitions[i] for i in ids), key, hp)
         rows.append(
             {
@@ -321,12 +324,12 @@ def test_metrics_of_an_algorithm_are_means_over_the_gradient_steps_of_the_epoch(
 def test_every_environment_takes_every_step_and_every_transition_is_stored():
     loop, _ = chains()
     assert loop.env_state.time.tolist() == [[14 % n, 14 % n] for n in LENGTHS]
-    assert loop.replay.is_full.tolist() == [True] * 3  # it holds 28
-    assert loop.replay.current_index.tolist() == [0] * 3
+    assert loop.replay.size.tolist() == [28] * 3
+    assert loop.replay.position.tolist() == [0] * 3
 
 
 def test_stored_discount_is_zero_where_the_episode_terminated_even_at_a_time_limit():
-    stored = chains()[0].replay.experience.discount.reshape(3, 14, 2)
+    stored = checks.stored(CHAIN, chains()[0]).discount.reshape(3, 14, 2)
     for discount, length in zip(stored, LENGTHS, strict=True):
         ends = np.arange(1, 15) % length == 0
         np.testing.assert_array_equal(discount, np.stack([1.0 - ends] * 2, axis=1))
@@ -345,7 +348,7 @@ def test_warm_up_holds_each_action_for_warmup_hold_steps():
     program = make_program(config, recorder)
     hp, params = as_arrays(Hyperparams(), program.default_params)
     loop = quick_jit(program.init)(jax.random.key(0), hp, params)
-    actions = np.asarray(loop.replay.experience.action[0, :16, 0]).reshape(8, 2)
+    actions = np.asarray(checks.stored(config, loop).action[:16, 0]).reshape(8, 2)
     assert (actions == actions[[0, 0, 0, 3, 3, 3, 6, 6]]).all()
     assert checks.all_different(actions[[0, 3, 6]].reshape(6, 1))
 

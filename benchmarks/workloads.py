@@ -1,0 +1,53 @@
+"""What is timed: the settings that sacjax and its peers share, and a synthetic environment.
+
+Imported by the peers' drivers too, each in a virtual environment of its own: NumPy at most.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+
+import numpy as np
+
+OBS, ACTION, LIMIT = 17, 6, 1_000  # the sizes of HalfCheetah; the limit of an episode
+# The synthetic environment: x' = 0.9 x + a MIX, reward = -mean(x'^2), a in [-1, 1], x_0 ~ U(-1, 1),
+# no termination. It costs next to nothing, so what is timed is the learner.
+MIX = np.sin(np.arange(ACTION * OBS, dtype=np.float32)).reshape(ACTION, OBS)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """One training loop, the same for everybody: no evaluation, no compilation in the timed part.
+
+    An iteration is one step of every environment and then `updates` gradient steps.
+    """
+
+    env: str = "pendulum"  # "pendulum" (Pendulum-v1, 3 / 1 dimensions) or "synthetic" (17 / 6)
+    hidden: tuple[int, ...] = (256, 256)  # of the actor and of each of the two critics
+    batch_size: int = 256
+    num_envs: int = 1
+    updates: int = 1
+    replay_size: int = 1_000_000
+    warmup_steps: int = 1_000  # environment steps, all copies together, before learning starts
+    iterations: int = 1_000  # in one timed piece
+    seeds: int = 1
+
+    @property
+    def gradient_steps(self) -> int:
+        """In one timed piece, all seeds together."""
+        return self.seeds * self.iterations * self.updates
+
+    @property
+    def env_steps(self) -> int:
+        """In one timed piece, all seeds together, without the warm-up."""
+        return self.seeds * self.iterations * self.num_envs
+
+    def to_json(self) -> str:
+        """For a driver's command line."""
+        return json.dumps(dataclasses.asdict(self))
+
+    @staticmethod
+    def from_json(text: str) -> "Workload":
+        """Inverse of `to_json`."""
+        fields = json.loads(text)
+        return Workload(**{**fields, "hidden": tuple(fields["hidden"])})
