@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from sacjax.config import Config as Config
     from sacjax.config import Hyperparams as Hyperparams
     from sacjax.config import preset as preset
+    from sacjax.members import over_members as over_members
+    from sacjax.members import use_all_cores as use_all_cores
     from sacjax.networks import mlp as mlp
     from sacjax.sac import TrainState as TrainState
     from sacjax.sac import make_sac as make_sac
@@ -24,6 +26,8 @@ _HOMES = {
     "Config": "config",
     "Hyperparams": "config",
     "preset": "config",
+    "over_members": "members",
+    "use_all_cores": "members",
     "mlp": "networks",
     "TrainState": "sac",
     "make_sac": "sac",
@@ -43,8 +47,10 @@ __all__ = [
     "make_sac",
     "make_train",
     "mlp",
+    "over_members",
     "preset",
     "update_step",
+    "use_all_cores",
 ]
 
 

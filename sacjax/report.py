@@ -9,7 +9,6 @@ import os
 from pathlib import Path
 
 import numpy as np
-from scipy import stats
 
 from sacjax.types import InputError
 
@@ -18,6 +17,8 @@ Member = dict[str, float]
 
 def iqm(x: np.ndarray, axis: int = 0) -> np.ndarray:
     """Interquartile mean along `axis`."""
+    from scipy import stats  # half a second to import, and needed only at the end of a run
+
     return stats.trim_mean(x, 0.25, axis=axis)
 
 

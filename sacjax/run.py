@@ -1,7 +1,7 @@
 """The host side: runs `Program` epoch by epoch, with progress, a folder, and a clean stop.
 
-It calls the very `epoch` that `make_train` scans, jitted and vmapped over members (the points of
-the hyperparameter grid x the seeds), with the state donated, so nothing is copied between epochs.
+It calls the very `epoch` that `make_train` scans, jitted and laid out over members (the points of
+the hyperparameter grid x the seeds) and devices by `sacjax.members`, with the state donated.
 """
 
 import os
@@ -17,6 +17,7 @@ import numpy as np
 
 from sacjax import folder, report
 from sacjax.config import Config, Hyperparams
+from sacjax.members import layout, over_members
 from sacjax.replay import replay_bytes
 from sacjax.sac import make_sac
 from sacjax.train import Program, as_arrays, epoch_keys, make_program
@@ -56,12 +57,15 @@ def run(
     on_epoch: Sequence[Callable[[EpochReport], None]] = (),
     should_stop: Callable[[], bool] = lambda: False,
     algorithm: Callable = make_sac,
+    strategy: str = "auto",
+    devices: int | None = None,
 ) -> Run:
     """Train members = points of the grid `hp` x `seeds`, as one program.
 
     Seed s starts from `jax.random.key(s)`, so `seeds=[17]` repeats member 17 of `seeds=100`. With a
     `directory` (new or empty), writes what `sacjax.folder` lists. After each epoch come `on_epoch`,
-    then `should_stop`: True ends the run there, with whole files. Raises InputError
+    then `should_stop`: True ends the run there, with whole files. `strategy` and `devices` are
+    `members.layout`'s: how members are laid out changes rounding and speed only. Raises InputError
     before anything is traced or written.
     """
     seeds = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
@@ -74,6 +78,7 @@ def run(
         for point in settings
         for seed in seeds
     ]
+    how = dict(zip(("strategy", "devices"), layout(len(members), strategy, devices), strict=True))
     _check_memory(config, program, len(members))
     path = None if directory is None else folder.create(directory)
 
@@ -82,7 +87,7 @@ def run(
     rows = folder.MetricsFile(path / "metrics.csv") if path else None
     history: list[dict[str, np.ndarray]] = []
     try:
-        loop, step = _start(program, settings, seeds)
+        loop, step = _start(program, settings, seeds, how)
         while len(history) < config.num_epochs and not (history and should_stop()):
             begin = time.perf_counter()
             loop, metrics = step(loop)
@@ -106,10 +111,10 @@ def run(
         config=config,
         members=members,
         metrics={name: np.stack([m[name] for m in history], axis=1) for name in history[0]},
-        agents=loop.agent,
+        agents=_on_one_device(loop.agent),
         program=program,
         algorithm=algorithm,
-        keys=loop.key,
+        keys=_on_one_device(loop.key),
         epochs=len(history),
         completed=len(history) == config.num_epochs,
     )
@@ -156,13 +161,14 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
         program = make_program(replace(run.config, eval_episodes=episodes), run.algorithm)
     keys = jax.vmap(lambda key: epoch_keys(key, run.epochs - 1)[1])(run.keys)
     _, env_params = as_arrays(Hyperparams(), program.default_params)
-    returns, lengths = jax.jit(jax.vmap(program.evaluate, (0, 0, None)))(
-        run.agents, keys, env_params
-    )
+    evaluate = jax.jit(over_members(program.evaluate, (0, 0, None)))
+    returns, lengths = evaluate(run.agents, keys, env_params)
     return np.asarray(returns), np.asarray(lengths)
 
 
-def _start(program: Program, settings: list[Hyperparams], seeds: list[int]) -> tuple[Any, Callable]:
+def _start(
+    program: Program, settings: list[Hyperparams], seeds: list[int], how: dict[str, Any]
+) -> tuple[Any, Callable]:
     """The first state, warm-up done, and the compiled epoch. One compilation of each."""
     grid = len(settings) > 1
     hp = settings[0]
@@ -170,8 +176,9 @@ def _start(program: Program, settings: list[Hyperparams], seeds: list[int]) -> t
         hp = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), len(seeds)), *settings)
     hp, env_params = as_arrays(hp, program.default_params)
     axes = (0, 0 if grid else None, None)
-    epoch = jax.jit(jax.vmap(program.epoch, axes), donate_argnums=0)
-    loop = jax.jit(jax.vmap(program.init, axes))(_keys(len(settings), seeds), hp, env_params)
+    epoch = jax.jit(over_members(program.epoch, axes, donated=True, **how), donate_argnums=0)
+    init = jax.jit(over_members(program.init, axes, **how))
+    loop = init(_keys(len(settings), seeds), hp, env_params)
     compiled = epoch.lower(loop, hp, env_params).compile()
     return jax.block_until_ready(loop), lambda loop: compiled(loop, hp, env_params)
 
@@ -205,6 +212,10 @@ def _rows(members: list[dict[str, float]], metrics: dict[str, np.ndarray]) -> li
                 row[name + "_std"] = value[i].std().item()
         rows.append(row)
     return rows
+
+
+def _on_one_device(tree: Any) -> Any:
+    return jax.device_put(tree, jax.local_devices()[0])
 
 
 def _agent_tree(agents: Any, keys: Key, epochs: int) -> dict[str, Any]:

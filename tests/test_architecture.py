@@ -20,15 +20,26 @@ ALLOWED = {
     "networks": {"config", "types"},
     "sac": {"config", "networks", "types"},
     "replay": {"config", "types"},
+    "members": {"types"},
     "envs": {"types"},
     "episodes": {"types"},
     "evaluate": {"types"},
     "train": {"config", "envs", "episodes", "evaluate", "replay", "sac", "types"},
     "folder": {"config", "types"},
     "report": {"types"},
-    "run": {"config", "folder", "replay", "report", "sac", "train", "types"},
+    "run": {"config", "folder", "members", "replay", "report", "sac", "train", "types"},
     "render": {"config", "envs", "run", "train", "types"},
-    "cli": {"config", "envs", "folder", "render", "report", "run", "types", ROOT},  # its version
+    "cli": {
+        "config",
+        "envs",
+        "folder",
+        "members",
+        "render",
+        "report",
+        "run",
+        "types",
+        ROOT,
+    },  # its version
 }
 
 

@@ -109,7 +109,8 @@ def test_probe_kills(mutant, mistake, check, probe):
         ),
         (
             "keys = jax.random.split(key_steps, (iterations, _keys_per_iteration(config)))",
-            "keys = jnp.stack([jax.random.split(key_steps, _keys_per_iteration(config))] * iterations)",
+            "keys = jnp.stack([jax.random.split(key_steps, _keys_per_iteration(config))] "
+            "* iterations)",
             "action was drawn twice",
         ),
         (

@@ -9,12 +9,16 @@ import difflib
 from functools import cache
 from typing import Any
 
-import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
-from gymnax.environments import spaces
-from gymnax.environments.environment import Environment
+
+from sacjax.envs.quick_import import imported_on_first_use
+
+with imported_on_first_use("matplotlib.pyplot", "seaborn"):
+    import gymnax
+    from gymnax.environments import spaces
+    from gymnax.environments.environment import Environment
 
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep, Transition
 
