@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from sacjax.config import Hyperparams as Hyperparams
     from sacjax.config import preset as preset
     from sacjax.members import over_members as over_members
-    from sacjax.members import use_all_cores as use_all_cores
     from sacjax.networks import mlp as mlp
     from sacjax.sac import TrainState as TrainState
     from sacjax.sac import make_sac as make_sac
     from sacjax.sac import update_step as update_step
+    from sacjax.startup import keep_compiled_programs as keep_compiled_programs
+    from sacjax.startup import use_all_cores as use_all_cores
     from sacjax.train import make_program as make_program
     from sacjax.train import make_train as make_train
     from sacjax.types import Transition as Transition
@@ -27,10 +28,11 @@ _HOMES = {
     "Hyperparams": "config",
     "preset": "config",
     "over_members": "members",
-    "use_all_cores": "members",
     "mlp": "networks",
     "TrainState": "sac",
     "make_sac": "sac",
+    "keep_compiled_programs": "startup",
+    "use_all_cores": "startup",
     "update_step": "sac",
     "make_program": "train",
     "make_train": "train",
@@ -43,6 +45,7 @@ __all__ = [
     "TrainState",
     "Transition",
     "__version__",
+    "keep_compiled_programs",
     "make_program",
     "make_sac",
     "make_train",

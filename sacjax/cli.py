@@ -4,6 +4,7 @@ Kept quick to start: JAX programs and environments are imported by the command t
 Exit codes: 0 done; 2 bad input, nothing was changed; 130 stopped by Ctrl-C, files complete.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import itertools
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -67,6 +68,10 @@ class Train:
     """Sweep a hyperparameter, name=value,value,...: repeat it for a grid, all in one program."""
     out: Path | None = None
     """Folder for the results, new or empty (default: runs/ENV, or runs/ENV-2 ... if it exists)."""
+    strategy: Literal["auto", "vmap", "map"] = "auto"
+    """How a device trains its agents: all at once (vmap) or one after the other (map)."""
+    devices: int | None = None
+    """Devices to spread the agents over (default: all; on a CPU each core is one)."""
     paper: bool = False
     """Start from the SAC paper's settings instead of the environment's preset."""
 
@@ -178,11 +183,21 @@ def _grid(hp: Hyperparams, default: Hyperparams, sweeps: tuple[str, ...]) -> Hyp
     return dataclasses.replace(hp, **dict(zip(values, points.T, strict=True)))
 
 
+def _start_jax() -> None:
+    """Before anything that makes arrays is imported, as gymnax does."""
+    from sacjax.startup import keep_compiled_programs, use_all_cores
+
+    with contextlib.suppress(RuntimeError):  # `main` was called where JAX has started already
+        use_all_cores()
+    keep_compiled_programs()
+
+
 def _train(argv: list[str]) -> int:
     config, hp, args = parse_train(argv)
     out = args.out
     if sys.stderr.isatty():  # until the bar takes the line
         print(f"loading JAX and {config.env} ...", end="\r", file=sys.stderr, flush=True)
+    _start_jax()
     from sacjax import folder, report
     from sacjax.run import run
 
@@ -195,6 +210,8 @@ def _train(argv: list[str]) -> int:
             directory=out,
             on_epoch=[bar.update],
             should_stop=stop.asked,
+            strategy=args.strategy,
+            devices=args.devices,
         )
     step = int(done.metrics["env_steps"][0, -1])
     title = f"{config.env} after {step:,} steps: greedy return, {config.eval_episodes} episodes"
@@ -209,6 +226,7 @@ def _train(argv: list[str]) -> int:
 
 def _evaluate(argv: list[str]) -> int:
     args = tyro.cli(Evaluate, args=argv, prog="sacjax evaluate")
+    _start_jax()
     from sacjax import report
     from sacjax.run import evaluate_run, load
 
@@ -221,6 +239,7 @@ def _evaluate(argv: list[str]) -> int:
 
 def _render(argv: list[str]) -> int:
     args = tyro.cli(Render, args=argv, prog="sacjax render")
+    _start_jax()
     from sacjax.render import render
     from sacjax.run import load
 

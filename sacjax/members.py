@@ -6,30 +6,18 @@ speed and nothing else. On an accelerator they are vmapped: one wide program. On
 members one after the other, each with its whole working set in the cache. M members, D devices.
 """
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
 from sacjax.types import InputError
 
 STRATEGIES = "auto", "vmap", "map"
-
-
-def use_all_cores() -> None:
-    """Give each core a JAX device of its own. Call it before JAX's first computation.
-
-    Without effect where `jax_num_cpu_devices` or XLA_FLAGS already say how many there are. Raises
-    RuntimeError if JAX has started.
-    """
-    flags = os.environ.get("XLA_FLAGS", "")
-    if jax.config.jax_num_cpu_devices < 0 and "host_platform_device_count" not in flags:  # ty: ignore
-        cores = getattr(os, "sched_getaffinity", lambda _: range(os.cpu_count() or 1))(0)
-        jax.config.update("jax_num_cpu_devices", len(cores))
 
 
 def layout(members: int, strategy: str = "auto", devices: int | None = None) -> tuple[str, int]:
@@ -49,6 +37,14 @@ def layout(members: int, strategy: str = "auto", devices: int | None = None) -> 
     if strategy == "auto":
         strategy = "map" if jax.default_backend() == "cpu" and devices > 1 else "vmap"
     return strategy, devices
+
+
+def fill_up(tree: Any, devices: int) -> Any:
+    """Leaves [M, ...] -> [M', ...], M' the next multiple of D, by copies of the last member."""
+    missing = -len(jax.tree.leaves(tree)[0]) % devices
+    if not missing:
+        return tree
+    return jax.tree.map(lambda x: jnp.concatenate([x, jnp.repeat(x[-1:], missing, 0)]), tree)
 
 
 def over_members(
@@ -83,12 +79,8 @@ def over_members(
         sharded = jax.shard_map(
             many, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("members"), check_vma=False
         )
-        missing = -members % number
-        if not missing:
-            return sharded(*args)
         filled = [
-            jax.tree.map(partial(_fill_up, missing), arg) if axis == 0 else arg
-            for arg, axis in zip(args, axes, strict=True)
+            fill_up(arg, number) if axis == 0 else arg for arg, axis in zip(args, axes, strict=True)
         ]
         return jax.tree.map(lambda x: x[:members], sharded(*filled))
 
@@ -120,7 +112,3 @@ def _one_after_the_other(
     states, others = mapped[0], mapped[1:]
     numbers = np.arange(len(jax.tree.leaves(states)[0]))
     return jax.lax.scan(step, states, (numbers, others))
-
-
-def _fill_up(missing: int, x: jax.Array) -> jax.Array:
-    return jax.numpy.concatenate([x, jax.numpy.repeat(x[-1:], missing, axis=0)])

@@ -7,6 +7,7 @@ the hyperparameter grid x the seeds) and devices by `sacjax.members`, with the s
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,7 +18,7 @@ import numpy as np
 
 from sacjax import folder, report
 from sacjax.config import Config, Hyperparams
-from sacjax.members import layout, over_members
+from sacjax.members import fill_up, layout, over_members
 from sacjax.replay import replay_bytes
 from sacjax.sac import make_sac
 from sacjax.train import Program, as_arrays, epoch_keys, make_program
@@ -91,7 +92,7 @@ def run(
         while len(history) < config.num_epochs and not (history and should_stop()):
             begin = time.perf_counter()
             loop, metrics = step(loop)
-            metrics = {name: np.asarray(value) for name, value in metrics.items()}
+            metrics = {name: np.asarray(x)[: len(members)] for name, x in metrics.items()}
             seconds = time.perf_counter() - begin
             history.append(metrics)
             if rows:
@@ -111,10 +112,10 @@ def run(
         config=config,
         members=members,
         metrics={name: np.stack([m[name] for m in history], axis=1) for name in history[0]},
-        agents=_on_one_device(loop.agent),
+        agents=_gathered(loop.agent, len(members)),
         program=program,
         algorithm=algorithm,
-        keys=_on_one_device(loop.key),
+        keys=_gathered(loop.key, len(members)),
         epochs=len(history),
         completed=len(history) == config.num_epochs,
     )
@@ -161,7 +162,8 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
         program = make_program(replace(run.config, eval_episodes=episodes), run.algorithm)
     keys = jax.vmap(lambda key: epoch_keys(key, run.epochs - 1)[1])(run.keys)
     _, env_params = as_arrays(Hyperparams(), program.default_params)
-    evaluate = jax.jit(over_members(program.evaluate, (0, 0, None)))
+    strategy, _ = layout(len(run.members))  # as in training, to the rounding
+    evaluate = jax.jit(over_members(program.evaluate, (0, 0, None), strategy=strategy, devices=1))
     returns, lengths = evaluate(run.agents, keys, env_params)
     return np.asarray(returns), np.asarray(lengths)
 
@@ -174,12 +176,17 @@ def _start(
     hp = settings[0]
     if grid:  # the points in the order of the members
         hp = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), len(seeds)), *settings)
+        hp = fill_up(hp, how["devices"])
     hp, env_params = as_arrays(hp, program.default_params)
     axes = (0, 0 if grid else None, None)
     epoch = jax.jit(over_members(program.epoch, axes, donated=True, **how), donate_argnums=0)
     init = jax.jit(over_members(program.init, axes, **how))
-    loop = init(_keys(len(settings), seeds), hp, env_params)
-    compiled = epoch.lower(loop, hp, env_params).compile()
+    keys = fill_up(_keys(len(settings), seeds), how["devices"])
+    with ThreadPoolExecutor(1) as aside:  # one compiles while the other is traced and compiled
+        compiling = aside.submit(init.lower(keys, hp, env_params).compile)
+        shapes = jax.eval_shape(init, keys, hp, env_params)
+        compiled = epoch.lower(shapes, hp, env_params).compile()
+        loop = compiling.result()(keys, hp, env_params)
     return jax.block_until_ready(loop), lambda loop: compiled(loop, hp, env_params)
 
 
@@ -214,8 +221,10 @@ def _rows(members: list[dict[str, float]], metrics: dict[str, np.ndarray]) -> li
     return rows
 
 
-def _on_one_device(tree: Any) -> Any:
-    return jax.device_put(tree, jax.local_devices()[0])
+def _gathered(tree: Any, members: int) -> Any:
+    """On one device, without the copies that filled up the last one."""
+    tree = jax.device_put(tree, jax.local_devices()[0])
+    return jax.tree.map(lambda x: x[:members], tree)
 
 
 def _agent_tree(agents: Any, keys: Key, epochs: int) -> dict[str, Any]:
