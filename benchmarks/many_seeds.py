@@ -1,0 +1,49 @@
+"""W2: and many seeds together? Gradient steps a second of all, and memory per seed.
+
+    python benchmarks/many_seeds.py [--peers [rejax]]
+
+W1's workload on Pendulum-v1 with replays of 1e5 places (rejax permutes its whole replay for each
+batch) and, for sacjax, 1e6. On a CPU 8 and 32 seeds; on a GPU 1 to 4,096, replays of 1e5. Memory is
+XLA's account of the compiled iteration: its arguments and what it needs besides.
+"""
+
+from dataclasses import replace
+
+from rounds import Contender, interleaved, on_gpu, options, ratio, report
+from workloads import Workload
+
+ONE = Workload(replay_size=100_000)
+
+
+def contenders(peers: list[str]) -> list[Contender]:
+    """sacjax first, in each case."""
+    if on_gpu():
+        return [
+            Contender(
+                f"{n} seeds", "sacjax", replace(ONE, seeds=n, iterations=max(200, 8_000 // n))
+            )
+            for n in (1, 4, 16, 64, 256, 1_024, 2_048, 4_096)
+        ]
+    found = []
+    for n in (8, 32):
+        found.append(
+            Contender(f"{n} seeds", "sacjax", replace(ONE, seeds=n, iterations=1_600 // n))
+        )
+        if "rejax" in peers:
+            fits = replace(ONE, seeds=n, iterations=480 // n)
+            found.append(Contender(f"{n} seeds", "rejax", fits))
+        large = replace(ONE, seeds=n, iterations=1_600 // n, replay_size=1_000_000)
+        found.append(Contender(f"{n} seeds, replay 1e6", "sacjax", large))
+    return found
+
+
+if __name__ == "__main__":
+    args = options(__doc__)
+    entries = []
+    groups = [[c] for c in contenders([])] if on_gpu() else [contenders(args.peers)]
+    for group in groups:  # on a GPU one after the other: together they would not fit
+        entries += interleaved(group, args.rounds)
+    for case in dict.fromkeys(e["case"] for e in entries):
+        if times := ratio(entries, case, "sacjax", "rejax"):
+            print(f"{case}: {times:.2f} x rejax")
+    report("many_seeds", "W2: many seeds, 256x256, batch 256, all seeds together", entries)

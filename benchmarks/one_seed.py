@@ -1,0 +1,46 @@
+"""W1: how many gradient steps a second does one seed make, with the paper's sizes?
+
+    python benchmarks/one_seed.py [--peers [PEER ...]]
+
+Actor and two critics of 256x256, batch 256, one gradient step for each step of one environment, a
+replay of 1e6 places; Pendulum-v1, and a synthetic environment with HalfCheetah's dimensions (17 and
+6). No evaluation and no compilation in the timed part. rejax also with a replay of 1e5 places.
+"""
+
+from dataclasses import replace
+
+from rounds import Contender, interleaved, on_gpu, options, ratio, report
+from workloads import Workload
+
+CASES = {"Pendulum": Workload(), "synthetic, 17 / 6": Workload(env="synthetic")}
+ITERATIONS = {"sacjax": 1_000, "brax": 600, "evorl": 400, "rltools": 1_000}  # about 4 s a piece
+
+
+def contenders(peers: list[str]) -> list[Contender]:
+    """sacjax first, in each case."""
+    found = []
+    for case, workload in CASES.items():
+        for name in ["sacjax", *peers]:
+            if name == "rltools" and workload.env != "pendulum":
+                continue
+            fits = replace(workload, iterations=ITERATIONS.get(name, 200))
+            if on_gpu():
+                fits = replace(fits, iterations=20_000)
+            found.append(Contender(case, name, fits))
+        if "rejax" in peers:
+            small = replace(workload, iterations=400, replay_size=100_000)
+            found += [
+                Contender(f"{case}, replay 1e5", "sacjax", replace(small, iterations=1_000)),
+                Contender(f"{case}, replay 1e5", "rejax", small),
+            ]
+    return found
+
+
+if __name__ == "__main__":
+    args = options(__doc__)
+    entries = interleaved(contenders(args.peers), args.rounds)
+    for case in dict.fromkeys(e["case"] for e in entries):
+        for name in args.peers:
+            if times := ratio(entries, case, "sacjax", name):
+                print(f"{case}: {times:.2f} x {name}")
+    report("one_seed", "W1: one seed, 256x256, batch 256, replay 1e6", entries)

@@ -1,0 +1,37 @@
+"""W4: many environments and large batches, as massively parallel training has them.
+
+    python benchmarks/parallel_envs.py [--peers [PEER ...]]
+
+128 and 1,024 copies of Pendulum-v1, batch 512, 8 gradient steps after each step of all copies,
+256x256, replay 1e6. Environment steps a second are in the JSON beside the gradient steps.
+"""
+
+from dataclasses import replace
+
+from rounds import Contender, interleaved, on_gpu, options, ratio, report
+from workloads import Workload
+
+ONE = Workload(batch_size=512, updates=8, warmup_steps=8_192, iterations=40)
+
+
+def contenders(peers: list[str]) -> list[Contender]:
+    """sacjax first, in each case."""
+    found = []
+    for copies in (128, 1_024):
+        workload = replace(ONE, num_envs=copies)
+        if on_gpu():
+            workload = replace(workload, iterations=2_000)
+        for name in ["sacjax", *(p for p in peers if p in ("brax", "rejax", "evorl"))]:
+            fits = replace(workload, iterations=10) if name == "rejax" else workload
+            found.append(Contender(f"{copies} environments", name, fits))
+    return found
+
+
+if __name__ == "__main__":
+    args = options(__doc__)
+    entries = interleaved(contenders(args.peers), args.rounds)
+    for case in dict.fromkeys(e["case"] for e in entries):
+        for name in args.peers:
+            if times := ratio(entries, case, "sacjax", name):
+                print(f"{case}: {times:.2f} x {name}")
+    report("parallel_envs", "W4: many environments, batch 512, 8 gradient steps each", entries)

@@ -1,0 +1,185 @@
+"""Brax's own SAC on two small environments written for Brax, under the protocol of protocol.py.
+
+Brax trains by one call that evaluates between epochs, and compiles anew in every call. So there is
+one call here; a piece is an epoch of it, and its seconds are the growth of Brax's own clock
+'training/walltime', which runs while an epoch is computed, until it is there, and stands still
+during evaluations. Brax's callback after every evaluation is where the driver answers and waits.
+
+--once trains in (about) ten epochs: the first, which also compiles, is counted in `train_seconds`
+like the mean of the others; the warm-up is not in it.
+"""
+
+import functools
+import sys
+from collections.abc import Callable
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+with redirect_stdout(sys.stderr):  # importing it can print a warning
+    from brax.envs.base import Env, State
+    from brax.training.agents.sac import train as sac
+    from brax.training.agents.sac.networks import make_sac_networks
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from evaluation import returns
+from protocol import GAMMA, TAU, Session, single_seed
+from workloads import ACTION, LIMIT, MIX, OBS, Workload
+
+PACKAGES = ["brax", "jax", "jaxlib", "flax", "optax"]
+MAX_PIECES = 10_000  # Brax has to know beforehand: more than anybody asks for
+ONCE_EPOCHS = 10
+
+
+class Pendulum(Env):
+    """Pendulum-v1 as gymnasium has it; actions in [-1, 1] are multiplied by the torque's limit."""
+
+    observation_size = 3
+    action_size = 1
+    backend = "none"
+
+    def reset(self, rng: jax.Array) -> State:
+        high = jnp.array([jnp.pi, 1.0])
+        angle, speed = jax.random.uniform(rng, (2,), minval=-high, maxval=high)
+        return State((angle, speed), self._observe(angle, speed), jnp.zeros(()), jnp.zeros(()))
+
+    def step(self, state: State, action: jax.Array) -> State:
+        angle, speed = state.pipeline_state
+        torque = 2 * jnp.clip(action[0], -1, 1)
+        upright = (angle + jnp.pi) % (2 * jnp.pi) - jnp.pi
+        reward = -(upright**2 + 0.1 * speed**2 + 0.001 * torque**2)
+        speed = jnp.clip(speed + 0.05 * (15 * jnp.sin(angle) + 3 * torque), -8, 8)
+        angle = angle + 0.05 * speed
+        obs = self._observe(angle, speed)
+        return state.replace(pipeline_state=(angle, speed), obs=obs, reward=reward)
+
+    def _observe(self, angle: jax.Array, speed: jax.Array) -> jax.Array:
+        return jnp.stack([jnp.cos(angle), jnp.sin(angle), speed])
+
+
+class Synthetic(Env):
+    """The synthetic environment of workloads.py."""
+
+    observation_size = OBS
+    action_size = ACTION
+    backend = "none"
+
+    def reset(self, rng: jax.Array) -> State:
+        x = jax.random.uniform(rng, (OBS,), minval=-1, maxval=1)
+        return State(x, x, jnp.zeros(()), jnp.zeros(()))
+
+    def step(self, state: State, action: jax.Array) -> State:
+        x = 0.9 * state.pipeline_state + action @ MIX
+        return state.replace(pipeline_state=x, obs=x, reward=-jnp.mean(x**2))
+
+
+ENVS = {"pendulum": (Pendulum, 200, 2.0), "synthetic": (Synthetic, LIMIT, 1.0)}  # limit, scale
+
+
+class Finished(Exception):
+    """Leaves Brax's training."""
+
+
+def train(
+    workload: Workload,
+    learning_rate: float,
+    epochs: int,
+    iterations: int,
+    after_epoch: Callable[[int, dict[str, Any]], None],
+) -> tuple[Any, Any]:
+    """Brax's training with so many iterations an epoch; its policy factory and parameters."""
+    env, limit, _ = ENVS[workload.env]
+    fill = -(-workload.warmup_steps // workload.num_envs) * workload.num_envs
+    make_policy, params, _ = sac.train(
+        environment=env(),
+        num_timesteps=fill + epochs * iterations * workload.num_envs,
+        num_evals=epochs + 1,
+        num_eval_envs=1,
+        episode_length=limit,
+        num_envs=workload.num_envs,
+        learning_rate=learning_rate,
+        discounting=GAMMA,
+        tau=TAU,
+        batch_size=workload.batch_size,
+        grad_updates_per_step=workload.updates,
+        min_replay_size=workload.warmup_steps,
+        max_replay_size=workload.replay_size,
+        normalize_observations=False,
+        max_devices_per_host=1,
+        network_factory=functools.partial(make_sac_networks, hidden_layer_sizes=workload.hidden),
+        progress_fn=after_epoch,
+    )
+    return make_policy, params
+
+
+def unequal(workload: Workload) -> list[str]:
+    """What Brax does otherwise."""
+    found = [
+        "the target entropy is minus half the number of action dimensions",
+        "the temperature's learning rate is 3e-4 whatever the others' (matters to --once)",
+        "the warm-up acts with the untrained policy, not uniformly",
+        "every episode of a copy of the environment starts in the copy's first start state",
+        "transitions cut off by the time limit do not train the critics",
+        "statistics of the observations are kept at every step although nothing is normalised",
+        "once the replay is full, every insertion moves all of it",
+    ]
+    if workload.updates > 1:
+        found.append("the batches of all `updates` gradient steps are drawn at once")
+    return found
+
+
+def serve(session: Session, workload: Workload) -> None:
+    """Pieces until the input ends."""
+    clock, env_steps = 0.0, 0
+
+    def after_epoch(steps: int, metrics: dict[str, Any]) -> None:
+        nonlocal clock, env_steps
+        if "training/walltime" not in metrics:  # the evaluation before the training
+            return
+        seconds, done = metrics["training/walltime"] - clock, steps - env_steps
+        clock, env_steps = metrics["training/walltime"], steps
+        if seconds == clock:  # the first epoch: warm-up, compilation, the untimed piece
+            session.ready(PACKAGES, unequal(workload))
+        else:
+            session.ran(seconds, done // workload.num_envs * workload.updates, done)
+        if not session.go():
+            raise Finished
+
+    try:
+        train(workload, session.learning_rate, MAX_PIECES, workload.iterations, after_epoch)
+    except Finished:
+        return
+
+
+def once(session: Session, workload: Workload) -> None:
+    """One training and ten episodes."""
+    clock = []
+
+    def after_epoch(steps: int, metrics: dict[str, Any]) -> None:
+        if "training/walltime" in metrics:
+            clock.append(metrics["training/walltime"])
+
+    iterations = max(workload.iterations // ONCE_EPOCHS, 1)
+    epochs = -(-workload.iterations // iterations)
+    make_policy, params = train(workload, session.learning_rate, epochs, iterations, after_epoch)
+    seconds = (clock[-1] - clock[0]) * epochs / (epochs - 1)
+    policy = jax.jit(make_policy(params, deterministic=True))
+    scale = ENVS[workload.env][2]
+    key = jax.random.key(0)  # not used by a deterministic policy
+    session.trained(seconds, returns(workload.env, lambda obs: scale * policy(obs, key)[0]))
+
+
+def main() -> None:
+    """Serve the protocol."""
+    session = Session()
+    workload = Workload.from_json(session.workload)
+    single_seed("brax", workload.seeds)
+    (once if session.once else serve)(session, workload)
+
+
+if __name__ == "__main__":
+    main()

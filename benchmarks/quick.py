@@ -1,0 +1,66 @@
+"""W3: how long from nothing to a trained agent? RLtools' published test.
+
+    python benchmarks/quick.py [--peers [PEER ...]]
+
+Pendulum-v1, 10,000 steps, 64x64, batch 100. The wall time of a whole process that trains one seed
+(and scores it with ten episodes), without and with a warm compilation cache, and the training alone,
+for one seed and, sacjax, 32. RLtools publishes 2.6 s for the training of its C++ on a laptop
+(arXiv:2306.03530); --peers rltools builds that C++ and times it here.
+"""
+
+import tempfile
+from dataclasses import replace
+from statistics import median
+
+from rounds import Contender, entry, once, options, report
+from workloads import Workload
+
+WORKLOAD = Workload(
+    hidden=(64, 64), batch_size=100, warmup_steps=100, replay_size=10_000, iterations=9_900
+)
+SEEDS = 32
+
+
+def measure(peers: list[str], rounds: int) -> list[dict]:
+    """Every contender once in every round."""
+    told: dict[str, list[dict]] = {}
+    with tempfile.TemporaryDirectory() as cache:
+        once(Contender("", "sacjax", WORKLOAD), cache)  # fills it
+        many = replace(WORKLOAD, seeds=SEEDS)
+        for number in range(rounds):
+            turns = {
+                "sacjax, cold": lambda: once(Contender("", "sacjax", WORKLOAD)),
+                "sacjax, warm": lambda: once(Contender("", "sacjax", WORKLOAD), cache),
+                f"sacjax, {SEEDS} seeds": lambda: once(Contender("", "sacjax", many), cache),
+            } | {
+                name: lambda name=name: once(Contender("", name, WORKLOAD))
+                for name in peers
+                if number == 0 or name != "sb3"  # minutes: once
+            }
+            for name, turn in turns.items():
+                print(f"round {number}: {name} ...", flush=True)
+                told.setdefault(name, []).append(turn())
+    entries = []
+    for case, field in (("whole process", "process_seconds"), ("training", "train_seconds")):
+        for name, answers in told.items():
+            if case == "training" and name == "sacjax, cold":
+                continue  # the same training
+            values = [a[field] for a in answers if field in a]
+            figure = entry(case, name, values, "s", "lower")
+            returns = [sum(a["returns"]) / len(a["returns"]) for a in answers if "returns" in a]
+            failed = {k: a[k] for a in answers for k in a if k == "failed"}
+            entries.append(figure | {"mean_returns": returns} | failed)
+    return entries
+
+
+if __name__ == "__main__":
+    args = options(__doc__)
+    entries = measure(args.peers, min(args.rounds, 3))
+    alone = {
+        e["name"]: median(e["values"]) for e in entries if e["case"] == "training" and e["values"]
+    }
+    for name in args.peers:
+        if name in alone:
+            print(f"training alone: {alone[name] / alone['sacjax, warm']:.2f} x as fast as {name}")
+    question = "W3: Pendulum-v1, 10,000 steps, 64x64, batch 100"
+    report("quick", question, entries, workload=WORKLOAD.to_json())

@@ -1,0 +1,207 @@
+"""Contenders against each other, interleaved: all are started, then take turns, piece by piece.
+
+A contender is a driver (peers/protocol.py) with a workload. One process computes at a time, and a
+slow phase of the machine falls on everybody. Figures are medians over the rounds, with all values.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parent
+sys.path.insert(0, str(ROOT / "peers"))
+
+from environments import ENVIRONMENTS, python_of  # noqa: E402
+from workloads import Workload  # noqa: E402
+
+
+class Contender(NamedTuple):
+    """Somebody's SAC on a workload; `case` groups those that are compared."""
+
+    case: str
+    name: str  # "sacjax" or a peer
+    workload: Workload
+
+    def command(self, *options: str) -> list[str | Path]:
+        """The driver's command line."""
+        if self.name == "sacjax":
+            python, script = Path(sys.executable), ROOT / "sacjax_sac.py"
+        else:
+            python, script = python_of(self.name), ROOT / "peers" / f"{self.name}_sac.py"
+        return [python, script, *options, self.workload.to_json()]
+
+
+def environment(cache: str = "") -> dict[str, str]:
+    """For a driver's process: no compilation cache but the one given, GPU memory as needed."""
+    return os.environ | {
+        "JAX_COMPILATION_CACHE_DIR": cache,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+
+
+def interleaved(contenders: Iterable[Contender], rounds: int) -> list[dict[str, Any]]:
+    """Gradient steps per second of each in every round; each one's failure is in its entry."""
+    racers = []
+    for contender in contenders:
+        print(f"{contender.case}: {contender.name} ...", end=" ", file=sys.stderr, flush=True)
+        racers.append(_Racer(contender))
+        print(racers[-1].told.get("failed", "ready"), file=sys.stderr, flush=True)
+    for _ in range(rounds):
+        for racer in racers:
+            racer.piece()
+    return [racer.finish() for racer in racers]
+
+
+class _Racer:
+    def __init__(self, contender: Contender):
+        self.contender, self.pieces = contender, []
+        self._errors = tempfile.TemporaryFile("w+")
+        self._process = subprocess.Popen(
+            contender.command(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            text=True,
+            env=environment(),
+        )
+        self.told = self._answer()
+
+    def _answer(self) -> dict[str, Any]:
+        line = self._process.stdout.readline()
+        if not line:
+            self._errors.seek(0)
+            return {"failed": " ".join(self._errors.read().split())[-300:] or "no answer"}
+        return json.loads(line)
+
+    def piece(self) -> None:
+        if "failed" not in self.told:
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
+            answer = self._answer()
+            if "failed" in answer:
+                self.told = answer
+            else:
+                self.pieces.append(answer)
+
+    def finish(self) -> dict[str, Any]:
+        self._process.communicate()
+        rates = [p["gradient_steps"] / p["seconds"] for p in self.pieces]
+        env_rates = [p["env_steps"] / p["seconds"] for p in self.pieces]
+        told = {k: v for k, v in self.told.items() if k != "ready"}
+        fields = json.loads(self.contender.workload.to_json())
+        extra = {"env_steps_per_second": statistics.median(env_rates)} if env_rates else {}
+        return entry(
+            self.contender.case, self.contender.name, rates, "gradient steps/s", "higher"
+        ) | {**extra, "workload": fields, **told}
+
+
+def once(contender: Contender, cache: str = "") -> dict[str, Any]:
+    """Wall seconds of a whole process that trains once, and what it says of itself."""
+    start = time.perf_counter()
+    done = subprocess.run(
+        contender.command("--once"), env=environment(cache), capture_output=True, text=True
+    )
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        return {"failed": " ".join(done.stderr.split())[-300:]}
+    return {"process_seconds": seconds} | json.loads(done.stdout.splitlines()[-1])
+
+
+def entry(case: str, name: str, values: list[float], unit: str, better: str) -> dict[str, Any]:
+    """A figure: the median of `values`, their range, and which direction is good."""
+    figure: dict[str, Any] = {"case": case, "name": name, "unit": unit, "better": better}
+    if values:
+        figure |= {"median": statistics.median(values), "low": min(values), "high": max(values)}
+    return figure | {"values": values}
+
+
+def ratio(entries: list[dict[str, Any]], case: str, name: str, other: str) -> float | None:
+    """How many times as good `name` is as `other`, in medians; None where one is missing."""
+    found = {e["name"]: e for e in entries if e["case"] == case and "median" in e}
+    if name not in found or other not in found:
+        return None
+    value = found[name]["median"] / found[other]["median"]
+    return value if found[name]["better"] == "higher" else 1 / value
+
+
+def show(entries: list[dict[str, Any]]) -> None:
+    """A line for each figure."""
+    for e in entries:
+        if "median" in e:
+            spread = f"{e['low']:,.4g} to {e['high']:,.4g}"
+            print(f"{e['case']:34s} {e['name']:26s} {e['median']:12,.4g} {e['unit']} ({spread})")
+        else:
+            print(f"{e['case']:34s} {e['name']:26s} {'failed':>12s}: {e.get('failed')}")
+
+
+PEERS = tuple(ENVIRONMENTS)
+
+
+def report(name: str, question: str, entries: list[dict[str, Any]], **more: Any) -> None:
+    """Show, write results/NAME.json and draw results/NAME.png."""
+    import record
+
+    show(entries)
+    path = record.save(name, {"question": question, **more, "results": entries})
+    draw(question, entries, path.with_suffix(".png"))
+    print(path)
+
+
+def draw(question: str, entries: list[dict[str, Any]], path: Path) -> None:
+    """A panel per case: medians as bars, the range over the rounds as a line."""
+    from matplotlib.figure import Figure
+
+    cases = {e["case"]: [f for f in entries if f["case"] == e["case"]] for e in entries}
+    heights = [len(figures) for figures in cases.values()]
+    figure = Figure(figsize=(8, 1 + 0.32 * sum(heights) + 0.55 * len(cases)), layout="constrained")
+    panels = figure.subplots(len(cases), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (case, figures) in zip(panels, cases.items(), strict=True):
+        for row, e in enumerate(figures):
+            axes.barh(row, e.get("median", 0), color="C0" if "sacjax" in e["name"] else "0.7")
+            if "median" not in e:
+                axes.text(0, row, " failed", va="center")
+                continue
+            axes.plot([e["low"], e["high"]], [row, row], color="0.2", linewidth=1)
+            axes.text(max(e["high"], e["median"]), row, f" {e['median']:,.4g}", va="center")
+        axes.set_yticks(range(len(figures)), [e["name"] for e in figures])
+        axes.invert_yaxis()
+        axes.set_title(case, loc="left", fontsize=10)
+        axes.set_xlabel(f"{figures[0]['unit']} ({figures[0]['better']} is better)", fontsize=8)
+        axes.margins(x=0.15)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(question, fontsize=10)
+    figure.savefig(path, dpi=110)
+
+
+def options(description: str | None) -> Any:
+    """The command line that the scripts share: (peers to run beside, rounds)."""
+    import argparse
+
+    parser = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--peers", nargs="*", choices=PEERS, default=[], metavar="PEER",
+        help=f"also run these (alone: all), in environments of their own: {', '.join(PEERS)}",
+    )  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    if "--peers" in sys.argv and not args.peers:
+        args.peers = list(PEERS)
+    return args
+
+
+def on_gpu() -> bool:
+    """Whether JAX finds an accelerator here."""
+    import jax
+
+    return jax.default_backend() != "cpu"

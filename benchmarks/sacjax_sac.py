@@ -1,0 +1,161 @@
+"""sacjax under the protocol of peers/protocol.py: what is timed against the peers.
+
+A piece is `Program.epoch` without its evaluation. --once is `sacjax.run.run`, as users call it: its
+`train_seconds` hold the one evaluation at the end but no compilation; the returns are the first
+seed's.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from sacjax.startup import keep_compiled_programs, use_all_cores
+
+use_all_cores()  # before gymnax makes arrays
+keep_compiled_programs()
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from gymnax.environments import spaces
+from gymnax.environments.environment import Environment, EnvParams, EnvState
+
+sys.path.insert(0, str(Path(__file__).parent / "peers"))
+
+from evaluation import returns
+from protocol import GAMMA, TAU, Session
+from workloads import ACTION, LIMIT, MIX, OBS, Workload
+
+from sacjax import Config, Hyperparams, make_program, over_members
+from sacjax.run import run
+from sacjax.train import as_arrays
+
+PACKAGES = ["sacjax", "gymnax", "jax", "jaxlib", "flax", "optax", "distrax"]
+
+
+@struct.dataclass
+class State(EnvState):
+    x: jax.Array
+
+
+@struct.dataclass
+class Params(EnvParams):
+    max_steps_in_episode: int = LIMIT
+
+
+class Synthetic(Environment):
+    """The synthetic environment of workloads.py."""
+
+    @property
+    def default_params(self) -> Params:
+        return Params()
+
+    def step_env(self, key, state, action, params):
+        x = 0.9 * state.x + action @ MIX
+        state = State(x=x, time=state.time + 1)
+        return x, state, -jnp.mean(x**2), jnp.array(False), {}
+
+    def reset_env(self, key, params):
+        x = jax.random.uniform(key, (OBS,), minval=-1, maxval=1)
+        return x, State(x=x, time=0)
+
+    def get_obs(self, state, params=None, key=None):
+        return state.x
+
+    def action_space(self, params=None):
+        return spaces.Box(-1, 1, (ACTION,))
+
+    def observation_space(self, params):
+        return spaces.Box(-np.inf, np.inf, (OBS,))
+
+    @property
+    def name(self) -> str:
+        return "synthetic"
+
+
+def up_to_multiple(value: int, of: int) -> int:
+    """The least multiple of `of` that is not below `value`."""
+    return -(-value // of) * of
+
+
+def make_config(workload: Workload) -> Config:
+    """A run that is never done, an epoch of which is a piece."""
+    envs = workload.num_envs
+    warmup, piece = up_to_multiple(workload.warmup_steps, envs), workload.iterations * envs
+    return Config(
+        "Pendulum-v1" if workload.env == "pendulum" else Synthetic(),
+        total_steps=warmup + piece * up_to_multiple(workload.replay_size, piece),
+        num_envs=envs,
+        warmup_steps=warmup,
+        utd=workload.updates / envs,
+        rollout_length=1,
+        batch_size=workload.batch_size,
+        replay_size=up_to_multiple(workload.replay_size, envs),
+        eval_every=piece,
+        eval_episodes=1,
+        hidden=workload.hidden,
+    )
+
+
+def compiled(workload: Workload, hp: Hyperparams) -> tuple[Any, Any, float]:
+    """The first loop (warm-up done), piece(loop) -> loop compiled, and the seconds it took."""
+    program = make_program(make_config(workload))
+    hp, env_params = as_arrays(hp, program.default_params)
+
+    def epoch(loop, hp, env_params):
+        loop, metrics = program.epoch(loop, hp, env_params)
+        return loop, metrics["critic_loss"]  # the evaluation is not asked for, and dropped
+
+    start = time.perf_counter()
+    if workload.seeds == 1:
+        keys, init = jax.random.key(0), jax.jit(program.init)
+        step = jax.jit(epoch, donate_argnums=0)
+    else:
+        keys, axes = jax.random.split(jax.random.key(0), workload.seeds), (0, None, None)
+        init = jax.jit(over_members(program.init, axes))
+        step = jax.jit(over_members(epoch, axes, donated=True), donate_argnums=0)
+    loop = jax.block_until_ready(init(keys, hp, env_params))
+    executable = step.lower(loop, hp, env_params).compile()
+    seconds = time.perf_counter() - start
+    return loop, lambda loop: executable(loop, hp, env_params)[0], seconds
+
+
+def train_once(session: Session, workload: Workload, hp: Hyperparams) -> None:
+    """Process start to trained agents."""
+    config = make_config(workload)
+    total = config.warmup_steps + config.eval_every
+    config = Config(**{**vars(config), "total_steps": total, "replay_size": total})
+    seconds = []
+    done = run(
+        config, hp, seeds=workload.seeds, on_epoch=[lambda told: seconds.append(told.seconds)]
+    )
+    agent = jax.tree.map(lambda x: x[0], done.agents)
+    mode = jax.jit(done.algorithm(config, _env_of(config)).mode)
+    bound = 2 if workload.env == "pendulum" else 1
+    session.trained(seconds[0], returns(workload.env, lambda obs: bound * mode(agent, obs)))
+
+
+def _env_of(config: Config) -> Any:
+    from sacjax.envs import make_env
+
+    return make_env(config.env)(1)
+
+
+if __name__ == "__main__":
+    session = Session()
+    workload = Workload.from_json(session.workload)
+    rate = session.learning_rate
+    hp = Hyperparams(gamma=GAMMA, tau=TAU, actor_lr=rate, critic_lr=rate, alpha_lr=rate)
+    if session.once:
+        train_once(session, workload, hp)
+    else:
+        loop, piece, seconds = compiled(workload, hp)
+        loop = jax.block_until_ready(piece(loop))
+        session.ready(PACKAGES, [], seconds)
+        while session.go():
+            start = time.perf_counter()
+            loop = jax.block_until_ready(piece(loop))
+            taken = time.perf_counter() - start
+            session.ran(taken, workload.gradient_steps, workload.env_steps)
