@@ -3,7 +3,8 @@
     python benchmarks/parallel_envs.py [--peers [PEER ...]]
 
 128 and 1,024 copies of Pendulum-v1, batch 512, 8 gradient steps after each step of all copies,
-256x256, replay 1e6. Environment steps a second are in the JSON beside the gradient steps.
+256x256, replay 1e6. Environment steps a second are in the JSON beside the gradient steps. The last
+case starts with a full replay, as most of a long run has it.
 """
 
 from dataclasses import replace
@@ -24,6 +25,9 @@ def contenders(peers: list[str]) -> list[Contender]:
         for name in ["sacjax", *(p for p in peers if p in ("brax", "rejax", "evorl"))]:
             fits = replace(workload, iterations=10) if name == "rejax" else workload
             found.append(Contender(f"{copies} environments", name, fits))
+    full = replace(workload, warmup_steps=workload.replay_size)
+    for name in ["sacjax", *(p for p in peers if p == "brax")]:
+        found.append(Contender(f"{copies} environments, replay full", name, full))
     return found
 
 

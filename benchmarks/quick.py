@@ -3,8 +3,8 @@
     python benchmarks/quick.py [--peers [PEER ...]]
 
 Pendulum-v1, 10,000 steps, 64x64, batch 100. The wall time of a whole process that trains one seed
-(and scores it with ten episodes), without and with a warm compilation cache, and the training alone,
-for one seed and, sacjax, 32. RLtools publishes 2.6 s for the training of its C++ on a laptop
+(and scores it with ten episodes), without and with a warm compilation cache, and the training
+alone, for one seed and, sacjax, 32. RLtools publishes 2.6 s for the training of its C++ on a laptop
 (arXiv:2306.03530); --peers rltools builds that C++ and times it here.
 """
 

@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "peers"))
 
-from environments import ENVIRONMENTS, python_of  # noqa: E402
-from workloads import Workload  # noqa: E402
+from environments import ENVIRONMENTS, python_of
+from workloads import Workload
 
 
 class Contender(NamedTuple):
@@ -64,7 +64,7 @@ def interleaved(contenders: Iterable[Contender], rounds: int) -> list[dict[str, 
 class _Racer:
     def __init__(self, contender: Contender):
         self.contender, self.pieces = contender, []
-        self._errors = tempfile.TemporaryFile("w+")
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed with the process
         self._process = subprocess.Popen(
             contender.command(),
             stdin=subprocess.PIPE,

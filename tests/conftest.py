@@ -12,6 +12,7 @@ from pathlib import Path
 
 CACHE = Path(tempfile.gettempdir()) / f"sacjax-test-cache-{os.getuid()}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # members are spread over them
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 

@@ -47,6 +47,17 @@ def test_the_table_is_that_of_the_measured_file(monkeypatch):
             sys.modules.pop(name)
 
 
+def test_the_speeds_are_those_of_the_measured_files(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    import speed_table
+
+    try:
+        assert speed_table.text() in README
+    finally:
+        for name in ("speed_table", "record", "rounds"):
+            sys.modules.pop(name)
+
+
 def test_files_that_it_names_exist():
     names = re.findall(r"\]\(([\w/.]+)\)", README) + re.findall(r"`([\w]+/[\w/]*\.\w+)`", README)
     assert len(names) > 5

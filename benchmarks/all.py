@@ -1,0 +1,21 @@
+"""W1 to W7, sacjax alone, one after the other: what to run on a GPU. No network, ten minutes.
+
+python benchmarks/all.py
+"""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+SCRIPTS = "one_seed", "many_seeds", "quick", "parallel_envs", "replay", "startup", "limit"
+
+if __name__ == "__main__":
+    failed = []
+    for name in SCRIPTS:
+        begin = time.perf_counter()
+        command = [sys.executable, Path(__file__).with_name(f"{name}.py"), "--rounds", "3"]
+        if subprocess.run(command).returncode:
+            failed.append(name)
+        print(f"-- {name}: {time.perf_counter() - begin:.0f} s", flush=True)
+    sys.exit(f"failed: {', '.join(failed)}" if failed else 0)

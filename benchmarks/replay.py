@@ -1,0 +1,147 @@
+"""W5: what does replay cost at any capacity? It should not depend on it.
+
+    python benchmarks/replay.py
+
+Microseconds of one insert and one minibatch of 256 transitions of Pendulum-v1, in a compiled loop,
+for replays of 1e4 to 1e7 places, for one seed and for 8 vmapped; and W1's whole iteration (64x64
+and 256x256) at 1e4 and 1e7 places. All replays are filled to the last place before. Interleaved.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rounds import entry, options, ratio, report
+
+from sacjax import Config, Hyperparams, make_program, over_members
+from sacjax.envs import make_env
+from sacjax.replay import ReplayState, make_replay
+from sacjax.train import as_arrays
+
+CAPACITIES, SEEDS, STEPS = (10**4, 10**5, 10**6, 10**7), 8, 2_000
+ITERATIONS = 300
+
+
+def config(capacity: int, hidden: tuple[int, ...] = (256, 256)) -> Config:
+    """A run of W1 with a replay of `capacity` places."""
+    total = 1_000 + -(-capacity // ITERATIONS) * ITERATIONS * 2
+    return Config(
+        "Pendulum-v1",
+        total_steps=total,
+        replay_size=capacity,
+        eval_every=ITERATIONS,
+        eval_episodes=1,
+        hidden=hidden,
+    )
+
+
+def full(state: ReplayState) -> ReplayState:
+    """Every place in use, and every page of memory touched."""
+    size = jnp.full_like(state.size, state.rows.shape[-2])
+    return state._replace(rows=state.rows + 1, size=size)
+
+
+def alone(capacity: int, seeds: int) -> Callable[[], float]:
+    """Insert and sample, nothing else: microseconds per iteration of all seeds."""
+    example = make_env("Pendulum-v1")(1).example
+    memory = make_replay(config(capacity), example)
+    new = jax.tree.map(lambda x: jnp.ones((1, *x.shape)), example)
+
+    def steps(state: ReplayState, key: jax.Array) -> tuple[ReplayState, jax.Array]:
+        def step(carry, key):
+            state, total = carry
+            state = memory.add(state, new._replace(reward=total[None]))
+            return (state, memory.sample(state, key).reward.mean()), None
+
+        carry, _ = jax.lax.scan(step, (state, jnp.zeros(())), jax.random.split(key, STEPS))
+        return carry
+
+    run, fill = steps, full
+    state, key = memory.init(), jax.random.key(0)
+    if seeds > 1:
+        run, fill = jax.vmap(steps), jax.vmap(full)
+        state = jax.tree.map(lambda x: jnp.broadcast_to(x, (seeds, *x.shape)), state)
+        key = jax.random.split(key, seeds)
+    held = [jax.jit(fill)(state)]
+    del state
+    compiled = jax.jit(run, donate_argnums=0).lower(held[0], key).compile()
+
+    def piece() -> float:
+        begin = time.perf_counter()
+        held[0], total = compiled(held[0], key)
+        jax.block_until_ready(total)
+        return (time.perf_counter() - begin) / STEPS * 1e6
+
+    piece()
+    return piece
+
+
+def iteration(capacity: int, hidden: tuple[int, ...], seeds: int) -> Callable[[], float]:
+    """W1's iteration, without evaluation: microseconds per iteration of all seeds."""
+    program = make_program(config(capacity, hidden))
+    hp, params = as_arrays(Hyperparams(), program.default_params)
+
+    def epoch(loop, hp, params):
+        loop, metrics = program.epoch(loop, hp, params)
+        return loop, metrics["critic_loss"]  # the evaluation is dropped
+
+    def init(key, hp, params):
+        loop = program.init(key, hp, params)
+        return loop.replace(replay=full(loop.replay))
+
+    key, axes = jax.random.key(0), (0, None, None)
+    if seeds > 1:  # vmapped: the layout in which a replay is most easily copied
+        key = jax.random.split(key, seeds)
+        init, epoch = (over_members(f, axes, strategy="vmap") for f in (init, epoch))
+    held: list[Any] = [jax.jit(init)(key, hp, params)]
+    compiled = jax.jit(epoch, donate_argnums=0).lower(held[0], hp, params).compile()
+
+    def piece() -> float:
+        begin = time.perf_counter()
+        held[0], loss = compiled(held[0], hp, params)
+        jax.block_until_ready(loss)
+        return (time.perf_counter() - begin) / ITERATIONS * 1e6
+
+    piece()
+    return piece
+
+
+def measure(rounds: int) -> list[dict]:
+    """Groups of pieces that take turns."""
+    groups = [
+        {
+            (f"insert and sample, {seeds} seed{'s' * (seeds > 1)}", c): lambda c=c, s=seeds: alone(
+                c, s
+            )
+            for c in CAPACITIES
+        }
+        for seeds in (1, SEEDS)
+    ] + [
+        {
+            (f"iteration {hidden[0]}x{hidden[1]}, {seeds} seed{'s' * (seeds > 1)}", c): (
+                lambda c=c, h=hidden, s=seeds: iteration(c, h, s)
+            )
+            for c in (CAPACITIES[0], CAPACITIES[-1])
+        }
+        for hidden, seeds in (((256, 256), 1), ((64, 64), 1), ((64, 64), SEEDS))
+    ]
+    entries = []
+    for group in groups:
+        pieces = {name: make() for name, make in group.items()}
+        values: dict[tuple[str, int], list[float]] = {name: [] for name in pieces}
+        for _ in range(rounds):
+            for name, piece in pieces.items():
+                values[name].append(piece())
+        for (case, capacity), taken in values.items():
+            entries.append(entry(case, f"sacjax, {capacity:.0e} places", taken, "us", "lower"))
+    return entries
+
+
+if __name__ == "__main__":
+    entries = measure(max(options(__doc__).rounds, 7))
+    for case in dict.fromkeys(e["case"] for e in entries):
+        times = ratio(entries, case, "sacjax, 1e+07 places", "sacjax, 1e+04 places")
+        print(f"{case}: at 1e7 places {1 / times:.2f} x the time at 1e4")
+    report("replay", "W5: replay at any capacity", entries)

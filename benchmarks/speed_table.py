@@ -1,0 +1,94 @@
+"""The README's table of ratios, from the result files.
+
+python benchmarks/speed_table.py    fills it in
+"""
+
+import record
+from rounds import ratio
+
+# Case, file, peer, and the ratio that the project set itself.
+ROWS = [
+    ("one_seed", "Pendulum, replay 1e5", "rejax", 1.1),
+    ("one_seed", "Pendulum", "rejax", 2.5),
+    ("one_seed", "Pendulum", "sb3", 2.5),
+    ("one_seed", "Pendulum", "sbx", None),
+    ("one_seed", "Pendulum", "brax", None),
+    ("one_seed", "Pendulum", "evorl", None),
+    ("one_seed", "Pendulum", "rltools", None),
+    ("one_seed", "synthetic, 17 / 6, replay 1e5", "rejax", 1.1),
+    ("one_seed", "synthetic, 17 / 6", "rejax", 2.5),
+    ("one_seed", "synthetic, 17 / 6", "sb3", 2.5),
+    ("one_seed", "synthetic, 17 / 6", "sbx", None),
+    ("one_seed", "synthetic, 17 / 6", "brax", None),
+    ("one_seed", "synthetic, 17 / 6", "evorl", None),
+    ("many_seeds", "8 seeds", "rejax", 1.5),
+    ("many_seeds", "32 seeds", "rejax", 1.5),
+    ("quick", "training", "sbx", 4),
+    ("quick", "training", "rejax", None),
+    ("quick", "training", "brax", None),
+    ("quick", "training", "rltools", None),
+    ("parallel_envs", "128 environments", "brax", 1.5),
+    ("parallel_envs", "1024 environments", "brax", 1.5),
+    ("parallel_envs", "1024 environments, replay full", "brax", 1.5),
+    ("parallel_envs", "1024 environments", "rejax", None),
+]
+TITLES = {
+    "one_seed": "W1 one seed",
+    "many_seeds": "W2 all seeds together",
+    "quick": "W3 training alone",
+    "parallel_envs": "W4 many environments",
+}
+BEGIN, END = "<!-- speed: begin -->\n", "<!-- speed: end -->"
+
+
+def table() -> str:
+    """One row per case, the peers side by side, the goal where there is one."""
+    rows: dict[tuple[str, str], list[str]] = {}
+    for file, case, peer, goal in ROWS:
+        ours = "sacjax, warm" if file == "quick" else "sacjax"
+        times = ratio(record.load(file)["results"], case, ours, peer)
+        if times is not None:
+            mark = "" if goal is None else f" (goal {goal})"
+            shown = f"**{times:.2f}** {peer}{mark}" if goal else f"{times:.2f} {peer}"
+            rows.setdefault((TITLES[file], case), []).append(shown)
+    lines = ["| workload | case | times as fast as |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {t} | {c} | {', '.join(r)} |" for (t, c), r in rows.items())])
+
+
+def limit() -> str:
+    """How near W1 comes to the machine's limit, and how replay and start-up do."""
+    shares = record.load("limit")["limit"]
+    near = ", ".join(f"{v['share_of_the_limit']:.0%} ({case})" for case, v in shares.items())
+    replay = record.load("replay")["results"]
+    cases = dict.fromkeys(e["case"] for e in replay if e["case"].startswith("iteration"))
+    flat = ", ".join(
+        f"{1 / ratio(replay, c, 'sacjax, 1e+07 places', 'sacjax, 1e+04 places'):.2f} ({c[10:]})"
+        for c in cases
+    )
+    start = {e["name"]: e["median"] for e in record.load("startup")["results"]}
+    quick = {
+        e["name"]: e["median"]
+        for e in record.load("quick")["results"]
+        if e["case"] == "whole process" and "median" in e
+    }
+    imports = start["sacjax, all that trains"] / start["dependencies"]
+    return f"""
+- **The limit** (W7): one seed runs at {near} of the rate that its matrix products alone
+  could have.
+- **Replay** (W5): an iteration at 1e7 places takes, in ratio to 1e4 places, {flat}.
+- **Start-up** (W6): importing takes {imports:.2f} times the dependencies alone; the first gradient
+  step comes after {start["sacjax, cold"]:.1f} s, {start["sacjax, warm cache"]:.1f} s with a warm
+  cache (goals: 6 and 3).
+- **From nothing to a trained agent** (W3, 10,000 steps of Pendulum, one process):
+  {quick["sacjax, cold"]:.1f} s, {quick["sacjax, warm"]:.1f} s with a warm cache (goals: 12 and 6)."""
+
+
+def text() -> str:
+    """What stands between the README's markers."""
+    return f"{table()}\n{limit()}\n"
+
+
+if __name__ == "__main__":
+    path = record.ROOT.parent / "README.md"
+    before, rest = path.read_text().split(BEGIN)
+    path.write_text(before + BEGIN + text() + END + rest.split(END)[1])

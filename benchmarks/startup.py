@@ -1,0 +1,111 @@
+"""W6: how soon does it start? Imports, the first gradient step, and what compilation takes.
+
+    python benchmarks/startup.py
+
+The first gradient step: a new process imports sacjax, and `sacjax.run.run` with the paper's sizes
+warms up, compiles and makes one gradient step (and a greedy episode); without and with a warm
+compilation cache. Compile time of both halves of the program (`init` and `epoch`, traced, lowered
+and compiled one after the other) over network size, critics and gradient steps per iteration.
+"""
+
+import subprocess
+import sys
+import tempfile
+import time
+
+from rounds import entry, environment, options, report
+
+DEPENDENCIES = "import jax, flax.linen, optax, chex, distrax, gymnax"
+EVERYTHING = "import sacjax.run"  # all modules but the command line's
+FIRST = """
+from sacjax.startup import keep_compiled_programs, use_all_cores
+use_all_cores()
+keep_compiled_programs()
+from sacjax import Config
+from sacjax.run import run
+config = Config("Pendulum-v1", total_steps=1_001, warmup_steps=1_000, eval_every=1, eval_episodes=1)
+run(config, seeds=1, on_epoch=[lambda told: print("stepped", flush=True)])
+"""
+COMPILE = """
+import sys, time
+import jax
+from sacjax import Config, Hyperparams, make_program
+from sacjax.train import as_arrays
+program = make_program(Config("Pendulum-v1", **eval(sys.argv[1])))
+hp, params = as_arrays(Hyperparams(), program.default_params)
+key = jax.random.key(0)
+jax.block_until_ready(key)
+begin = time.perf_counter()
+init = jax.jit(program.init)
+init.lower(key, hp, params).compile()
+loop = jax.eval_shape(init, key, hp, params)
+jax.jit(program.epoch, donate_argnums=0).lower(loop, hp, params).compile()
+print(time.perf_counter() - begin)
+"""
+SETTINGS = [
+    {"hidden": (64, 64)},
+    {},
+    {"hidden": (1024, 1024)},
+    {"hidden": (256, 256, 256)},
+    {"num_critics": 5},
+    {"num_critics": 10},
+    {"utd": 4},
+    {"utd": 20},
+    {"num_envs": 128, "warmup_steps": 1_024, "eval_every": 1_024, "total_steps": 2**20,
+     "replay_size": 2**19},
+]  # fmt: skip
+
+
+def python(code: str, *args: str, cache: str = "", until_line: bool = False) -> tuple[float, str]:
+    """Seconds of a process (or until its first line), and what it printed."""
+    begin = time.perf_counter()
+    with subprocess.Popen(
+        [sys.executable, "-c", code, *args],
+        env=environment(cache),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        line = process.stdout.readline() if until_line else ""
+        seconds = time.perf_counter() - begin
+        rest = process.stdout.read()
+        if not until_line:
+            seconds = time.perf_counter() - begin
+    if process.returncode:
+        raise RuntimeError(f"this ended with {process.returncode}: {code}")
+    return seconds, line + rest
+
+
+def measure(rounds: int) -> list[dict]:
+    """Everything once in every round."""
+    values: dict[tuple[str, str], list[float]] = {}
+    with tempfile.TemporaryDirectory() as cache:
+        python(FIRST, cache=cache)
+        for _ in range(rounds):
+            turns = {
+                ("import", "sacjax alone"): lambda: python("import sacjax")[0],
+                ("import", "dependencies"): lambda: python(DEPENDENCIES)[0],
+                ("import", "sacjax, all that trains"): lambda: python(EVERYTHING)[0],
+                ("first gradient step", "sacjax, cold"): lambda: python(FIRST, until_line=True)[0],
+                ("first gradient step", "sacjax, warm cache"): lambda: python(
+                    FIRST, cache=cache, until_line=True
+                )[0],
+            } | {
+                ("compile", ", ".join(f"{k} {v}" for k, v in s.items()) or "the paper's"): (
+                    lambda s=s: float(python(COMPILE, repr(s))[1])
+                )
+                for s in SETTINGS
+            }
+            for name, turn in turns.items():
+                print(*name, "...", flush=True)
+                values.setdefault(name, []).append(turn())
+    return [entry(case, name, taken, "s", "lower") for (case, name), taken in values.items()]
+
+
+if __name__ == "__main__":
+    entries = measure(min(options(__doc__).rounds, 3))
+    seconds = {e["name"]: e["median"] for e in entries}
+    all_of_it = seconds["sacjax, all that trains"] / seconds["dependencies"]
+    print(f"importing all of sacjax takes {all_of_it:.2f} x the dependencies alone")
+    report("startup", "W6: start-up", entries)

@@ -1,0 +1,76 @@
+"""The comparison that guards against getting slower, and the results that are committed."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def result(tmp_path, name, *medians, cores=2, better="higher", who="sacjax"):
+    device = {"platform": "cpu", "kind": "cpu", "cpu": "a", "cores": cores}
+    entries = [
+        {"case": f"case {i}", "name": who, "median": m, "unit": "x/s", "better": better}
+        for i, m in enumerate(medians)
+    ]
+    path = tmp_path / name
+    path.write_text(json.dumps({"device": device, "results": entries}))
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("new", "better", "code"),
+    [
+        ((100.0, 91.0), "higher", 0),
+        ((100.0, 89.0), "higher", 1),
+        ((100.0, 109.0), "lower", 0),
+        ((100.0, 115.0), "lower", 1),
+        ((200.0, 50.0), "lower", 1),
+        ((100.0,), "higher", 1),  # one is missing
+    ],
+)
+def test_compare_fails_beyond_the_loss(tmp_path, capsys, new, better, code):
+    old = result(tmp_path, "old.json", 100.0, 100.0, better=better)
+    assert load("compare").main([old, result(tmp_path, "new.json", *new, better=better)]) == code
+    shown = capsys.readouterr()
+    assert bool(shown.err) == bool(code)
+    if len(new) == 2:
+        assert "1.00 x" in shown.out or "2.00 x" in shown.out or "0.50 x" in shown.out
+
+
+def test_compare_takes_another_loss_and_forgives_what_peers_lose(tmp_path):
+    compare = load("compare").main
+    old, new = result(tmp_path, "old.json", 100.0), result(tmp_path, "new.json", 60.0)
+    assert compare([old, new]) == 1
+    assert compare([old, new, "--loss", "0.5"]) == 0
+    peer_old = result(tmp_path, "peer_old.json", 100.0, who="rejax")
+    assert compare([peer_old, result(tmp_path, "peer_new.json", 10.0, who="rejax")]) == 0
+
+
+def test_compare_refuses_another_machine(tmp_path):
+    compare = load("compare").main
+    old, new = result(tmp_path, "old.json", 100.0), result(tmp_path, "new.json", 100.0, cores=64)
+    assert compare([old, new]) == 1
+    assert compare([old, new, "--any-machine"]) == 0
+
+
+@pytest.mark.parametrize(
+    "path", sorted((BENCHMARKS / "results").glob("*.json")), ids=lambda p: p.stem
+)
+def test_every_result_says_what_it_was_measured_with(path):
+    content = json.loads(path.read_text())
+    assert content["versions"]["jax"]
+    assert content["device"]["cores"]
+    assert len(content["commit"].split()[0]) == 40
+    for entry in content.get("results", []):
+        assert {"case", "name", "unit", "better", "values"} <= entry.keys()
+        assert "median" in entry or "failed" in entry

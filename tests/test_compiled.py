@@ -1,0 +1,121 @@
+"""The compiled programs: what they must not do, counted in XLA's optimized code and never timed."""
+
+import dataclasses
+from typing import Any
+
+import hlo
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import quick_jit
+
+from sacjax.config import Config, Hyperparams
+from sacjax.members import over_members
+from sacjax.train import as_arrays, make_program
+
+ROWS = 49_920  # a shape that nothing else has: no other size here comes near
+SMALL = Config(
+    "Pendulum-v1",
+    warmup_steps=256,
+    eval_every=128,
+    total_steps=256 + 128 * 400,
+    replay_size=ROWS,
+    batch_size=4,
+    hidden=(8,),
+    eval_episodes=1,
+)
+LAYOUTS = {
+    "single": (1, None, None),
+    "vmapped": (3, "vmap", 1),
+    "one after the other": (3, "map", 1),
+    "sharded, vmapped": (4, "vmap", 2),
+    "sharded, one after the other": (4, "map", 2),
+}
+
+
+def compiled_epoch(config: Config, layout: str, make: Any = make_program) -> Any:
+    program = make(config)
+    hp, params = as_arrays(Hyperparams(), program.default_params)
+    members, strategy, devices = LAYOUTS[layout]
+    if strategy is None:
+        keys, init, epoch = jax.random.key(0), program.init, program.epoch
+    else:
+        keys, axes = jax.random.split(jax.random.key(0), members), (0, None, None)
+        how = {"strategy": strategy, "devices": devices}
+        init = over_members(program.init, axes, **how)
+        epoch = over_members(program.epoch, axes, donated=True, **how)
+    loop = jax.eval_shape(init, keys, hp, params)
+    return quick_jit(epoch, donate_argnums=0).lower(loop, hp, params).compile(), loop
+
+
+def whole_replays(compiled: Any, rows: int = ROWS) -> list[str]:
+    """What in the training loop makes an array as large as a replay, other than in place."""
+    body = hlo.innermost(hlo.computations(compiled.as_text()), "gather", rows)
+    in_place = {
+        *("dynamic-update-slice", "scatter", "parameter", "get-tuple-element", "tuple", "fusion"),
+        *("bitcast", "while", "call", "opt-barrier", "conditional"),
+    }
+    return [
+        i.text
+        for i in body
+        if i.opcode not in in_place and any(np.prod(s) >= rows for s in i.shapes)
+    ]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_nothing_in_the_loop_touches_the_whole_replay(layout):
+    compiled, loop = compiled_epoch(SMALL, layout)
+    assert whole_replays(compiled) == []
+    memory, members = compiled.memory_analysis(), LAYOUTS[layout][0]
+    replays = loop.replay.rows.size * 4 / (LAYOUTS[layout][2] or 1)  # bytes on each device
+    assert memory.alias_size_in_bytes > replays
+    one = loop.replay.rows.size * 4 / members
+    extra = 2.1 if LAYOUTS[layout][1] == "map" else 0.1  # the member that is being trained
+    assert memory.temp_size_in_bytes < extra * one
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"num_envs": 2}, {"num_envs": 128, "utd": 1 / 32}, {"utd": 4.0}, {"rollout_length": 4}],
+    ids=str,
+)
+def test_nor_with_other_shapes_of_an_iteration(changes):
+    config = dataclasses.replace(SMALL, **changes)
+    for layout in ("single", "vmapped"):
+        assert whole_replays(compiled_epoch(config, layout)[0]) == []
+
+
+def test_the_check_finds_a_copy():
+    def touching(config: Config) -> Any:
+        program = make_program(config)
+
+        def epoch(loop, hp, params):
+            def step(loop, _):
+                loop, _ = program.epoch(loop, hp, params)
+                rows = jnp.roll(loop.replay.rows, 1, axis=0)  # as some libraries insert
+                return loop.replace(replay=loop.replay._replace(rows=rows)), None
+
+            return jax.lax.scan(step, loop, length=3)
+
+        return program._replace(epoch=epoch)
+
+    compiled, _ = compiled_epoch(dataclasses.replace(SMALL, eval_every=1), "single", touching)
+    assert whole_replays(compiled)
+
+
+def test_a_batch_is_one_gather_and_an_insert_one_write():
+    body = hlo.innermost(
+        hlo.computations(compiled_epoch(SMALL, "single")[0].as_text()), "gather", ROWS
+    )
+    touching = [i for i in body if f"{ROWS}," in i.text.split(" metadata=")[0]]
+    assert sum(i.opcode == "gather" for i in body) == 1
+    writes = [i for i in touching if i.opcode == "dynamic-update-slice" and ROWS in i.shapes[0]]
+    assert len(writes) == 1
+
+
+def test_the_number_of_kernels_in_an_iteration_is_bounded():
+    """A guard, not a goal: 245 when it was written. What adds many should be worth them."""
+    program = hlo.computations(compiled_epoch(SMALL, "single")[0].as_text())
+    body = hlo.innermost(program, "gather", ROWS)
+    assert sum(i.opcode in ("fusion", "dot", "custom-call", "while") for i in body) < 330

@@ -1,0 +1,111 @@
+"""Members laid out over strategies and devices are the members that they were alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import quick_jit
+from test_train import KEYS, TINY
+
+from sacjax.config import Hyperparams
+from sacjax.members import fill_up, layout, over_members
+from sacjax.run import run
+from sacjax.train import as_arrays, make_program, make_train
+from sacjax.types import InputError
+
+MEMBERS = 3  # no multiple of two devices
+
+
+def raw(tree):
+    def data(x):
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return np.asarray(jax.random.key_data(x) if is_key else x)
+
+    return [data(x) for x in jax.tree.leaves(tree)]
+
+
+def assert_same_bits(one, other):
+    for a, b in zip(raw(one), raw(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_here_are_two_devices():
+    assert jax.local_device_count() == 2
+
+
+def test_one_after_the_other_is_alone_to_the_bit_on_any_number_of_devices():
+    train = make_train(TINY)
+    keys = jax.random.split(KEYS[0], MEMBERS)
+    alone = quick_jit(train)
+    alone = jax.tree.map(lambda *x: jnp.stack(x), *(alone(key) for key in keys))
+    for devices in (1, 2):
+        many = quick_jit(over_members(train, strategy="map", devices=devices))(keys)
+        assert_same_bits(alone, many)
+
+
+def test_states_stepped_in_place_are_those_stepped_alone():
+    program = make_program(TINY)
+    hp, params = as_arrays(Hyperparams(), program.default_params)
+    hps = jax.tree.map(lambda x: jnp.stack([x, 0.9 * x, 0.8 * x]), hp)
+    keys, axes = jax.random.split(KEYS[0], MEMBERS), (0, 0, None)
+    init, epoch = quick_jit(program.init), quick_jit(program.epoch)
+    alone = [
+        epoch(init(keys[i], hp_i, params), hp_i, params)
+        for i in range(MEMBERS)
+        for hp_i in [jax.tree.map(lambda x, i=i: x[i], hps)]
+    ]
+    alone = jax.tree.map(lambda *x: jnp.stack(x), *alone)
+    how = {"strategy": "map", "devices": 2}
+    loop = quick_jit(over_members(program.init, axes, **how))(keys, hps, params)
+    step = quick_jit(over_members(program.epoch, axes, donated=True, **how), donate_argnums=0)
+    assert_same_bits(alone, step(loop, hps, params))
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_run_gives_the_same_members_on_any_number_of_devices(devices):
+    hp = Hyperparams(tau=np.array([0.005, 0.02]))
+    one = run(TINY, hp, seeds=[0, 1, 2], strategy="map", devices=devices)
+    other = run(TINY, Hyperparams(tau=0.02), seeds=[1], strategy="map")
+    member = one.members.index({"tau": 0.02, "seed": 1})
+    assert_same_bits(jax.tree.map(lambda x: x[member], one.agents), _only(other.agents))
+    for name, values in one.metrics.items():
+        assert len(values) == 6
+        np.testing.assert_array_equal(values[member], other.metrics[name][0])
+
+
+def _only(tree):
+    return jax.tree.map(lambda x: x[0], tree)
+
+
+def test_vmap_over_two_devices_is_vmap_to_rounding():
+    train = make_train(TINY)
+    keys = jax.random.split(KEYS[0], 4)
+    one = quick_jit(jax.vmap(train))(keys)
+    two = quick_jit(over_members(train, strategy="vmap", devices=2))(keys)
+    for a, b in zip(raw(one.agent), raw(two.agent), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_auto_is_map_on_several_cpu_devices_and_vmap_on_one():
+    assert layout(8) == ("map", 2)
+    assert layout(8, devices=1) == ("vmap", 1)
+    assert layout(1) == ("vmap", 1)
+    assert layout(8, "vmap") == ("vmap", 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((8, "vmapped"), "must be one of auto, vmap, map"),
+        ((8, "auto", 3), r"devices \(3\) must be from 1 to 2.*use_all_cores"),
+        ((8, "auto", 0), r"devices \(0\)"),
+    ],
+)
+def test_what_there_is_not_is_refused(arguments, message):
+    with pytest.raises(InputError, match=message):
+        layout(*arguments)
+
+
+def test_filling_up_repeats_the_last_member():
+    assert fill_up(jnp.arange(3), 2).tolist() == [0, 1, 2, 2]
+    assert fill_up(jnp.arange(4), 2).tolist() == [0, 1, 2, 3]

@@ -1,0 +1,64 @@
+"""What is set before JAX starts, and what importing must not load: in processes of their own."""
+
+import os
+import subprocess
+import sys
+
+
+def python(code, **environment):
+    cleared = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env=cleared | {"JAX_PLATFORMS": "cpu"} | environment,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.split()
+
+
+def test_every_core_becomes_a_device():
+    code = "import sacjax; sacjax.use_all_cores(); import jax; print(jax.local_device_count())"
+    cores = len(os.sched_getaffinity(0))
+    assert python(code) == [str(cores)]
+    flags = "--xla_force_host_platform_device_count=3"
+    assert python(code, XLA_FLAGS=flags) == ["3"]  # what the user said stays
+    assert python(code, JAX_NUM_CPU_DEVICES="1") == ["1"]
+
+
+def test_programs_are_kept_where_the_user_says(tmp_path):
+    code = """
+import sacjax; sacjax.keep_compiled_programs()
+import jax; print(jax.config.jax_compilation_cache_dir)
+"""
+    (folder,) = python(code, XDG_CACHE_HOME=str(tmp_path))
+    assert folder.startswith(str(tmp_path / "sacjax"))
+    assert python(code, JAX_COMPILATION_CACHE_DIR="/elsewhere") == ["/elsewhere"]
+    assert python(code, JAX_COMPILATION_CACHE_DIR="") in ([], ["None"])
+
+
+def test_training_imports_no_drawing_and_no_statistics():
+    loaded = "'matplotlib.pyplot', 'seaborn', 'pandas', 'scipy.stats', 'orbax.checkpoint'"
+    assert python(f"import sacjax.run, sys; print(*{{{loaded}}} & set(sys.modules))") == []
+
+
+def test_what_was_put_off_is_imported_on_first_use():
+    code = """
+import sacjax.envs, sys
+from gymnax.environments.misc import pong
+assert "matplotlib.pyplot" not in sys.modules
+print(pong.plt.figure.__module__, pong.sns.color_palette.__name__)
+import matplotlib.pyplot
+assert pong.plt.figure is matplotlib.pyplot.figure
+"""
+    assert python(code, MPLBACKEND="Agg") == ["matplotlib.pyplot", "color_palette"]
+
+
+def test_what_is_loaded_already_stays():
+    code = """
+import matplotlib.pyplot, sys
+import sacjax.envs
+from gymnax.environments.misc import pong
+print(pong.plt is matplotlib.pyplot is sys.modules["matplotlib.pyplot"])
+"""
+    assert python(code, MPLBACKEND="Agg") == ["True"]
