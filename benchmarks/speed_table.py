@@ -80,7 +80,7 @@ def limit() -> str:
   step comes after {start["sacjax, cold"]:.1f} s, {start["sacjax, warm cache"]:.1f} s with a warm
   cache (goals: 6 and 3).
 - **From nothing to a trained agent** (W3, 10,000 steps of Pendulum, one process):
-  {quick["sacjax, cold"]:.1f} s, {quick["sacjax, warm"]:.1f} s with a warm cache (goals: 12 and 6)."""
+  {quick["sacjax, cold"]:.1f} s, {quick["sacjax, warm"]:.1f} s with a warm cache (goals: 12, 6)."""
 
 
 def text() -> str:

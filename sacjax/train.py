@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.flatten_util import ravel_pytree
 
 from sacjax import episodes
 from sacjax.config import Config, Hyperparams
@@ -242,17 +243,21 @@ def _evaluate(parts: Parts, state: Any, key: Key, env_params: EnvParams) -> tupl
 def _scan_mean(
     step: Callable[[LoopState, Key], tuple[LoopState, Metrics]], loop: LoopState, keys: Key
 ) -> tuple[LoopState, Metrics]:
-    """`lax.scan` that returns the mean of the outputs, without ever holding them all."""
+    """`lax.scan` that returns the mean of the outputs, without ever holding them all.
+
+    They are summed as one vector: a sum for each scalar would be as many kernels in every step.
+    """
     shapes = jax.eval_shape(step, loop, keys[0])[1]
-    zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), shapes)
+    total, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, float), shapes))
 
     def add(carry, key):
         loop, total = carry
         loop, metrics = step(loop, key)
-        return (loop, jax.tree.map(jnp.add, total, metrics)), None
+        values, _ = ravel_pytree(jax.tree.map(lambda x: x.astype(float), metrics))
+        return (loop, total + values), None
 
-    (loop, total), _ = jax.lax.scan(add, (loop, zeros), keys)
-    return loop, jax.tree.map(lambda x: x / keys.shape[0], total)
+    (loop, total), _ = jax.lax.scan(add, (loop, total), keys)
+    return loop, unravel(total / keys.shape[0])
 
 
 def _of_member(loop: LoopState, key: Key) -> LoopState:
