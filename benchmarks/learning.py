@@ -14,6 +14,11 @@ import time
 from dataclasses import replace
 from typing import Any
 
+from sacjax.startup import keep_compiled_programs, use_all_cores
+
+use_all_cores()  # before gymnax makes arrays
+keep_compiled_programs()
+
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -29,6 +29,7 @@ from protocol import GAMMA, TAU, Session
 from workloads import ACTION, LIMIT, MIX, OBS, Workload
 
 from sacjax import Config, Hyperparams, make_program, over_members
+from sacjax.envs import make_env
 from sacjax.run import run
 from sacjax.train import as_arrays
 
@@ -131,16 +132,14 @@ def train_once(session: Session, workload: Workload, hp: Hyperparams) -> None:
     done = run(
         config, hp, seeds=workload.seeds, on_epoch=[lambda told: seconds.append(told.seconds)]
     )
-    agent = jax.tree.map(lambda x: x[0], done.agents)
-    mode = jax.jit(done.algorithm(config, _env_of(config)).mode)
+    mode = done.algorithm(config, make_env(config.env)(1)).mode
     bound = 2 if workload.env == "pendulum" else 1
-    session.trained(seconds[0], returns(workload.env, lambda obs: bound * mode(agent, obs)))
 
+    @jax.jit
+    def act(agents, obs):
+        return bound * mode(jax.tree.map(lambda x: x[0], agents), obs)
 
-def _env_of(config: Config) -> Any:
-    from sacjax.envs import make_env
-
-    return make_env(config.env)(1)
+    session.trained(seconds[0], returns(workload.env, lambda obs: act(done.agents, obs)))
 
 
 if __name__ == "__main__":

@@ -90,7 +90,7 @@ def over_members(
 def _one_after_the_other(
     f: Callable, axes: tuple[int | None, ...], donated: bool, *args: Any
 ) -> Any:
-    """vmap's meaning by a loop: `f` is compiled as for one member, to the bit."""
+    """vmap's meaning by a loop: `f` is compiled as for one member."""
     mapped = tuple(arg for arg, axis in zip(args, axes, strict=True) if axis == 0)
 
     def one(member: tuple) -> Any:

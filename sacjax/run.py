@@ -224,7 +224,9 @@ def _rows(members: list[dict[str, float]], metrics: dict[str, np.ndarray]) -> li
 def _gathered(tree: Any, members: int) -> Any:
     """On one device, without the copies that filled up the last one."""
     tree = jax.device_put(tree, jax.local_devices()[0])
-    return jax.tree.map(lambda x: x[:members], tree)
+    if len(jax.tree.leaves(tree)[0]) == members:
+        return tree
+    return jax.jit(lambda tree: jax.tree.map(lambda x: x[:members], tree))(tree)
 
 
 def _agent_tree(agents: Any, keys: Key, epochs: int) -> dict[str, Any]:

@@ -18,8 +18,8 @@ ROWS = 49_920  # a shape that nothing else has: no other size here comes near
 SMALL = Config(
     "Pendulum-v1",
     warmup_steps=256,
-    eval_every=128,
-    total_steps=256 + 128 * 400,
+    eval_every=512,
+    total_steps=256 + 512 * 100,
     replay_size=ROWS,
     batch_size=4,
     hidden=(8,),

