@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "peers"))
 
-from environments import ENVIRONMENTS, python_of
+from environments import ENVIRONMENTS, python_of  # pyright: ignore[reportMissingImports]
 from workloads import Workload
 
 
@@ -76,6 +76,7 @@ class _Racer:
         self.told = self._answer()
 
     def _answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
             self._errors.seek(0)
@@ -84,6 +85,7 @@ class _Racer:
 
     def piece(self) -> None:
         if "failed" not in self.told:
+            assert self._process.stdin is not None
             self._process.stdin.write("go\n")
             self._process.stdin.flush()
             answer = self._answer()

@@ -24,8 +24,8 @@ from gymnax.environments.environment import Environment, EnvParams, EnvState
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 
-from evaluation import returns
-from protocol import GAMMA, TAU, Session
+from evaluation import returns  # pyright: ignore[reportMissingImports]
+from protocol import GAMMA, TAU, Session  # pyright: ignore[reportMissingImports]
 from workloads import ACTION, LIMIT, MIX, OBS, Workload
 
 from sacjax import Config, Hyperparams, make_program, over_members

@@ -62,7 +62,7 @@ def limit() -> str:
     replay = record.load("replay")["results"]
     cases = dict.fromkeys(e["case"] for e in replay if e["case"].startswith("iteration"))
     flat = ", ".join(
-        f"{1 / ratio(replay, c, 'sacjax, 1e+07 places', 'sacjax, 1e+04 places'):.2f} ({c[10:]})"
+        f"{ratio(replay, c, 'sacjax, 1e+04 places', 'sacjax, 1e+07 places'):.2f} ({c[10:]})"
         for c in cases
     )
     start = {e["name"]: e["median"] for e in record.load("startup")["results"]}

@@ -79,7 +79,8 @@ def run(
         for point in settings
         for seed in seeds
     ]
-    how = dict(zip(("strategy", "devices"), layout(len(members), strategy, devices), strict=True))
+    strategy, devices = layout(len(members), strategy, devices)
+    how: dict[str, Any] = {"strategy": strategy, "devices": devices}
     _check_memory(config, program, len(members))
     path = None if directory is None else folder.create(directory)
 

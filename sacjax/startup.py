@@ -15,7 +15,8 @@ def use_all_cores() -> None:
     RuntimeError once JAX has made its devices.
     """
     flags = os.environ.get("XLA_FLAGS", "")
-    if jax.config.jax_num_cpu_devices < 0 and "host_platform_device_count" not in flags:
+    asked = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
+    if asked < 0 and "host_platform_device_count" not in flags:
         count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
         if hasattr(os, "sched_getaffinity"):  # what this process may use, in a container too
             count = len(os.sched_getaffinity(0))
@@ -29,7 +30,8 @@ def keep_compiled_programs() -> None:
     made for one need not run on another. Without effect where JAX_COMPILATION_CACHE_DIR, which
     names another folder, is set (empty: no cache at all).
     """
-    if jax.config.jax_compilation_cache_dir or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+    asked = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
+    if asked or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(cache / "sacjax" / _processor()))
