@@ -92,7 +92,7 @@ def measure(rounds: int) -> list[dict]:
                     FIRST, cache=cache, until_line=True
                 )[0],
             } | {
-                ("compile", ", ".join(f"{k} {v}" for k, v in s.items()) or "the paper's"): (
+                ("compile", next((f"{k} {v}" for k, v in s.items()), "the paper's")): (
                     lambda s=s: float(python(COMPILE, repr(s))[1])
                 )
                 for s in SETTINGS
