@@ -14,12 +14,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import tyro
 
 import sacjax
 from sacjax.config import PRESETS, Config, Hyperparams, preset
+from sacjax.members import Strategy
 from sacjax.types import InputError
 
 OVERVIEW = """\
@@ -68,7 +69,7 @@ class Train:
     """Sweep a hyperparameter, name=value,value,...: repeat it for a grid, all in one program."""
     out: Path | None = None
     """Folder for the results, new or empty (default: runs/ENV, or runs/ENV-2 ... if it exists)."""
-    strategy: Literal["auto", "vmap", "map"] = "auto"
+    strategy: Strategy = "auto"
     """How a device trains its agents: all at once (vmap) or one after the other (map)."""
     devices: int | None = None
     """Devices to spread the agents over (default: all; on a CPU each core is one)."""

@@ -8,7 +8,7 @@ members one after the other, each with its whole working set in the cache. M mem
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ from jax.sharding import Mesh, PartitionSpec
 
 from sacjax.types import InputError
 
-STRATEGIES = "auto", "vmap", "map"
+Strategy = Literal["auto", "vmap", "map"]
 
 
 def layout(members: int, strategy: str = "auto", devices: int | None = None) -> tuple[str, int]:
@@ -26,8 +26,8 @@ def layout(members: int, strategy: str = "auto", devices: int | None = None) -> 
     "auto" is "map" on several CPU devices, and "vmap" everywhere else. Raises InputError.
     """
     local = jax.local_device_count()
-    if strategy not in STRATEGIES:
-        raise InputError(f"strategy ({strategy!r}) must be one of {', '.join(STRATEGIES)}")
+    if strategy not in get_args(Strategy):
+        raise InputError(f"strategy ({strategy!r}) must be one of {', '.join(get_args(Strategy))}")
     if devices is not None and not 1 <= devices <= local:
         raise InputError(
             f"devices ({devices}) must be from 1 to {local}, what JAX has here: on a CPU, call "
@@ -49,7 +49,7 @@ def fill_up(tree: Any, devices: int) -> Any:
 
 def over_members(
     f: Callable,
-    in_axes: int | tuple[int | None, ...] | None = 0,
+    in_axes: int | tuple[int | None, ...] = 0,
     *,
     strategy: str = "auto",
     devices: int | None = None,

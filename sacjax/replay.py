@@ -6,7 +6,6 @@ the buffer in every step). A buffer per field, as flashbax keeps it, is copied t
 loop: XLA fuses some fields' writes into their gathers (benchmarks/NOTES.md).
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -72,6 +71,4 @@ def make_replay(config: Config, example: Transition) -> Replay:
 
 def replay_bytes(config: Config, example: Transition) -> int:
     """Bytes that one agent's replay allocates: C times one transition."""
-    leaves = jax.tree.leaves(example)
-    itemsize = jnp.result_type(*leaves).itemsize
-    return config.capacity * itemsize * sum(math.prod(leaf.shape) for leaf in leaves)
+    return config.capacity * ravel_pytree(example)[0].nbytes

@@ -6,7 +6,9 @@ repeated runs share them.
 """
 
 import functools
+import importlib
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -18,6 +20,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 
 import distrax  # noqa: E402
 import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -32,6 +35,17 @@ def _exempt(owner, name):
             return function(*args, **kwargs)
 
     setattr(owner, name, lenient)
+
+
+@pytest.fixture
+def benchmark_module(monkeypatch):
+    """`benchmark_module(name)`: a module of benchmarks/, forgotten again after the test."""
+    folder = Path(__file__).parents[1] / "benchmarks"
+    monkeypatch.syspath_prepend(folder)
+    yield importlib.import_module
+    for name, module in list(sys.modules.items()):
+        if folder in Path(getattr(module, "__file__", None) or "/").parents:
+            del sys.modules[name]
 
 
 _exempt(distrax.Normal, "_sample_n")

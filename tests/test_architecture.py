@@ -34,6 +34,7 @@ ALLOWED = {
         "config",
         "envs",
         "folder",
+        "members",
         "render",
         "report",
         "run",

@@ -1,19 +1,11 @@
 """The comparison that guards against getting slower, and the results that are committed."""
 
-import importlib.util
 import json
 from pathlib import Path
 
 import pytest
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-
-
-def load(name):
-    spec = importlib.util.spec_from_file_location(name, BENCHMARKS / f"{name}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def result(tmp_path, name, *medians, cores=2, better="higher", who="sacjax"):
@@ -38,17 +30,18 @@ def result(tmp_path, name, *medians, cores=2, better="higher", who="sacjax"):
         ((100.0,), "higher", 1),  # one is missing
     ],
 )
-def test_compare_fails_beyond_the_loss(tmp_path, capsys, new, better, code):
+def test_compare_fails_beyond_the_loss(tmp_path, capsys, benchmark_module, new, better, code):
     old = result(tmp_path, "old.json", 100.0, 100.0, better=better)
-    assert load("compare").main([old, result(tmp_path, "new.json", *new, better=better)]) == code
+    compare = benchmark_module("compare").main
+    assert compare([old, result(tmp_path, "new.json", *new, better=better)]) == code
     shown = capsys.readouterr()
     assert bool(shown.err) == bool(code)
     if len(new) == 2:
         assert "1.00 x" in shown.out or "2.00 x" in shown.out or "0.50 x" in shown.out
 
 
-def test_compare_takes_another_loss_and_forgives_what_peers_lose(tmp_path):
-    compare = load("compare").main
+def test_compare_takes_another_loss_and_forgives_what_peers_lose(tmp_path, benchmark_module):
+    compare = benchmark_module("compare").main
     old, new = result(tmp_path, "old.json", 100.0), result(tmp_path, "new.json", 60.0)
     assert compare([old, new]) == 1
     assert compare([old, new, "--loss", "0.5"]) == 0
@@ -56,8 +49,8 @@ def test_compare_takes_another_loss_and_forgives_what_peers_lose(tmp_path):
     assert compare([peer_old, result(tmp_path, "peer_new.json", 10.0, who="rejax")]) == 0
 
 
-def test_compare_refuses_another_machine(tmp_path):
-    compare = load("compare").main
+def test_compare_refuses_another_machine(tmp_path, benchmark_module):
+    compare = benchmark_module("compare").main
     old, new = result(tmp_path, "old.json", 100.0), result(tmp_path, "new.json", 100.0, cores=64)
     assert compare([old, new]) == 1
     assert compare([old, new, "--any-machine"]) == 0

@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from probes import quick_jit
+from probes import member, quick_jit, stack
 from test_train import KEYS, TINY
+from test_train import assert_close as close
 
 from sacjax.config import Hyperparams
 from sacjax.members import fill_up, layout, over_members
@@ -16,33 +17,34 @@ from sacjax.types import InputError
 MEMBERS = 3  # no multiple of two devices
 
 
-def raw(tree):
-    def data(x):
-        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return np.asarray(jax.random.key_data(x) if is_key else x)
-
-    return [data(x) for x in jax.tree.leaves(tree)]
-
-
 def test_here_are_two_devices():
     assert jax.local_device_count() == 2
 
 
 def assert_close(one, other):
-    for a, b in zip(raw(one), raw(other), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    close(data(one), data(other), rtol=1e-4, atol=1e-5)
+
+
+def data(tree):
+    """Keys as numbers, which can be compared."""
+
+    def number(x):
+        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return jax.random.key_data(x) if is_key else x
+
+    return jax.tree.map(number, tree)
 
 
 def test_one_after_the_other_is_alone_to_rounding_on_any_number_of_devices():
     train = make_train(TINY)
     keys = jax.random.split(KEYS[0], MEMBERS)
     alone = quick_jit(train)
-    alone = jax.tree.map(lambda *x: jnp.stack(x), *(alone(key) for key in keys))
+    alone = stack([alone(key).agent for key in keys])
     one, two = (
         quick_jit(over_members(train, strategy="map", devices=devices))(keys) for devices in (1, 2)
     )
-    assert_close(alone.agent, one.agent)
-    assert_close(alone.agent, two.agent)
+    assert_close(alone, one.agent)
+    assert_close(alone, two.agent)
 
 
 def test_states_stepped_in_place_are_those_stepped_alone():
@@ -51,12 +53,8 @@ def test_states_stepped_in_place_are_those_stepped_alone():
     hps = jax.tree.map(lambda x: jnp.stack([x, 0.9 * x, 0.8 * x]), hp)
     keys, axes = jax.random.split(KEYS[0], MEMBERS), (0, 0, None)
     init, epoch = quick_jit(program.init), quick_jit(program.epoch)
-    alone = [
-        epoch(init(keys[i], hp_i, params), hp_i, params)
-        for i in range(MEMBERS)
-        for hp_i in [jax.tree.map(lambda x, i=i: x[i], hps)]
-    ]
-    alone = jax.tree.map(lambda *x: jnp.stack(x), *alone)
+    each = [(keys[i], member(hps, i)) for i in range(MEMBERS)]
+    alone = stack(data(epoch(init(key, hp, params), hp, params)) for key, hp in each)
     how = {"strategy": "map", "devices": 2}
     loop = quick_jit(over_members(program.init, axes, **how))(keys, hps, params)
     step = quick_jit(over_members(program.epoch, axes, donated=True, **how), donate_argnums=0)
@@ -68,15 +66,11 @@ def test_run_gives_the_same_members_on_any_number_of_devices(devices):
     hp = Hyperparams(tau=np.array([0.005, 0.02]))
     one = run(TINY, hp, seeds=[0, 1, 2], strategy="map", devices=devices)
     other = run(TINY, Hyperparams(tau=0.02), seeds=[1], strategy="map")
-    member = one.members.index({"tau": 0.02, "seed": 1})
-    assert_close(jax.tree.map(lambda x: x[member], one.agents), _only(other.agents))
+    i = one.members.index({"tau": 0.02, "seed": 1})
+    assert_close(member(one.agents, i), member(other.agents, 0))
     for name, values in one.metrics.items():
         assert len(values) == 6
-        np.testing.assert_allclose(values[member], other.metrics[name][0], rtol=1e-4, atol=1e-4)
-
-
-def _only(tree):
-    return jax.tree.map(lambda x: x[0], tree)
+        np.testing.assert_allclose(values[i], other.metrics[name][0], rtol=1e-4, atol=1e-4)
 
 
 def test_vmap_over_two_devices_is_vmap_to_rounding():

@@ -1,7 +1,6 @@
 """The README is true: its code runs, and its figures are those of the files beside it."""
 
 import re
-import sys
 from pathlib import Path
 
 import pytest
@@ -35,27 +34,13 @@ def test_the_code_runs(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "reacher" / "learning_curve.png").exists()
 
 
-def test_the_table_is_that_of_the_measured_file(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import learning
-    import record
-
-    try:
-        assert learning.table(record.load("learning")) in README
-    finally:
-        for name in ("learning", "record"):
-            sys.modules.pop(name)
+def test_the_table_is_that_of_the_measured_file(benchmark_module):
+    results = benchmark_module("record").load("learning")
+    assert benchmark_module("learning").table(results) in README
 
 
-def test_the_speeds_are_those_of_the_measured_files(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import speed_table
-
-    try:
-        assert speed_table.text() in README
-    finally:
-        for name in ("speed_table", "record", "rounds"):
-            sys.modules.pop(name)
+def test_the_speeds_are_those_of_the_measured_files(benchmark_module):
+    assert benchmark_module("speed_table").text() in README
 
 
 def test_files_that_it_names_exist():
@@ -77,13 +62,7 @@ def test_the_first_command_trains_every_seed_past_minus_200(tmp_path):
     assert (run.metrics["eval_return"][:, -1] > -200).all()
 
 
-def test_the_first_commands_time_is_the_measured_one(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    import record
-
-    try:
-        measured = record.load("first_command")
-    finally:
-        sys.modules.pop("record")
+def test_the_first_commands_time_is_the_measured_one(benchmark_module):
+    measured = benchmark_module("record").load("first_command")
     assert f"{measured['seconds']:.0f} s" in README
     assert min(measured["returns"].values()) > -200
