@@ -3,13 +3,13 @@
     python benchmarks/many_seeds.py [--peers [rejax]]
 
 W1's workload on Pendulum-v1 with replays of 1e5 places (rejax permutes its whole replay for each
-batch) and, for sacjax, 1e6. On a CPU 8 and 32 seeds; on a GPU 1 to 4,096, replays of 1e5. Memory is
-XLA's account of the compiled iteration: its arguments and what it needs besides.
+batch) and, for sacjax, 1e6. On a CPU 8 and 32 seeds; on a GPU 1 to 4,096, replays of 1e5. Bytes per
+seed, in the JSON, are XLA's account of the compiled iteration: arguments and what it needs besides.
 """
 
 from dataclasses import replace
 
-from rounds import Contender, interleaved, on_gpu, options, ratio, report
+from rounds import Contender, on_gpu, options, race
 from workloads import Workload
 
 ONE = Workload(replay_size=100_000)
@@ -39,11 +39,6 @@ def contenders(peers: list[str]) -> list[Contender]:
 
 if __name__ == "__main__":
     args = options(__doc__)
-    entries = []
+    # On a GPU one after the other: together they would not fit.
     groups = [[c] for c in contenders([])] if on_gpu() else [contenders(args.peers)]
-    for group in groups:  # on a GPU one after the other: together they would not fit
-        entries += interleaved(group, args.rounds)
-    for case in dict.fromkeys(e["case"] for e in entries):
-        if times := ratio(entries, case, "sacjax", "rejax"):
-            print(f"{case}: {times:.2f} x rejax")
-    report("many_seeds", "W2: many seeds, 256x256, batch 256, all seeds together", entries)
+    race("many_seeds", "W2: many seeds, 256x256, batch 256, all seeds together", groups, args)

@@ -9,7 +9,7 @@ replay of 1e6 places; Pendulum-v1, and a synthetic environment with HalfCheetah'
 
 from dataclasses import replace
 
-from rounds import Contender, interleaved, on_gpu, options, ratio, report
+from rounds import Contender, on_gpu, options, race
 from workloads import Workload
 
 CASES = {"Pendulum": Workload(), "synthetic, 17 / 6": Workload(env="synthetic")}
@@ -38,9 +38,5 @@ def contenders(peers: list[str]) -> list[Contender]:
 
 if __name__ == "__main__":
     args = options(__doc__)
-    entries = interleaved(contenders(args.peers), args.rounds)
-    for case in dict.fromkeys(e["case"] for e in entries):
-        for name in args.peers:
-            if times := ratio(entries, case, "sacjax", name):
-                print(f"{case}: {times:.2f} x {name}")
-    report("one_seed", "W1: one seed, 256x256, batch 256, replay 1e6", entries)
+    question = "W1: one seed, 256x256, batch 256, replay 1e6"
+    race("one_seed", question, [contenders(args.peers)], args)

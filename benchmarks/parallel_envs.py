@@ -9,7 +9,7 @@ case starts with a full replay, as most of a long run has it.
 
 from dataclasses import replace
 
-from rounds import Contender, interleaved, on_gpu, options, ratio, report
+from rounds import Contender, on_gpu, options, race
 from workloads import Workload
 
 ONE = Workload(batch_size=512, updates=8, warmup_steps=8_192, iterations=40)
@@ -33,9 +33,5 @@ def contenders(peers: list[str]) -> list[Contender]:
 
 if __name__ == "__main__":
     args = options(__doc__)
-    entries = interleaved(contenders(args.peers), args.rounds)
-    for case in dict.fromkeys(e["case"] for e in entries):
-        for name in args.peers:
-            if times := ratio(entries, case, "sacjax", name):
-                print(f"{case}: {times:.2f} x {name}")
-    report("parallel_envs", "W4: many environments, batch 512, 8 gradient steps each", entries)
+    question = "W4: many environments, batch 512, 8 gradient steps each"
+    race("parallel_envs", question, [contenders(args.peers)], args)

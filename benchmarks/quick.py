@@ -9,10 +9,9 @@ alone, for one seed and, sacjax, 32. RLtools publishes 2.6 s for the training of
 """
 
 import tempfile
-from dataclasses import replace
-from statistics import median
+from dataclasses import asdict, replace
 
-from rounds import Contender, entry, once, options, report
+from rounds import Contender, entry, once, options, ratio, report
 from workloads import Workload
 
 WORKLOAD = Workload(
@@ -56,11 +55,8 @@ def measure(peers: list[str], rounds: int) -> list[dict]:
 if __name__ == "__main__":
     args = options(__doc__)
     entries = measure(args.peers, min(args.rounds, 3))
-    alone = {
-        e["name"]: median(e["values"]) for e in entries if e["case"] == "training" and e["values"]
-    }
     for name in args.peers:
-        if name in alone:
-            print(f"training alone: {alone[name] / alone['sacjax, warm']:.2f} x as fast as {name}")
+        if times := ratio(entries, "training", "sacjax, warm", name):
+            print(f"training alone: {times:.2f} x as fast as {name}")
     question = "W3: Pendulum-v1, 10,000 steps, 64x64, batch 100"
-    report("quick", question, entries, workload=WORKLOAD.to_json())
+    report("quick", question, entries, workload=asdict(WORKLOAD))

@@ -10,32 +10,19 @@ and 256x256) at 1e4 and 1e7 places. All replays are filled to the last place bef
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from rounds import entry, options, ratio, report
+from sacjax_sac import compiled, make_config
+from workloads import Workload
 
-from sacjax import Config, Hyperparams, make_program, over_members
+from sacjax import Hyperparams
 from sacjax.envs import make_env
 from sacjax.replay import ReplayState, make_replay
-from sacjax.train import as_arrays
 
 CAPACITIES, SEEDS, STEPS = (10**4, 10**5, 10**6, 10**7), 8, 2_000
 ITERATIONS = 300
-
-
-def config(capacity: int, hidden: tuple[int, ...] = (256, 256)) -> Config:
-    """A run of W1 with a replay of `capacity` places."""
-    total = 1_000 + -(-capacity // ITERATIONS) * ITERATIONS * 2
-    return Config(
-        "Pendulum-v1",
-        total_steps=total,
-        replay_size=capacity,
-        eval_every=ITERATIONS,
-        eval_episodes=1,
-        hidden=hidden,
-    )
 
 
 def full(state: ReplayState) -> ReplayState:
@@ -47,7 +34,7 @@ def full(state: ReplayState) -> ReplayState:
 def alone(capacity: int, seeds: int) -> Callable[[], float]:
     """Insert and sample, nothing else: microseconds per iteration of all seeds."""
     example = make_env("Pendulum-v1")(1).example
-    memory = make_replay(config(capacity), example)
+    memory = make_replay(make_config(Workload(replay_size=capacity)), example)
     new = jax.tree.map(lambda x: jnp.ones((1, *x.shape)), example)
 
     def steps(state: ReplayState, key: jax.Array) -> tuple[ReplayState, jax.Array]:
@@ -67,11 +54,11 @@ def alone(capacity: int, seeds: int) -> Callable[[], float]:
         key = jax.random.split(key, seeds)
     held = [jax.jit(fill)(state)]
     del state
-    compiled = jax.jit(run, donate_argnums=0).lower(held[0], key).compile()
+    executable = jax.jit(run, donate_argnums=0).lower(held[0], key).compile()
 
     def piece() -> float:
         begin = time.perf_counter()
-        held[0], total = compiled(held[0], key)
+        held[0], total = executable(held[0], key)
         jax.block_until_ready(total)
         return (time.perf_counter() - begin) / STEPS * 1e6
 
@@ -81,28 +68,15 @@ def alone(capacity: int, seeds: int) -> Callable[[], float]:
 
 def iteration(capacity: int, hidden: tuple[int, ...], seeds: int) -> Callable[[], float]:
     """W1's iteration, without evaluation: microseconds per iteration of all seeds."""
-    program = make_program(config(capacity, hidden))
-    hp, params = as_arrays(Hyperparams(), program.default_params)
-
-    def epoch(loop, hp, params):
-        loop, metrics = program.epoch(loop, hp, params)
-        return loop, metrics["critic_loss"]  # the evaluation is dropped
-
-    def init(key, hp, params):
-        loop = program.init(key, hp, params)
-        return loop.replace(replay=full(loop.replay))
-
-    key, axes = jax.random.key(0), (0, None, None)
-    if seeds > 1:  # vmapped: the layout in which a replay is most easily copied
-        key = jax.random.split(key, seeds)
-        init, epoch = (over_members(f, axes, strategy="vmap") for f in (init, epoch))
-    held: list[Any] = [jax.jit(init)(key, hp, params)]
-    compiled = jax.jit(epoch, donate_argnums=0).lower(held[0], hp, params).compile()
+    workload = Workload(hidden=hidden, replay_size=capacity, iterations=ITERATIONS, seeds=seeds)
+    # vmapped: the layout in which a replay is most easily copied
+    loop, compiled_piece = compiled(workload, Hyperparams(), strategy="vmap", devices=1)
+    held = [loop.replace(replay=jax.jit(full, donate_argnums=0)(loop.replay))]
+    del loop
 
     def piece() -> float:
         begin = time.perf_counter()
-        held[0], loss = compiled(held[0], hp, params)
-        jax.block_until_ready(loss)
+        held[0] = jax.block_until_ready(compiled_piece.run(held[0]))
         return (time.perf_counter() - begin) / ITERATIONS * 1e6
 
     piece()

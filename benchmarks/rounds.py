@@ -4,6 +4,7 @@ A contender is a driver (peers/protocol.py) with a workload. One process compute
 slow phase of the machine falls on everybody. Figures are medians over the rounds, with all values.
 """
 
+import dataclasses
 import json
 import os
 import statistics
@@ -15,9 +16,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+# Several processes share a GPU, this one too (`on_gpu`): each takes memory as it needs it.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "peers"))
 
+import record
 from environments import ENVIRONMENTS, python_of  # pyright: ignore[reportMissingImports]
 from workloads import Workload
 
@@ -39,11 +44,10 @@ class Contender(NamedTuple):
 
 
 def environment(cache: str = "") -> dict[str, str]:
-    """For a driver's process: no compilation cache but the one given, GPU memory as needed."""
+    """For a driver's process: no compilation cache but the one given."""
     return os.environ | {
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
 
@@ -99,11 +103,10 @@ class _Racer:
         rates = [p["gradient_steps"] / p["seconds"] for p in self.pieces]
         env_rates = [p["env_steps"] / p["seconds"] for p in self.pieces]
         told = {k: v for k, v in self.told.items() if k != "ready"}
-        fields = json.loads(self.contender.workload.to_json())
         extra = {"env_steps_per_second": statistics.median(env_rates)} if env_rates else {}
         return entry(
             self.contender.case, self.contender.name, rates, "gradient steps/s", "higher"
-        ) | {**extra, "workload": fields, **told}
+        ) | {**extra, "workload": dataclasses.asdict(self.contender.workload), **told}
 
 
 def once(contender: Contender, cache: str = "") -> dict[str, Any]:
@@ -145,13 +148,18 @@ def show(entries: list[dict[str, Any]]) -> None:
             print(f"{e['case']:34s} {e['name']:26s} {'failed':>12s}: {e.get('failed')}")
 
 
-PEERS = tuple(ENVIRONMENTS)
+def race(name: str, question: str, groups: Iterable[list[Contender]], args: Any) -> None:
+    """Interleave each group, say how sacjax does against `args.peers`, and report."""
+    entries = [e for group in groups for e in interleaved(group, args.rounds)]
+    for case in dict.fromkeys(e["case"] for e in entries):
+        for peer in args.peers:
+            if times := ratio(entries, case, "sacjax", peer):
+                print(f"{case}: {times:.2f} x {peer}")
+    report(name, question, entries)
 
 
 def report(name: str, question: str, entries: list[dict[str, Any]], **more: Any) -> None:
     """Show, write results/NAME.json and draw results/NAME.png."""
-    import record
-
     show(entries)
     path = record.save(name, {"question": question, **more, "results": entries})
     draw(question, entries, path.with_suffix(".png"))
@@ -192,13 +200,13 @@ def options(description: str | None) -> Any:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--peers", nargs="*", choices=PEERS, default=[], metavar="PEER",
-        help=f"also run these (alone: all), in environments of their own: {', '.join(PEERS)}",
+        "--peers", nargs="*", choices=ENVIRONMENTS, default=[], metavar="PEER",
+        help=f"also run these (alone: all), each in its own environment: {', '.join(ENVIRONMENTS)}",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     if "--peers" in sys.argv and not args.peers:
-        args.peers = list(PEERS)
+        args.peers = list(ENVIRONMENTS)
     return args
 
 

@@ -7,8 +7,10 @@ seed's.
 
 import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sacjax.startup import keep_compiled_programs, use_all_cores
 
@@ -87,7 +89,7 @@ def make_config(workload: Workload) -> Config:
     warmup, piece = up_to_multiple(workload.warmup_steps, envs), workload.iterations * envs
     return Config(
         "Pendulum-v1" if workload.env == "pendulum" else Synthetic(),
-        total_steps=warmup + piece * up_to_multiple(workload.replay_size, piece),
+        total_steps=warmup + up_to_multiple(workload.replay_size, piece),
         num_envs=envs,
         warmup_steps=warmup,
         utd=workload.updates / envs,
@@ -100,8 +102,16 @@ def make_config(workload: Workload) -> Config:
     )
 
 
-def compiled(workload: Workload, hp: Hyperparams) -> tuple[Any, Any, float]:
-    """The first loop (warm-up done), piece(loop) -> loop compiled, and the seconds it took."""
+class Piece(NamedTuple):
+    """`iterations` iterations, compiled."""
+
+    run: Callable[[Any], Any]  # loop -> loop, the first one's memory reused
+    compile_seconds: float
+    bytes_per_seed: int  # XLA's account: arguments, and what it needs besides
+
+
+def compiled(workload: Workload, hp: Hyperparams, **how: Any) -> tuple[Any, Piece]:
+    """The first loop, warm-up done, and a piece. `how`: strategy and devices of several seeds."""
     program = make_program(make_config(workload))
     hp, env_params = as_arrays(hp, program.default_params)
 
@@ -115,19 +125,27 @@ def compiled(workload: Workload, hp: Hyperparams) -> tuple[Any, Any, float]:
         step = jax.jit(epoch, donate_argnums=0)
     else:
         keys, axes = jax.random.split(jax.random.key(0), workload.seeds), (0, None, None)
-        init = jax.jit(over_members(program.init, axes))
-        step = jax.jit(over_members(epoch, axes, donated=True), donate_argnums=0)
+        init = jax.jit(over_members(program.init, axes, **how))
+        step = jax.jit(over_members(epoch, axes, donated=True, **how), donate_argnums=0)
     loop = jax.block_until_ready(init(keys, hp, env_params))
     executable = step.lower(loop, hp, env_params).compile()
     seconds = time.perf_counter() - start
-    return loop, lambda loop: executable(loop, hp, env_params)[0], seconds
+    memory = executable.memory_analysis()
+    assert memory is not None
+    used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    used = (used - memory.alias_size_in_bytes) * len(loop.epoch.sharding.device_set)
+
+    def run(loop: Any) -> Any:
+        return executable(loop, hp, env_params)[0]
+
+    return loop, Piece(run, seconds, used // workload.seeds)
 
 
 def train_once(session: Session, workload: Workload, hp: Hyperparams) -> None:
     """Process start to trained agents."""
     config = make_config(workload)
     total = config.warmup_steps + config.eval_every
-    config = Config(**{**vars(config), "total_steps": total, "replay_size": total})
+    config = replace(config, total_steps=total, replay_size=total)
     seconds = []
     done = run(
         config, hp, seeds=workload.seeds, on_epoch=[lambda told: seconds.append(told.seconds)]
@@ -150,11 +168,11 @@ if __name__ == "__main__":
     if session.once:
         train_once(session, workload, hp)
     else:
-        loop, piece, seconds = compiled(workload, hp)
-        loop = jax.block_until_ready(piece(loop))
-        session.ready(PACKAGES, [], seconds)
+        loop, piece = compiled(workload, hp)
+        loop = jax.block_until_ready(piece.run(loop))
+        session.ready(PACKAGES, [], piece.compile_seconds, bytes_per_seed=piece.bytes_per_seed)
         while session.go():
             start = time.perf_counter()
-            loop = jax.block_until_ready(piece(loop))
+            loop = jax.block_until_ready(piece.run(loop))
             taken = time.perf_counter() - start
             session.ran(taken, workload.gradient_steps, workload.env_steps)

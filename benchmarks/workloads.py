@@ -6,6 +6,7 @@ Imported by the peers' drivers too, each in a virtual environment of its own: Nu
 import dataclasses
 import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,20 @@ OBS, ACTION, LIMIT = 17, 6, 1_000  # the sizes of HalfCheetah; the limit of an e
 # The synthetic environment: x' = 0.9 x + a MIX, reward = -mean(x'^2), a in [-1, 1], x_0 ~ U(-1, 1),
 # no termination. It costs next to nothing, so what is timed is the learner.
 MIX = np.sin(np.arange(ACTION * OBS, dtype=np.float32)).reshape(ACTION, OBS)
+
+
+def pendulum_obs(xp: Any, angle: Any, speed: Any) -> Any:
+    """What is seen of Pendulum-v1, [..., 3]; `xp` is NumPy or jax.numpy."""
+    return xp.stack([xp.cos(angle), xp.sin(angle), speed], axis=-1)
+
+
+def pendulum_step(xp: Any, angle: Any, speed: Any, torque: Any) -> tuple[Any, Any, Any]:
+    """Pendulum-v1 as gymnasium has it: the next angle and speed, and the reward."""
+    torque = xp.clip(torque, -2, 2)
+    upright = (angle + xp.pi) % (2 * xp.pi) - xp.pi
+    reward = -(upright**2 + 0.1 * speed**2 + 0.001 * torque**2)
+    speed = xp.clip(speed + 0.05 * (15 * xp.sin(angle) + 3 * torque), -8, 8)
+    return angle + 0.05 * speed, speed, reward
 
 
 @dataclass(frozen=True)

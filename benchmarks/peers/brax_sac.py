@@ -28,7 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from evaluation import returns
 from protocol import GAMMA, TAU, Session, single_seed
-from workloads import ACTION, LIMIT, MIX, OBS, Workload
+from workloads import ACTION, LIMIT, MIX, OBS, Workload, pendulum_obs, pendulum_step
 
 PACKAGES = ["brax", "jax", "jaxlib", "flax", "optax"]
 MAX_PIECES = 10_000  # Brax has to know beforehand: more than anybody asks for
@@ -45,20 +45,12 @@ class Pendulum(Env):
     def reset(self, rng: jax.Array) -> State:
         high = jnp.array([jnp.pi, 1.0])
         angle, speed = jax.random.uniform(rng, (2,), minval=-high, maxval=high)
-        return State((angle, speed), self._observe(angle, speed), jnp.zeros(()), jnp.zeros(()))
+        return State((angle, speed), pendulum_obs(jnp, angle, speed), jnp.zeros(()), jnp.zeros(()))
 
     def step(self, state: State, action: jax.Array) -> State:
-        angle, speed = state.pipeline_state
-        torque = 2 * jnp.clip(action[0], -1, 1)
-        upright = (angle + jnp.pi) % (2 * jnp.pi) - jnp.pi
-        reward = -(upright**2 + 0.1 * speed**2 + 0.001 * torque**2)
-        speed = jnp.clip(speed + 0.05 * (15 * jnp.sin(angle) + 3 * torque), -8, 8)
-        angle = angle + 0.05 * speed
-        obs = self._observe(angle, speed)
+        angle, speed, reward = pendulum_step(jnp, *state.pipeline_state, 2 * action[0])
+        obs = pendulum_obs(jnp, angle, speed)
         return state.replace(pipeline_state=(angle, speed), obs=obs, reward=reward)
-
-    def _observe(self, angle: jax.Array, speed: jax.Array) -> jax.Array:
-        return jnp.stack([jnp.cos(angle), jnp.sin(angle), speed])
 
 
 class Synthetic(Env):

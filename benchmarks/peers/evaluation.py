@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 from protocol import EPISODES
-from workloads import ACTION, LIMIT, MIX, OBS
+from workloads import ACTION, LIMIT, MIX, OBS, pendulum_obs, pendulum_step
 
 
 def returns(env: str, act: Callable[[np.ndarray], np.ndarray]) -> list[float]:
@@ -18,16 +18,13 @@ def returns(env: str, act: Callable[[np.ndarray], np.ndarray]) -> list[float]:
 
 
 def _pendulum(rng: np.random.Generator, act: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Pendulum-v1 as gymnasium has it."""
     angle, speed = rng.uniform([[-np.pi], [-1]], [[np.pi], [1]], (2, EPISODES))
     total = np.zeros(EPISODES)
     for _ in range(200):
-        obs = np.stack([np.cos(angle), np.sin(angle), speed], axis=1).astype(np.float32)
-        torque = np.clip(np.asarray(act(obs)).reshape(EPISODES), -2, 2)
-        upright = (angle + np.pi) % (2 * np.pi) - np.pi
-        total -= upright**2 + 0.1 * speed**2 + 0.001 * torque**2
-        speed = np.clip(speed + 0.05 * (15 * np.sin(angle) + 3 * torque), -8, 8)
-        angle = angle + 0.05 * speed
+        torque = act(pendulum_obs(np, angle, speed).astype(np.float32))
+        torque = np.asarray(torque).reshape(EPISODES)
+        angle, speed, reward = pendulum_step(np, angle, speed, torque)
+        total += reward
     return total
 
 

@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from evaluation import returns
 from protocol import GAMMA, TAU, Session, single_seed
-from workloads import ACTION, LIMIT, MIX, OBS, Workload
+from workloads import ACTION, LIMIT, MIX, OBS, Workload, pendulum_obs, pendulum_step
 
 PACKAGES = ["evorl-jax", "jax", "jaxlib", "flax", "optax"]
 UNEQUAL = [
@@ -55,21 +55,13 @@ class Pendulum(Env):
     def reset(self, key: jax.Array) -> EnvState:
         high = jnp.array([jnp.pi, 1.0])
         angle, speed = jax.random.uniform(key, (2,), minval=-high, maxval=high)
-        return start((angle, speed), self._observe(angle, speed))
+        return start((angle, speed), pendulum_obs(jnp, angle, speed))
 
     def step(self, state: EnvState, action: jax.Array) -> EnvState:
-        angle, speed = state.env_state
-        torque = 2 * jnp.clip(action[0], -1, 1)
-        upright = (angle + jnp.pi) % (2 * jnp.pi) - jnp.pi
-        reward = -(upright**2 + 0.1 * speed**2 + 0.001 * torque**2)
-        speed = jnp.clip(speed + 0.05 * (15 * jnp.sin(angle) + 3 * torque), -8, 8)
-        angle = angle + 0.05 * speed
-        obs = self._observe(angle, speed)
+        angle, speed, reward = pendulum_step(jnp, *state.env_state, 2 * action[0])
+        obs = pendulum_obs(jnp, angle, speed)
         done = jnp.zeros(())
         return state.replace(env_state=(angle, speed), obs=obs, reward=reward, done=done)
-
-    def _observe(self, angle: jax.Array, speed: jax.Array) -> jax.Array:
-        return jnp.stack([jnp.cos(angle), jnp.sin(angle), speed])
 
 
 class Synthetic(Env):

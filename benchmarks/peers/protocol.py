@@ -34,11 +34,16 @@ class Session:
         os.dup2(2, 1)  # also what native libraries print
 
     def ready(
-        self, packages: list[str], unequal: list[str], compile_seconds: float | None = None
+        self,
+        packages: list[str],
+        unequal: list[str],
+        compile_seconds: float | None = None,
+        **more: Any,
     ) -> None:
         """All is compiled and warmed up. `unequal`: where the workload could not be followed."""
         versions = {name: version(name) for name in packages}
-        self._say(ready=True, versions=versions, compile_seconds=compile_seconds, unequal=unequal)
+        told = {"versions": versions, "compile_seconds": compile_seconds, "unequal": unequal}
+        self._say(ready=True, **told, **more)
 
     def go(self) -> bool:
         """Wait for the word to run a piece; False at the end."""
