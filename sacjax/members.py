@@ -68,7 +68,9 @@ def over_members(
         mapped = [arg for arg, axis in zip(args, axes, strict=True) if axis == 0]
         members = len(jax.tree.leaves(mapped)[0])
         how, number = layout(members, strategy, devices)
-        if how == "vmap":
+        if members <= number:
+            many = partial(_alone, f, axes)
+        elif how == "vmap":
             many = jax.vmap(f, axes)
         else:
             many = partial(_one_after_the_other, f, axes, donated)
@@ -85,6 +87,15 @@ def over_members(
         return jax.tree.map(lambda x: x[:members], sharded(*filled))
 
     return laid_out
+
+
+def _alone(f: Callable, axes: tuple[int | None, ...], *args: Any) -> Any:
+    """A device's only member, compiled as one: a quarter quicker than a vmap over one (W6)."""
+    one = (
+        jax.tree.map(lambda x: jnp.squeeze(x, 0), arg) if axis == 0 else arg
+        for arg, axis in zip(args, axes, strict=True)
+    )
+    return jax.tree.map(lambda x: jnp.expand_dims(x, 0), f(*one))
 
 
 def _one_after_the_other(

@@ -73,6 +73,24 @@ def test_run_gives_the_same_members_on_any_number_of_devices(devices):
         np.testing.assert_allclose(values[i], other.metrics[name][0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("strategy", ["vmap", "map"])
+def test_a_devices_only_member_is_compiled_as_one(strategy):
+    program = make_program(TINY)
+    hp, params = as_arrays(Hyperparams(), program.default_params)
+
+    def kernels(f, keys):
+        text = quick_jit(f).lower(keys, hp, params).compile().as_text()
+        return sum(" fusion(" in line or " dot(" in line for line in text.splitlines())
+
+    many = over_members(program.init, (0, None, None), strategy=strategy)
+    alone = kernels(program.init, KEYS[0])
+    assert alone <= kernels(many, KEYS[:1]) <= 1.05 * alone
+    assert alone <= kernels(many, KEYS[:2]) <= 1.05 * alone + 10  # slices of the hyperparameters
+    train = make_train(TINY)
+    two = quick_jit(over_members(train, strategy=strategy))(KEYS[:2])
+    assert_close(stack([quick_jit(train)(key).agent for key in KEYS[:2]]), two.agent)
+
+
 def test_vmap_over_two_devices_is_vmap_to_rounding():
     train = make_train(TINY)
     keys = jax.random.split(KEYS[0], 4)
