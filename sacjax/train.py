@@ -18,6 +18,7 @@ from sacjax import episodes
 from sacjax.config import Config, Hyperparams
 from sacjax.envs import make_env
 from sacjax.evaluate import evaluate
+from sacjax.prng import lean, standard
 from sacjax.replay import Replay, ReplayState, make_replay
 from sacjax.sac import make_sac
 from sacjax.types import Algorithm, Array, Env, EnvParams, Key, Metrics, Transition
@@ -124,7 +125,7 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
 
 def epoch_keys(key: Key, epoch: Array | int) -> tuple[Key, Key]:
     """The keys of one epoch, for its steps and for its evaluation."""
-    key_steps, key_eval = jax.random.split(jax.random.fold_in(key, epoch))
+    key_steps, key_eval = jax.random.split(jax.random.fold_in(lean(key), epoch))
     return key_steps, key_eval
 
 
@@ -136,7 +137,7 @@ def as_arrays(hp: Hyperparams, env_params: EnvParams) -> tuple[Hyperparams, EnvP
 def _init(parts: Parts, key: Key, hp: Hyperparams, env_params: EnvParams) -> LoopState:
     """Networks, environments and replay, and the warm-up: random actions, no learning."""
     config, env = parts.config, parts.env
-    key_agent, key_reset, key_warmup, key_loop = jax.random.split(key, 4)
+    key_agent, key_reset, key_warmup, key_loop = jax.random.split(lean(key), 4)
     env_state, obs = env.reset(key_reset, env_params)
     loop = LoopState(
         agent=parts.agent.init(key_agent, hp),
@@ -144,7 +145,7 @@ def _init(parts: Parts, key: Key, hp: Hyperparams, env_params: EnvParams) -> Loo
         obs=obs,
         replay=parts.replay.init(),
         episodes=episodes.init(config.num_envs, obs.dtype),
-        key=key_loop,
+        key=standard(key_loop),
         epoch=jnp.zeros((), jnp.int32),
     )
 
@@ -237,7 +238,8 @@ def _interact(
 
 
 def _evaluate(parts: Parts, state: Any, key: Key, env_params: EnvParams) -> tuple[Array, Array]:
-    return evaluate(parts.eval_env, lambda obs: parts.agent.mode(state, obs), key, env_params)
+    policy = partial(parts.agent.mode, state)
+    return evaluate(parts.eval_env, policy, lean(key), env_params)
 
 
 def _scan_mean(
