@@ -11,6 +11,7 @@ for MountainCarContinuous-v0 what happens without held warm-up actions, all else
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -66,8 +67,10 @@ def random_return(name: str, episodes: int = 512) -> float:
     return float(mean)
 
 
-def measure(name: str, config: Config, hp: Hyperparams) -> dict[str, Any]:
-    """Train 16 seeds and score them."""
+def measure(
+    name: str, config: Config, hp: Hyperparams, seeds: Sequence[int] = SEEDS
+) -> dict[str, Any]:
+    """Train the seeds and score them."""
 
     def tell(told):
         print(
@@ -77,7 +80,7 @@ def measure(name: str, config: Config, hp: Hyperparams) -> dict[str, Any]:
         )
 
     begin = time.time()
-    done = run(config, hp, seeds=SEEDS, on_epoch=[tell])
+    done = run(config, hp, seeds=seeds, on_epoch=[tell])
     seconds = time.time() - begin
     returns, lengths = evaluate_run(done, EPISODES)
     scores = returns.mean(axis=1)

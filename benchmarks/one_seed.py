@@ -9,21 +9,24 @@ replay of 1e6 places; Pendulum-v1, and a synthetic environment with HalfCheetah'
 
 from dataclasses import replace
 
-from rounds import Contender, on_gpu, options, race
+from rounds import ROUNDED, Contender, on_gpu, options, race
 from workloads import Workload
 
 CASES = {"Pendulum": Workload(), "synthetic, 17 / 6": Workload(env="synthetic")}
-ITERATIONS = {"sacjax": 1_000, "brax": 600, "evorl": 400, "rltools": 1_000}  # about 4 s a piece
+# About 4 s a piece; 200 where nothing is said.
+ITERATIONS = {"sacjax": 1_000, ROUNDED: 1_000, "brax": 600, "evorl": 400, "rltools": 1_000}
 
 
 def contenders(peers: list[str]) -> list[Contender]:
     """sacjax first, in each case."""
     found = []
     for case, workload in CASES.items():
-        for name in ["sacjax", *peers]:
+        for name in ["sacjax", ROUNDED, *peers]:
             if name == "rltools" and workload.env != "pendulum":
                 continue
             fits = replace(workload, iterations=ITERATIONS.get(name, 200))
+            if name == ROUNDED:
+                fits = replace(fits, hidden_precision="bfloat16")
             if on_gpu():
                 fits = replace(fits, iterations=20_000)
             found.append(Contender(case, name, fits))

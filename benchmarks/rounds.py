@@ -26,17 +26,19 @@ import record
 from environments import ENVIRONMENTS, python_of  # pyright: ignore[reportMissingImports]
 from workloads import Workload
 
+ROUNDED = "sacjax, bfloat16"  # hidden_precision="bfloat16", which no peer has
+
 
 class Contender(NamedTuple):
     """Somebody's SAC on a workload; `case` groups those that are compared."""
 
     case: str
-    name: str  # "sacjax" or a peer
+    name: str  # "sacjax", "sacjax, in some way", or a peer
     workload: Workload
 
     def command(self, *options: str) -> list[str | Path]:
         """The driver's command line."""
-        if self.name == "sacjax":
+        if self.name.startswith("sacjax"):
             python, script = Path(sys.executable), ROOT / "sacjax_sac.py"
         else:
             python, script = python_of(self.name), ROOT / "peers" / f"{self.name}_sac.py"

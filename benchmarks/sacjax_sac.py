@@ -99,6 +99,7 @@ def make_config(workload: Workload) -> Config:
         eval_every=piece,
         eval_episodes=1,
         hidden=workload.hidden,
+        hidden_precision=workload.hidden_precision,  # pyright: ignore[reportArgumentType]
     )
 
 

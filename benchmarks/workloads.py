@@ -46,6 +46,7 @@ class Workload:
     warmup_steps: int = 1_000  # environment steps, all copies together, before learning starts
     iterations: int = 1_000  # in one timed piece
     seeds: int = 1
+    hidden_precision: str = "float32"  # sacjax's field; the peers have none and do not read it
 
     @property
     def gradient_steps(self) -> int:

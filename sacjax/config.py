@@ -9,7 +9,7 @@ import difflib
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -64,6 +64,8 @@ class Config:
     """Critics; the target and the actor use their minimum (SAC section 6: 2)."""
     layer_norm: bool = False
     """LayerNorm before each activation of the critics (SAC: none)."""
+    hidden_precision: Literal["float32", "bfloat16"] = "float32"
+    """Of products between hidden layers; bfloat16 rounds factors, not sums: docs/performance.md."""
     log_std_min: float = -20.0
     """Lower clip of the policy's log standard deviation (the SAC authors' code)."""
     log_std_max: float = 2.0
@@ -219,6 +221,7 @@ def _multiple(value: int, of: int) -> int:
     return max(1, math.ceil(value / of)) * of
 
 
+_PRECISIONS = "float32", "bfloat16"
 _LEAST = {
     "total_steps": 1,
     "num_envs": 1,
@@ -258,6 +261,11 @@ def _checked_fields(fields: dict[str, Any]) -> dict[str, Any]:
         fields[name] = float(fields[name])
     if not isinstance(fields["layer_norm"], bool):
         raise InputError(f"layer_norm ({fields['layer_norm']!r}) must be True or False")
+    if fields["hidden_precision"] not in _PRECISIONS:
+        raise InputError(
+            f"hidden_precision ({fields['hidden_precision']!r}) must be "
+            f"{' or '.join(map(repr, _PRECISIONS))}"
+        )
     utd, low, high = fields["utd"], fields["log_std_min"], fields["log_std_max"]
     if not (math.isfinite(utd) and utd > 0):
         raise InputError(f"utd ({utd}) must be above 0: use 1 as the paper does")

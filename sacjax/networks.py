@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import distrax
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from sacjax.config import Config
@@ -45,16 +46,53 @@ class SquashedGaussian(distrax.Transformed):
 Dense = partial(nn.Dense, kernel_init=nn.initializers.glorot_uniform(), param_dtype=float)
 
 
+@jax.custom_vjp
+def _rounded_product(x: Array, w: Array) -> Array:
+    """x @ w, [..., I] @ [I, O]: factors rounded to bfloat16, summed in float32; backwards too."""
+    return _product(x, w, ((x.ndim - 1,), (0,))).astype(x.dtype)
+
+
+def _rounded_forward(x: Array, w: Array) -> tuple[Array, tuple[Array, Array]]:
+    return _rounded_product(x, w), (x, w)
+
+
+def _rounded_backward(factors: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
+    x, w = factors
+    batch = tuple(range(x.ndim - 1))
+    dx, dw = _product(g, w, ((g.ndim - 1,), (1,))), _product(x, g, (batch, batch))
+    return dx.astype(x.dtype), dw.astype(w.dtype)
+
+
+def _product(a: Array, b: Array, contract: tuple[tuple[int, ...], tuple[int, ...]]) -> Array:
+    a, b = a.astype(jnp.bfloat16), b.astype(jnp.bfloat16)
+    return jax.lax.dot_general(a, b, (contract, ((), ())), preferred_element_type=jnp.float32)
+
+
+_rounded_product.defvjp(_rounded_forward, _rounded_backward)
+
+
+def _dot_general(precision: str) -> Any:
+    """What nn.Dense multiplies with: None is its own, in the dtype of its inputs."""
+    if precision == "float32":
+        return None
+    return lambda x, w, dimensions, precision=None: _rounded_product(x, w)
+
+
 class MLP(nn.Module):
-    """Dense layers with ReLU between them; `layer_norm` normalises before each activation."""
+    """Dense layers with ReLU between them; `layer_norm` normalises before each activation.
+
+    `precision` "bfloat16" rounds the factors of the products between hidden layers, nearly all of
+    the arithmetic; what comes in, the parameters and all sums stay as they are.
+    """
 
     hidden: tuple[int, ...]
     layer_norm: bool = False
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, x: Array) -> Array:  # [..., I] -> [..., H]
-        for units in self.hidden:
-            x = Dense(units)(x)
+        for i, units in enumerate(self.hidden):
+            x = Dense(units, dot_general=_dot_general(self.precision) if i else None)(x)
             x = nn.LayerNorm(param_dtype=float)(x) if self.layer_norm else x
             x = nn.relu(x)
         return x
@@ -67,10 +105,11 @@ class Actor(nn.Module):
     hidden: tuple[int, ...]
     log_std_min: float
     log_std_max: float
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, obs: Array) -> SquashedGaussian:
-        x = MLP(self.hidden)(obs)
+        x = MLP(self.hidden, precision=self.precision)(obs)
         mean = Dense(self.action_size, name="mean")(x)
         log_std = Dense(self.action_size, name="log_std")(x)
         return SquashedGaussian(mean, jnp.clip(log_std, self.log_std_min, self.log_std_max))
@@ -81,17 +120,20 @@ class Critic(nn.Module):
 
     hidden: tuple[int, ...]
     layer_norm: bool = False
+    precision: str = "float32"
 
     @nn.compact
     def __call__(self, obs: Array, action: Array) -> Array:
-        x = MLP(self.hidden, self.layer_norm)(jnp.concatenate([obs, action], axis=-1))
+        x = jnp.concatenate([obs, action], axis=-1)
+        x = MLP(self.hidden, self.layer_norm, self.precision)(x)
         return Dense(1)(x).squeeze(-1)
 
 
 def mlp(config: Config, action_size: int) -> Networks:
     """The paper's networks: two hidden layers of 256 for actor and critics (table 1)."""
+    precision = config.hidden_precision
     return Networks(
-        actor=Actor(action_size, config.hidden, config.log_std_min, config.log_std_max),
+        actor=Actor(action_size, config.hidden, config.log_std_min, config.log_std_max, precision),
         critic=nn.vmap(  # N critics with weights of their own: [B, O], [B, A] -> [N, B]
             Critic,
             in_axes=None,  # pyright: ignore[reportArgumentType] flax means to take it
@@ -99,5 +141,5 @@ def mlp(config: Config, action_size: int) -> Networks:
             variable_axes={"params": 0},
             split_rngs={"params": True},
             axis_size=config.num_critics,
-        )(config.hidden, config.layer_norm),
+        )(config.hidden, config.layer_norm, precision),
     )

@@ -61,6 +61,8 @@ def test_count_of_zero_is_refused(name):
         ({"log_std_max": -20.0}, "must be below log_std_max"),
         ({"log_std_min": -INF}, "use -20 and 2"),
         ({"log_std_max": NAN}, "use -20 and 2"),
+        ({"hidden_precision": "bf16"}, "must be 'float32' or 'bfloat16'"),
+        ({"hidden_precision": None}, "must be 'float32' or 'bfloat16'"),
         ({"utd": 0.5, "rollout_length": 3}, "whole number of gradient steps: use rollout_length=2"),
         ({"utd": 1 / 3, "num_envs": 2, "rollout_length": 1}, "use rollout_length=3"),
         ({"replay_size": 255}, "hold a batch: use batch_size=255 or a larger replay_size"),

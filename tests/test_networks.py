@@ -1,6 +1,7 @@
 """The squashed Gaussian against its own change of variables in float64, actor and critics."""
 
 import functools
+from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,8 @@ import oracle
 import pytest
 import twins
 
-from sacjax.networks import Critic, SquashedGaussian, mlp
+from sacjax.config import Config
+from sacjax.networks import MLP, Critic, SquashedGaussian, mlp
 
 # From broad to a point, from the middle to far into tanh's flat part: (mean, log std).
 MODERATE = [(0.0, 0.0), (0.7, -1.0), (-1.5, 0.5), (2.0, -2.0)]
@@ -266,3 +268,54 @@ def test_layer_norm_normalises_before_each_activation():
             x = np.maximum(x * norm["scale"] + norm["bias"], 0)
         expected = x @ layers["Dense_0"]["kernel"] + layers["Dense_0"]["bias"]
         np.testing.assert_allclose(q[i], expected[:, 0], rtol=1e-5, atol=1e-6)
+
+
+def rounded(x) -> np.ndarray:
+    """To bfloat16's eight bits, half to even."""
+    return np.asarray(x).astype(jnp.bfloat16).astype(np.float64)
+
+
+def hidden_product(x, w):
+    """The second layer of an MLP whose first one passes a positive `x` on."""
+    sizes = tuple(w.shape)
+    params = {
+        "Dense_0": {"kernel": jnp.eye(sizes[0]), "bias": jnp.zeros(sizes[0])},
+        "Dense_1": {"kernel": w, "bias": jnp.full(sizes[1], 1_000.0)},  # past the ReLU
+    }
+    return MLP(sizes, precision="bfloat16").apply({"params": params}, x) - 1_000
+
+
+def test_bfloat16_rounds_the_factors_of_hidden_products_and_not_their_sums():
+    key_x, key_w, key_g = jax.random.split(jax.random.key(0), 3)
+    x = jax.random.uniform(key_x, (32, 64))
+    w, g = jax.random.normal(key_w, (64, 64)), jax.random.normal(key_g, (32, 64))
+    y, pull = jax.vjp(hidden_product, x, w)
+    dx, dw = pull(g)
+    assert {a.dtype for a in (y, dx, dw)} == {jnp.dtype("float32")}
+    np.testing.assert_allclose(y, rounded(x) @ rounded(w), atol=1e-3)  # 1,000 has 6e-5 to spare
+    np.testing.assert_allclose(dx, rounded(g) @ rounded(w).T, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(dw, rounded(x).T @ rounded(g), rtol=1e-4, atol=1e-4)
+    assert not np.allclose(dw, np.float64(x).T @ np.float64(g), rtol=1e-4, atol=1e-4)
+
+
+def test_bfloat16_changes_nothing_but_hidden_products():
+    config = Config("Pendulum-v1", hidden=(32, 32))
+    obs, action = jnp.full((4, 3), 0.3), jnp.full((4, 1), 0.7)
+    exact, rough = (mlp(replace(config, hidden_precision=p), 1) for p in ("float32", "bfloat16"))
+    for one, other, inputs in (
+        (exact.actor, rough.actor, (obs,)),
+        (exact.critic, rough.critic, (obs, action)),
+    ):
+        params = one.init(jax.random.key(1), *inputs)
+        again = other.init(jax.random.key(1), *inputs)
+        jax.tree.map(np.testing.assert_array_equal, params, again)
+    single = replace(config, hidden=(32,), hidden_precision="bfloat16")  # no hidden product
+    params = exact_single(single).critic.init(jax.random.key(1), obs, action)
+    np.testing.assert_array_equal(
+        mlp(single, 1).critic.apply(params, obs, action),
+        exact_single(single).critic.apply(params, obs, action),
+    )
+
+
+def exact_single(config):
+    return mlp(replace(config, hidden_precision="float32"), 1)
