@@ -1,7 +1,8 @@
-"""The command line: sacjax train | evaluate | render | envs.
+"""The command line: sacjax train | resume | evaluate | render | envs.
 
 Kept quick to start: JAX programs and environments are imported by the command that needs them.
-Exit codes: 0 done; 2 bad input, nothing was changed; 130 stopped by Ctrl-C, files complete.
+Exit codes: 0 done; 2 bad input, nothing was changed; 3 the files could not be written any longer;
+130 and 143 stopped by Ctrl-C and SIGTERM, files complete.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ import tyro
 import sacjax
 from sacjax.config import PRESETS, Config, Hyperparams, preset
 from sacjax.members import Strategy
-from sacjax.types import InputError
+from sacjax.types import InputError, RunError
 
 OVERVIEW = """\
 usage: sacjax COMMAND ...
@@ -29,6 +30,7 @@ usage: sacjax COMMAND ...
 Soft Actor-Critic, compiled end to end.
 
   sacjax train ENV [options]      train independent seeds, or a sweep, as one program
+  sacjax resume DIR [options]     go on with a run that was stopped or killed, or past its end
   sacjax evaluate DIR [options]   greedy returns of the agents that a run saved
   sacjax render DIR [options]     a GIF of a trained policy
   sacjax envs                     what can be trained
@@ -53,14 +55,28 @@ class _HyperparamFlags(Hyperparams):
 
 
 @dataclass(frozen=True)
+class _RunFlags:
+    strategy: Strategy = "auto"
+    """How a device trains its agents: all at once (vmap) or one after the other (map)."""
+    devices: int | None = None
+    """Devices to spread the agents over (default: all; on a CPU each core is one)."""
+    checkpoint_every: int | None = None
+    """Epochs between checkpoints; 0: none (default: those that are five minutes apart)."""
+    keep: int = 2
+    """Checkpoints to keep."""
+
+
+@dataclass(frozen=True)
 class Train:
     """Train independent agents on ENV, from the preset for that environment.
 
-    Writes config.json, metrics.csv, learning_curve.png and the trained agents.
+    Writes config.json, metrics.csv, checkpoints, learning_curve.png and the trained agents.
+    `sacjax train --extend-to STEPS DIR` goes on with a run past its end, as `sacjax resume` does.
     """
 
     config: _ConfigFlags
     hp: _HyperparamFlags
+    flags: _RunFlags = _RunFlags()
     seeds: int = 8
     """Independent agents, trained together."""
     seed: int = 0
@@ -69,12 +85,19 @@ class Train:
     """Sweep a hyperparameter, name=value,value,...: repeat it for a grid, all in one program."""
     out: Path | None = None
     """Folder for the results, new or empty (default: runs/ENV, or runs/ENV-2 ... if it exists)."""
-    strategy: Strategy = "auto"
-    """How a device trains its agents: all at once (vmap) or one after the other (map)."""
-    devices: int | None = None
-    """Devices to spread the agents over (default: all; on a CPU each core is one)."""
     paper: bool = False
     """Start from the SAC paper's settings instead of the environment's preset."""
+
+
+@dataclass(frozen=True)
+class Resume:
+    """Go on with the run in DIR from its last whole checkpoint, to the bit as if never stopped."""
+
+    dir: tyro.conf.Positional[Path]
+    """Folder that `sacjax train` wrote."""
+    flags: _RunFlags = _RunFlags()
+    extend_to: int | None = None
+    """Environment steps to train to, past the configured end."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +129,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
+        "resume": _resume,
         "evaluate": _evaluate,
         "render": _render,
         "envs": _envs,
@@ -125,6 +149,9 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         print(f"sacjax: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except RunError as error:
+        print(f"sacjax: {' '.join(str(error).split())}", file=sys.stderr)
+        return 3
     except KeyboardInterrupt:
         print("\nsacjax: stopped", file=sys.stderr)
         return 130
@@ -194,35 +221,56 @@ def _start_jax() -> None:
 
 
 def _train(argv: list[str]) -> int:
+    if any(argument.split("=")[0] == "--extend-to" for argument in argv):
+        return _resume(argv)
     config, hp, args = parse_train(argv)
-    out = args.out
-    if sys.stderr.isatty():  # until the bar takes the line
-        print(f"loading JAX and {config.env} ...", end="\r", file=sys.stderr, flush=True)
+    _say_loading(config.env)
     _start_jax()
-    from sacjax import folder, report
+    from sacjax import folder
     from sacjax.run import run
 
-    out = folder.unused(Path("runs") / config.env) if out is None else out
-    with _StopOnCtrlC() as stop, _Bar(config) as bar:
-        done = run(
-            config,
-            hp,
-            seeds=range(args.seed, args.seed + args.seeds),
-            directory=out,
-            on_epoch=[bar.update],
-            should_stop=stop.asked,
-            strategy=args.strategy,
-            devices=args.devices,
-        )
+    out = folder.unused(Path("runs") / config.env) if args.out is None else args.out
+    seeds = range(args.seed, args.seed + args.seeds)
+    return _follow(config, out, run, config, hp, seeds=seeds, directory=out, **vars(args.flags))
+
+
+def _resume(argv: list[str]) -> int:
+    args = tyro.cli(Resume, args=argv, prog="sacjax resume", config=(tyro.conf.OmitArgPrefixes,))
+    _say_loading(args.dir)
+    _start_jax()
+    from sacjax import folder
+    from sacjax.run import resume
+
+    config = folder.read_config(args.dir)[0]
+    if args.extend_to is not None:
+        config = dataclasses.replace(config, total_steps=max(args.extend_to, config.total_steps))
+    return _follow(config, args.dir, resume, args.dir, extend_to=args.extend_to, **vars(args.flags))
+
+
+def _follow(config: Config, out: Path, start: Callable, *args: Any, **options: Any) -> int:
+    """Run it with a bar and a clean stop, then show what it reached."""
+    from sacjax import report
+
+    with _StopOnSignal() as stop, _Bar(config) as bar:
+        done = start(*args, on_epoch=[bar.update], should_stop=stop.asked, **options)
     step = int(done.metrics["env_steps"][0, -1])
     title = f"{config.env} after {step:,} steps: greedy return, {config.eval_episodes} episodes"
     print(report.table(done.members, done.metrics["eval_return"][:, -1], title))
-    for path in sorted(Path(out).iterdir()):
+    for path in sorted(out.iterdir()):
         print(f"{path}{os.sep if path.is_dir() else ''}")
     if not done.completed:
-        print(f"sacjax: stopped after {step:,} of {config.total_steps:,} steps", file=sys.stderr)
-        return 130
+        print(
+            f"sacjax: stopped after {step:,} of {config.total_steps:,} steps: "
+            f"`sacjax resume {out}` goes on",
+            file=sys.stderr,
+        )
+        return stop.exit_code
     return 0
+
+
+def _say_loading(what: Any) -> None:
+    if sys.stderr.isatty():  # until the bar takes the line
+        print(f"loading JAX and {what} ...", end="\r", file=sys.stderr, flush=True)
 
 
 def _evaluate(argv: list[str]) -> int:
@@ -300,24 +348,27 @@ class _Bar:
         self._bar.update(told.env_steps - self._bar.n)
 
 
-class _StopOnCtrlC:
-    """The first Ctrl-C ends the run after the current epoch; the second leaves at once."""
+class _StopOnSignal:
+    """The first Ctrl-C or SIGTERM ends the run after the current epoch; the second at once."""
 
-    def __enter__(self) -> "_StopOnCtrlC":
+    exit_code = 130
+
+    def __enter__(self) -> "_StopOnSignal":
         self._asked = False
-        self._before = signal.signal(signal.SIGINT, self._handle)
+        self._before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: Any) -> None:
-        signal.signal(signal.SIGINT, self._before)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def asked(self) -> bool:
         return self._asked
 
-    def _handle(self, *_: Any) -> None:
+    def _handle(self, number: int, _: Any) -> None:
         if self._asked:
             raise KeyboardInterrupt
-        self._asked = True
+        self._asked, self.exit_code = True, 128 + number
         print(
             "\nStopping after this epoch, files will be complete (Ctrl-C again: at once)",
             file=sys.stderr,

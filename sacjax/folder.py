@@ -2,26 +2,31 @@
 
 config.json          everything needed to repeat the run: settings, seeds, versions, device
 metrics.csv          one row per member and evaluation, flushed as it goes
+checkpoints/         everything needed to go on (`sacjax.checkpoints`)
 learning_curve.png   IQM and interval over seeds
 agents/              the trained agents of all members (an orbax checkpoint)
+
+The last two are written when a run ends or is stopped.
 """
 
+import contextlib
 import csv
-import gc
 import importlib.metadata
+import io
 import json
-import logging
 import math
 import os
 import platform
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
+from sacjax.checkpoints import locked, quiet_readers
 from sacjax.config import Config, Hyperparams
 from sacjax.types import InputError
 
@@ -32,23 +37,27 @@ PACKAGES = [
 ]
 
 
-def create(directory: str | os.PathLike) -> Path:
-    """Make the folder, or take an empty one. InputError where it is not to be had."""
+@contextlib.contextmanager
+def created(directory: str | os.PathLike) -> Iterator[Path]:
+    """A new folder, or an empty one, locked meanwhile. InputError where it is not to be had."""
     path = Path(directory)
-    if path.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise InputError(
-            f"{path} is not empty, it may hold another run: give a new folder with --out, "
-            "or remove it yourself"
-        )
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
+    except FileExistsError as error:
+        raise InputError(f"{path} is a file: give a new folder with --out") from error
     except OSError as error:
         raise InputError(
             f"cannot write to {path} ({error.strerror}): give a folder you may write to with --out"
         ) from error
-    return path
+    with locked(path):
+        if any(path.iterdir()):
+            raise InputError(
+                f"{path} is not empty, it may hold another run: give a new folder with --out, "
+                "remove it yourself, or go on with it by `sacjax resume`"
+            )
+        yield path
 
 
 def unused(directory: Path) -> Path:
@@ -63,18 +72,23 @@ def unused(directory: Path) -> Path:
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all: an interrupted write leaves what was there before."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
+    part.write_text(text, newline="")
     os.replace(part, path)
 
 
-def write_config(
-    directory: Path, config: Config, settings: list[Hyperparams], swept: list[str], seeds: list[int]
-) -> None:
-    """config.json. `settings` are the grid's points, each of scalars."""
+def write_config(directory: Path, content: dict[str, Any]) -> None:
+    """config.json, from `description`."""
+    write_text(directory / "config.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+
+
+def description(
+    config: Config, settings: list[Hyperparams], swept: list[str], seeds: list[int]
+) -> dict[str, Any]:
+    """What a run is. `settings` are the grid's points, each of scalars."""
     fields = dict(vars(config))
     if not isinstance(config.env, str):
         fields["env"] = None  # an object cannot be written down; `load` asks for it
-    content = {
+    return {
         "format": FORMAT,
         "command": sys.argv if sys.argv[0].endswith("sacjax") else None,
         "config": fields,
@@ -82,7 +96,6 @@ def write_config(
         "swept": swept,
         "seeds": seeds,
     } | surroundings()
-    write_text(directory / "config.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
 
 
 def read_config(
@@ -117,32 +130,45 @@ def read_config(
 
 
 class MetricsFile:
-    """metrics.csv: whole rows, flushed as they come."""
+    """metrics.csv: whole rows, flushed as they come, after those that there are already."""
 
-    def __init__(self, path: Path):
-        self._file = path.open("w", newline="")
-        self._columns: list[str] | None = None
+    def __init__(self, path: Path, before: Iterable[dict[str, Any]] = ()):
+        text = io.StringIO(newline="")
+        columns = _write_rows(text, before, None)
+        write_text(path, text.getvalue())
+        self._file, self._columns = path.open("a", newline=""), columns
 
     def append(self, rows: Iterable[dict[str, Any]]) -> None:
         """Numbers are written so that they read back exactly; NaN (no data) as an empty cell."""
-        writer = csv.writer(self._file)
-        for row in rows:
-            if self._columns is None:
-                self._columns = list(row)
-                writer.writerow(self._columns)
-            writer.writerow([_cell(row[name]) for name in self._columns])
+        self._columns = _write_rows(self._file, rows, self._columns)
         self._file.flush()
 
     def close(self) -> None:
         self._file.close()
 
 
+def _write_rows(
+    file: Any, rows: Iterable[dict[str, Any]], columns: list[str] | None
+) -> list[str] | None:
+    """The rows, and before the first one its columns; the columns."""
+    writer = csv.writer(file)
+    for row in rows:
+        if columns is None:
+            columns = list(row)
+            writer.writerow(columns)
+        writer.writerow([_cell(row[name]) for name in columns])
+    return columns
+
+
 def save_agents(directory: Path, tree: Any) -> None:
-    """agents/: complete, or absent."""
+    """agents/: complete, or absent; those of before are replaced."""
     import orbax.checkpoint as ocp  # takes a second to import; only runs with a folder need it
 
+    new, place = (directory.absolute() / name for name in ("agents.new", "agents"))
     with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(directory.absolute() / "agents", tree)
+        checkpointer.save(new, tree, force=True)
+    shutil.rmtree(place, ignore_errors=True)
+    os.replace(new, place)
 
 
 def restore_agents(directory: Path, like: Any) -> Any:
@@ -153,12 +179,10 @@ def restore_agents(directory: Path, like: Any) -> Any:
     if not path.is_dir():
         raise InputError(
             f"{directory} holds no trained agents (no folder agents/): its run did not end; "
-            "train again"
+            f"`sacjax resume {directory}` goes on with it"
         )
-    log = logging.getLogger("asyncio")  # orbax's readers would print their tracebacks through it
-    log.disabled, before = True, log.disabled
     try:
-        with ocp.StandardCheckpointer() as checkpointer:
+        with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(path, like)
     except Exception as error:  # orbax and its stores raise many kinds for damaged files
         first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
@@ -166,9 +190,6 @@ def restore_agents(directory: Path, like: Any) -> Any:
             f"{path} is damaged or of another config ({type(error).__name__}: {first_line[:120]}): "
             "restore the folder, or train again"
         ) from error
-    finally:
-        gc.collect()  # their unread exceptions, while the log is off
-        log.disabled = before
 
 
 def surroundings() -> dict[str, Any]:

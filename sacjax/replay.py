@@ -7,10 +7,11 @@ loop: XLA fuses some fields' writes into their gathers (benchmarks/NOTES.md).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from sacjax.config import Config
@@ -67,6 +68,17 @@ def make_replay(config: Config, example: Transition) -> Replay:
         return each(rows)
 
     return Replay(init, add, sample, unpack)
+
+
+def grow(state: ReplayState, capacity: int) -> ReplayState:
+    """The same transitions in a memory of more places; `state` must never have forgotten any.
+
+    NumPy arrays, of one member or several: the places are the last axis but one.
+    """
+    more = capacity - state.rows.shape[-2]
+    padding = [(0, 0)] * (state.rows.ndim - 2) + [(0, more), (0, 0)]
+    rows: Any = np.pad(state.rows, padding)
+    return ReplayState(rows, position=state.size % capacity, size=state.size)
 
 
 def replay_bytes(config: Config, example: Transition) -> int:

@@ -1,13 +1,16 @@
-"""The host side: runs `Program` epoch by epoch, with progress, a folder, and a clean stop.
+"""The host side: runs `Program` epoch by epoch, with progress, a folder, checkpoints, a clean stop.
 
 It calls the very `epoch` that `make_train` scans, jitted and laid out over members (the points of
-the hyperparameter grid x the seeds) and devices by `sacjax.members`, with the state donated.
+the hyperparameter grid x the seeds) and devices by `sacjax.members`, with the state donated. A run
+that is killed and resumed ends, to the bit, like one that never stopped.
 """
 
+import logging
 import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,13 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sacjax import folder, report
+from sacjax import checkpoints, folder, journal, report
 from sacjax.config import Config, Hyperparams
 from sacjax.members import fill_up, layout, over_members
-from sacjax.replay import replay_bytes
+from sacjax.plan import Plan, extended, make_plan, member_keys, points, shapes
 from sacjax.sac import make_sac
 from sacjax.train import Program, as_arrays, epoch_keys, make_program
 from sacjax.types import InputError, Key
+
+_LOG = logging.getLogger("sacjax")
 
 
 class EpochReport(NamedTuple):
@@ -60,70 +65,70 @@ def run(
     algorithm: Callable = make_sac,
     strategy: str = "auto",
     devices: int | None = None,
+    checkpoint_every: int | None = None,
+    keep: int = 2,
 ) -> Run:
     """Train members = points of the grid `hp` x `seeds`, as one program.
 
     Seed s starts from `jax.random.key(s)`, so `seeds=[17]` repeats member 17 of `seeds=100`. With a
-    `directory` (new or empty), writes what `sacjax.folder` lists. After each epoch come `on_epoch`,
-    then `should_stop`: True ends the run there, with whole files. `strategy` and `devices` are
+    `directory` (new or empty), writes what `sacjax.folder` lists: a checkpoint after every
+    `checkpoint_every` epochs (None: five minutes apart; 0: none), at the end and when stopped, of
+    which the last `keep` stay; `resume` goes on from there. After each epoch come `on_epoch`, then
+    `should_stop`: True ends the run there, with whole files. `strategy` and `devices` are
     `members.layout`'s: how members are laid out changes rounding and speed only. Raises InputError
-    before anything is traced or written.
+    before anything is traced or written, RunError where the files can no longer be written.
     """
     seeds = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds ({seeds}) must be different whole numbers from 0: use seeds=8")
-    program = make_program(config, algorithm)
-    settings, swept = _points(hp)
-    members = [
-        {name: float(getattr(point, name)) for name in swept} | {"seed": seed}
-        for point in settings
-        for seed in seeds
-    ]
-    strategy, devices = layout(len(members), strategy, devices)
-    how: dict[str, Any] = {"strategy": strategy, "devices": devices}
-    _check_memory(config, program, len(members))
-    path = None if directory is None else folder.create(directory)
+    settings, swept = points(hp)
+    plan = make_plan(config, settings, swept, seeds, algorithm, strategy, devices)
+    journal.check_settings(checkpoint_every, keep)
+    if directory is None:
+        if checkpoint_every:
+            raise InputError("checkpoint_every needs a folder to write to: give directory=")
+        return _train(plan, None, None, on_epoch, should_stop)
+    with folder.created(directory) as path:
+        folder.write_config(path, plan.description())
+        with closing(journal.Journal(path, plan, checkpoint_every, keep)) as files:
+            return _train(plan, files, None, on_epoch, should_stop)
 
-    if path:
-        folder.write_config(path, config, settings, swept, seeds)
-    rows = folder.MetricsFile(path / "metrics.csv") if path else None
-    history: list[dict[str, np.ndarray]] = []
-    try:
-        loop, step = _start(program, settings, seeds, how)
-        while len(history) < config.num_epochs and not (history and should_stop()):
-            begin = time.perf_counter()
-            loop, metrics = step(loop)
-            metrics = {name: np.asarray(x)[: len(members)] for name, x in metrics.items()}
-            seconds = time.perf_counter() - begin
-            history.append(metrics)
-            if rows:
-                rows.append(_rows(members, metrics))
-            gradient_steps = config.eval_every // config.steps_per_iteration
-            gradient_steps *= config.updates_per_iteration * len(members)
-            told = EpochReport(
-                int(metrics["env_steps"][0]), config.total_steps, gradient_steps, seconds, metrics
-            )
-            for tell in on_epoch:
-                tell(told)
-    finally:
-        if rows:
-            rows.close()
 
-    run = Run(
-        config=config,
-        members=members,
-        metrics={name: np.stack([m[name] for m in history], axis=1) for name in history[0]},
-        agents=_gathered(loop.agent, len(members)),
-        program=program,
-        algorithm=algorithm,
-        keys=_gathered(loop.key, len(members)),
-        epochs=len(history),
-        completed=len(history) == config.num_epochs,
-    )
-    if path:
-        folder.save_agents(path, _agent_tree(run.agents, run.keys, run.epochs))
-        report.learning_curve(path / "metrics.csv", path / "learning_curve.png")
-    return run
+def resume(
+    directory: str | os.PathLike,
+    *,
+    extend_to: int | None = None,
+    env: Any = None,
+    on_epoch: Sequence[Callable[[EpochReport], None]] = (),
+    should_stop: Callable[[], bool] = lambda: False,
+    algorithm: Callable = make_sac,
+    strategy: str = "auto",
+    devices: int | None = None,
+    checkpoint_every: int | None = None,
+    keep: int = 2,
+) -> Run:
+    """Go on with the run in `directory` from its last whole checkpoint, to the bit as if unstopped.
+
+    Without any checkpoint yet, from the beginning, which is said. `extend_to`: environment steps to
+    train to, past the configured end; the outcome is that of a run that was configured so. On other
+    versions or another layout of devices it goes on to rounding only. The rest is `run`'s and
+    `load`'s. Raises InputError if the folder is damaged, in use, or not a run's.
+    """
+    path = Path(directory)
+    config, settings, swept, seeds = folder.read_config(path, env)
+    if extend_to is not None:
+        config = extended(config, extend_to)
+    journal.check_settings(checkpoint_every, keep)
+    plan = make_plan(config, settings, swept, seeds, algorithm, strategy, devices)
+    with checkpoints.locked(path):
+        found = checkpoints.restore(path)
+        if found is None:
+            _LOG.warning("%s has no checkpoint yet: starting from the beginning", path)
+        progress = None if found is None else journal.progress(plan, found)
+        if extend_to is not None:
+            folder.write_config(path, plan.description())
+        with closing(journal.Journal(path, plan, checkpoint_every, keep, progress)) as files:
+            return _train(plan, files, progress, on_epoch, should_stop)
 
 
 def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = make_sac) -> Run:
@@ -134,10 +139,8 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     path = Path(directory)
     config, settings, swept, seeds = folder.read_config(path, env)
     program = make_program(config, algorithm)
-    keys = _keys(len(settings), seeds)
-    hp, env_params = as_arrays(settings[0], program.default_params)
-    loop = jax.eval_shape(jax.vmap(program.init, (0, None, None)), keys, hp, env_params)
-    like = _agent_tree(loop.agent, loop.key, 0)
+    loop = shapes(program, settings, seeds)
+    like = journal.agent_tree(loop.agent, loop.key, 0)
     tree = folder.restore_agents(path, like)
     members, metrics = report.read_metrics(path / "metrics.csv", swept)
     return Run(
@@ -169,57 +172,76 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
     return np.asarray(returns), np.asarray(lengths)
 
 
-def _start(
-    program: Program, settings: list[Hyperparams], seeds: list[int], how: dict[str, Any]
-) -> tuple[Any, Callable]:
-    """The first state, warm-up done, and the compiled epoch. One compilation of each."""
-    grid = len(settings) > 1
-    hp = settings[0]
+def _train(
+    plan: Plan,
+    files: journal.Journal | None,
+    progress: journal.Progress | None,
+    on_epoch: Sequence[Callable[[EpochReport], None]],
+    should_stop: Callable[[], bool],
+) -> Run:
+    """From `progress`, or from the beginning, to the end or to where it is stopped."""
+    config, members = plan.config, len(plan.members)
+    iterations = config.eval_every // config.steps_per_iteration
+    gradient_steps = iterations * config.updates_per_iteration * members
+    history = [] if progress is None else progress.history
+    done = len(history)
+    step: Callable | None = None
+    if progress is None or done < config.num_epochs:
+        loop, step = _start(plan, progress)
+    else:
+        loop = progress.loop
+    while step and len(history) < config.num_epochs and not (len(history) > done and should_stop()):
+        begin = time.perf_counter()
+        loop, metrics = step(loop)
+        metrics = {name: np.asarray(x)[:members] for name, x in metrics.items()}
+        seconds = time.perf_counter() - begin
+        history.append(metrics)
+        if files:
+            files.after_epoch(loop, history)
+        env_steps = int(metrics["env_steps"][0])
+        told = EpochReport(env_steps, config.total_steps, gradient_steps, seconds, metrics)
+        for tell in on_epoch:
+            tell(told)
+    run = Run(
+        config=config,
+        members=plan.members,
+        metrics=journal.stacked(history),
+        agents=_gathered(loop.agent, members),
+        program=plan.program,
+        algorithm=plan.algorithm,
+        keys=_gathered(loop.key, members),
+        epochs=len(history),
+        completed=len(history) == config.num_epochs,
+    )
+    if files:
+        files.at_the_end(loop, history, run.agents, run.keys)
+    return run
+
+
+def _start(plan: Plan, progress: journal.Progress | None) -> tuple[Any, Callable]:
+    """The first state, warm-up done, or `progress`; and the compiled epoch."""
+    program, seeds, how = plan.program, plan.seeds, plan.how
+    grid = len(plan.settings) > 1
+    hp = plan.settings[0]
     if grid:  # the points in the order of the members
-        hp = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), len(seeds)), *settings)
+        hp = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), len(seeds)), *plan.settings)
         hp = fill_up(hp, how["devices"])
     hp, env_params = as_arrays(hp, program.default_params)
     axes = (0, 0 if grid else None, None)
     epoch = jax.jit(over_members(program.epoch, axes, donated=True, **how), donate_argnums=0)
     init = jax.jit(over_members(program.init, axes, **how))
-    keys = fill_up(_keys(len(settings), seeds), how["devices"])
-    with ThreadPoolExecutor(1) as aside:  # one compiles while the other is traced and compiled
-        compiling = aside.submit(init.lower(keys, hp, env_params).compile)
-        shapes = jax.eval_shape(init, keys, hp, env_params)
-        compiled = epoch.lower(shapes, hp, env_params).compile()
-        loop = compiling.result()(keys, hp, env_params)
+    keys = fill_up(member_keys(len(plan.settings), seeds), how["devices"])
+    like = jax.eval_shape(init, keys, hp, env_params)
+    if progress is None:
+        with ThreadPoolExecutor(1) as aside:  # one compiles while the other is traced and compiled
+            compiling = aside.submit(init.lower(keys, hp, env_params).compile)
+            compiled = epoch.lower(like, hp, env_params).compile()
+            loop = compiling.result()(keys, hp, env_params)
+    else:
+        compiled = epoch.lower(like, hp, env_params).compile()
+        placed = compiled.input_shardings[0][0]
+        loop = jax.device_put(fill_up(progress.loop, how["devices"]), placed, may_alias=False)
     return jax.block_until_ready(loop), lambda loop: compiled(loop, hp, env_params)
-
-
-def _keys(points: int, seeds: list[int]) -> Key:
-    return jax.vmap(jax.random.key)(jnp.tile(jnp.array(seeds, jnp.uint32), points))
-
-
-def _points(hp: Hyperparams) -> tuple[list[Hyperparams], list[str]]:
-    """A grid's points, row by row, and the names of the fields that vary over it."""
-    arrays = {name: np.asarray(value) for name, value in vars(hp).items()}
-    size = arrays["gamma"].size
-    points = [  # through str: float32's 0.005 is 0.005, not 0.00499999988824129
-        Hyperparams(**{name: float(str(value.flat[i])) for name, value in arrays.items()})
-        for i in range(size)
-    ]
-    if len(set(points)) < size:
-        raise InputError("a point of the grid occurs twice: give each swept value once")
-    return points, [name for name, value in arrays.items() if np.unique(value).size > 1]
-
-
-def _rows(members: list[dict[str, float]], metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """One row per member: who it is, then every metric; a mean and a standard deviation over
-    episodes where there are several."""
-    rows = []
-    for i, member in enumerate(members):
-        row: dict[str, Any] = dict(member)
-        for name, value in metrics.items():
-            row[name] = value[i].item() if value.ndim == 1 else value[i].mean().item()
-            if value.ndim > 1:
-                row[name + "_std"] = value[i].std().item()
-        rows.append(row)
-    return rows
 
 
 def _gathered(tree: Any, members: int) -> Any:
@@ -228,22 +250,3 @@ def _gathered(tree: Any, members: int) -> Any:
     if len(jax.tree.leaves(tree)[0]) == members:
         return tree
     return jax.jit(lambda tree: jax.tree.map(lambda x: x[:members], tree))(tree)
-
-
-def _agent_tree(agents: Any, keys: Key, epochs: int) -> dict[str, Any]:
-    return {"agents": agents, "keys": keys, "epochs": np.asarray(epochs)}
-
-
-def _check_memory(config: Config, program: Program, members: int) -> None:
-    needed = members * replay_bytes(config, program.example)
-    device = jax.devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    available = (stats or {}).get("bytes_limit")
-    if device.platform == "cpu" and hasattr(os, "sysconf"):
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if available and needed > available:
-        fits = int(config.capacity * available / needed * 0.8) // config.num_envs * config.num_envs
-        raise InputError(
-            f"the replays of {members} members need {needed / 2**30:.1f} GiB and this device has "
-            f"{available / 2**30:.1f}: use replay_size={fits} or fewer seeds"
-        )

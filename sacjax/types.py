@@ -23,6 +23,10 @@ class InputError(ValueError):
     """A setting that cannot work, found before anything is traced; the message has the remedy."""
 
 
+class RunError(RuntimeError):
+    """A run cannot go on, the disk is full say; the message has the remedy."""
+
+
 class Transition(NamedTuple):
     """What replay stores. Leading axes [B], [E] or none, the same for every field."""
 

@@ -44,9 +44,10 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
-def test_train_writes_the_four_results(folder):
+def test_train_writes_the_five_results(folder):
     assert {path.name for path in folder.iterdir()} == {
         "agents",
+        "checkpoints",
         "config.json",
         "learning_curve.png",
         "metrics.csv",

@@ -1,0 +1,228 @@
+"""Checkpoints of a run: each is whole or does not exist, and is checked when it is read.
+
+    checkpoints/12/        an orbax checkpoint: what the run was after 12 epochs
+    checkpoints/12.json    a note, and the SHA-256 of every file in it; written last
+
+A checkpoint without its note is a torso, one whose files are others than noted is damaged.
+"""
+
+import contextlib
+import fcntl
+import gc
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sacjax.types import InputError, RunError
+
+Arrays = dict[str, Any]  # name -> array
+_LOG = logging.getLogger("sacjax")
+_FOLDER = "checkpoints"
+
+
+class Checkpoint(NamedTuple):
+    """One that was read."""
+
+    epoch: int
+    note: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Nobody else writes this run's folder meanwhile; InputError if somebody does already.
+
+    The lock is the kernel's, so it goes with the process, however that ends.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(
+                f"{directory} is being written by another process: wait for it, or stop it first"
+            ) from error
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def epochs(directory: Path) -> list[int]:
+    """Those that there are complete checkpoints of, oldest first."""
+    found = (directory / _FOLDER).glob("*.json")
+    return sorted(int(path.stem) for path in found if path.with_suffix("").is_dir())
+
+
+def save(directory: Path, epoch: int, note: dict[str, Any], arrays: Arrays, keep: int) -> None:
+    """Write one, then remove all but the last `keep`. RunError if it cannot be written."""
+    import orbax.checkpoint as ocp  # takes a second to import; only runs with a folder need it
+
+    folder = directory.absolute() / _FOLDER
+    path = folder / str(epoch)
+    try:
+        folder.mkdir(exist_ok=True)
+        _remove(path)  # a damaged one
+        _remove_torsos(directory)
+        with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(path, {name: x for name, x in arrays.items() if x.size})
+        _write_note(path, note)
+    except Exception as error:  # orbax and its stores raise many kinds where the disk is full
+        _remove_torsos(directory)
+        last = epochs(directory)
+        left = f"the one of epoch {last[-1]} is whole" if last else "there is none yet"
+        raise RunError(
+            f"the checkpoint of epoch {epoch} could not be written to {folder} ({_short(error)}); "
+            f"{left}: make room, then `sacjax resume {directory}`"
+        ) from error
+    for old in epochs(directory)[:-keep]:
+        _remove(folder / str(old))
+
+
+def restore(directory: Path) -> Checkpoint | None:
+    """The last one that is whole; None where there is none at all.
+
+    A damaged one is passed over with a warning. Raises InputError if all are damaged.
+    """
+    damaged = []
+    for epoch in reversed(epochs(directory)):
+        path = directory.absolute() / _FOLDER / str(epoch)
+        try:
+            return Checkpoint(epoch, _checked_note(path), _read(path))
+        except Exception as error:  # orbax and its stores raise many kinds for damaged files
+            damaged.append(f"{path} is damaged ({_short(error)})")
+            _LOG.warning("%s: going back to the one before", damaged[-1])
+    if damaged:
+        raise InputError(f"no checkpoint can be read: {damaged[0]}: restore it, or train again")
+    return None
+
+
+def _write_note(path: Path, note: dict[str, Any]) -> None:
+    """The note of a checkpoint that is there; its first line is the rest's SHA-256."""
+    files = {str(file.relative_to(path)): _sha256(file) for file in _files(path)}
+    text = json.dumps({"note": note, "files": files})
+    part = path.with_suffix(".part")
+    part.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+    os.replace(part, path.with_suffix(".json"))
+
+
+def _checked_note(path: Path) -> dict[str, Any]:
+    """The note, if that and all files are what they were. ValueError."""
+    digest, _, text = path.with_suffix(".json").read_text().partition("\n")
+    if hashlib.sha256(text.encode()).hexdigest() != digest:
+        raise ValueError(f"{path.name}.json is not as it was written")
+    content = json.loads(text)
+    for name, wanted in content["files"].items():
+        file = path / name
+        if not file.is_file() or _sha256(file) != wanted:
+            raise ValueError(f"{name} is {'changed' if file.is_file() else 'missing'}")
+    return content["note"]
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    import orbax.checkpoint as ocp
+
+    with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
+        item = checkpointer.metadata(path).item_metadata
+        assert item is not None
+        like = {name: np.empty(m.shape, m.dtype) for name, m in item.tree.items()}
+        return checkpointer.restore(path, like)
+
+
+def flatten(tree: Any) -> Arrays:
+    """The leaves by name; PRNG keys as the numbers in them."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): _plain(x) for path, x in leaves}
+
+
+def unflatten(like: Any, arrays: dict[str, np.ndarray]) -> Any:
+    """Inverse of `flatten`, as NumPy arrays; keys stay numbers (`with_keys`).
+
+    `like`: the tree of shapes. ValueError names a leaf that is missing or of another shape.
+    """
+
+    def leaf(path: Any, wanted: Any) -> np.ndarray:
+        name = jax.tree_util.keystr(path)
+        wanted = jax.eval_shape(_plain, wanted)
+        found = arrays.get(name)
+        if found is None and not wanted.size:
+            return np.zeros(wanted.shape, wanted.dtype)
+        if found is None:
+            raise ValueError(f"it has no {name}")
+        if found.shape != wanted.shape or found.dtype != wanted.dtype:
+            raise ValueError(
+                f"{name} is {found.dtype}{list(found.shape)}, not "
+                f"{wanted.dtype}{list(wanted.shape)}"
+            )
+        return found
+
+    return jax.tree_util.tree_map_with_path(leaf, like)
+
+
+def with_keys(like: Any, tree: Any) -> Any:
+    """Numbers as PRNG keys again, where `like` has keys."""
+
+    def leaf(wanted: Any, x: Any) -> Any:
+        if not _is_key(wanted):
+            return x
+        kinds = []  # a shape does not tell the kind of its keys, a tracer of that shape does
+        jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), wanted)
+        return jax.random.wrap_key_data(jnp.asarray(x), impl=kinds[0])
+
+    return jax.tree.map(leaf, like, tree)
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _plain(x: Any) -> Any:
+    return jax.random.key_data(x) if _is_key(x) else x
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.rglob("*") if file.is_file())
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _remove(path: Path) -> None:
+    """First the note, so that what is left of an interrupted removal is a torso."""
+    path.with_suffix(".json").unlink(missing_ok=True)
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_torsos(directory: Path) -> None:
+    """What an interrupted write or removal left."""
+    whole = {str(epoch) for epoch in epochs(directory)}
+    for path in (directory / _FOLDER).iterdir():
+        if path.name.removesuffix(".json") not in whole:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _short(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
+
+
+@contextlib.contextmanager
+def quiet_readers() -> Iterator[None]:
+    """orbax's readers would print the tracebacks of damaged files, each through asyncio's log."""
+    log = logging.getLogger("asyncio")
+    log.disabled, before = True, log.disabled
+    try:
+        yield
+    finally:
+        gc.collect()  # their unread exceptions, while the log is off
+        log.disabled = before

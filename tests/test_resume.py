@@ -1,0 +1,427 @@
+"""A run that is killed and resumed ends, to the bit, like one that never stopped."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sacjax import checkpoints
+from sacjax.cli import main
+from sacjax.config import Config, Hyperparams
+from sacjax.run import load, resume, run
+from sacjax.types import InputError, RunError
+
+CONFIG = Config(
+    "Pendulum-v1",
+    total_steps=500,
+    warmup_steps=100,
+    eval_every=50,
+    hidden=(8,),
+    batch_size=8,
+    eval_episodes=2,
+)
+GRID = Hyperparams(tau=np.array([0.005, 0.02]))
+POPULATIONS = {"one seed": (Hyperparams(), 1), "a population": (GRID, 2)}
+COMMAND = [sys.executable, "-m", "sacjax.cli"]
+FLAGS = [
+    *("--total-steps", "500", "--warmup-steps", "100", "--eval-every", "50", "--hidden", "8"),
+    *("--batch-size", "8", "--eval-episodes", "2"),
+]
+
+
+@pytest.fixture(scope="module", params=POPULATIONS)
+def whole(request, tmp_path_factory):
+    """A run that nobody stopped, with a checkpoint after each epoch, all of them kept."""
+    folder = tmp_path_factory.mktemp(request.param.replace(" ", "-")) / "run"
+    hp, seeds = POPULATIONS[request.param]
+    run(CONFIG, hp, seeds=seeds, directory=folder, checkpoint_every=1, keep=100)
+    return folder
+
+
+def remove(folder, epoch):
+    (folder / "checkpoints" / f"{epoch}.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / str(epoch))
+
+
+@pytest.fixture
+def torso(whole, tmp_path):
+    """What a kill soon after the third epoch's checkpoint leaves."""
+    folder = Path(shutil.copytree(whole, tmp_path / "torso"))
+    for epoch in checkpoints.epochs(folder):
+        if epoch > 3:
+            remove(folder, epoch)
+    shutil.rmtree(folder / "agents")
+    (folder / "learning_curve.png").unlink()
+    csv = folder / "metrics.csv"
+    csv.write_bytes(csv.read_bytes()[:-300])  # rows after the checkpoint, the last one torn
+    return folder
+
+
+def assert_same(one, other):
+    """The same metrics.csv, agents and replays, to the bit."""
+    assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+    first, second = load(one), load(other)
+    jax.tree.map(np.testing.assert_array_equal, first.agents, second.agents)
+    last, again = checkpoints.restore(one), checkpoints.restore(other)
+    assert last is not None
+    assert again is not None
+    assert last.epoch == again.epoch
+    assert last.arrays.keys() == again.arrays.keys()
+    assert any("replay" in name for name in last.arrays)
+    for name, x in last.arrays.items():
+        assert x.tobytes() == again.arrays[name].tobytes(), name
+
+
+def test_resumed_is_never_stopped(whole, torso):
+    done = resume(torso)
+    assert done.completed
+    assert done.metrics["eval_return"].shape == (len(done.members), 8, 2)
+    assert_same(whole, torso)
+
+
+def test_without_a_checkpoint_it_starts_again_and_says_so(whole, torso, caplog):
+    shutil.rmtree(torso / "checkpoints")
+    resume(torso)
+    assert "starting from the beginning" in caplog.text
+    assert_same(whole, torso)
+
+
+def test_a_finished_run_is_finished_and_gets_back_what_it_lost(whole, tmp_path):
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    shutil.rmtree(folder / "agents")
+    (folder / "metrics.csv").unlink()
+    assert resume(folder).completed
+    assert_same(whole, folder)
+
+
+def test_extended_is_configured_longer(whole, tmp_path):
+    """Replay, capped by total_steps, grows with it."""
+    folder, longer = Path(shutil.copytree(whole, tmp_path / "run")), tmp_path / "longer"
+    first = load(folder)
+    seeds = len({m["seed"] for m in first.members})
+    hp = GRID if len(first.members) > seeds else Hyperparams()
+    config = Config(**(vars(CONFIG) | {"total_steps": 700}))
+    run(config, hp, seeds=seeds, directory=longer)
+    done = resume(folder, extend_to=700)
+    assert done.completed
+    assert done.config == config
+    assert load(folder).config == config
+    assert_same(longer, folder)
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_members_go_on_on_another_number_of_devices_to_rounding(tmp_path, devices):
+    hp, folder = Hyperparams(), tmp_path / "run"
+    how = {"strategy": "map", "devices": 3 - devices}
+    stops = iter([False, True])
+    run(CONFIG, hp, seeds=3, directory=folder, should_stop=lambda: next(stops), **how)
+    done = resume(folder, strategy="map", devices=devices)
+    alone = run(CONFIG, hp, seeds=3, strategy="map", devices=devices)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4),
+        done.agents,
+        alone.agents,
+    )
+    assert done.metrics["eval_return"].shape == (3, 8, 2)
+
+
+# Damage
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def data_files(folder, epoch):
+    files = [*(folder / "checkpoints" / str(epoch)).rglob("*")]
+    files = [*files, folder / "checkpoints" / f"{epoch}.json"]
+    return sorted((p for p in files if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+def shorten(path):
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize("harm", [flip, shorten, Path.unlink])
+def test_a_damaged_checkpoint_is_passed_over_aloud(whole, torso, caplog, harm):
+    harm(data_files(torso, 3)[-1])  # the largest one
+    resume(torso)
+    assert "checkpoints/3 is damaged" in caplog.text
+    assert "going back to the one before" in caplog.text
+    assert_same(whole, torso)
+
+
+def test_no_flipped_bit_of_any_file_goes_unnoticed(whole, tmp_path):
+    """Either the checkpoint is refused, or what is read is exactly what was written."""
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    for epoch in checkpoints.epochs(folder)[:-1]:
+        remove(folder, epoch)
+    good = checkpoints.restore(folder)
+    assert good is not None
+    refused, rng = 0, random.Random(0)
+    for path in data_files(folder, good.epoch):
+        content = path.read_bytes()
+        for _ in range(2):
+            bad = bytearray(content)
+            bad[rng.randrange(len(bad))] ^= 1 << rng.randrange(8)
+            path.write_bytes(bad)
+            try:
+                read = checkpoints.restore(folder)
+            except InputError:
+                refused += 1
+            else:
+                assert read is not None
+                assert read.note == good.note
+                for name, x in good.arrays.items():
+                    assert x.tobytes() == read.arrays[name].tobytes()
+        path.write_bytes(content)
+    assert refused
+
+
+def test_where_all_are_damaged_it_ends_with_the_remedy(torso):
+    for epoch in checkpoints.epochs(torso):
+        flip(data_files(torso, epoch)[-1])
+    with pytest.raises(
+        InputError, match=r"no checkpoint can be read: .*restore it, or train again"
+    ):
+        resume(torso)
+
+
+def test_a_torso_of_an_interrupted_write_is_ignored_and_removed(whole, torso):
+    begun = torso / "checkpoints" / "4.orbax-checkpoint-tmp"
+    noteless = torso / "checkpoints" / "6"
+    for path in (begun, noteless):
+        shutil.copytree(torso / "checkpoints" / "3", path)
+    assert checkpoints.epochs(torso)[-1] == 3
+    resume(torso, checkpoint_every=3)
+    assert not begun.exists()
+    assert_same(whole, torso)
+
+
+def edit(folder, **changes):
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps(content | changes))
+
+
+def test_another_config_is_refused(torso):
+    content = json.loads((torso / "config.json").read_text())
+    for change in {"batch_size": 16}, {"total_steps": 450}:
+        edit(torso, config=content["config"] | change)
+        with pytest.raises(InputError, match=r"config\.json is not the one"):
+            resume(torso)
+
+
+def test_another_format_is_refused(torso):
+    edit(torso, format=99)
+    with pytest.raises(InputError, match="has format 99"):
+        resume(torso)
+
+
+def test_other_versions_are_said(torso, caplog):
+    content = json.loads((torso / "config.json").read_text())
+    read = checkpoints.restore(torso)
+    assert read is not None
+    note = read.note | {"versions": content["versions"] | {"jax": "0.9"}}
+    checkpoints.save(torso, 3, note, read.arrays, keep=5)
+    resume(torso)
+    assert "not to the bit what it would have been: jax changed" in caplog.text
+
+
+def test_another_algorithm_is_refused(torso):
+    from sacjax.sac import make_sac
+
+    def other(config, env):
+        sac = make_sac(config, env)
+        return sac._replace(init=lambda key, hp: {"more": jnp.zeros(3), "sac": sac.init(key, hp)})
+
+    with pytest.raises(InputError, match="is of another program"):
+        resume(torso, algorithm=other)
+
+
+def test_a_folder_in_use_is_refused_and_the_lock_goes_with_its_holder(whole, torso):
+    with (
+        checkpoints.locked(torso),
+        pytest.raises(InputError, match="is being written by another process"),
+    ):
+        resume(torso)
+    resume(torso)
+    assert_same(whole, torso)
+
+
+def test_settings_that_cannot_work_are_refused_before_anything_is_written(tmp_path, torso):
+    out = tmp_path / "new"
+    for changes, message in (
+        ({"checkpoint_every": -1}, "must be None or a whole number"),
+        ({"checkpoint_every": 1.5}, "must be None or a whole number"),
+        ({"keep": 0}, r"keep \(0\) must be"),
+    ):
+        with pytest.raises(InputError, match=message):
+            run(CONFIG, directory=out, **changes)  # pyright: ignore[reportArgumentType]
+        assert not out.exists()
+    with pytest.raises(InputError, match="needs a folder"):
+        run(CONFIG, checkpoint_every=3)
+    with pytest.raises(InputError, match=r"extend_to \(400\) must not be below"):
+        resume(torso, extend_to=400)
+    with pytest.raises(InputError, match="use warmup_steps=100, eval_every=50, total_steps=550"):
+        resume(torso, extend_to=510)
+    with pytest.raises(InputError, match="is not a run's folder"):
+        resume(tmp_path / "nothing")
+
+
+def test_the_last_ones_are_kept(tmp_path):
+    folder = tmp_path / "run"
+    run(CONFIG, seeds=1, directory=folder, checkpoint_every=3, keep=2)
+    assert checkpoints.epochs(folder) == [6, 8]  # the last epoch always
+    none = tmp_path / "none"
+    run(CONFIG, seeds=1, directory=none, checkpoint_every=0)
+    assert checkpoints.epochs(none) == []
+
+
+# Signals, full disks
+
+
+def environment(**more):
+    return os.environ | {"JAX_PLATFORMS": "cpu"} | more
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [*COMMAND, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(),
+        **options,
+    )
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition() and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.002)
+    assert condition() or process.poll() is not None
+
+
+def test_sigterm_checkpoints_and_leaves_with_143_and_resume_goes_on(tmp_path):
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    flags = [*FLAGS, "--seeds", "1", "--checkpoint-every", "1"]
+    flags[1] = "1500"  # long enough to be stopped
+    process = start("train", "Pendulum-v1", "--out", folder, *flags)
+    wait_for(lambda: checkpoints.epochs(folder), process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143, errors
+    assert f"`sacjax resume {folder}` goes on" in errors
+    epochs = load(folder).epochs
+    assert epochs < 28
+    assert checkpoints.epochs(folder)[-1] == epochs
+    assert main(["resume", str(folder)]) == 0
+    assert main(["train", "Pendulum-v1", "--out", str(whole), *flags]) == 0
+    assert_same(whole, folder)
+
+
+LIMITED = """
+import resource, sys
+from sacjax.cli import main
+import sacjax.journal
+before = sacjax.journal.Journal._save
+def save(self, loop, history):
+    if len(history) == 4:  # from here on no file can be longer than 2 kB
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
+    before(self, loop, history)
+sacjax.journal.Journal._save = save
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def test_a_disk_that_is_full_ends_the_run_with_the_one_before_whole(tmp_path):
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    flags = [*FLAGS, "--seeds", "2", "--checkpoint-every", "1"]
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, "train", "Pendulum-v1", "--out", str(folder), *flags],
+        capture_output=True,
+        text=True,
+        env=environment(),
+    )
+    assert done.returncode == 3, done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert "the checkpoint of epoch 4 could not be written" in last
+    assert "the one of epoch 3 is whole: make room, then `sacjax resume" in last
+    assert checkpoints.epochs(folder) == [2, 3]
+    assert main(["resume", str(folder), "--checkpoint-every", "1"]) == 0
+    assert main(["train", "Pendulum-v1", "--out", str(whole), *flags]) == 0
+    assert_same(whole, folder)
+
+
+def test_metrics_that_cannot_be_written_are_an_error_with_the_remedy(tmp_path, monkeypatch):
+    from sacjax import folder
+
+    def full(self, rows):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folder.MetricsFile, "append", full)
+    with pytest.raises(RunError, match=r"No space left on device\): make room, then `sacjax resum"):
+        run(CONFIG, seeds=1, directory=tmp_path / "run")
+
+
+def writing_in(folder):
+    return any((folder / "checkpoints").glob("*tmp*"))
+
+
+def kill_and_resume(tmp_path, seeds, kills, seed):
+    """SIGKILL at random moments, a new process each time; every third during a write."""
+    rng = random.Random(seed)
+    folder, whole = tmp_path / "run", tmp_path / "whole"
+    flags = [*FLAGS, "--seeds", str(seeds), "--checkpoint-every", "1", "--replay-size", "400"]
+    flags[1] = "1500"
+    assert main(["train", "Pendulum-v1", "--out", str(whole), *flags]) == 0
+    arguments, killed, writing = ["train", "Pendulum-v1", "--out", str(folder), *flags], 0, 0
+    while killed < kills:
+        process = start(*arguments)
+        known = checkpoints.epochs(folder)
+        if killed % 3 == 2:
+            wait_for(lambda: writing_in(folder), process)
+        elif killed % 3 == 1:
+            wait_for(lambda known=known: checkpoints.epochs(folder) != known, process)
+            time.sleep(rng.uniform(0, 0.1))
+        else:
+            time.sleep(rng.uniform(0.2, 4))
+        process.kill()
+        process.communicate()
+        if process.returncode == 0:  # it had ended already
+            break
+        killed += 1
+        writing += writing_in(folder)
+        if (folder / "config.json").exists():
+            arguments = ["resume", str(folder), "--checkpoint-every", "1"]
+        elif folder.exists():
+            shutil.rmtree(folder)  # killed before it wrote anything
+    assert main(["resume", str(folder), "--checkpoint-every", "1"]) == 0
+    assert_same(whole, folder)
+    return killed, writing
+
+
+def test_killed_three_times_it_ends_like_never_stopped(tmp_path):
+    killed, _ = kill_and_resume(tmp_path, seeds=2, kills=3, seed=0)
+    assert killed == 3
+
+
+@pytest.mark.slow  # a new process, and its compilation, for each kill
+@pytest.mark.parametrize("seeds", [1, 4])
+def test_killed_twenty_times_it_ends_like_never_stopped(tmp_path, seeds):
+    killed, writing = kill_and_resume(tmp_path, seeds=seeds, kills=20, seed=seeds)
+    assert killed == 20
+    assert writing >= 3  # in the middle of a checkpoint
