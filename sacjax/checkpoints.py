@@ -106,12 +106,29 @@ def restore(directory: Path) -> Checkpoint | None:
 
 
 def _write_note(path: Path, note: dict[str, Any]) -> None:
-    """The note of a checkpoint that is there; its first line is the rest's SHA-256."""
-    files = {str(file.relative_to(path)): _sha256(file) for file in _files(path)}
+    """The note of a checkpoint that is there; its first line is the rest's SHA-256.
+
+    Everything is on the disk before it, and it is before anything older is removed: a machine that
+    is taken away at any moment leaves a whole checkpoint.
+    """
+    inside = sorted(path.rglob("*"))
+    files = {str(f.relative_to(path)): _sha256(f) for f in inside if f.is_file()}
     text = json.dumps({"note": note, "files": files})
     part = path.with_suffix(".part")
     part.write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
+    for place in (*inside, path, part):
+        _to_disk(place)
     os.replace(part, path.with_suffix(".json"))
+    _to_disk(path.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """A file's content, or a folder's names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _checked_note(path: Path) -> dict[str, Any]:
@@ -186,10 +203,6 @@ def _is_key(x: Any) -> bool:
 
 def _plain(x: Any) -> Any:
     return jax.random.key_data(x) if _is_key(x) else x
-
-
-def _files(path: Path) -> list[Path]:
-    return sorted(file for file in path.rglob("*") if file.is_file())
 
 
 def _sha256(file: Path) -> str:

@@ -2,7 +2,7 @@
 
 Kept quick to start: JAX programs and environments are imported by the command that needs them.
 Exit codes: 0 done; 2 bad input, nothing was changed; 3 the files could not be written any longer;
-130 and 143 stopped by Ctrl-C and SIGTERM, files complete.
+4 stopped because agents diverged; 130 and 143 stopped by Ctrl-C and SIGTERM, files complete.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ import tyro
 import sacjax
 from sacjax.config import PRESETS, Config, Hyperparams, preset
 from sacjax.members import Strategy
-from sacjax.types import InputError, RunError
+from sacjax.types import InputError, OnNan, RunError
 
 OVERVIEW = """\
 usage: sacjax COMMAND ...
@@ -64,6 +64,8 @@ class _RunFlags:
     """Epochs between checkpoints; 0: none (default: those that are five minutes apart)."""
     keep: int = 2
     """Checkpoints to keep."""
+    on_nan: OnNan = "freeze"
+    """When an agent's numbers are no longer finite: freeze it and go on, or stop the run."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +266,7 @@ def _follow(config: Config, out: Path, start: Callable, *args: Any, **options: A
             f"`sacjax resume {out}` goes on",
             file=sys.stderr,
         )
-        return stop.exit_code
+        return stop.exit_code if stop.asked() else 4
     return 0
 
 
@@ -289,13 +291,16 @@ def _evaluate(argv: list[str]) -> int:
 def _render(argv: list[str]) -> int:
     args = tyro.cli(Render, args=argv, prog="sacjax render")
     _start_jax()
+    import numpy as np
+
     from sacjax.render import render
     from sacjax.run import load
 
     done = load(args.dir)
     member = args.member
     if member is None:
-        member = int(done.metrics["eval_return"][:, -1].argmax())
+        last = done.metrics["eval_return"][:, -1]
+        member = int((last if (last != last).all() else np.nan_to_num(last, nan=-np.inf)).argmax())
     target = args.out or args.dir / "policy.gif"
     total = render(done, member, target, args.frames)
     who = ", ".join(f"{name} {value:g}" for name, value in done.members[member].items())
@@ -340,9 +345,11 @@ class _Bar:
 
     def update(self, told: Any) -> None:
         self._bar.set_description("training", refresh=False)
+        returns = told.metrics["eval_return"]
+        returns = returns[returns == returns]  # NaN from those that diverged
+        shown = f"return {returns.mean():.1f}, " if returns.size else ""
         self._bar.set_postfix_str(
-            f"return {told.metrics['eval_return'].mean():.1f}, "
-            f"{told.gradient_steps / told.seconds:,.0f} gradient steps/s",
+            f"{shown}{told.gradient_steps / told.seconds:,.0f} gradient steps/s",
             refresh=False,
         )
         self._bar.update(told.env_steps - self._bar.n)

@@ -3,10 +3,11 @@
 config.json          everything needed to repeat the run: settings, seeds, versions, device
 metrics.csv          one row per member and evaluation, flushed as it goes
 checkpoints/         everything needed to go on (`sacjax.checkpoints`)
+diverged.json        the members that were frozen, if any were
 learning_curve.png   IQM and interval over seeds
 agents/              the trained agents of all members (an orbax checkpoint)
 
-The last two are written when a run ends or is stopped.
+The last three are written when a run ends or is stopped.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ import jax
 
 from sacjax.checkpoints import locked, quiet_readers
 from sacjax.config import Config, Hyperparams
+from sacjax.divergence import Divergence
 from sacjax.types import InputError
 
 FORMAT = 1  # of config.json and agents/; a reader refuses others
@@ -127,6 +129,22 @@ def read_config(
         raise InputError(
             f"{path} is damaged ({type(error).__name__}: {error}): restore it, or train again"
         ) from error
+
+
+def write_diverged(directory: Path, diverged: list[Divergence]) -> None:
+    """diverged.json, if any did."""
+    if diverged:
+        text = json.dumps([d._asdict() for d in diverged], indent=2) + "\n"
+        write_text(directory / "diverged.json", text)
+
+
+def read_diverged(directory: Path) -> list[Divergence]:
+    """What `write_diverged` wrote."""
+    path = directory / "diverged.json"
+    try:
+        return [Divergence(**d) for d in json.loads(path.read_text())] if path.exists() else []
+    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is damaged: restore it, or train again") from error
 
 
 class MetricsFile:

@@ -6,16 +6,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 
 from sacjax import checkpoints, folder, report
 from sacjax.config import Config
+from sacjax.divergence import Divergence
 from sacjax.plan import Plan, shapes
 from sacjax.replay import grow
 from sacjax.train import make_program
-from sacjax.types import InputError, Key, RunError
+from sacjax.types import InputError, Key, OnNan, RunError
 
 PAUSE = 300  # seconds between checkpoints where nobody said otherwise
 _LOG = logging.getLogger("sacjax")
@@ -28,6 +29,7 @@ class Progress(NamedTuple):
 
     loop: Any  # leaves [M or more, ...]
     history: History
+    diverged: list[Divergence]
 
 
 class Journal:
@@ -43,7 +45,7 @@ class Journal:
         with self._written():
             self._rows = folder.MetricsFile(path / "metrics.csv", rows)
 
-    def after_epoch(self, loop: Any, history: History) -> None:
+    def after_epoch(self, loop: Any, history: History, diverged: list[Divergence]) -> None:
         """A row for each member, and a checkpoint if it is time for one."""
         with self._written():
             self._rows.append(_rows(self._plan.members, history[-1]))
@@ -52,13 +54,16 @@ class Journal:
         else:
             due = self._every > 0 and len(history) % self._every == 0
         if due:
-            self._save(loop, history)
+            self._save(loop, history, diverged)
 
-    def at_the_end(self, loop: Any, history: History, agents: Any, keys: Key) -> None:
+    def at_the_end(
+        self, loop: Any, history: History, diverged: list[Divergence], agents: Any, keys: Key
+    ) -> None:
         """The last checkpoint, the agents and the curve."""
         if self._every != 0 and len(history) > self._saved:
-            self._save(loop, history)
+            self._save(loop, history, diverged)
         with self._written():
+            folder.write_diverged(self._path, diverged)
             folder.save_agents(self._path, agent_tree(agents, keys, len(history)))
             report.learning_curve(self._path / "metrics.csv", self._path / "learning_curve.png")
 
@@ -66,10 +71,10 @@ class Journal:
         """Whatever happened."""
         self._rows.close()
 
-    def _save(self, loop: Any, history: History) -> None:
+    def _save(self, loop: Any, history: History, diverged: list[Divergence]) -> None:
         arrays = checkpoints.flatten(loop)
         arrays |= {f"{_HISTORY}{name}": x for name, x in stacked(history).items()}
-        note = self._plan.description()
+        note = self._plan.description() | {"diverged": [d._asdict() for d in diverged]}
         checkpoints.save(self._path, len(history), note, arrays, self._keep)
         self._saved, self._time = len(history), time.monotonic()
 
@@ -124,11 +129,14 @@ def progress(plan: Plan, found: checkpoints.Checkpoint) -> Progress:
             {name: np.ascontiguousarray(x[:, i]) for name, x in metrics.items()}
             for i in range(found.epoch)
         ],
+        [Divergence(**d) for d in note["diverged"]],
     )
 
 
-def check_settings(every: int | None, keep: int) -> None:
-    """InputError where there can be no such checkpoints."""
+def check_settings(every: int | None, keep: int, on_nan: str) -> None:
+    """InputError where they cannot be followed."""
+    if on_nan not in get_args(OnNan):
+        raise InputError(f"on_nan ({on_nan!r}) must be one of {', '.join(get_args(OnNan))}")
     if every is not None and (not isinstance(every, int) or every < 0):
         raise InputError(
             f"checkpoint_every ({every}) must be None or a whole number of epochs: use 10, or 0 "

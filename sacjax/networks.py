@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from sacjax.config import Config
-from sacjax.types import Array
+from sacjax.types import Array, Key, Params
 
 
 class Networks(NamedTuple):
@@ -129,17 +129,31 @@ class Critic(nn.Module):
         return Dense(1)(x).squeeze(-1)
 
 
+class Ensemble(NamedTuple):
+    """N critics with weights of their own: obs [B, O], action [B, A] -> [N, B]."""
+
+    critics: Any  # one module over inputs [N, B, ...]
+    size: int
+
+    def init(self, key: Key, *inputs: Array) -> Params:
+        """Parameters, leaves [N, ...]; each critic from a key of its own."""
+        return self.critics.init(key, *self._each(inputs))
+
+    def apply(self, params: Params, *inputs: Array) -> Array:
+        """The N values of each sample."""
+        return self.critics.apply(params, *self._each(inputs))
+
+    def _each(self, inputs: tuple[Array, ...]) -> list[Array]:
+        # Copied for each critic: a product of one input with all kernels would come out as
+        # [B, N, H], and transposing it costs more (benchmarks/NOTES.md).
+        return [jnp.broadcast_to(x, (self.size, *x.shape)) for x in inputs]
+
+
 def mlp(config: Config, action_size: int) -> Networks:
     """The paper's networks: two hidden layers of 256 for actor and critics (table 1)."""
     precision = config.hidden_precision
+    critics = nn.vmap(Critic, variable_axes={"params": 0}, split_rngs={"params": True})
     return Networks(
         actor=Actor(action_size, config.hidden, config.log_std_min, config.log_std_max, precision),
-        critic=nn.vmap(  # N critics with weights of their own: [B, O], [B, A] -> [N, B]
-            Critic,
-            in_axes=None,  # pyright: ignore[reportArgumentType] flax means to take it
-            out_axes=0,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            axis_size=config.num_critics,
-        )(config.hidden, config.layer_norm, precision),
+        critic=Ensemble(critics(config.hidden, config.layer_norm, precision), config.num_critics),
     )

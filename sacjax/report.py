@@ -90,6 +90,9 @@ def learning_curve(
         steps, returns = metrics["env_steps"][index[0]], metrics["eval_return"][index]
         shade = f"C{color % 10}"
         axes.plot(steps, returns.T, color=shade, alpha=0.25, linewidth=0.8)
+        returns = returns[np.isfinite(returns[:, -1])]  # without those that diverged
+        if not len(returns):
+            continue
         low, high = interval(returns)
         axes.fill_between(steps, low, high, color=shade, alpha=0.2, linewidth=0)
         axes.plot(
@@ -102,7 +105,8 @@ def learning_curve(
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="lower right", fontsize="small")
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(frameon=False, loc="lower right", fontsize="small")
     target = Path(target)
     part = target.with_name(target.name + ".part")
     figure.savefig(part, format="png", dpi=150)
@@ -110,7 +114,10 @@ def learning_curve(
 
 
 def table(members: list[Member], returns: np.ndarray, title: str) -> str:
-    """Text: a line per seed and setting, then IQM and interval. `returns` [M, episodes]."""
+    """Text: a line per seed and setting, then IQM and interval. `returns` [M, episodes].
+
+    Members without finite returns diverged, and do not count.
+    """
     from rich.console import Console
     from rich.table import Table
 
@@ -121,13 +128,16 @@ def table(members: list[Member], returns: np.ndarray, title: str) -> str:
         if name:
             view.add_row(f"[bold]{name}[/bold]")
         for i in index:
-            view.add_row(
-                f"seed {members[i]['seed']}", f"{returns[i].mean():.1f}", f"{returns[i].std():.1f}"
-            )
+            seed, finite = f"seed {members[i]['seed']}", np.isfinite(returns[i]).all()
+            cells = (f"{returns[i].mean():.1f}", f"{returns[i].std():.1f}") if finite else ()
+            view.add_row(seed, *(cells or ("diverged", "")))
         means = returns[index].mean(axis=1)
+        means = means[np.isfinite(means)]
+        what = "IQM" if len(means) == len(index) else f"IQM of {len(means)} of {len(index)}"
         low, high = interval(means)
-        spread = f"[{low:.1f}, {high:.1f}]" if len(index) > 1 else "one seed has none"
-        view.add_row("IQM", f"{iqm(means):.1f}", "", spread, style="bold", end_section=True)
+        spread = f"[{low:.1f}, {high:.1f}]" if len(means) > 1 else "one seed has none"
+        middle = f"{iqm(means):.1f}" if len(means) else "-"
+        view.add_row(what, middle, "", spread if len(means) else "", style="bold", end_section=True)
     console = Console(width=100, highlight=False)
     with console.capture() as capture:
         console.print(view)

@@ -19,13 +19,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sacjax import checkpoints, folder, journal, report
+from sacjax import checkpoints, divergence, folder, journal, report
 from sacjax.config import Config, Hyperparams
+from sacjax.divergence import Divergence
 from sacjax.members import fill_up, layout, over_members
 from sacjax.plan import Plan, extended, make_plan, member_keys, points, shapes
 from sacjax.sac import make_sac
 from sacjax.train import Program, as_arrays, epoch_keys, make_program
-from sacjax.types import InputError, Key
+from sacjax.types import InputError, Key, OnNan
 
 _LOG = logging.getLogger("sacjax")
 
@@ -52,6 +53,7 @@ class Run(NamedTuple):
     keys: Key  # [M] the keys of the loop: `epoch_keys(keys[i], epoch)` are an epoch's
     epochs: int  # epochs done
     completed: bool  # False if it was stopped before its end
+    diverged: list[Divergence]  # the members that were frozen, in the order of time
 
 
 def run(
@@ -67,6 +69,7 @@ def run(
     devices: int | None = None,
     checkpoint_every: int | None = None,
     keep: int = 2,
+    on_nan: OnNan = "freeze",
 ) -> Run:
     """Train members = points of the grid `hp` x `seeds`, as one program.
 
@@ -75,23 +78,25 @@ def run(
     `checkpoint_every` epochs (None: five minutes apart; 0: none), at the end and when stopped, of
     which the last `keep` stay; `resume` goes on from there. After each epoch come `on_epoch`, then
     `should_stop`: True ends the run there, with whole files. `strategy` and `devices` are
-    `members.layout`'s: how members are laid out changes rounding and speed only. Raises InputError
-    before anything is traced or written, RunError where the files can no longer be written.
+    `members.layout`'s: how members are laid out changes rounding and speed only. A member whose
+    losses or parameters are no longer finite is frozen where they last were, and a warning says so;
+    with `on_nan` "stop" the run ends there. Raises InputError before anything is traced or written,
+    RunError where the files can no longer be written.
     """
     seeds = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds ({seeds}) must be different whole numbers from 0: use seeds=8")
     settings, swept = points(hp)
     plan = make_plan(config, settings, swept, seeds, algorithm, strategy, devices)
-    journal.check_settings(checkpoint_every, keep)
+    journal.check_settings(checkpoint_every, keep, on_nan)
     if directory is None:
         if checkpoint_every:
             raise InputError("checkpoint_every needs a folder to write to: give directory=")
-        return _train(plan, None, None, on_epoch, should_stop)
+        return _train(plan, None, None, on_epoch, should_stop, on_nan)
     with folder.created(directory) as path:
         folder.write_config(path, plan.description())
         with closing(journal.Journal(path, plan, checkpoint_every, keep)) as files:
-            return _train(plan, files, None, on_epoch, should_stop)
+            return _train(plan, files, None, on_epoch, should_stop, on_nan)
 
 
 def resume(
@@ -106,6 +111,7 @@ def resume(
     devices: int | None = None,
     checkpoint_every: int | None = None,
     keep: int = 2,
+    on_nan: OnNan = "freeze",
 ) -> Run:
     """Go on with the run in `directory` from its last whole checkpoint, to the bit as if unstopped.
 
@@ -118,7 +124,7 @@ def resume(
     config, settings, swept, seeds = folder.read_config(path, env)
     if extend_to is not None:
         config = extended(config, extend_to)
-    journal.check_settings(checkpoint_every, keep)
+    journal.check_settings(checkpoint_every, keep, on_nan)
     plan = make_plan(config, settings, swept, seeds, algorithm, strategy, devices)
     with checkpoints.locked(path):
         found = checkpoints.restore(path)
@@ -128,7 +134,7 @@ def resume(
         if extend_to is not None:
             folder.write_config(path, plan.description())
         with closing(journal.Journal(path, plan, checkpoint_every, keep, progress)) as files:
-            return _train(plan, files, progress, on_epoch, should_stop)
+            return _train(plan, files, progress, on_epoch, should_stop, on_nan)
 
 
 def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = make_sac) -> Run:
@@ -153,6 +159,7 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
         keys=tree["keys"],
         epochs=int(tree["epochs"]),
         completed=int(tree["epochs"]) == config.num_epochs,
+        diverged=folder.read_diverged(path),
     )
 
 
@@ -178,30 +185,37 @@ def _train(
     progress: journal.Progress | None,
     on_epoch: Sequence[Callable[[EpochReport], None]],
     should_stop: Callable[[], bool],
+    on_nan: OnNan,
 ) -> Run:
     """From `progress`, or from the beginning, to the end or to where it is stopped."""
     config, members = plan.config, len(plan.members)
     iterations = config.eval_every // config.steps_per_iteration
     gradient_steps = iterations * config.updates_per_iteration * members
-    history = [] if progress is None else progress.history
-    done = len(history)
+    loop: Any
+    loop, history, diverged = progress or (None, [], [])
+    stop = len(history) == config.num_epochs or len(diverged) == members
     step: Callable | None = None
-    if progress is None or done < config.num_epochs:
-        loop, step = _start(plan, progress)
-    else:
-        loop = progress.loop
-    while step and len(history) < config.num_epochs and not (len(history) > done and should_stop()):
+    if not stop:
+        loop, step = _start(plan, loop)
+    while step and not stop:
         begin = time.perf_counter()
-        loop, metrics = step(loop)
-        metrics = {name: np.asarray(x)[:members] for name, x in metrics.items()}
+        loop, (metrics, finite) = step(loop, _mask(plan, diverged))
+        metrics, finite = (
+            {name: np.asarray(x)[:members] for name, x in got.items()} for got in (metrics, finite)
+        )
         seconds = time.perf_counter() - begin
-        history.append(metrics)
+        metrics = divergence.without(metrics, diverged)
+        new = divergence.found(finite, len(history), diverged)
+        history, diverged = [*history, metrics], [*diverged, *new]
+        _say(plan, new, int(metrics["env_steps"][0]))
         if files:
-            files.after_epoch(loop, history)
+            files.after_epoch(loop, history, diverged)
         env_steps = int(metrics["env_steps"][0])
         told = EpochReport(env_steps, config.total_steps, gradient_steps, seconds, metrics)
         for tell in on_epoch:
             tell(told)
+        over = len(history) == config.num_epochs or len(diverged) == members
+        stop = over or (bool(new) and on_nan == "stop") or should_stop()
     run = Run(
         config=config,
         members=plan.members,
@@ -212,14 +226,31 @@ def _train(
         keys=_gathered(loop.key, members),
         epochs=len(history),
         completed=len(history) == config.num_epochs,
+        diverged=diverged,
     )
     if files:
-        files.at_the_end(loop, history, run.agents, run.keys)
+        files.at_the_end(loop, history, diverged, run.agents, run.keys)
     return run
 
 
-def _start(plan: Plan, progress: journal.Progress | None) -> tuple[Any, Callable]:
-    """The first state, warm-up done, or `progress`; and the compiled epoch."""
+def _mask(plan: Plan, diverged: list[Divergence]) -> np.ndarray:
+    """Which members are frozen, with those that fill up the devices [M']."""
+    mask = np.zeros(len(plan.members), bool)
+    mask[[d.member for d in diverged]] = True
+    return np.asarray(fill_up(mask, plan.how["devices"]))
+
+
+def _say(plan: Plan, diverged: list[Divergence], env_steps: int) -> None:
+    for d in diverged:
+        who = ", ".join(f"{name} {value:g}" for name, value in plan.members[d.member].items())
+        _LOG.warning(
+            "member %d (%s) diverged before step %s (%s): frozen where all was finite",
+            *(d.member, who, f"{env_steps:,}", d.quantities),
+        )
+
+
+def _start(plan: Plan, loop: Any) -> tuple[Any, Callable]:
+    """The first state, warm-up done, or `loop`, in its place; and the compiled epoch."""
     program, seeds, how = plan.program, plan.seeds, plan.how
     grid = len(plan.settings) > 1
     hp = plan.settings[0]
@@ -227,21 +258,22 @@ def _start(plan: Plan, progress: journal.Progress | None) -> tuple[Any, Callable
         hp = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), len(seeds)), *plan.settings)
         hp = fill_up(hp, how["devices"])
     hp, env_params = as_arrays(hp, program.default_params)
-    axes = (0, 0 if grid else None, None)
-    epoch = jax.jit(over_members(program.epoch, axes, donated=True, **how), donate_argnums=0)
+    axes, frozen = (0, 0 if grid else None, None), _mask(plan, [])
+    epoch = over_members(divergence.guarded(program.epoch), (0, *axes), donated=True, **how)
+    epoch = jax.jit(epoch, donate_argnums=0)
     init = jax.jit(over_members(program.init, axes, **how))
     keys = fill_up(member_keys(len(plan.settings), seeds), how["devices"])
     like = jax.eval_shape(init, keys, hp, env_params)
-    if progress is None:
+    if loop is None:
         with ThreadPoolExecutor(1) as aside:  # one compiles while the other is traced and compiled
             compiling = aside.submit(init.lower(keys, hp, env_params).compile)
-            compiled = epoch.lower(like, hp, env_params).compile()
+            compiled = epoch.lower(like, frozen, hp, env_params).compile()
             loop = compiling.result()(keys, hp, env_params)
     else:
-        compiled = epoch.lower(like, hp, env_params).compile()
+        compiled = epoch.lower(like, frozen, hp, env_params).compile()
         placed = compiled.input_shardings[0][0]
-        loop = jax.device_put(fill_up(progress.loop, how["devices"]), placed, may_alias=False)
-    return jax.block_until_ready(loop), lambda loop: compiled(loop, hp, env_params)
+        loop = jax.device_put(fill_up(loop, how["devices"]), placed, may_alias=False)
+    return jax.block_until_ready(loop), lambda loop, frozen: compiled(loop, frozen, hp, env_params)
 
 
 def _gathered(tree: Any, members: int) -> Any:

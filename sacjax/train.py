@@ -249,6 +249,7 @@ def _scan_mean(
 
     They are summed as one vector: a sum for each scalar would be as many kernels in every step.
     """
+    step = jax.jit(step, inline=True)  # traced once, for the shapes and for the loop
     shapes = jax.eval_shape(step, loop, keys[0])[1]
     total, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, float), shapes))
 

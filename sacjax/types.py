@@ -7,7 +7,7 @@ broadcast without reshaping.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 
@@ -17,6 +17,7 @@ Scalar = jax.Array | float
 Params = Any  # a pytree of network weights
 EnvParams = Any  # a pytree of an environment's own parameters
 Metrics = dict[str, Array]
+OnNan = Literal["freeze", "stop"]  # a member that is no longer finite, or the run
 
 
 class InputError(ValueError):

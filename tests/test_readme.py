@@ -17,6 +17,7 @@ SMALLER = {
         'preset("Reacher-misc", total_steps=300, warmup_steps=100, eval_every=100, hidden=(8,), '
         "batch_size=8, eval_episodes=2), seeds=2"
     ),
+    "extend_to=60_000": "extend_to=500",
     "episodes=128": "episodes=3",
 }
 

@@ -338,10 +338,10 @@ import resource, sys
 from sacjax.cli import main
 import sacjax.journal
 before = sacjax.journal.Journal._save
-def save(self, loop, history):
+def save(self, loop, history, diverged):
     if len(history) == 4:  # from here on no file can be longer than 2 kB
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
-    before(self, loop, history)
+    before(self, loop, history, diverged)
 sacjax.journal.Journal._save = save
 sys.exit(main(sys.argv[1:]))
 """

@@ -1,0 +1,105 @@
+"""What does a checkpoint cost? Seconds that training waits, and memory.
+
+    python benchmarks/checkpoint.py
+
+Eight members with full replays of 1e6 transitions of random numbers, of Pendulum-v1 (3 / 1
+dimensions) and of the synthetic environment (17 / 6), and the paper's networks: seconds to write a
+checkpoint and to read it back, its size on disk, and how much the process grew meanwhile over what
+it held (both from /proc, so on Linux only).
+"""
+
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from rounds import entry, options, report
+from sacjax_sac import Synthetic  # sets JAX up
+
+from sacjax import Config, Hyperparams, checkpoints, make_program, over_members
+from sacjax.train import as_arrays
+
+MEMBERS, CAPACITY = 8, 1_000_000
+ENVS = {"Pendulum": "Pendulum-v1", "synthetic, 17 / 6": Synthetic()}
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * 4096
+
+
+class Peak:
+    """The most that this process held while a `with` lasted, over what it held before."""
+
+    def __enter__(self) -> "Peak":
+        self.before = self.most = resident()
+        self._over = False
+        self._thread = threading.Thread(target=self._watch)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._over = True
+        self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._over:
+            self.most = max(self.most, resident())
+            time.sleep(0.002)
+
+    @property
+    def growth(self) -> int:
+        return self.most - self.before
+
+
+def members(env: Any) -> Any:
+    """The loops of all members, replays full of random numbers."""
+    config = Config(env, total_steps=CAPACITY, replay_size=CAPACITY)
+    program = make_program(config)
+    hp, params = as_arrays(Hyperparams(), program.default_params)
+
+    def init(key):
+        loop = program.init(key, hp, params)
+        rows = jax.random.normal(loop.key, loop.replay.rows.shape)
+        return loop.replace(replay=loop.replay._replace(rows=rows, size=jnp.int32(CAPACITY)))
+
+    keys = jax.random.split(jax.random.key(0), MEMBERS)
+    return jax.block_until_ready(jax.jit(over_members(init))(keys))
+
+
+def measure(rounds: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Written and read once in every round."""
+    entries, memory = [], {}
+    for case, env in ENVS.items():
+        loop = members(env)
+        arrays = checkpoints.flatten(loop)
+        held = sum(x.nbytes for x in arrays.values())
+        written, read, grew, size = [], [], [], 0
+        for _ in range(rounds):
+            with tempfile.TemporaryDirectory() as folder:
+                begin = time.perf_counter()
+                with Peak() as peak:
+                    checkpoints.save(Path(folder), 1, {}, arrays, keep=1)
+                written.append(time.perf_counter() - begin)
+                grew.append(peak.growth)
+                size = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
+                begin = time.perf_counter()
+                assert checkpoints.restore(Path(folder)) is not None
+                read.append(time.perf_counter() - begin)
+        entries += [
+            entry(case, "written", written, "s", "lower"),
+            entry(case, "read", read, "s", "lower"),
+            entry(case, "growth while writing", [g / held for g in grew], "of the state", "lower"),
+        ]
+        memory[case] = {"state_bytes": held, "disk_bytes": size, "growth_bytes": grew}
+        print(f"{case}: state {held / 2**30:.2f} GiB, on disk {size / 2**30:.2f} GiB")
+    return entries, memory
+
+
+if __name__ == "__main__":
+    entries, memory = measure(min(options(__doc__).rounds, 5))
+    report("checkpoint", "A checkpoint of 8 members, replays of 1e6", entries, memory=memory)

@@ -1,0 +1,87 @@
+"""A member whose numbers are no longer finite is frozen where they last were; the others go on.
+
+Members exchange nothing, so the others are to the bit what they would have been without it.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sacjax.types import Array, Metrics
+
+
+class Divergence(NamedTuple):
+    """What happened to a member."""
+
+    member: int  # its index
+    epoch: int  # the first one whose outcome was not kept, from 0
+    quantities: str  # what was not finite: metrics, and parts of the algorithm's state
+
+
+def guarded(epoch: Callable) -> Callable:
+    """`epoch(loop, hp, env_params) -> (loop, metrics)`, watched.
+
+    It becomes `(loop, frozen, hp, env_params) -> (loop, (metrics, finite))`. Of one member: the
+    agent stays as it was where `frozen` [] is True, or anything in `finite` (name -> bool []) is
+    not. Everything else in the loop goes on, and is of no use any more.
+    """
+
+    def guarded_epoch(
+        loop: Any, frozen: Array, hp: Any, env_params: Any
+    ) -> tuple[Any, tuple[Metrics, dict[str, Array]]]:
+        new, metrics = epoch(loop, hp, env_params)
+        finite = _finite(metrics, new.agent)
+        keep = jnp.all(jnp.stack([*finite.values(), ~frozen]))
+        agent = jax.tree.map(
+            lambda x, old: jax.lax.select(jnp.broadcast_to(keep, x.shape), x, old),
+            new.agent,
+            loop.agent,
+        )
+        return new.replace(agent=agent), (metrics, finite)
+
+    return guarded_epoch
+
+
+def found(finite: dict[str, np.ndarray], epoch: int, known: list[Divergence]) -> list[Divergence]:
+    """The members that diverged in this epoch, from `guarded`'s answer, [M] each."""
+    before = {divergence.member for divergence in known}
+    bad: dict[int, list[str]] = {}
+    for name, ok in finite.items():
+        for member in np.flatnonzero(~ok).tolist():
+            bad.setdefault(member, []).append(name)
+    return [
+        Divergence(member, epoch, ", ".join(bad[member])) for member in sorted(bad.keys() - before)
+    ]
+
+
+def without(metrics: dict[str, np.ndarray], known: list[Divergence]) -> dict[str, np.ndarray]:
+    """The metrics [M, ...] of an epoch, with no data (NaN) for the members frozen before it."""
+    frozen = [divergence.member for divergence in known]
+    if not frozen:
+        return metrics
+    metrics = {name: x.copy() for name, x in metrics.items()}
+    for x in metrics.values():
+        if np.issubdtype(x.dtype, np.floating):
+            x[frozen] = np.nan
+    return metrics
+
+
+def _finite(metrics: Metrics, agent: Any) -> dict[str, Array]:
+    """Name -> whether all of it is finite; the algorithm's own metrics, then its state's parts.
+
+    The loop's metrics do not count: a return can be NaN because no episode has ended.
+    """
+    parts: dict[str, list[Array]] = {
+        name: [x] for name, x in metrics.items() if not name.startswith(("eval_", "train_"))
+    }
+    for path, x in jax.tree_util.tree_leaves_with_path(agent):
+        parts.setdefault(jax.tree_util.keystr(path[:1]).strip(".[]'"), []).append(x)
+    finite = {}
+    for name, leaves in parts.items():
+        checks = [jnp.isfinite(x).all() for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
+        if checks:
+            finite[name] = jnp.stack(checks).all()
+    return finite

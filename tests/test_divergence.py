@@ -1,0 +1,155 @@
+"""A member that diverges is frozen where it was finite, and costs the others nothing."""
+
+import csv
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from probes import member
+
+from sacjax import report
+from sacjax.cli import main
+from sacjax.config import Config, Hyperparams
+from sacjax.run import evaluate_run, load, resume, run
+from sacjax.sac import make_sac
+from sacjax.types import InputError
+
+CONFIG = Config(
+    "Pendulum-v1",
+    total_steps=700,
+    warmup_steps=100,
+    eval_every=100,
+    hidden=(8,) * 5,  # deep: what grows, grows to the fifth power
+    batch_size=8,
+    eval_episodes=2,
+)
+WILD = Hyperparams(critic_lr=np.array([3e-4, 1e3]))
+MILD = Hyperparams(critic_lr=np.array([3e-4, 1e-3]))
+GOOD, BAD = (0, 1), (2, 3)  # two seeds of each
+
+
+@pytest.fixture(scope="module")
+def wild(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "wild"
+    return run(CONFIG, WILD, seeds=2, directory=folder, checkpoint_every=1, keep=100), folder
+
+
+def epoch_of(done, index):
+    return {d.member: d.epoch for d in done.diverged}[index]
+
+
+def test_the_wild_ones_are_frozen_and_finite(wild):
+    done, _ = wild
+    assert {d.member for d in done.diverged} == set(BAD)
+    assert done.completed
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(done.agents))
+    for d in done.diverged:
+        assert "critic" in d.quantities
+        assert d.epoch < 6
+        # the gradient steps that its frozen state has taken
+        assert int(done.agents.step[d.member]) == 100 * d.epoch
+    assert {int(done.agents.step[i]) for i in GOOD} == {600}
+
+
+def test_the_others_are_to_the_bit_what_they_would_have_been(wild):
+    done, _ = wild
+    mild = run(CONFIG, MILD, seeds=2)
+    assert not mild.diverged
+    for i in GOOD:
+        jax.tree.map(np.testing.assert_array_equal, member(done.agents, i), member(mild.agents, i))
+        for name, x in done.metrics.items():
+            np.testing.assert_array_equal(x[i], mild.metrics[name][i])
+
+
+def test_a_frozen_member_has_no_more_data(wild):
+    done, folder = wild
+    for i in BAD:
+        after = epoch_of(done, i) + 1
+        assert np.isnan(done.metrics["eval_return"][i, after:]).all()
+        assert np.isfinite(done.metrics["eval_return"][i, : after - 1]).all()
+    with (folder / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    last = {row["critic_lr"] + row["seed"]: row for row in rows[-4:]}
+    assert last["1000.01"]["eval_return"] == last["1000.01"]["critic_loss"] == ""
+    assert float(last["0.00031"]["eval_return"]) < 0
+    again = load(folder)
+    assert again.diverged == done.diverged
+    assert np.isfinite(evaluate_run(again)[0]).all()  # the frozen agents can still act
+
+
+def test_it_is_said_who_when_and_what(caplog):
+    run(CONFIG, WILD, seeds=[5])
+    assert "member 1 (critic_lr 1000, seed 5) diverged before step" in caplog.text
+    assert "critic_loss" in caplog.text
+    assert "member 0" not in caplog.text
+
+
+def test_stop_ends_the_run_there_with_whole_files_and_resume_goes_on(wild, tmp_path):
+    done, whole = wild
+    folder = tmp_path / "run"
+    stopped = run(CONFIG, WILD, seeds=2, directory=folder, on_nan="stop")
+    first = min(d.epoch for d in done.diverged)
+    assert not stopped.completed
+    assert stopped.epochs == first + 1
+    assert resume(folder).completed
+    assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    assert load(folder).diverged == done.diverged
+
+
+def test_a_run_of_nothing_but_diverged_members_ends(tmp_path):
+    done = run(CONFIG, Hyperparams(critic_lr=1e3), seeds=2, directory=tmp_path / "run")
+    assert len(done.diverged) == 2
+    assert not done.completed
+    assert resume(tmp_path / "run").epochs == done.epochs
+
+
+def test_an_infinite_parameter_alone_is_found_in_its_epoch():
+    """One that no loss has met yet."""
+
+    def make(config, env):
+        sac = make_sac(config, env)
+
+        def update(state, batch, key, hp):
+            state, metrics = sac.update(state, batch, key, hp)
+            last = state.step == 200  # of the second epoch
+            log_alpha = jnp.where(last, jnp.inf, state.log_alpha)
+            return state.replace(log_alpha=log_alpha), metrics
+
+        return sac._replace(update=update)
+
+    done = run(CONFIG, seeds=1, algorithm=make)
+    assert [(d.epoch, d.quantities) for d in done.diverged] == [(1, "log_alpha")]
+    assert int(done.agents.step[0]) == 100
+
+
+def test_command_line_names_them_and_counts_the_others(tmp_path, capsys):
+    out = tmp_path / "run"
+    flags = [
+        *("--total-steps", "700", "--warmup-steps", "100", "--eval-every", "100"),
+        *("--hidden", *["8"] * 5, "--batch-size", "8", "--eval-episodes", "2", "--seeds", "2"),
+    ]
+    sweep = ["--sweep", "critic-lr=3e-4,1e3", "--on-nan"]
+    assert main(["train", "Pendulum-v1", "--out", str(out), *flags, *sweep, "freeze"]) == 0
+    table = capsys.readouterr().out
+    assert table.count("diverged") == 2 + 1  # and the file
+    assert "IQM of 0 of 2" in table
+    assert len(json.loads((out / "diverged.json").read_text())) == 2
+    assert main(["render", str(out), "--frames", "2"]) == 0
+    other = tmp_path / "stopped"
+    assert main(["train", "Pendulum-v1", "--out", str(other), *flags, *sweep, "stop"]) == 4
+
+
+def test_a_table_counts_those_that_are_left():
+    members = [{"seed": i} for i in range(3)]
+    returns = np.array([[1.0, 3.0], [np.nan, np.nan], [4.0, 4.0]])
+    text = report.table(members, returns, "title")
+    assert "diverged" in text
+    assert "IQM of 2 of 3" in text
+    assert "3.0" in text
+
+
+def test_unknown_choice_is_refused():
+    with pytest.raises(InputError, match=r"on_nan \('go'\) must be one of freeze, stop"):
+        run(CONFIG, on_nan="go")  # pyright: ignore[reportArgumentType]
