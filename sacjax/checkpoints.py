@@ -47,7 +47,7 @@ def locked(directory: Path) -> Iterator[None]:
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except BlockingIOError as error:
             raise InputError(
                 f"{directory} is being written by another process: wait for it, or stop it first"
             ) from error
@@ -76,15 +76,18 @@ def save(directory: Path, epoch: int, note: dict[str, Any], arrays: Arrays, keep
             checkpointer.save(path, {name: x for name, x in arrays.items() if x.size})
         _write_note(path, note)
     except Exception as error:  # orbax and its stores raise many kinds where the disk is full
-        _remove_torsos(directory)
+        with contextlib.suppress(OSError):
+            _remove_torsos(directory)
         last = epochs(directory)
         left = f"the one of epoch {last[-1]} is whole" if last else "there is none yet"
         raise RunError(
             f"the checkpoint of epoch {epoch} could not be written to {folder} ({_short(error)}); "
             f"{left}: make room, then `sacjax resume {directory}`"
         ) from error
-    for old in epochs(directory)[:-keep]:
-        _remove(folder / str(old))
+    written = epochs(directory)
+    later = [other for other in written if other > epoch]  # damaged: the run went back past them
+    for other in later + written[: written.index(epoch) + 1][:-keep]:
+        _remove(folder / str(other))
 
 
 def restore(directory: Path) -> Checkpoint | None:

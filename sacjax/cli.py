@@ -260,6 +260,9 @@ def _follow(config: Config, out: Path, start: Callable, *args: Any, **options: A
     print(report.table(done.members, done.metrics["eval_return"][:, -1], title))
     for path in sorted(out.iterdir()):
         print(f"{path}{os.sep if path.is_dir() else ''}")
+    if not done.completed and len(done.diverged) == len(done.members):
+        print("sacjax: all agents diverged: use smaller learning rates", file=sys.stderr)
+        return 4
     if not done.completed:
         print(
             f"sacjax: stopped after {step:,} of {config.total_steps:,} steps: "
@@ -376,10 +379,11 @@ class _StopOnSignal:
         if self._asked:
             raise KeyboardInterrupt
         self._asked, self.exit_code = True, 128 + number
-        print(
-            "\nStopping after this epoch, files will be complete (Ctrl-C again: at once)",
-            file=sys.stderr,
-        )
+        with contextlib.suppress(OSError, RuntimeError):  # the terminal may be gone already
+            print(
+                "\nStopping after this epoch, files will be complete (Ctrl-C again: at once)",
+                file=sys.stderr,
+            )
 
 
 if __name__ == "__main__":

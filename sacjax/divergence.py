@@ -18,7 +18,7 @@ class Divergence(NamedTuple):
 
     member: int  # its index
     epoch: int  # the first one whose outcome was not kept, from 0
-    quantities: str  # what was not finite: metrics, and parts of the algorithm's state
+    quantities: str  # what was not finite: metrics, and "state", the algorithm's
 
 
 def guarded(epoch: Callable) -> Callable:
@@ -33,13 +33,9 @@ def guarded(epoch: Callable) -> Callable:
         loop: Any, frozen: Array, hp: Any, env_params: Any
     ) -> tuple[Any, tuple[Metrics, dict[str, Array]]]:
         new, metrics = epoch(loop, hp, env_params)
-        finite = _finite(metrics, new.agent)
+        finite = _finite(metrics, new.agent, loop.agent)
         keep = jnp.all(jnp.stack([*finite.values(), ~frozen]))
-        agent = jax.tree.map(
-            lambda x, old: jax.lax.select(jnp.broadcast_to(keep, x.shape), x, old),
-            new.agent,
-            loop.agent,
-        )
+        agent = jax.lax.cond(keep, lambda: new.agent, lambda: loop.agent)
         return new.replace(agent=agent), (metrics, finite)
 
     return guarded_epoch
@@ -69,19 +65,22 @@ def without(metrics: dict[str, np.ndarray], known: list[Divergence]) -> dict[str
     return metrics
 
 
-def _finite(metrics: Metrics, agent: Any) -> dict[str, Array]:
-    """Name -> whether all of it is finite; the algorithm's own metrics, then its state's parts.
+def _finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]:
+    """Name -> whether all of it is finite: the algorithm's own metrics, and its "state" as a whole.
 
-    The loop's metrics do not count: a return can be NaN because no episode has ended.
+    The loop's metrics do not count: a return can be NaN because no episode has ended. Nor does what
+    was infinite before and still is: the logarithm of a temperature of 0. The state is checked as
+    one vector: each array by itself would be a second of compilation.
     """
-    parts: dict[str, list[Array]] = {
-        name: [x] for name, x in metrics.items() if not name.startswith(("eval_", "train_"))
+    finite = {
+        name: jnp.isfinite(x).all()
+        for name, x in metrics.items()
+        if not name.startswith(("eval_", "train_")) and jnp.issubdtype(x.dtype, jnp.inexact)
     }
-    for path, x in jax.tree_util.tree_leaves_with_path(agent):
-        parts.setdefault(jax.tree_util.keystr(path[:1]).strip(".[]'"), []).append(x)
-    finite = {}
-    for name, leaves in parts.items():
-        checks = [jnp.isfinite(x).all() for x in leaves if jnp.issubdtype(x.dtype, jnp.inexact)]
-        if checks:
-            finite[name] = jnp.stack(checks).all()
-    return finite
+    new, old = _vector(agent), _vector(before)
+    return finite | {"state": (jnp.isfinite(new) | (new == old)).all()}
+
+
+def _vector(tree: Any) -> Array:
+    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
+    return jnp.concatenate([x.ravel().astype(float) for x in leaves])

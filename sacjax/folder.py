@@ -162,7 +162,9 @@ class MetricsFile:
         self._file.flush()
 
     def close(self) -> None:
-        self._file.close()
+        """What could not be written was said by `append`."""
+        with contextlib.suppress(OSError):
+            self._file.close()
 
 
 def _write_rows(
@@ -185,8 +187,12 @@ def save_agents(directory: Path, tree: Any) -> None:
     new, place = (directory.absolute() / name for name in ("agents.new", "agents"))
     with ocp.StandardCheckpointer() as checkpointer:
         checkpointer.save(new, tree, force=True)
-    shutil.rmtree(place, ignore_errors=True)
+    old = place.with_name("agents.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if place.exists():
+        os.replace(place, old)
     os.replace(new, place)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def restore_agents(directory: Path, like: Any) -> Any:

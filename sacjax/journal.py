@@ -92,7 +92,8 @@ class Journal:
 def progress(plan: Plan, found: checkpoints.Checkpoint) -> Progress:
     """A checkpoint as the state of this run. InputError if it is not one of this run's."""
     note, now = found.note, plan.description()
-    was = Config(**(note["config"] | {"env": plan.config.env}))
+    env = note["config"]["env"] or plan.config.env  # an object is not written down
+    was = Config(**(note["config"] | {"env": env}))
     same = replace(was, total_steps=plan.config.total_steps) == plan.config
     same &= was.total_steps <= plan.config.total_steps
     same &= all(note[name] == now[name] for name in ("hyperparams", "swept", "seeds"))
@@ -101,7 +102,12 @@ def progress(plan: Plan, found: checkpoints.Checkpoint) -> Progress:
             "config.json is not the one that the checkpoints were made with: restore it, or train "
             "again in a new folder"
         )
-    then, now = (x["versions"] | {"processor": x["device"]["cpu"]} for x in (note, now))
+    then, now = (
+        x["versions"]
+        | {"processor": (x["device"]["platform"], x["device"]["kind"], x["device"]["cpu"])}
+        | {"layout": x["layout"], "settings of JAX": x["jax"]}
+        for x in (note, now)
+    )
     if changed := [name for name in then if then[name] != now.get(name)]:
         _LOG.warning("not to the bit what it would have been: %s changed", ", ".join(changed))
     members, program = len(plan.members), plan.program

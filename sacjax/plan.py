@@ -31,7 +31,8 @@ class Plan(NamedTuple):
 
     def description(self) -> dict[str, Any]:
         """For config.json and the checkpoints."""
-        return folder.description(self.config, self.settings, self.swept, self.seeds)
+        told = folder.description(self.config, self.settings, self.swept, self.seeds)
+        return told | {"layout": self.how}
 
 
 def make_plan(

@@ -128,6 +128,11 @@ def resume(
     plan = make_plan(config, settings, swept, seeds, algorithm, strategy, devices)
     with checkpoints.locked(path):
         found = checkpoints.restore(path)
+        if found is None and (path / "agents").is_dir():
+            raise InputError(
+                f"{path} has trained agents and no checkpoint to go on from (checkpoint_every was "
+                "0, or they were removed): train again in a new folder"
+            )
         if found is None:
             _LOG.warning("%s has no checkpoint yet: starting from the beginning", path)
         progress = None if found is None else journal.progress(plan, found)

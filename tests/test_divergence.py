@@ -120,8 +120,15 @@ def test_an_infinite_parameter_alone_is_found_in_its_epoch():
         return sac._replace(update=update)
 
     done = run(CONFIG, seeds=1, algorithm=make)
-    assert [(d.epoch, d.quantities) for d in done.diverged] == [(1, "log_alpha")]
+    assert [(d.epoch, d.quantities) for d in done.diverged] == [(1, "state")]
     assert int(done.agents.step[0]) == 100
+
+
+def test_a_temperature_of_zero_is_no_divergence():
+    """Its logarithm is minus infinity from the beginning."""
+    done = run(CONFIG, Hyperparams(init_alpha=0.0, alpha_lr=0.0), seeds=2)
+    assert done.completed
+    assert not done.diverged
 
 
 def test_command_line_names_them_and_counts_the_others(tmp_path, capsys):

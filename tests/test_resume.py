@@ -32,6 +32,7 @@ CONFIG = Config(
 )
 GRID = Hyperparams(tau=np.array([0.005, 0.02]))
 POPULATIONS = {"one seed": (Hyperparams(), 1), "a population": (GRID, 2)}
+population = pytest.mark.parametrize("whole", ["a population"], indirect=True)  # is enough
 COMMAND = [sys.executable, "-m", "sacjax.cli"]
 FLAGS = [
     *("--total-steps", "500", "--warmup-steps", "100", "--eval-every", "50", "--hidden", "8"),
@@ -154,6 +155,7 @@ def shorten(path):
     path.write_bytes(path.read_bytes()[:-20])
 
 
+@population
 @pytest.mark.parametrize("harm", [flip, shorten, Path.unlink])
 def test_a_damaged_checkpoint_is_passed_over_aloud(whole, torso, caplog, harm):
     harm(data_files(torso, 3)[-1])  # the largest one
@@ -163,6 +165,7 @@ def test_a_damaged_checkpoint_is_passed_over_aloud(whole, torso, caplog, harm):
     assert_same(whole, torso)
 
 
+@population
 def test_no_flipped_bit_of_any_file_goes_unnoticed(whole, tmp_path):
     """Either the checkpoint is refused, or what is read is exactly what was written."""
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
@@ -190,6 +193,7 @@ def test_no_flipped_bit_of_any_file_goes_unnoticed(whole, tmp_path):
     assert refused
 
 
+@population
 def test_where_all_are_damaged_it_ends_with_the_remedy(torso):
     for epoch in checkpoints.epochs(torso):
         flip(data_files(torso, epoch)[-1])
@@ -199,6 +203,7 @@ def test_where_all_are_damaged_it_ends_with_the_remedy(torso):
         resume(torso)
 
 
+@population
 def test_a_torso_of_an_interrupted_write_is_ignored_and_removed(whole, torso):
     begun = torso / "checkpoints" / "4.orbax-checkpoint-tmp"
     noteless = torso / "checkpoints" / "6"
@@ -216,6 +221,7 @@ def edit(folder, **changes):
     path.write_text(json.dumps(content | changes))
 
 
+@population
 def test_another_config_is_refused(torso):
     content = json.loads((torso / "config.json").read_text())
     for change in {"batch_size": 16}, {"total_steps": 450}:
@@ -224,12 +230,14 @@ def test_another_config_is_refused(torso):
             resume(torso)
 
 
+@population
 def test_another_format_is_refused(torso):
     edit(torso, format=99)
     with pytest.raises(InputError, match="has format 99"):
         resume(torso)
 
 
+@population
 def test_other_versions_are_said(torso, caplog):
     content = json.loads((torso / "config.json").read_text())
     read = checkpoints.restore(torso)
@@ -240,6 +248,7 @@ def test_other_versions_are_said(torso, caplog):
     assert "not to the bit what it would have been: jax changed" in caplog.text
 
 
+@population
 def test_another_algorithm_is_refused(torso):
     from sacjax.sac import make_sac
 
@@ -251,6 +260,7 @@ def test_another_algorithm_is_refused(torso):
         resume(torso, algorithm=other)
 
 
+@population
 def test_a_folder_in_use_is_refused_and_the_lock_goes_with_its_holder(whole, torso):
     with (
         checkpoints.locked(torso),
@@ -261,6 +271,7 @@ def test_a_folder_in_use_is_refused_and_the_lock_goes_with_its_holder(whole, tor
     assert_same(whole, torso)
 
 
+@population
 def test_settings_that_cannot_work_are_refused_before_anything_is_written(tmp_path, torso):
     out = tmp_path / "new"
     for changes, message in (
@@ -279,6 +290,36 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(tmp_pa
         resume(torso, extend_to=510)
     with pytest.raises(InputError, match="is not a run's folder"):
         resume(tmp_path / "nothing")
+
+
+@population
+def test_a_damaged_one_is_not_kept_instead_of_a_good_one(whole, tmp_path, caplog):
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    flip(data_files(folder, 8)[-1])
+    stops = iter([True])
+    for epoch in (6, 7):
+        remove(folder, epoch)
+    resume(folder, should_stop=lambda: next(stops), keep=1)  # from 5 to 6
+    assert checkpoints.epochs(folder) == [6]
+    resume(folder, keep=1)
+    assert_same(whole, folder)
+
+
+@population
+def test_a_finished_run_without_checkpoints_is_not_begun_again(whole, tmp_path):
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    shutil.rmtree(folder / "checkpoints")
+    before = (folder / "metrics.csv").read_bytes()
+    with pytest.raises(InputError, match="has trained agents and no checkpoint to go on from"):
+        resume(folder, extend_to=900)
+    assert (folder / "metrics.csv").read_bytes() == before
+    assert load(folder).config == CONFIG
+
+
+@population
+def test_another_layout_is_said(whole, torso, caplog):
+    resume(torso, strategy="vmap", devices=1)
+    assert "not to the bit what it would have been: layout changed" in caplog.text
 
 
 def test_the_last_ones_are_kept(tmp_path):
@@ -357,9 +398,8 @@ def test_a_disk_that_is_full_ends_the_run_with_the_one_before_whole(tmp_path):
         env=environment(),
     )
     assert done.returncode == 3, done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert "the checkpoint of epoch 4 could not be written" in last
-    assert "the one of epoch 3 is whole: make room, then `sacjax resume" in last
+    assert "sacjax: the checkpoint of epoch 4 could not be written" in done.stderr
+    assert "the one of epoch 3 is whole: make room, then `sacjax resume" in done.stderr
     assert checkpoints.epochs(folder) == [2, 3]
     assert main(["resume", str(folder), "--checkpoint-every", "1"]) == 0
     assert main(["train", "Pendulum-v1", "--out", str(whole), *flags]) == 0
