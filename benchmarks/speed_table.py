@@ -83,8 +83,8 @@ def limit() -> str:
         )
     )
     return f"""
-- **In bfloat16** (`hidden_precision`, which the peers have not; this processor multiplies it in hardware):
-  {rounded}.
+- **In bfloat16** (`hidden_precision`, which the peers have not; this processor multiplies it in
+  hardware): {rounded}.
 - **The limit** (W7): one seed runs at {near} of the rate that its matrix products alone
   could have.
 - **Replay** (W5): an iteration at 1e7 places takes, in ratio to 1e4 places, {flat}.
