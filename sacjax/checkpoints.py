@@ -81,8 +81,8 @@ def save(directory: Path, epoch: int, note: dict[str, Any], arrays: Arrays, keep
         last = epochs(directory)
         left = f"the one of epoch {last[-1]} is whole" if last else "there is none yet"
         raise RunError(
-            f"the checkpoint of epoch {epoch} could not be written to {folder} ({_short(error)}); "
-            f"{left}: make room, then `sacjax resume {directory}`"
+            f"the checkpoint of epoch {epoch} could not be written to {folder} "
+            f"({one_line(error)}); {left}: make room, then `sacjax resume {directory}`"
         ) from error
     written = epochs(directory)
     later = [other for other in written if other > epoch]  # damaged: the run went back past them
@@ -101,7 +101,7 @@ def restore(directory: Path) -> Checkpoint | None:
         try:
             return Checkpoint(epoch, _checked_note(path), _read(path))
         except Exception as error:  # orbax and its stores raise many kinds for damaged files
-            damaged.append(f"{path} is damaged ({_short(error)})")
+            damaged.append(f"{path} is damaged ({one_line(error)})")
             _LOG.warning("%s: going back to the one before", damaged[-1])
     if damaged:
         raise InputError(f"no checkpoint can be read: {damaged[0]}: restore it, or train again")
@@ -227,7 +227,8 @@ def _remove_torsos(directory: Path) -> None:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _short(error: Exception) -> str:
+def one_line(error: Exception) -> str:
+    """Its kind, and the beginning of what it says."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 

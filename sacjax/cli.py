@@ -303,7 +303,7 @@ def _render(argv: list[str]) -> int:
     member = args.member
     if member is None:
         last = done.metrics["eval_return"][:, -1]
-        member = int((last if (last != last).all() else np.nan_to_num(last, nan=-np.inf)).argmax())
+        member = int(np.nan_to_num(last, nan=-np.inf).argmax())
     target = args.out or args.dir / "policy.gif"
     total = render(done, member, target, args.frames)
     who = ", ".join(f"{name} {value:g}" for name, value in done.members[member].items())

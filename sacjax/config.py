@@ -9,7 +9,7 @@ import difflib
 import math
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from sacjax.types import Scalar
 else:
     Scalar = float  # what the command line parses
+
+Precision = Literal["float32", "bfloat16"]
 
 # "SAC" below is Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"
 # (arXiv:1812.05905); "table 1" is the table of hyperparameters in its appendix D.
@@ -64,7 +66,7 @@ class Config:
     """Critics; the target and the actor use their minimum (SAC section 6: 2)."""
     layer_norm: bool = False
     """LayerNorm before each activation of the critics (SAC: none)."""
-    hidden_precision: Literal["float32", "bfloat16"] = "float32"
+    hidden_precision: Precision = "float32"
     """Of products between hidden layers; bfloat16 rounds factors, not sums: docs/performance.md."""
     log_std_min: float = -20.0
     """Lower clip of the policy's log standard deviation (the SAC authors' code)."""
@@ -221,7 +223,6 @@ def _multiple(value: int, of: int) -> int:
     return max(1, math.ceil(value / of)) * of
 
 
-_PRECISIONS = "float32", "bfloat16"
 _LEAST = {
     "total_steps": 1,
     "num_envs": 1,
@@ -261,10 +262,10 @@ def _checked_fields(fields: dict[str, Any]) -> dict[str, Any]:
         fields[name] = float(fields[name])
     if not isinstance(fields["layer_norm"], bool):
         raise InputError(f"layer_norm ({fields['layer_norm']!r}) must be True or False")
-    if fields["hidden_precision"] not in _PRECISIONS:
+    if fields["hidden_precision"] not in get_args(Precision):
         raise InputError(
             f"hidden_precision ({fields['hidden_precision']!r}) must be "
-            f"{' or '.join(map(repr, _PRECISIONS))}"
+            f"{' or '.join(map(repr, get_args(Precision)))}"
         )
     utd, low, high = fields["utd"], fields["log_std_min"], fields["log_std_max"]
     if not (math.isfinite(utd) and utd > 0):

@@ -27,7 +27,7 @@ from typing import Any
 
 import jax
 
-from sacjax.checkpoints import locked, quiet_readers
+from sacjax.checkpoints import locked, one_line, quiet_readers
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
 from sacjax.types import InputError
@@ -209,10 +209,9 @@ def restore_agents(directory: Path, like: Any) -> Any:
         with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(path, like)
     except Exception as error:  # orbax and its stores raise many kinds for damaged files
-        first_line = str(error).strip().splitlines()[0] if str(error).strip() else ""
         raise InputError(
-            f"{path} is damaged or of another config ({type(error).__name__}: {first_line[:120]}): "
-            "restore the folder, or train again"
+            f"{path} is damaged or of another config ({one_line(error)}): restore the folder, or "
+            "train again"
         ) from error
 
 

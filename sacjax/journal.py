@@ -27,7 +27,7 @@ History = list[dict[str, np.ndarray]]  # of each epoch, the metrics [M, ...]
 class Progress(NamedTuple):
     """How far a run is."""
 
-    loop: Any  # leaves [M or more, ...]
+    loop: Any  # leaves [M, ...]
     history: History
     diverged: list[Divergence]
 

@@ -2,8 +2,8 @@
 
 JAX's threefry is compiled for a CPU as a loop of about ten kernels to a draw, some forty draws to a
 program. Here the loop's body is one kernel. The bits are the same, so a key gives the same run with
-and without it; compiling takes a sixth less, and small networks train a tenth faster
-(benchmarks/NOTES.md). On an accelerator JAX has a kernel of its own, and keys are left as they are.
+and without it; a run starts half a second sooner (benchmarks/NOTES.md). On an accelerator JAX has a
+kernel of its own, and keys are left as they are.
 """
 
 import math

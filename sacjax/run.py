@@ -211,11 +211,12 @@ def _train(
         seconds = time.perf_counter() - begin
         metrics = divergence.without(metrics, diverged)
         new = divergence.found(finite, len(history), diverged)
-        history, diverged = [*history, metrics], [*diverged, *new]
-        _say(plan, new, int(metrics["env_steps"][0]))
+        history.append(metrics)
+        diverged.extend(new)
+        env_steps = int(metrics["env_steps"][0])
+        _say(plan, new, env_steps)
         if files:
             files.after_epoch(loop, history, diverged)
-        env_steps = int(metrics["env_steps"][0])
         told = EpochReport(env_steps, config.total_steps, gradient_steps, seconds, metrics)
         for tell in on_epoch:
             tell(told)
