@@ -72,10 +72,11 @@ def measure(
 ) -> dict[str, Any]:
     """Train the seeds and score them."""
 
-    def tell(told):
+    def tell(step, metrics):
+        speed = config.updates_per_epoch * len(metrics["member"]) / metrics["seconds"][0]
         print(
-            f"{name} {told.env_steps:7,} {report.iqm(told.metrics['eval_return'].mean(1)):9.1f}",
-            f"{told.gradient_steps / told.seconds:8,.0f} gradient steps/s",
+            f"{name} {step:7,} {report.iqm(metrics['eval_return'].mean(1)):9.1f}",
+            f"{speed:8,.0f} gradient steps/s",
             flush=True,
         )
 

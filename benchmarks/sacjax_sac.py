@@ -149,7 +149,10 @@ def train_once(session: Session, workload: Workload, hp: Hyperparams) -> None:
     config = replace(config, total_steps=total, replay_size=total)
     seconds = []
     done = run(
-        config, hp, seeds=workload.seeds, on_epoch=[lambda told: seconds.append(told.seconds)]
+        config,
+        hp,
+        seeds=workload.seeds,
+        on_epoch=[lambda _, metrics: seconds.append(metrics["seconds"][0])],
     )
     mode = done.algorithm(config, make_env(config.env)(1)).mode
     bound = 2 if workload.env == "pendulum" else 1

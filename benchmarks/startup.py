@@ -24,7 +24,7 @@ keep_compiled_programs()
 from sacjax import Config
 from sacjax.run import run
 config = Config("Pendulum-v1", total_steps=1_001, warmup_steps=1_000, eval_every=1, eval_episodes=1)
-run(config, seeds=1, on_epoch=[lambda told: print("stepped", flush=True)])
+run(config, seeds=1, on_epoch=[lambda step, metrics: print("stepped", flush=True)])
 """
 COMPILE = """
 import sys, time

@@ -254,7 +254,7 @@ def _follow(config: Config, out: Path, start: Callable, *args: Any, **options: A
     from sacjax import report
 
     with _StopOnSignal() as stop, _Bar(config) as bar:
-        done = start(*args, on_epoch=[bar.update], should_stop=stop.asked, **options)
+        done = start(*args, on_epoch=[bar], should_stop=stop.asked, **options)
     step = int(done.metrics["env_steps"][0, -1])
     title = f"{config.env} after {step:,} steps: greedy return, {config.eval_episodes} episodes"
     print(report.table(done.members, done.metrics["eval_return"][:, -1], title))
@@ -336,6 +336,7 @@ class _Bar:
     def __init__(self, config: Config):
         from tqdm import tqdm
 
+        self._config = config
         self._bar = tqdm(
             total=config.total_steps, unit=" steps", desc="compiling", disable=None, leave=True
         )
@@ -346,16 +347,14 @@ class _Bar:
     def __exit__(self, *_: Any) -> None:
         self._bar.close()
 
-    def update(self, told: Any) -> None:
+    def __call__(self, step: int, metrics: dict[str, Any]) -> None:
         self._bar.set_description("training", refresh=False)
-        returns = told.metrics["eval_return"]
+        returns = metrics["eval_return"]
         returns = returns[returns == returns]  # NaN from those that diverged
         shown = f"return {returns.mean():.1f}, " if returns.size else ""
-        self._bar.set_postfix_str(
-            f"{shown}{told.gradient_steps / told.seconds:,.0f} gradient steps/s",
-            refresh=False,
-        )
-        self._bar.update(told.env_steps - self._bar.n)
+        speed = len(metrics["member"]) * self._config.updates_per_epoch / metrics["seconds"].max()
+        self._bar.set_postfix_str(f"{shown}{speed:,.0f} gradient steps/s", refresh=False)
+        self._bar.update(step - self._bar.n)
 
 
 class _StopOnSignal:

@@ -94,6 +94,11 @@ class Config:
         return int(_ratio(self.utd) * self.steps_per_iteration)
 
     @property
+    def updates_per_epoch(self) -> int:
+        """Gradient steps between two evaluations."""
+        return self.eval_every // self.steps_per_iteration * self.updates_per_iteration
+
+    @property
     def num_epochs(self) -> int:
         """Evaluations in the run."""
         return (self.total_steps - self.warmup_steps) // self.eval_every

@@ -26,19 +26,9 @@ from sacjax.members import fill_up, layout, over_members
 from sacjax.plan import Plan, extended, make_plan, member_keys, points, shapes
 from sacjax.sac import make_sac
 from sacjax.train import Program, as_arrays, epoch_keys, make_program
-from sacjax.types import InputError, Key, OnNan
+from sacjax.types import InputError, Key, OnEpoch, OnNan
 
 _LOG = logging.getLogger("sacjax")
-
-
-class EpochReport(NamedTuple):
-    """What `on_epoch` is told. M members, the grid's points outermost, the seeds innermost."""
-
-    env_steps: int  # per member, so far
-    total_steps: int
-    gradient_steps: int  # of all members, in this epoch
-    seconds: float  # that this epoch took, evaluation included, compilation not
-    metrics: dict[str, np.ndarray]  # each [M, ...]; see `make_program`
 
 
 class Run(NamedTuple):
@@ -62,7 +52,7 @@ def run(
     *,
     seeds: int | Sequence[int] = 8,
     directory: str | os.PathLike | None = None,
-    on_epoch: Sequence[Callable[[EpochReport], None]] = (),
+    on_epoch: Sequence[OnEpoch] = (),
     should_stop: Callable[[], bool] = lambda: False,
     algorithm: Callable = make_sac,
     strategy: str = "auto",
@@ -76,8 +66,9 @@ def run(
     Seed s starts from `jax.random.key(s)`, so `seeds=[17]` repeats member 17 of `seeds=100`. With a
     `directory` (new or empty), writes what `sacjax.folder` lists: a checkpoint after every
     `checkpoint_every` epochs (None: five minutes apart; 0: none), at the end and when stopped, of
-    which the last `keep` stay; `resume` goes on from there. After each epoch come `on_epoch`, then
-    `should_stop`: True ends the run there, with whole files. `strategy` and `devices` are
+    which the last `keep` stay; `resume` goes on from there. After each epoch comes every
+    `on_epoch(step, metrics)`, as `types.OnEpoch` says, then `should_stop`: True ends the run there,
+    with whole files. `strategy` and `devices` are
     `members.layout`'s: how members are laid out changes rounding and speed only. A member whose
     losses or parameters are no longer finite is frozen where they last were, and a warning says so;
     with `on_nan` "stop" the run ends there. Raises InputError before anything is traced or written,
@@ -104,7 +95,7 @@ def resume(
     *,
     extend_to: int | None = None,
     env: Any = None,
-    on_epoch: Sequence[Callable[[EpochReport], None]] = (),
+    on_epoch: Sequence[OnEpoch] = (),
     should_stop: Callable[[], bool] = lambda: False,
     algorithm: Callable = make_sac,
     strategy: str = "auto",
@@ -188,14 +179,12 @@ def _train(
     plan: Plan,
     files: journal.Journal | None,
     progress: journal.Progress | None,
-    on_epoch: Sequence[Callable[[EpochReport], None]],
+    on_epoch: Sequence[OnEpoch],
     should_stop: Callable[[], bool],
     on_nan: OnNan,
 ) -> Run:
     """From `progress`, or from the beginning, to the end or to where it is stopped."""
     config, members = plan.config, len(plan.members)
-    iterations = config.eval_every // config.steps_per_iteration
-    gradient_steps = iterations * config.updates_per_iteration * members
     loop: Any
     loop, history, diverged = progress or (None, [], [])
     stop = len(history) == config.num_epochs or len(diverged) == members
@@ -217,9 +206,9 @@ def _train(
         _say(plan, new, env_steps)
         if files:
             files.after_epoch(loop, history, diverged)
-        told = EpochReport(env_steps, config.total_steps, gradient_steps, seconds, metrics)
+        told = metrics | {"member": np.arange(members), "seconds": np.full(members, seconds)}
         for tell in on_epoch:
-            tell(told)
+            tell(env_steps, told)
         over = len(history) == config.num_epochs or len(diverged) == members
         stop = over or (bool(new) and on_nan == "stop") or should_stop()
     run = Run(

@@ -17,6 +17,10 @@ Scalar = jax.Array | float
 Params = Any  # a pytree of network weights
 EnvParams = Any  # a pytree of an environment's own parameters
 Metrics = dict[str, Array]
+# on_epoch(step, metrics): environment steps so far, of each member; the epoch's metrics [M, ...] as
+# NumPy arrays (`make_program`), and of each member "member", its index [M], and "seconds" [M] that
+# the epoch took, its evaluation included, compilation not.
+OnEpoch = Callable[[int, dict[str, Any]], None]
 OnNan = Literal["freeze", "stop"]  # a member that is no longer finite, or the run
 
 
