@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sacjax import processes
 from sacjax.types import InputError, RunError
 
 Arrays = dict[str, Any]  # name -> array
@@ -34,7 +35,7 @@ class Checkpoint(NamedTuple):
 
     epoch: int
     note: dict[str, Any]
-    arrays: dict[str, np.ndarray]
+    arrays: Arrays
 
 
 @contextlib.contextmanager
@@ -51,6 +52,11 @@ def locked(directory: Path) -> Iterator[None]:
             raise InputError(
                 f"{directory} is being written by another process: wait for it, or stop it first"
             ) from error
+        except OSError as error:
+            raise InputError(
+                f"{directory} cannot be locked ({error.strerror}), so a second run could write to "
+                "it: use a folder of a file system with flock"
+            ) from error
         yield
     finally:
         os.close(descriptor)
@@ -63,49 +69,120 @@ def epochs(directory: Path) -> list[int]:
 
 
 def save(directory: Path, epoch: int, note: dict[str, Any], arrays: Arrays, keep: int) -> None:
-    """Write one, then remove all but the last `keep`. RunError if it cannot be written."""
+    """Write one, then remove all but the last `keep`. RunError if it cannot be written.
+
+    Called by all processes; each writes what its devices hold of the arrays.
+    """
     import orbax.checkpoint as ocp  # takes a second to import; only runs with a folder need it
 
     folder = directory.absolute() / _FOLDER
     path = folder / str(epoch)
-    try:
+
+    def make_room() -> None:
         folder.mkdir(exist_ok=True)
         _remove(path)  # a damaged one
         _remove_torsos(directory)
+
+    failed: Exception | None = None
+    try:
+        _first(make_room)
         with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(path, {name: x for name, x in arrays.items() if x.size})
-        _write_note(path, note)
     except Exception as error:  # orbax and its stores raise many kinds where the disk is full
+        failed = error
+    if processes.any_of(failed is not None):
+        raise _unwritten(directory, epoch, failed) from failed
+    try:
+        _first(lambda: _write_note(path, note))
+    except RunError as error:
+        raise _unwritten(directory, epoch, error.__cause__ or error) from error
+    if processes.is_first():
+        _remove_old(directory, epoch, keep)
+
+
+def _first(do: Callable[[], None]) -> None:
+    """In the first process; what it raises is known in all."""
+
+    def told() -> None:
+        try:
+            do()
+        except OSError as error:
+            raise RunError(one_line(error)) from error
+
+    processes.first(told)
+
+
+def _unwritten(directory: Path, epoch: int, error: Any) -> RunError:
+    if processes.is_first():
         with contextlib.suppress(OSError):
             _remove_torsos(directory)
-        last = epochs(directory)
-        left = f"the one of epoch {last[-1]} is whole" if last else "there is none yet"
-        raise RunError(
-            f"the checkpoint of epoch {epoch} could not be written to {folder} "
-            f"({one_line(error)}); {left}: make room, then `sacjax resume {directory}`"
-        ) from error
+    last = epochs(directory)
+    left = f"the one of epoch {last[-1]} is whole" if last else "there is none yet"
+    why = one_line(error) if error else "another process could not write its part"
+    return RunError(
+        f"the checkpoint of epoch {epoch} could not be written to {directory / _FOLDER} "
+        f"({why}); {left}: make room, then `sacjax resume {directory}`"
+    )
+
+
+def _remove_old(directory: Path, epoch: int, keep: int) -> None:
     written = epochs(directory)
     later = [other for other in written if other > epoch]  # damaged: the run went back past them
     for other in later + written[: written.index(epoch) + 1][:-keep]:
-        _remove(folder / str(other))
+        _remove(directory.absolute() / _FOLDER / str(other))
 
 
-def restore(directory: Path) -> Checkpoint | None:
+def restore(
+    directory: Path, like: Callable[[dict[str, Any], Arrays], Arrays] = lambda note, shapes: shapes
+) -> Checkpoint | None:
     """The last one that is whole; None where there is none at all.
 
-    A damaged one is passed over with a warning. Raises InputError if all are damaged.
+    `like(note, shapes)` says how each array is wanted: a `jax.ShapeDtypeStruct` with a sharding
+    makes it one on those devices, of which each process reads its own part; else it is NumPy's. A
+    damaged one is passed over with a warning. Raises InputError if all are damaged.
     """
-    damaged = []
+    damaged: list[str] = []
+    _say_torsos(directory)
     for epoch in reversed(epochs(directory)):
         path = directory.absolute() / _FOLDER / str(epoch)
-        try:
-            return Checkpoint(epoch, _checked_note(path), _read(path))
-        except Exception as error:  # orbax and its stores raise many kinds for damaged files
-            damaged.append(f"{path} is damaged ({one_line(error)})")
-            _LOG.warning("%s: going back to the one before", damaged[-1])
+        note = _checked_by_first(path)
+        if isinstance(note, dict):
+            wanted = like(note, _shapes(path))
+            try:
+                return Checkpoint(epoch, note, _read(path, wanted))
+            except Exception as error:  # orbax and its stores raise many kinds for damaged files
+                if processes.several():
+                    raise InputError(f"{path} is damaged ({one_line(error)}): remove it") from error
+                note = one_line(error)
+        damaged.append(f"{path} is damaged ({note})")
+        _LOG.warning("%s: going back to the one before", damaged[-1])
     if damaged:
         raise InputError(f"no checkpoint can be read: {damaged[0]}: restore it, or train again")
     return None
+
+
+def _checked_by_first(path: Path) -> dict[str, Any] | str:
+    """The note, or what is wrong."""
+    note, why = None, "the first process found it so"
+    if processes.is_first():
+        try:
+            note = _checked_note(path)
+        except Exception as error:  # as above
+            why = one_line(error)
+    if not processes.of_first(note is not None):
+        return why
+    return note or _checked_note(path, files=False)
+
+
+def _say_torsos(directory: Path) -> None:
+    """A checkpoint whose note, or whose files, are lost is not one; it should not go unnoticed."""
+    whole = {str(epoch) for epoch in epochs(directory)}
+    found = {path.name.removesuffix(".json") for path in (directory / _FOLDER).glob("*")}
+    for name in sorted(name for name in found - whole if name.isdigit()):
+        _LOG.warning(
+            "%s of epoch %s was not finished, or has lost a part: passed over",
+            *(directory / _FOLDER, name),
+        )
 
 
 def _write_note(path: Path, note: dict[str, Any]) -> None:
@@ -134,26 +211,36 @@ def _to_disk(path: Path) -> None:
         os.close(descriptor)
 
 
-def _checked_note(path: Path) -> dict[str, Any]:
-    """The note, if that and all files are what they were. ValueError."""
+def _checked_note(path: Path, files: bool = True) -> dict[str, Any]:
+    """The note, if that and all `files` are what they were. ValueError."""
     digest, _, text = path.with_suffix(".json").read_text().partition("\n")
     if hashlib.sha256(text.encode()).hexdigest() != digest:
         raise ValueError(f"{path.name}.json is not as it was written")
     content = json.loads(text)
-    for name, wanted in content["files"].items():
+    for name, wanted in content["files"].items() if files else ():
         file = path / name
         if not file.is_file() or _sha256(file) != wanted:
             raise ValueError(f"{name} is {'changed' if file.is_file() else 'missing'}")
     return content["note"]
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _shapes(path: Path) -> Arrays:
     import orbax.checkpoint as ocp
 
     with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
         item = checkpointer.metadata(path).item_metadata
-        assert item is not None
-        like = {name: np.empty(m.shape, m.dtype) for name, m in item.tree.items()}
+    assert item is not None
+    return {name: jax.ShapeDtypeStruct(m.shape, m.dtype) for name, m in item.tree.items()}
+
+
+def _read(path: Path, wanted: Arrays) -> Arrays:
+    import orbax.checkpoint as ocp
+
+    like = {
+        name: x if getattr(x, "sharding", None) else np.empty(x.shape, x.dtype)
+        for name, x in wanted.items()
+    }
+    with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(path, like)
 
 
@@ -163,13 +250,13 @@ def flatten(tree: Any) -> Arrays:
     return {jax.tree_util.keystr(path): _plain(x) for path, x in leaves}
 
 
-def unflatten(like: Any, arrays: dict[str, np.ndarray]) -> Any:
-    """Inverse of `flatten`, as NumPy arrays; keys stay numbers (`with_keys`).
+def unflatten(like: Any, arrays: Arrays) -> Any:
+    """Inverse of `flatten`; keys stay numbers (`with_keys`).
 
     `like`: the tree of shapes. ValueError names a leaf that is missing or of another shape.
     """
 
-    def leaf(path: Any, wanted: Any) -> np.ndarray:
+    def leaf(path: Any, wanted: Any) -> Any:
         name = jax.tree_util.keystr(path)
         wanted = jax.eval_shape(_plain, wanted)
         found = arrays.get(name)
@@ -195,7 +282,7 @@ def with_keys(like: Any, tree: Any) -> Any:
             return x
         kinds = []  # a shape does not tell the kind of its keys, a tracer of that shape does
         jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), wanted)
-        return jax.random.wrap_key_data(jnp.asarray(x), impl=kinds[0])
+        return jax.random.wrap_key_data(x, impl=kinds[0])
 
     return jax.tree.map(leaf, like, tree)
 

@@ -60,12 +60,42 @@ class _RunFlags:
     """How a device trains its agents: all at once (vmap) or one after the other (map)."""
     devices: int | None = None
     """Devices to spread the agents over (default: all; on a CPU each core is one)."""
+    members_per_batch: int | None = None
+    """Agents to train at once, where all do not fit into the memory (default: all)."""
     checkpoint_every: int | None = None
     """Epochs between checkpoints; 0: none (default: those that are five minutes apart)."""
     keep: int = 2
     """Checkpoints to keep."""
     on_nan: OnNan = "freeze"
     """When an agent's numbers are no longer finite: freeze it and go on, or stop the run."""
+
+
+@dataclass(frozen=True)
+class _ResumeFlags:
+    strategy: Strategy | None = None
+    """How a device trains its agents: all at once (vmap) or one after the other (map)."""
+    devices: int | None = None
+    """Devices to spread the agents over."""
+    checkpoint_every: int | None = None
+    """Epochs between checkpoints; 0: none."""
+    keep: int | None = None
+    """Checkpoints to keep."""
+    on_nan: OnNan | None = None
+    """When an agent's numbers are no longer finite: freeze it and go on, or stop the run."""
+
+
+@dataclass(frozen=True)
+class _ProcessFlags:
+    """Several processes, on one machine or many, that train one population: docs/scaling.md."""
+
+    distributed: bool = False
+    """This is one of several; JAX finds them from Slurm, MPI, Kubernetes or a TPU pod."""
+    coordinator: str | None = None
+    """HOST:PORT of process 0, where nothing of the kind is to be found."""
+    num_processes: int | None = None
+    """How many there are."""
+    process_id: int | None = None
+    """Which one this is, from 0."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +109,7 @@ class Train:
     config: _ConfigFlags
     hp: _HyperparamFlags
     flags: _RunFlags = _RunFlags()
+    processes: _ProcessFlags = _ProcessFlags()
     seeds: int = 8
     """Independent agents, trained together."""
     seed: int = 0
@@ -93,11 +124,15 @@ class Train:
 
 @dataclass(frozen=True)
 class Resume:
-    """Go on with the run in DIR from its last whole checkpoint, to the bit as if never stopped."""
+    """Go on with the run in DIR from its last whole checkpoint, to the bit as if never stopped.
+
+    What is not given is as it was in the run.
+    """
 
     dir: tyro.conf.Positional[Path]
     """Folder that `sacjax train` wrote."""
-    flags: _RunFlags = _RunFlags()
+    flags: _ResumeFlags = _ResumeFlags()
+    processes: _ProcessFlags = _ProcessFlags()
     extend_to: int | None = None
     """Environment steps to train to, past the configured end."""
 

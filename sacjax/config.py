@@ -24,6 +24,7 @@ else:
     Scalar = float  # what the command line parses
 
 Precision = Literal["float32", "bfloat16"]
+_COUNTED = 2**31 - 1  # counters are int32
 
 # "SAC" below is Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"
 # (arXiv:1812.05905); "table 1" is the table of hyperparameters in its appendix D.
@@ -292,6 +293,16 @@ def _check_sizes(config: Config) -> None:
         raise InputError(
             f"utd ({config.utd:g}) x num_envs ({envs}) x rollout_length ({config.rollout_length}) "
             f"must be a whole number of gradient steps: use rollout_length={fits}"
+        )
+    if config.capacity > _COUNTED:
+        raise InputError(
+            f"replay_size ({config.replay_size}) must be below 2^31, what its index can count: use "
+            f"replay_size={_COUNTED // envs * envs} at most"
+        )
+    if config.total_steps > _COUNTED:
+        raise InputError(
+            f"total_steps ({config.total_steps}) must be below 2^31, what its counter can count: "
+            "use fewer"
         )
     if config.capacity < config.batch_size:
         raise InputError(

@@ -23,16 +23,18 @@ import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
+from sacjax import processes
 from sacjax.checkpoints import locked, one_line, quiet_readers
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
-from sacjax.types import InputError
+from sacjax.types import InputError, RunError
 
 FORMAT = 1  # of config.json and agents/; a reader refuses others
+PART = ".part"  # the end of the name of a file that is not whole yet
 PACKAGES = [
     *("sacjax", "jax", "jaxlib", "flax", "optax", "chex"),
     *("gymnax", "distrax", "orbax-checkpoint"),
@@ -54,7 +56,9 @@ def created(directory: str | os.PathLike) -> Iterator[Path]:
             f"cannot write to {path} ({error.strerror}): give a folder you may write to with --out"
         ) from error
     with locked(path):
-        if any(path.iterdir()):
+        if any(
+            x.name != "config.json" + PART for x in path.iterdir()
+        ):  # killed at once, nothing yet
             raise InputError(
                 f"{path} is not empty, it may hold another run: give a new folder with --out, "
                 "remove it yourself, or go on with it by `sacjax resume`"
@@ -73,14 +77,22 @@ def unused(directory: Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all: an interrupted write leaves what was there before."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, newline="")
+    part = path.with_name(path.name + PART)
+    with part.open("w", newline="") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
     os.replace(part, path)
 
 
 def write_config(directory: Path, content: dict[str, Any]) -> None:
-    """config.json, from `description`."""
-    write_text(directory / "config.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+    """config.json, from `description`. RunError if it cannot be written."""
+    try:
+        write_text(directory / "config.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
+    except OSError as error:
+        raise RunError(
+            f"cannot write to {directory} ({error.strerror or error}): make room, then start again"
+        ) from error
 
 
 def description(
@@ -100,13 +112,26 @@ def description(
     } | surroundings()
 
 
-def read_config(
-    directory: str | os.PathLike, env: Any = None
-) -> tuple[Config, list[Hyperparams], list[str], list[int]]:
-    """What `write_config` wrote. InputError if this is no run's folder, or a damaged one."""
-    path = Path(directory) / "config.json"
-    if not path.is_file():
+class Written(NamedTuple):
+    """What config.json says."""
+
+    config: Config
+    settings: list[Hyperparams]
+    swept: list[str]
+    seeds: list[int]
+    content: dict[str, Any]  # the whole file
+
+
+def check_is_run(directory: str | os.PathLike) -> None:
+    """InputError if this is no run's folder."""
+    if not (Path(directory) / "config.json").is_file():
         raise InputError(f"{directory} is not a run's folder (no config.json): give what --out was")
+
+
+def read_config(directory: str | os.PathLike, env: Any = None) -> Written:
+    """What `write_config` wrote. InputError if this is no run's folder, or a damaged one."""
+    check_is_run(directory)
+    path = Path(directory) / "config.json"
     try:
         content = json.loads(path.read_text())
         if content["format"] != FORMAT:
@@ -124,8 +149,10 @@ def read_config(
             Hyperparams(**{k: float(v) for k, v in hp.items()}) for hp in content["hyperparams"]
         ]
         seeds = [int(seed) for seed in content["seeds"]]
-        return Config(**fields), settings, list(content["swept"]), seeds
-    except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
+        return Written(Config(**fields), settings, list(content["swept"]), seeds, content)
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # also of JSON and UTF-8
         raise InputError(
             f"{path} is damaged ({type(error).__name__}: {error}): restore it, or train again"
         ) from error
@@ -133,9 +160,11 @@ def read_config(
 
 def write_diverged(directory: Path, diverged: list[Divergence]) -> None:
     """diverged.json, if any did."""
+    path = directory / "diverged.json"
     if diverged:
-        text = json.dumps([d._asdict() for d in diverged], indent=2) + "\n"
-        write_text(directory / "diverged.json", text)
+        write_text(path, json.dumps([d._asdict() for d in diverged], indent=2) + "\n")
+    else:
+        path.unlink(missing_ok=True)
 
 
 def read_diverged(directory: Path) -> list[Divergence]:
@@ -185,14 +214,21 @@ def save_agents(directory: Path, tree: Any) -> None:
     import orbax.checkpoint as ocp  # takes a second to import; only runs with a folder need it
 
     new, place = (directory.absolute() / name for name in ("agents.new", "agents"))
-    with ocp.StandardCheckpointer() as checkpointer:
-        checkpointer.save(new, tree, force=True)
-    old = place.with_name("agents.old")
-    shutil.rmtree(old, ignore_errors=True)
-    if place.exists():
-        os.replace(place, old)
-    os.replace(new, place)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
+            checkpointer.save(new, tree, force=True)
+        if processes.is_first():
+            old = place.with_name("agents.old")
+            shutil.rmtree(old, ignore_errors=True)
+            if place.exists():
+                os.replace(place, old)
+            os.replace(new, place)
+            shutil.rmtree(old, ignore_errors=True)
+    except Exception as error:  # orbax and its stores raise many kinds where the disk is full
+        raise RunError(
+            f"the agents could not be written to {place} ({one_line(error)}): make room, then "
+            f"`sacjax resume {directory}`"
+        ) from error
 
 
 def restore_agents(directory: Path, like: Any) -> Any:

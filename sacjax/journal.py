@@ -3,17 +3,18 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
+import jax
 import numpy as np
 
-from sacjax import checkpoints, folder, report
+from sacjax import checkpoints, folder, processes, report
 from sacjax.config import Config
 from sacjax.divergence import Divergence
-from sacjax.plan import Plan, shapes
+from sacjax.plan import Plan
 from sacjax.replay import grow
 from sacjax.train import make_program
 from sacjax.types import InputError, Key, OnNan, RunError
@@ -32,51 +33,97 @@ class Progress(NamedTuple):
     diverged: list[Divergence]
 
 
-class Journal:
-    """What a run writes as it goes, into a folder that is locked by the caller."""
+class Options(NamedTuple):
+    """What a run does as it goes; a resumed one does likewise."""
 
-    def __init__(
-        self, path: Path, plan: Plan, every: int | None, keep: int, progress: Progress | None = None
-    ):
-        before = [] if progress is None else progress.history
+    every: int | None = None  # epochs between checkpoints; None: PAUSE apart, 0: none
+    keep: int = 2  # checkpoints
+    on_nan: OnNan = "freeze"
+
+    @classmethod
+    def of(cls, content: dict[str, Any]) -> "Options":
+        """From config.json. InputError where that is damaged."""
+        try:
+            return cls(**content.get("options", {}))
+        except TypeError as error:
+            raise InputError(f"config.json is damaged ({error}): restore it") from error
+
+    def noted(self) -> dict[str, Any]:
+        """For config.json."""
+        return {"options": self._asdict()}
+
+    def checked(self) -> "Options":
+        """InputError where they cannot be followed."""
+        every, keep, on_nan = self
+        if on_nan not in get_args(OnNan):
+            raise InputError(f"on_nan ({on_nan!r}) must be one of {', '.join(get_args(OnNan))}")
+        if every is not None and (not isinstance(every, int) or every < 0):
+            raise InputError(
+                f"checkpoint_every ({every}) must be None or a whole number of epochs: use 10, or "
+                "0 for no checkpoints"
+            )
+        if not isinstance(keep, int) or keep < 1:
+            raise InputError(f"keep ({keep}) must be a whole number from 1: use 2")
+        return self
+
+
+class Journal:
+    """What a run writes as it goes, into a folder that is locked by the caller.
+
+    All processes of a run call it alike; the first one writes, but for the checkpoints' arrays.
+    """
+
+    def __init__(self, path: Path, plan: Plan, options: Options, before: History):
         rows = [row for metrics in before for row in _rows(plan.members, metrics)]
-        self._path, self._plan, self._every, self._keep = path, plan, every, keep
+        self._path, self._plan, self._options = path, plan, options
         self._saved, self._time = len(before), time.monotonic()
-        with self._written():
-            self._rows = folder.MetricsFile(path / "metrics.csv", rows)
+        self._rows: folder.MetricsFile | None = None
+        self._rows = self._first(lambda: folder.MetricsFile(path / "metrics.csv", rows))
 
     def after_epoch(self, loop: Any, history: History, diverged: list[Divergence]) -> None:
         """A row for each member, and a checkpoint if it is time for one."""
-        with self._written():
+
+        def add_rows() -> None:
+            assert self._rows is not None
             self._rows.append(_rows(self._plan.members, history[-1]))
-        if self._every is None:
+
+        self._first(add_rows)
+        every = self._options.every
+        if every is None:
             due = time.monotonic() - self._time > PAUSE
         else:
-            due = self._every > 0 and len(history) % self._every == 0
-        if due:
+            due = every > 0 and len(history) % every == 0
+        if processes.of_first(due):
             self._save(loop, history, diverged)
 
-    def at_the_end(
-        self, loop: Any, history: History, diverged: list[Divergence], agents: Any, keys: Key
-    ) -> None:
+    def at_the_end(self, progress: Progress, agents: Any, keys: Key) -> None:
         """The last checkpoint, the agents and the curve."""
-        if self._every != 0 and len(history) > self._saved:
+        loop, history, diverged = progress
+        if self._options.every != 0 and len(history) > self._saved:
             self._save(loop, history, diverged)
-        with self._written():
-            folder.write_diverged(self._path, diverged)
-            folder.save_agents(self._path, agent_tree(agents, keys, len(history)))
-            report.learning_curve(self._path / "metrics.csv", self._path / "learning_curve.png")
+        self._first(lambda: folder.write_diverged(self._path, diverged))
+        folder.save_agents(self._path, agent_tree(agents, keys, len(history)))
+        source = self._path / "metrics.csv"
+        self._first(lambda: report.learning_curve(source, self._path / "learning_curve.png"))
 
     def close(self) -> None:
         """Whatever happened."""
-        self._rows.close()
+        if self._rows is not None:
+            self._rows.close()
 
     def _save(self, loop: Any, history: History, diverged: list[Divergence]) -> None:
         arrays = checkpoints.flatten(loop)
         arrays |= {f"{_HISTORY}{name}": x for name, x in stacked(history).items()}
         note = self._plan.description() | {"diverged": [d._asdict() for d in diverged]}
-        checkpoints.save(self._path, len(history), note, arrays, self._keep)
+        checkpoints.save(self._path, len(history), note, arrays, self._options.keep)
         self._saved, self._time = len(history), time.monotonic()
+
+    def _first(self, do: Callable[[], Any]) -> Any:
+        def written() -> Any:
+            with self._written():
+                return do()
+
+        return processes.first(written)
 
     @contextlib.contextmanager
     def _written(self) -> Iterator[None]:
@@ -89,14 +136,85 @@ class Journal:
             ) from error
 
 
-def progress(plan: Plan, found: checkpoints.Checkpoint) -> Progress:
-    """A checkpoint as the state of this run. InputError if it is not one of this run's."""
-    note, now = found.note, plan.description()
+def progress(plan: Plan, directory: Path) -> Progress | None:
+    """The last whole checkpoint as the state of this run, on the devices that the plan has.
+
+    None where there is none. Raises InputError where all are damaged, or not of this run.
+    """
+    filled = -(-len(plan.members) // plan.how["devices"]) * plan.how["devices"]
+    place = processes.sharding(plan.how["devices"])
+    was = plan.config
+
+    def like(note: dict[str, Any], shapes: checkpoints.Arrays) -> checkpoints.Arrays:
+        nonlocal was
+        was = _same_run(plan, note)
+
+        def placed(name: str, x: Any) -> Any:
+            if (
+                name.startswith(_HISTORY)
+                or x.shape[0] != filled
+                or was.capacity != plan.config.capacity
+            ):
+                return x
+            return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+
+        return {name: placed(name, x) for name, x in shapes.items()}
+
+    found = checkpoints.restore(directory, like)
+    if found is None:
+        return None
+    metrics = {
+        name.removeprefix(_HISTORY): x
+        for name, x in found.arrays.items()
+        if name.startswith(_HISTORY)
+    }
+    epochs = [
+        {name: np.ascontiguousarray(x[:, i]) for name, x in metrics.items()}
+        for i in range(found.epoch)
+    ]
+    loop = _loop(plan, was, found, filled)
+    return Progress(loop, epochs, [Divergence(**d) for d in found.note["diverged"]])
+
+
+def _loop(plan: Plan, was: Config, found: checkpoints.Checkpoint, filled: int) -> Any:
+    """The checkpoint's arrays as the loop's state, leaves [M', ...]."""
+    program, members = plan.program, len(plan.members)
+    if was.capacity != plan.config.capacity:
+        program = make_program(was, plan.algorithm)
+    like = plan._replace(program=program).shapes()
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((filled, *x.shape[1:]), x.dtype), like)
+
+    def refit(x: Any) -> Any:
+        """Without the copies that filled up other devices, with those that fill up these."""
+        if isinstance(x, jax.Array):
+            return x
+        x = x[:members]
+        return np.concatenate([x, np.repeat(x[-1:], filled - members, 0)]) if len(x) else x
+
+    try:
+        loop = checkpoints.unflatten(like, {k: refit(x) for k, x in found.arrays.items()})
+    except ValueError as error:
+        raise InputError(
+            f"the checkpoint of epoch {found.epoch} is of another program ({error}): resume with "
+            f"sacjax {found.note['versions']['sacjax']}, and the algorithm that it was trained with"
+        ) from error
+    if was.capacity != plan.config.capacity:
+        loop = loop.replace(replay=grow(loop.replay, plan.config.capacity))
+    here = [x for x in jax.tree.leaves(loop) if not isinstance(x, jax.Array)]
+    placed = iter(processes.spread(here, plan.how["devices"]))
+    loop = jax.tree.map(lambda x: x if isinstance(x, jax.Array) else next(placed), loop)
+    return checkpoints.with_keys(like, loop)
+
+
+def _same_run(plan: Plan, note: dict[str, Any]) -> Config:
+    """The config that a checkpoint was made with. InputError if it is not one of this run's."""
+    now = plan.description()
     env = note["config"]["env"] or plan.config.env  # an object is not written down
     was = Config(**(note["config"] | {"env": env}))
     same = replace(was, total_steps=plan.config.total_steps) == plan.config
     same &= was.total_steps <= plan.config.total_steps
     same &= all(note[name] == now[name] for name in ("hyperparams", "swept", "seeds"))
+    same &= list(note.get("part", now["part"])) == list(now["part"])
     if not same:
         raise InputError(
             "config.json is not the one that the checkpoints were made with: restore it, or train "
@@ -110,46 +228,7 @@ def progress(plan: Plan, found: checkpoints.Checkpoint) -> Progress:
     )
     if changed := [name for name in then if then[name] != now.get(name)]:
         _LOG.warning("not to the bit what it would have been: %s changed", ", ".join(changed))
-    members, program = len(plan.members), plan.program
-    if was.capacity != plan.config.capacity:
-        program = make_program(was, plan.algorithm)
-    like = shapes(program, plan.settings, plan.seeds)
-    metrics = {
-        name.removeprefix(_HISTORY): x
-        for name, x in found.arrays.items()
-        if name.startswith(_HISTORY)
-    }
-    try:
-        loop = checkpoints.unflatten(like, {k: x[:members] for k, x in found.arrays.items()})
-    except ValueError as error:
-        raise InputError(
-            f"the checkpoint of epoch {found.epoch} is of another program ({error}): resume with "
-            f"sacjax {note['versions']['sacjax']}, and the algorithm that it was trained with"
-        ) from error
-    if was.capacity != plan.config.capacity:
-        loop = loop.replace(replay=grow(loop.replay, plan.config.capacity))
-    loop = checkpoints.with_keys(like, loop)
-    return Progress(
-        loop,
-        [
-            {name: np.ascontiguousarray(x[:, i]) for name, x in metrics.items()}
-            for i in range(found.epoch)
-        ],
-        [Divergence(**d) for d in note["diverged"]],
-    )
-
-
-def check_settings(every: int | None, keep: int, on_nan: str) -> None:
-    """InputError where they cannot be followed."""
-    if on_nan not in get_args(OnNan):
-        raise InputError(f"on_nan ({on_nan!r}) must be one of {', '.join(get_args(OnNan))}")
-    if every is not None and (not isinstance(every, int) or every < 0):
-        raise InputError(
-            f"checkpoint_every ({every}) must be None or a whole number of epochs: use 10, or 0 "
-            "for no checkpoints"
-        )
-    if not isinstance(keep, int) or keep < 1:
-        raise InputError(f"keep ({keep}) must be a whole number from 1: use 2")
+    return was
 
 
 def stacked(history: History) -> dict[str, np.ndarray]:

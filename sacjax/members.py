@@ -23,17 +23,20 @@ Strategy = Literal["auto", "vmap", "map"]
 def layout(members: int, strategy: str = "auto", devices: int | None = None) -> tuple[str, int]:
     """(strategy, devices) for so many members; `devices` None: as many as are of use.
 
-    "auto" is "map" on several CPU devices, and "vmap" everywhere else. Raises InputError.
+    Several processes always use all of their devices. "auto" is "map" on several CPU devices, and
+    "vmap" everywhere else. Raises InputError.
     """
-    local = jax.local_device_count()
+    here, several = jax.device_count(), jax.process_count() > 1
     if strategy not in get_args(Strategy):
         raise InputError(f"strategy ({strategy!r}) must be one of {', '.join(get_args(Strategy))}")
-    if devices is not None and not 1 <= devices <= local:
+    if devices is not None and not 1 <= devices <= here:
         raise InputError(
-            f"devices ({devices}) must be from 1 to {local}, what JAX has here: on a CPU, call "
+            f"devices ({devices}) must be from 1 to {here}, what JAX has here: on a CPU, call "
             "sacjax.use_all_cores() before JAX's first computation"
         )
-    devices = min(devices or local, members)
+    if several and devices not in (None, here):
+        raise InputError(f"devices ({devices}) must be left out: several processes use all {here}")
+    devices = here if several else min(devices or here, members)
     if strategy == "auto":
         strategy = "map" if jax.default_backend() == "cpu" and devices > 1 else "vmap"
     return strategy, devices
@@ -76,7 +79,7 @@ def over_members(
             many = partial(_one_after_the_other, f, axes, donated)
         if number == 1:
             return many(*args)
-        mesh = Mesh(np.array(jax.local_devices()[:number]), ("members",))
+        mesh = Mesh(np.array(jax.devices()[:number]), ("members",))
         specs = tuple(PartitionSpec("members") if axis == 0 else PartitionSpec() for axis in axes)
         sharded = jax.shard_map(
             many, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("members"), check_vma=False

@@ -1,6 +1,6 @@
-"""A run before it starts: everything checked, nothing traced."""
+"""A run before it starts: everything checked, nothing allocated."""
 
-import os
+import itertools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple
@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sacjax import folder
+from sacjax import folder, memory
 from sacjax.config import Config, Hyperparams
 from sacjax.members import layout
-from sacjax.replay import replay_bytes
+from sacjax.memory import Memory
 from sacjax.train import Program, as_arrays, make_program
 from sacjax.types import InputError, Key
 
@@ -24,15 +24,56 @@ class Plan(NamedTuple):
     settings: list[Hyperparams]  # the points of the grid
     swept: list[str]
     seeds: list[int]
-    members: list[dict[str, float]]
+    part: tuple[int, int]  # members first to last + 1 of the grid x seeds: all, or a batch of them
+    per_batch: int | None  # the most that are trained at once
     program: Program
     algorithm: Callable
     how: dict[str, Any]  # strategy and devices
+    memory: Memory  # of a member
+
+    @property
+    def members(self) -> list[dict[str, float]]:
+        """M dictionaries: the swept hyperparameters, and `seed`."""
+        return [
+            {name: float(getattr(point, name)) for name in self.swept} | {"seed": seed}
+            for point, seed in self._pairs()
+        ]
+
+    def inputs(self) -> tuple[Hyperparams, Key]:
+        """What the members start from: hyperparameters [M] (numbers, if there is one point only),
+        and keys [M]."""
+        points, seeds = zip(*self._pairs(), strict=True)
+        hp = self.settings[0]
+        if len(self.settings) > 1:
+            hp = jax.tree.map(lambda *x: np.asarray(x), *points)
+        return hp, jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
+
+    def shapes(self) -> Any:
+        """What the loop's state looks like, leaves [M, ...]."""
+        _, keys = self.inputs()
+        hp, env_params = as_arrays(self.settings[0], self.program.default_params)
+        return jax.eval_shape(jax.vmap(self.program.init, (0, None, None)), keys, hp, env_params)
 
     def description(self) -> dict[str, Any]:
         """For config.json and the checkpoints."""
         told = folder.description(self.config, self.settings, self.swept, self.seeds)
-        return told | {"layout": self.how}
+        return told | {"part": self.part, "per_batch": self.per_batch, "layout": self.how}
+
+    def batches(self) -> list["Plan"]:
+        """The members in as few parts as may be, of sizes that differ by one at most."""
+        first, end = self.part
+        number = -(-(end - first) // (self.per_batch or end - first))
+        if number == 1:
+            return [self]
+        ends = [first + (end - first) * i // number for i in range(number + 1)]
+        return [
+            self._replace(part=(a, b), per_batch=None, how=_how(b - a, **self.how))
+            for a, b in itertools.pairwise(ends)
+        ]
+
+    def _pairs(self) -> list[tuple[Hyperparams, int]]:
+        pairs = [(point, seed) for point in self.settings for seed in self.seeds]
+        return pairs[slice(*self.part)]
 
 
 def make_plan(
@@ -41,20 +82,25 @@ def make_plan(
     swept: list[str],
     seeds: list[int],
     algorithm: Callable,
-    strategy: str,
-    devices: int | None,
+    strategy: str = "auto",
+    devices: int | None = None,
+    per_batch: int | None = None,
+    part: tuple[int, int] | None = None,
 ) -> Plan:
-    """Raises InputError where the settings cannot work here."""
+    """Raises InputError where the settings cannot work here, memory included."""
+    if per_batch is not None and (not isinstance(per_batch, int) or per_batch < 1):
+        raise InputError(f"members_per_batch ({per_batch}) must be a whole number from 1: use 64")
     program = make_program(config, algorithm)
-    members = [
-        {name: float(getattr(point, name)) for name in swept} | {"seed": seed}
-        for point in settings
-        for seed in seeds
-    ]
-    strategy, devices = layout(len(members), strategy, devices)
-    _check_memory(config, program, len(members))
-    how = {"strategy": strategy, "devices": devices}
-    return Plan(config, settings, swept, seeds, members, program, algorithm, how)
+    first, end = part or (0, len(settings) * len(seeds))
+    how = _how(min(per_batch or end, end - first), strategy, devices)
+    hp, env_params = as_arrays(settings[0], program.default_params)
+    loop = jax.eval_shape(program.init, jax.random.key(0), hp, env_params)
+    plan = Plan(
+        *(config, settings, swept, seeds, (first, end), per_batch, program, algorithm, how),
+        memory=memory.estimate(config, loop),
+    )
+    _check_memory(plan)
+    return plan
 
 
 def points(hp: Hyperparams) -> tuple[list[Hyperparams], list[str]]:
@@ -70,17 +116,6 @@ def points(hp: Hyperparams) -> tuple[list[Hyperparams], list[str]]:
     return points, [name for name, value in arrays.items() if np.unique(value).size > 1]
 
 
-def shapes(program: Program, settings: list[Hyperparams], seeds: list[int]) -> Any:
-    """What the loop's state looks like, leaves [M, ...]."""
-    keys = member_keys(len(settings), seeds)
-    hp, env_params = as_arrays(settings[0], program.default_params)
-    return jax.eval_shape(jax.vmap(program.init, (0, None, None)), keys, hp, env_params)
-
-
-def member_keys(points: int, seeds: list[int]) -> Key:
-    return jax.vmap(jax.random.key)(jnp.tile(jnp.array(seeds, jnp.uint32), points))
-
-
 def extended(config: Config, total_steps: int) -> Config:
     """The same run with a later end. InputError where that is no end of an epoch."""
     if total_steps < config.total_steps:
@@ -91,16 +126,51 @@ def extended(config: Config, total_steps: int) -> Config:
     return replace(config, total_steps=total_steps)
 
 
-def _check_memory(config: Config, program: Program, members: int) -> None:
-    needed = members * replay_bytes(config, program.example)
-    device = jax.devices()[0]
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    available = (stats or {}).get("bytes_limit")
-    if device.platform == "cpu" and hasattr(os, "sysconf"):
-        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    if available and needed > available:
-        fits = int(config.capacity * available / needed * 0.8) // config.num_envs * config.num_envs
-        raise InputError(
-            f"the replays of {members} members need {needed / 2**30:.1f} GiB and this device has "
-            f"{available / 2**30:.1f}: use replay_size={fits} or fewer seeds"
-        )
+class Fit(NamedTuple):
+    """A plan against the machine. Bytes of one device, or of all where they share their memory."""
+
+    needed: int
+    available: int | None  # None: not known
+    members: int  # the most that can be trained at once
+    replay_size: int  # the largest with as many members as planned
+
+
+def fit(plan: Plan) -> Fit:
+    """Whether it fits, and what would."""
+    first, end = plan.part
+    members = min(plan.per_batch or end, end - first)
+    strategy, devices = plan.how["strategy"], plan.how["devices"]
+    together = devices if memory.shared() else 1  # devices of one memory
+    each = -(-members // devices)
+    needed = together * plan.memory.total(each, strategy)
+    available = memory.available()
+    if available is None:
+        return Fit(needed, None, members, plan.config.capacity)
+    most = plan.memory.fitting(available // together, strategy) * devices
+    rest = together * plan.memory._replace(replay=0).total(each, strategy)
+    envs, capacity = plan.config.num_envs, plan.config.capacity
+    places = int(0.98 * (available - rest) * capacity / (needed - rest)) // envs * envs
+    return Fit(needed, available, max(most, 0), max(min(places, capacity), 0))
+
+
+def _check_memory(plan: Plan) -> None:
+    fits = fit(plan)
+    if fits.available is None or fits.needed <= fits.available:
+        return
+    remedies = []
+    if fits.members:
+        remedies.append(f"train at most {fits.members} at once with members_per_batch")
+    if fits.replay_size >= plan.config.batch_size:
+        remedies.append(f"use replay_size={fits.replay_size}")
+    first, end = plan.part
+    members = min(plan.per_batch or end, end - first)
+    raise InputError(
+        f"{members} members need {fits.needed / 2**30:.1f} GiB, of which the replays are "
+        f"{plan.memory.replay * members / 2**30:.1f}, and there are "
+        f"{fits.available / 2**30:.1f}: {' or '.join(remedies) or 'use smaller networks'}"
+    )
+
+
+def _how(members: int, strategy: str, devices: int | None) -> dict[str, Any]:
+    strategy, devices = layout(members, strategy, devices)
+    return {"strategy": strategy, "devices": devices}

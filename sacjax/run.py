@@ -1,16 +1,14 @@
-"""The host side: runs `Program` epoch by epoch, with progress, a folder, checkpoints, a clean stop.
+"""The host side: run, resume and load populations, with progress, a folder, a clean stop.
 
-It calls the very `epoch` that `make_train` scans, jitted and laid out over members (the points of
-the hyperparameter grid x the seeds) and devices by `sacjax.members`, with the state donated. A run
-that is killed and resumed ends, to the bit, like one that never stopped.
+Members are the points of the hyperparameter grid x the seeds, trained together or in batches
+(`sacjax.driver` trains one). A run that is killed and resumed ends, to the bit, like one that never
+stopped.
 """
 
 import logging
 import os
-import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,16 +17,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sacjax import checkpoints, divergence, folder, journal, report
+from sacjax import checkpoints, driver, folder, journal, processes, report
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
-from sacjax.members import fill_up, layout, over_members
-from sacjax.plan import Plan, extended, make_plan, member_keys, points, shapes
+from sacjax.members import layout, over_members
+from sacjax.plan import Plan, extended, make_plan, points
 from sacjax.sac import make_sac
 from sacjax.train import Program, as_arrays, epoch_keys, make_program
 from sacjax.types import InputError, Key, OnEpoch, OnNan
 
 _LOG = logging.getLogger("sacjax")
+_BATCHES = "batches"  # a folder, with a run's folder for each batch in it
 
 
 class Run(NamedTuple):
@@ -41,7 +40,7 @@ class Run(NamedTuple):
     program: Program
     algorithm: Callable  # what it was made with
     keys: Key  # [M] the keys of the loop: `epoch_keys(keys[i], epoch)` are an epoch's
-    epochs: int  # epochs done
+    epochs: int  # epochs done (by the first batch, where there are several)
     completed: bool  # False if it was stopped before its end
     diverged: list[Divergence]  # the members that were frozen, in the order of time
 
@@ -57,6 +56,7 @@ def run(
     algorithm: Callable = make_sac,
     strategy: str = "auto",
     devices: int | None = None,
+    members_per_batch: int | None = None,
     checkpoint_every: int | None = None,
     keep: int = 2,
     on_nan: OnNan = "freeze",
@@ -68,26 +68,27 @@ def run(
     `checkpoint_every` epochs (None: five minutes apart; 0: none), at the end and when stopped, of
     which the last `keep` stay; `resume` goes on from there. After each epoch comes every
     `on_epoch(step, metrics)`, as `types.OnEpoch` says, then `should_stop`: True ends the run there,
-    with whole files. `strategy` and `devices` are
-    `members.layout`'s: how members are laid out changes rounding and speed only. A member whose
-    losses or parameters are no longer finite is frozen where they last were, and a warning says so;
-    with `on_nan` "stop" the run ends there. Raises InputError before anything is traced or written,
-    RunError where the files can no longer be written.
+    with whole files. `strategy` and `devices` are `members.layout`'s: how members are laid out
+    changes rounding and speed only. A population too large for the memory is trained
+    `members_per_batch` at a time. A member whose losses or parameters are no longer finite is
+    frozen where they last were, and a warning says so; with `on_nan` "stop" the run ends there.
+    Raises InputError before anything is allocated or written, RunError where the files can no
+    longer be written.
     """
     seeds = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
     if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
         raise InputError(f"seeds ({seeds}) must be different whole numbers from 0: use seeds=8")
     settings, swept = points(hp)
-    plan = make_plan(config, settings, swept, seeds, algorithm, strategy, devices)
-    journal.check_settings(checkpoint_every, keep, on_nan)
+    plan = make_plan(
+        config, settings, swept, seeds, algorithm, strategy, devices, members_per_batch
+    )
+    options = journal.Options(checkpoint_every, keep, on_nan).checked()
     if directory is None:
         if checkpoint_every:
             raise InputError("checkpoint_every needs a folder to write to: give directory=")
-        return _train(plan, None, None, on_epoch, should_stop, on_nan)
-    with folder.created(directory) as path:
-        folder.write_config(path, plan.description())
-        with closing(journal.Journal(path, plan, checkpoint_every, keep)) as files:
-            return _train(plan, files, None, on_epoch, should_stop, on_nan)
+        return _train(plan, None, options, on_epoch, should_stop)
+    with _held(lambda: folder.created(directory)):
+        return _train(plan, Path(directory), options, on_epoch, should_stop)
 
 
 def resume(
@@ -98,39 +99,35 @@ def resume(
     on_epoch: Sequence[OnEpoch] = (),
     should_stop: Callable[[], bool] = lambda: False,
     algorithm: Callable = make_sac,
-    strategy: str = "auto",
+    strategy: str | None = None,
     devices: int | None = None,
     checkpoint_every: int | None = None,
-    keep: int = 2,
-    on_nan: OnNan = "freeze",
+    keep: int | None = None,
+    on_nan: OnNan | None = None,
 ) -> Run:
     """Go on with the run in `directory` from its last whole checkpoint, to the bit as if unstopped.
 
     Without any checkpoint yet, from the beginning, which is said. `extend_to`: environment steps to
     train to, past the configured end; the outcome is that of a run that was configured so. On other
-    versions or another layout of devices it goes on to rounding only. The rest is `run`'s and
-    `load`'s. Raises InputError if the folder is damaged, in use, or not a run's.
+    versions or another layout of devices it goes on to rounding only. What is None is as it was in
+    the run, the layout as far as there are the devices for it. The rest is `run`'s and `load`'s.
+    Raises InputError if the folder is damaged, in use, or not a run's.
     """
     path = Path(directory)
-    config, settings, swept, seeds = folder.read_config(path, env)
-    if extend_to is not None:
-        config = extended(config, extend_to)
-    journal.check_settings(checkpoint_every, keep, on_nan)
-    plan = make_plan(config, settings, swept, seeds, algorithm, strategy, devices)
-    with checkpoints.locked(path):
-        found = checkpoints.restore(path)
-        if found is None and (path / "agents").is_dir():
-            raise InputError(
-                f"{path} has trained agents and no checkpoint to go on from (checkpoint_every was "
-                "0, or they were removed): train again in a new folder"
-            )
-        if found is None:
-            _LOG.warning("%s has no checkpoint yet: starting from the beginning", path)
-        progress = None if found is None else journal.progress(plan, found)
-        if extend_to is not None:
-            folder.write_config(path, plan.description())
-        with closing(journal.Journal(path, plan, checkpoint_every, keep, progress)) as files:
-            return _train(plan, files, progress, on_epoch, should_stop, on_nan)
+    folder.check_is_run(path)
+    with _held(lambda: checkpoints.locked(path)):
+        written = folder.read_config(path, env)
+        config = written.config if extend_to is None else extended(written.config, extend_to)
+        options = journal.Options.of(written.content)
+        given = {"every": checkpoint_every, "keep": keep, "on_nan": on_nan}
+        options = options._replace(**{k: v for k, v in given.items() if v is not None}).checked()
+        if strategy is None and devices is None:
+            strategy, devices = _layout_before(written.content)
+        plan = make_plan(
+            *(config, written.settings, written.swept, written.seeds, algorithm),
+            *(strategy or "auto", devices, written.content.get("per_batch")),
+        )
+        return _train(plan, path, options, on_epoch, should_stop, again=True)
 
 
 def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = make_sac) -> Run:
@@ -139,24 +136,12 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     Raises InputError if the folder is damaged, or is not a run's.
     """
     path = Path(directory)
-    config, settings, swept, seeds = folder.read_config(path, env)
-    program = make_program(config, algorithm)
-    loop = shapes(program, settings, seeds)
-    like = journal.agent_tree(loop.agent, loop.key, 0)
-    tree = folder.restore_agents(path, like)
-    members, metrics = report.read_metrics(path / "metrics.csv", swept)
-    return Run(
-        config=config,
-        members=members,
-        metrics=metrics,
-        agents=tree["agents"],
-        program=program,
-        algorithm=algorithm,
-        keys=tree["keys"],
-        epochs=int(tree["epochs"]),
-        completed=int(tree["epochs"]) == config.num_epochs,
-        diverged=folder.read_diverged(path),
-    )
+    written = folder.read_config(path, env)
+    program = make_program(written.config, algorithm)
+    parts = sorted((path / _BATCHES).glob("*/agents"), key=lambda p: int(p.parent.name))
+    if parts:
+        return _merged([_loaded(p.parent, written, program, algorithm) for p in parts])
+    return _loaded(path, written, program, algorithm)
 
 
 def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -177,103 +162,190 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
 
 def _train(
     plan: Plan,
-    files: journal.Journal | None,
-    progress: journal.Progress | None,
+    path: Path | None,
+    options: journal.Options,
     on_epoch: Sequence[OnEpoch],
     should_stop: Callable[[], bool],
-    on_nan: OnNan,
+    again: bool = False,
 ) -> Run:
-    """From `progress`, or from the beginning, to the end or to where it is stopped."""
-    config, members = plan.config, len(plan.members)
-    loop: Any
-    loop, history, diverged = progress or (None, [], [])
-    stop = len(history) == config.num_epochs or len(diverged) == members
-    step: Callable | None = None
-    if not stop:
-        loop, step = _start(plan, loop)
-    while step and not stop:
-        begin = time.perf_counter()
-        loop, (metrics, finite) = step(loop, _mask(plan, diverged))
-        metrics, finite = (
-            {name: np.asarray(x)[:members] for name, x in got.items()} for got in (metrics, finite)
+    """All members, or batch after batch; `again`: what is in the folder already is gone on with."""
+
+    def begin() -> None:
+        if path:
+            folder.write_config(path, plan.description() | options.noted())
+
+    batches, follow = plan.batches(), (on_epoch, should_stop, options)
+    if len(batches) == 1:
+        return _train_batch(plan, path, begin, again, {}, *follow)
+    runs: list[Run] = []
+    compiled: dict[int, driver.Compiled] = {}
+    for number, batch in enumerate(batches, 1):
+        place = path and path / _BATCHES / str(number)
+        done = _finished(batch, place) if again and place else None
+        if done is None:
+            started = again and place is not None and (place / "config.json").exists()
+
+            def begin_batch(batch: Plan = batch, place: Path | None = place) -> None:
+                begin()
+                if place:
+                    place.mkdir(parents=True, exist_ok=True)
+                    folder.write_config(place, batch.description() | options.noted())
+
+            done = _train_batch(batch, place, begin_batch, started, compiled, *follow)
+        runs.append(done._replace(agents=jax.tree.map(np.asarray, done.agents)))
+        if path:
+            processes.first(lambda: _write_table(path))
+        over = done.completed or len(done.diverged) == len(done.members)
+        if not over or (done.diverged and options.on_nan == "stop"):
+            break
+    merged = _merged(runs)
+    return merged._replace(completed=merged.completed and len(runs) == len(batches))
+
+
+def _train_batch(
+    plan: Plan,
+    path: Path | None,
+    begin: Callable[[], None],
+    again: bool,
+    compiled: dict[int, driver.Compiled],
+    on_epoch: Sequence[OnEpoch],
+    should_stop: Callable[[], bool],
+    options: journal.Options,
+) -> Run:
+    """`begin` is called when what is there already has been found in order."""
+    progress = _progress(plan, path) if again and path else None
+    follow = (on_epoch, should_stop, options.on_nan, compiled)
+    if path is None:
+        return _run_of(plan, driver.train(plan, None, progress, *follow))
+    processes.first(begin)
+    before = [] if progress is None else progress.history
+    with closing(journal.Journal(path, plan, options, before)) as files:
+        progress = driver.train(plan, files, progress, *follow)
+        done = _run_of(plan, progress)
+        files.at_the_end(progress, done.agents, done.keys)
+        return done
+
+
+def _progress(plan: Plan, path: Path) -> journal.Progress | None:
+    found = journal.progress(plan, path)
+    if found is None and (path / "agents").is_dir():
+        raise InputError(
+            f"{path} has trained agents and no checkpoint to go on from (checkpoint_every was "
+            "0, or they were removed): train again in a new folder"
         )
-        seconds = time.perf_counter() - begin
-        metrics = divergence.without(metrics, diverged)
-        new = divergence.found(finite, len(history), diverged)
-        history.append(metrics)
-        diverged.extend(new)
-        env_steps = int(metrics["env_steps"][0])
-        _say(plan, new, env_steps)
-        if files:
-            files.after_epoch(loop, history, diverged)
-        told = metrics | {"member": np.arange(members), "seconds": np.full(members, seconds)}
-        for tell in on_epoch:
-            tell(env_steps, told)
-        over = len(history) == config.num_epochs or len(diverged) == members
-        stop = over or (bool(new) and on_nan == "stop") or should_stop()
-    run = Run(
-        config=config,
+    if found is None and processes.is_first():
+        _LOG.warning("%s has no checkpoint yet: starting from the beginning", path)
+    return found
+
+
+def _run_of(plan: Plan, progress: journal.Progress) -> Run:
+    members, epochs = len(plan.members), len(progress.history)
+    return Run(
+        config=plan.config,
         members=plan.members,
-        metrics=journal.stacked(history),
-        agents=_gathered(loop.agent, members),
+        metrics=journal.stacked(progress.history),
+        agents=_gathered(progress.loop.agent, members),
         program=plan.program,
         algorithm=plan.algorithm,
-        keys=_gathered(loop.key, members),
-        epochs=len(history),
-        completed=len(history) == config.num_epochs,
-        diverged=diverged,
+        keys=_gathered(progress.loop.key, members),
+        epochs=epochs,
+        completed=epochs == plan.config.num_epochs,
+        diverged=progress.diverged,
     )
-    if files:
-        files.at_the_end(loop, history, diverged, run.agents, run.keys)
-    return run
-
-
-def _mask(plan: Plan, diverged: list[Divergence]) -> np.ndarray:
-    """Which members are frozen, with those that fill up the devices [M']."""
-    mask = np.zeros(len(plan.members), bool)
-    mask[[d.member for d in diverged]] = True
-    return np.asarray(fill_up(mask, plan.how["devices"]))
-
-
-def _say(plan: Plan, diverged: list[Divergence], env_steps: int) -> None:
-    for d in diverged:
-        who = ", ".join(f"{name} {value:g}" for name, value in plan.members[d.member].items())
-        _LOG.warning(
-            "member %d (%s) diverged before step %s (%s): frozen where all was finite",
-            *(d.member, who, f"{env_steps:,}", d.quantities),
-        )
-
-
-def _start(plan: Plan, loop: Any) -> tuple[Any, Callable]:
-    """The first state, warm-up done, or `loop`, in its place; and the compiled epoch."""
-    program, seeds, how = plan.program, plan.seeds, plan.how
-    grid = len(plan.settings) > 1
-    hp = plan.settings[0]
-    if grid:  # the points in the order of the members
-        hp = jax.tree.map(lambda *x: jnp.repeat(jnp.stack(x), len(seeds)), *plan.settings)
-        hp = fill_up(hp, how["devices"])
-    hp, env_params = as_arrays(hp, program.default_params)
-    axes, frozen = (0, 0 if grid else None, None), _mask(plan, [])
-    epoch = over_members(divergence.guarded(program.epoch), (0, *axes), donated=True, **how)
-    epoch = jax.jit(epoch, donate_argnums=0)
-    init = jax.jit(over_members(program.init, axes, **how))
-    keys = fill_up(member_keys(len(plan.settings), seeds), how["devices"])
-    like = jax.eval_shape(init, keys, hp, env_params)
-    if loop is None:
-        with ThreadPoolExecutor(1) as aside:  # one compiles while the other is traced and compiled
-            compiling = aside.submit(init.lower(keys, hp, env_params).compile)
-            compiled = epoch.lower(like, frozen, hp, env_params).compile()
-            loop = compiling.result()(keys, hp, env_params)
-    else:
-        compiled = epoch.lower(like, frozen, hp, env_params).compile()
-        placed = compiled.input_shardings[0][0]
-        loop = jax.device_put(fill_up(loop, how["devices"]), placed, may_alias=False)
-    return jax.block_until_ready(loop), lambda loop, frozen: compiled(loop, frozen, hp, env_params)
 
 
 def _gathered(tree: Any, members: int) -> Any:
-    """On one device, without the copies that filled up the last one."""
+    """On one device, without the copies that filled up the last one; as NumPy arrays in several
+    processes."""
+    if processes.several():
+        return jax.tree.map(lambda x: x[:members], processes.everywhere(tree))
     tree = jax.device_put(tree, jax.local_devices()[0])
     if len(jax.tree.leaves(tree)[0]) == members:
         return tree
     return jax.jit(lambda tree: jax.tree.map(lambda x: x[:members], tree))(tree)
+
+
+def _loaded(path: Path, written: folder.Written, program: Program, algorithm: Callable) -> Run:
+    """The run in one folder: the whole, or a batch of it."""
+    members, metrics = report.read_metrics(path / "metrics.csv", written.swept)
+    hp, env_params = as_arrays(written.settings[0], program.default_params)
+    loop = jax.eval_shape(program.init, jax.random.key(0), hp, env_params)
+    agents, keys = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((len(members), *x.shape), x.dtype), (loop.agent, loop.key)
+    )
+    tree = folder.restore_agents(path, journal.agent_tree(agents, keys, 0))
+    epochs = int(tree["epochs"])
+    return Run(
+        config=written.config,
+        members=members,
+        metrics={name: x[:, :epochs] for name, x in metrics.items()},  # others are of a later try
+        agents=tree["agents"],
+        program=program,
+        algorithm=algorithm,
+        keys=tree["keys"],
+        epochs=epochs,
+        completed=epochs == written.config.num_epochs,
+        diverged=folder.read_diverged(path),
+    )
+
+
+def _finished(plan: Plan, path: Path) -> Run | None:
+    """A batch that needs no more training."""
+    if not (path / "agents").is_dir():
+        return None
+    written = folder.read_config(path, plan.config.env)._replace(config=plan.config)
+    done = _loaded(path, written, plan.program, plan.algorithm)
+    return done if done.completed or len(done.diverged) == len(done.members) else None
+
+
+def _merged(runs: list[Run]) -> Run:
+    """Batches as one run; where one has fewer epochs, the rest is NaN, or the last count again."""
+    epochs = max(run.epochs for run in runs)
+
+    def padded(x: np.ndarray) -> np.ndarray:
+        last = x[:, -1:]
+        if np.issubdtype(x.dtype, np.floating):
+            last = np.full_like(last, np.nan)
+        return np.concatenate([x, np.repeat(last, epochs - x.shape[1], axis=1)], axis=1)
+
+    firsts = np.cumsum([0, *(len(run.members) for run in runs)])
+    return runs[0]._replace(
+        members=[member for run in runs for member in run.members],
+        metrics={
+            name: np.concatenate([padded(run.metrics[name]) for run in runs])
+            for name in runs[0].metrics
+        },
+        agents=jax.tree.map(lambda *x: np.concatenate(x), *(run.agents for run in runs)),
+        keys=jnp.concatenate([run.keys for run in runs]),
+        completed=all(run.completed for run in runs),
+        diverged=[
+            d._replace(member=d.member + int(first))
+            for run, first in zip(runs, firsts, strict=False)
+            for d in run.diverged
+        ],
+    )
+
+
+def _write_table(path: Path) -> None:
+    """metrics.csv and the curve of all batches so far."""
+    tables = sorted((path / _BATCHES).glob("*/metrics.csv"), key=lambda p: int(p.parent.name))
+    texts = [table.read_text() for table in tables]
+    header = texts[0].partition("\n")[0] + "\n"
+    folder.write_text(path / "metrics.csv", header + "".join(t.partition("\n")[2] for t in texts))
+    report.learning_curve(path / "metrics.csv", path / "learning_curve.png")
+
+
+def _layout_before(content: dict[str, Any]) -> tuple[str, int | None]:
+    """The layout that a run had, if it can be had here."""
+    then = content.get("layout", {})
+    if processes.several() or then.get("devices", 0) not in range(1, jax.device_count() + 1):
+        return then.get("strategy", "auto"), None
+    return then["strategy"], then["devices"]
+
+
+@contextmanager
+def _held(hold: Callable[[], Any]) -> Iterator[None]:
+    """In the first process only, which is the one that writes; what is refused there is in all."""
+    with ExitStack() as stack:
+        processes.first(lambda: stack.enter_context(hold()))
+        yield

@@ -1,0 +1,144 @@
+"""One batch of members, epoch by epoch: compiled, watched, told of and written down.
+
+It calls the very `epoch` that `make_train` scans, jitted and laid out over members and devices by
+`sacjax.members`, with the state donated.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from sacjax import divergence, processes
+from sacjax.divergence import Divergence
+from sacjax.journal import Journal, Progress
+from sacjax.members import fill_up, over_members
+from sacjax.plan import Plan
+from sacjax.train import as_arrays
+from sacjax.types import OnEpoch, OnNan
+
+_LOG = logging.getLogger("sacjax")
+
+
+class Compiled(NamedTuple):
+    """The programs of a batch. M' members: those of the plan, filled up to all devices alike."""
+
+    init: Callable[..., Any] | None  # (keys [M'], hp, env_params) -> loop
+    epoch: Callable[..., Any]  # (loop, frozen [M'], hp, env_params) -> loop, (metrics, finite)
+    memory: Any  # JAX's analysis of the epoch, per device
+
+
+def train(
+    plan: Plan,
+    files: Journal | None,
+    progress: Progress | None,
+    on_epoch: Sequence[OnEpoch],
+    should_stop: Callable[[], bool],
+    on_nan: OnNan,
+    known: dict[int, Compiled] | None = None,
+) -> Progress:
+    """From `progress`, or from the beginning, to the end or to where it is stopped.
+
+    `known`: programs of batches of the same run, by their number of members; new ones are added.
+    """
+    config, members = plan.config, len(plan.members)
+    loop: Any
+    loop, history, diverged = progress or (None, [], [])
+    stop = len(history) == config.num_epochs or len(diverged) == members
+    step: Callable | None = None
+    if not stop:
+        loop, step = _start(plan, loop, {} if known is None else known)
+    while step and not stop:
+        begin = time.perf_counter()
+        loop, outcome = step(loop, _mask(plan, diverged))
+        metrics, finite = (
+            {name: x[:members] for name, x in got.items()} for got in processes.everywhere(outcome)
+        )
+        seconds = time.perf_counter() - begin
+        new = divergence.found(finite, len(history), diverged)
+        diverged.extend(new)
+        metrics = divergence.without(metrics, diverged)
+        history.append(metrics)
+        env_steps = int(metrics["env_steps"][0])
+        _say(plan, new, env_steps)
+        if files:
+            files.after_epoch(loop, history, diverged)
+        told = metrics | {
+            "member": np.arange(*plan.part),
+            "seconds": np.full(members, seconds),
+        }
+        for tell in on_epoch if processes.is_first() else ():
+            tell(env_steps, told)
+        over = len(history) == config.num_epochs or len(diverged) == members
+        stop = over or (bool(new) and on_nan == "stop") or processes.any_of(should_stop())
+    return Progress(loop, history, diverged)
+
+
+def compile_programs(plan: Plan, fresh: bool = True) -> Compiled:
+    """Of a plan's members; `init` only if `fresh`."""
+    hp, keys, env_params = _inputs(plan)
+    how = plan.how
+    axes = (0, 0 if len(plan.settings) > 1 else None, None)
+    epoch = over_members(divergence.guarded(plan.program.epoch), (0, *axes), donated=True, **how)
+    epoch = jax.jit(epoch, donate_argnums=0)
+    init = jax.jit(over_members(plan.program.init, axes, **how))
+    where = processes.sharding(how["devices"])
+    like = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+        jax.eval_shape(init, keys, hp, env_params),
+    )
+    with ThreadPoolExecutor(1) as aside:  # one compiles while the other is traced and compiled
+        compiling = aside.submit(init.lower(keys, hp, env_params).compile) if fresh else None
+        compiled = epoch.lower(like, _mask(plan, []), hp, env_params).compile()
+        return Compiled(
+            compiling.result() if compiling else None, compiled, compiled.memory_analysis()
+        )
+
+
+def _start(plan: Plan, loop: Any, known: dict[int, Compiled]) -> tuple[Any, Callable]:
+    """The first state, warm-up done, or `loop`; and the compiled epoch."""
+    members = len(plan.members)
+    if members not in known or (loop is None and known[members].init is None):
+        known[members] = compile_programs(plan, fresh=loop is None)
+    init, epoch, _ = known[members]
+    hp, keys, env_params = _inputs(plan)
+    if loop is None:
+        assert init is not None
+        loop = init(keys, hp, env_params)
+    return jax.block_until_ready(loop), lambda loop, frozen: epoch(loop, frozen, hp, env_params)
+
+
+def _inputs(plan: Plan) -> tuple[Any, Any, Any]:
+    """Hyperparameters, keys [M'] and the environment's parameters, where the programs want them."""
+    devices = plan.how["devices"]
+    hp, keys = plan.inputs()
+    hp, env_params = as_arrays(hp, plan.program.default_params)
+    if len(plan.settings) > 1:
+        hp = processes.spread(fill_up(hp, devices), devices)
+    if processes.several():  # what all have alike is handed over as NumPy arrays
+        hp, env_params = (
+            jax.tree.map(lambda x: np.asarray(x) if x.is_fully_addressable else x, tree)
+            for tree in (hp, env_params)
+        )
+    return hp, processes.spread(fill_up(keys, devices), devices), env_params
+
+
+def _mask(plan: Plan, diverged: list[Divergence]) -> Any:
+    """Which members are frozen, with those that fill up the devices [M']."""
+    mask = np.zeros(len(plan.members), bool)
+    mask[[d.member for d in diverged]] = True
+    devices = plan.how["devices"]
+    return processes.spread(np.asarray(fill_up(mask, devices)), devices)
+
+
+def _say(plan: Plan, diverged: list[Divergence], env_steps: int) -> None:
+    for d in diverged if processes.is_first() else ():
+        who = ", ".join(f"{name} {value:g}" for name, value in plan.members[d.member].items())
+        _LOG.warning(
+            "member %d (%s) diverged before step %s (%s): frozen where all was finite",
+            *(plan.part[0] + d.member, who, f"{env_steps:,}", d.quantities),
+        )

@@ -1,0 +1,94 @@
+"""What a run needs of memory, from shapes, before anything is allocated; and what there is.
+
+Everything but the working memory is exact. That follows what XLA:CPU allocates for the compiled
+epoch, to a tenth of the total over the programs that tests/test_memory.py compiles.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sacjax.config import Config
+
+_AGENTS = 2.35  # the agent before the epoch (a diverged one is put back), the loop's, gradients
+
+
+class Memory(NamedTuple):
+    """Bytes per member."""
+
+    replay: int
+    parameters: int  # of networks and targets, and what else the algorithm's state holds
+    optimizer: int
+    environments: int  # their states, statistics of episodes, keys
+    working: int  # while it learns: minibatches, activations, gradients, the agent before the epoch
+
+    @property
+    def state(self) -> int:
+        """What a member is between epochs: all but the working memory."""
+        return sum(self) - self.working
+
+    def total(self, members: int, strategy: str) -> int:
+        """Of so many members on one device: mapped ones share one's working memory, and the one
+        that is learning is held twice."""
+        if strategy == "map" and members > 1:
+            return (members + 1) * self.state + self.working
+        return members * sum(self)
+
+    def fitting(self, available: int, strategy: str) -> int:
+        """The most members that one device has memory for."""
+        alone = available >= sum(self)
+        if strategy == "map":
+            return max((available - self.working) // self.state - 1, int(alone))
+        return available // sum(self)
+
+
+def estimate(config: Config, loop: Any) -> Memory:
+    """For one member's `loop` state, as shapes."""
+    replay = _bytes(loop.replay)
+    leaves = jax.tree_util.tree_leaves_with_path(loop.agent)
+    agent = _bytes(loop.agent)
+    optimizer = sum(_bytes(x) for path, x in leaves if "_opt" in jax.tree_util.keystr(path))
+    batch = config.batch_size * sum(config.hidden) * jnp.zeros(()).itemsize  # a network's layers
+    per_critic = 5 if config.layer_norm else 3
+    minibatches = config.updates_per_iteration * config.batch_size * replay // config.capacity
+    return Memory(
+        replay=replay,
+        parameters=agent - optimizer,
+        optimizer=optimizer,
+        environments=_bytes(loop) - replay - agent,
+        working=int(_AGENTS * agent) + (per_critic * config.num_critics + 2) * batch + minibatches,
+    )
+
+
+def available() -> int | None:
+    """Bytes that one device has; None where it does not say. CPU devices have the machine's memory
+    together, or what this process's control group may have of it."""
+    device = jax.local_devices()[0]
+    if device.platform != "cpu":
+        return (device.memory_stats() or {}).get("bytes_limit")
+    if not hasattr(os, "sysconf"):
+        return None
+    limits = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            limits.append(int(Path(name).read_text()))
+        except (OSError, ValueError):  # none, or "max"
+            continue
+    return min(limits)
+
+
+def shared() -> bool:
+    """Whether the devices of this machine have their memory together."""
+    return jax.default_backend() == "cpu"
+
+
+def _bytes(tree: Any) -> int:
+    def size(x: Any) -> int:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            x = jax.eval_shape(jax.random.key_data, x)
+        return x.size * x.dtype.itemsize
+
+    return sum(size(x) for x in jax.tree.leaves(tree))
