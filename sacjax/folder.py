@@ -73,8 +73,13 @@ def unused(directory: Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all: an interrupted write leaves what was there before."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Whole or not at all, like `write_text`."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, newline="")
+    part.write_bytes(content)
     os.replace(part, path)
 
 
@@ -100,20 +105,27 @@ def description(
     } | surroundings()
 
 
-def read_config(
-    directory: str | os.PathLike, env: Any = None
-) -> tuple[Config, list[Hyperparams], list[str], list[int]]:
+def read_description(directory: str | os.PathLike) -> dict[str, Any]:
     """What `write_config` wrote. InputError if this is no run's folder, or a damaged one."""
     path = Path(directory) / "config.json"
     if not path.is_file():
         raise InputError(f"{directory} is not a run's folder (no config.json): give what --out was")
-    try:
+    with _damage_named(path):
         content = json.loads(path.read_text())
         if content["format"] != FORMAT:
             raise InputError(
                 f"{path} has format {content['format']}, this sacjax reads {FORMAT}: install "
                 f"sacjax {content['versions']['sacjax']}"
             )
+        return content | {name: content[name] for name in ("config", "versions", "device")}
+
+
+def read_config(
+    directory: str | os.PathLike, env: Any = None
+) -> tuple[Config, list[Hyperparams], list[str], list[int]]:
+    """The run that `read_description` describes. `env`: the environment, where it was an object."""
+    content = read_description(directory)
+    with _damage_named(Path(directory) / "config.json"):
         fields = content["config"] | ({} if env is None else {"env": env})
         if fields["env"] is None:
             raise InputError(
@@ -125,6 +137,12 @@ def read_config(
         ]
         seeds = [int(seed) for seed in content["seeds"]]
         return Config(**fields), settings, list(content["swept"]), seeds
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
     except (json.JSONDecodeError, KeyError, TypeError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path} is damaged ({type(error).__name__}: {error}): restore it, or train again"
