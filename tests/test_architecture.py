@@ -31,6 +31,9 @@ ALLOWED = {
     "divergence": {"types"},
     "folder": {"checkpoints", "config", "divergence", "types"},
     "report": {"types"},
+    "comparison": {"folder", "report", "types"},
+    "plots": {"comparison", "report"},
+    "page": {"comparison", "folder", "plots", "types"},
     "plan": {"config", "folder", "members", "replay", "train", "types"},
     "journal": {
         "checkpoints",
@@ -58,10 +61,12 @@ ALLOWED = {
     },
     "render": {"config", "envs", "run", "train", "types"},
     "cli": {
+        "comparison",
         "config",
         "envs",
         "folder",
         "members",
+        "page",
         "render",
         "report",
         "run",
