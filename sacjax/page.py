@@ -42,7 +42,8 @@ th, td { padding: .3rem .8rem .3rem 0; border-bottom: 1px solid var(--line); tex
   vertical-align: top; } th { color: var(--soft); font-weight: 600; }
 td.number, th.number { text-align: right; white-space: nowrap; }
 td.good { background: var(--good); } td.bad { background: var(--bad); }
-.good, .bad, .even { padding-left: .6rem; white-space: nowrap; }
+.good, .bad, .even { padding-left: .6rem; } td.good, td.bad, td.even { white-space: nowrap; }
+td:first-child { min-width: 8rem; } td, th { max-width: 22rem; overflow-wrap: break-word; }
 code { font: .85em ui-monospace, monospace; overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; display: block; margin: .8rem 0; }
 """
@@ -183,7 +184,7 @@ def finals(entries: list[Entry], panels: list[Panel]) -> tuple[list[str], list[l
                 row += ["all diverged", "", "", ""]
             rows.append([row[0], row[1], *((cell, "number") for cell in row[2:])])
     names = ["environment", "run", "seeds", "steps", "IQM", "95% interval", "worst seed"]
-    return [*names, "P(better than first)"], rows
+    return [*names, "P(beats first)"], rows
 
 
 def table(entries: list[Entry]) -> str:
@@ -201,7 +202,7 @@ def table(entries: list[Entry]) -> str:
             view = Table(show_edge=False, pad_edge=False)
             for i, name in enumerate(names):
                 justify = "right" if rows and isinstance(rows[0][i], tuple) else "left"
-                view.add_column(name, justify=justify)
+                view.add_column(name, justify=justify, overflow="fold")
             for row in rows:
                 view.add_row(*(Text(cell if isinstance(cell, str) else cell[0]) for cell in row))
             console.print(view)
@@ -234,7 +235,7 @@ def _totals(panel: Panel) -> tuple[list[str], list[list[Cell]]]:
         cells = [estimate(comparison.iqm(scores), ".3f")]
         cells.append("-" if label == first else estimate(better, ".2f"))
         rows.append([label, *((cell, "number") for cell in cells)])
-    return ["all environments", "normalised IQM [95%]", "P(better than first)"], rows
+    return ["all environments", "normalised IQM [95%]", "P(beats first)"], rows
 
 
 def _normalisation(panel: Panel, entries: list[Entry]) -> str:
@@ -310,10 +311,11 @@ def _table(names: list[str], rows: list[list[Cell]]) -> str:
 def _picture(name: str, light: dict[str, bytes], dark: dict[str, bytes], alt: str) -> str:
     """The light image, or the dark one where the reader's browser is."""
     day, night = (base64.b64encode(images[name]).decode() for images in (light, dark))
+    width = int.from_bytes(light[name][16:20]) * 100 // plots.DPI  # a PNG's; an inch is 100 pixels
     return (
         f'<picture><source media="(prefers-color-scheme: dark)" '
         f'srcset="data:image/png;base64,{night}">'
-        f'<img alt="{alt}" src="data:image/png;base64,{day}"></picture>'
+        f'<img alt="{alt}" width="{width}" src="data:image/png;base64,{day}"></picture>'
     )
 
 

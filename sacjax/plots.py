@@ -10,6 +10,7 @@ from sacjax.comparison import Entry, Panel, finite, improvement, profile
 from sacjax.report import interval, iqm
 
 LINES = ["solid", "dashed", "dashdot", "dotted"]  # for ten labels each
+DPI = 150
 CURVE_POINTS = 200  # evaluations that are drawn of a longer curve
 DARK = {"ink": "#d8dee6", "paper": "#15191f"}
 LIGHT = {"ink": "#24292f", "paper": "#ffffff"}
@@ -57,7 +58,7 @@ def profiles(panels: list[Panel], entries: list[Entry], dark: bool = False) -> b
     def draw(axes: Any, panel: Panel) -> None:
         scores = np.concatenate([x for parts in panel.scores.values() for x in parts])
         margin = 0.04 * np.ptp(scores) or 1.0
-        taus = np.linspace(scores.min() - margin, scores.max() + margin, 201)
+        taus = np.linspace(scores.min() - margin, scores.max() + margin, 501)
         for label, parts in panel.scores.items():
             value, low, high = profile(parts, taus)
             axes.fill_between(taus, low, high, color=style[label]["color"], alpha=0.16, linewidth=0)
@@ -79,7 +80,8 @@ def improvements(panels: list[Panel], entries: list[Entry], dark: bool = False) 
         for place, label in enumerate(others):
             value, low, high = improvement(panel.scores[label], panel.scores[first])
             color = style[label]["color"]
-            axes.plot([low, high], [place, place], color=color, linewidth=6, alpha=0.35)
+            bar = {"color": color, "linewidth": 6, "alpha": 0.35, "solid_capstyle": "butt"}
+            axes.plot([low, high], [place, place], **bar)
             axes.plot(value, place, "o", color=color, markersize=7)
         axes.axvline(0.5, color="0.55", linewidth=1, linestyle="dashed", zorder=0)
         axes.set_title(panel.title, loc="left")
@@ -88,8 +90,8 @@ def improvements(panels: list[Panel], entries: list[Entry], dark: bool = False) 
         axes.set_xlim(-0.03, 1.03)
         axes.set_xlabel(f"P(better than {_short(first)})")
 
-    rows = max(len(panel.scores) for panel in panels)
-    return _figure(panels, draw, "", dark, legend=False, height=1.3 + 0.34 * rows)
+    heights = [0.3 * (len(panel.scores) - 1) + 0.1 for panel in panels]
+    return _figure(panels, draw, "", dark, heights=heights)
 
 
 def _figure(
@@ -98,24 +100,29 @@ def _figure(
     ylabel: str,
     dark: bool,
     notes: dict[str, str] | None = None,
-    legend: bool = True,
-    height: float = 3.3,
+    heights: Sequence[float] = (),
 ) -> bytes:
-    """PNG of `draw(axes, panel)` for each, up to three beside each other, one legend below."""
+    """PNG of `draw(axes, panel)` for each, two beside each other, and one legend below.
+
+    With `heights` of axes, in inches, below each other and without a legend.
+    """
     import matplotlib
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    columns = min(len(panels), 3 if len(panels) != 4 else 2)
+    columns = 1 if len(panels) == 1 or heights else 2
     rows = -(-len(panels) // columns)
+    inches = list(heights) or [2.5 if columns > 1 else 3.2] * rows
     look = DARK if dark else LIGHT
     colors: Any
     ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     colors = dict.fromkeys(ink, look["ink"]) | {"axes.facecolor": look["paper"]}
     with matplotlib.rc_context(colors | {"figure.facecolor": look["paper"], "font.size": 10}):
         width = 7.6 if columns == 1 else 5 * columns
-        figure = Figure(figsize=(width, height * rows + (0.6 if columns == 1 else 0)))
-        figure.set_layout_engine("constrained")
-        grid = figure.subplots(rows, columns, squeeze=False)
+        figure = Figure(
+            figsize=(width, sum(inches) + 0.8 * rows), layout=ConstrainedLayoutEngine(h_pad=0.08)
+        )
+        grid = figure.subplots(rows, columns, squeeze=False, height_ratios=inches)
         handles: dict[str, Any] = {}
         for axes, panel in zip(grid.flat, panels, strict=False):
             draw(axes, panel)
@@ -127,12 +134,14 @@ def _figure(
             axes.set_ylabel(ylabel)
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_visible(False)
-        if legend and handles:
+        if handles and not heights:
             names = [_short(label) + (notes or {}).get(label, "") for label in handles]
-            place = {"loc": "outside lower left", "ncols": _across(names, width), "frameon": False}
+            across = _across(names, width)
+            figure.set_figheight(figure.get_figheight() + 0.22 * -(-len(names) // across))
+            place = {"loc": "outside lower left", "ncols": across, "frameon": False}
             figure.legend(list(handles.values()), names, **place)
         image = io.BytesIO()
-        figure.savefig(image, format="png", dpi=150)
+        figure.savefig(image, format="png", dpi=DPI)
     return image.getvalue()
 
 
@@ -149,10 +158,12 @@ def _across(names: list[str], width: float) -> int:
 def _diverged(entries: list[Entry]) -> dict[str, str]:
     """What the legend adds to a label."""
     found: dict[str, str] = {}
+    several = len({entry.env for entry in entries}) > 1
     for entry in entries:
         gone = len(entry.seeds) - len(finite(entry))
         if gone:
-            text = f" ({gone} of {len(entry.seeds)} diverged in {entry.env}, left out)"
+            where = f" in {entry.env}" if several else ""
+            text = f" ({gone} of {len(entry.seeds)} diverged{where}, left out)"
             found[entry.label] = found.get(entry.label, "") + text
     return found
 
