@@ -1,4 +1,4 @@
-"""The command line: sacjax train | resume | evaluate | render | envs.
+"""The command line: sacjax train | resume | evaluate | render | report | envs.
 
 Kept quick to start: JAX programs and environments are imported by the command that needs them.
 Exit codes: 0 done; 2 bad input, nothing was changed; 3 the files could not be written any longer;
@@ -33,6 +33,7 @@ Soft Actor-Critic, compiled end to end.
   sacjax resume DIR [options]     go on with a run that was stopped or killed, or past its end
   sacjax evaluate DIR [options]   greedy returns of the agents that a run saved
   sacjax render DIR [options]     a GIF of a trained policy
+  sacjax report DIR ... [options] runs side by side: an HTML page with curves and statistics
   sacjax envs                     what can be trained
 
 `sacjax COMMAND --help` explains a command. Start here: sacjax train Pendulum-v1
@@ -161,6 +162,29 @@ class Render:
     """GIF to write (default: policy.gif in DIR)."""
 
 
+@dataclass(frozen=True)
+class Report:
+    """Runs side by side: learning curves, IQMs, performance profiles, probability of improvement.
+
+    Reads config.json and metrics.csv of each DIR, of a run that is still going too, and writes
+    report.html, which needs no other file, and its figures as PNGs. Each point of a sweep is
+    compared for itself; the first DIR is what the others are measured against. Seeds that diverged
+    are left out, and that is said.
+    """
+
+    dirs: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders that `sacjax train` wrote."""
+    labels: tuple[str, ...] = ()
+    """A name for each DIR (default: the folders'). Runs of several environments under one name are
+    one algorithm, aggregated over them: report a/pendulum a/reacher --labels a a"""
+    last: int = 1
+    """Evaluations at the end whose mean is a seed's score."""
+    until: int | None = None
+    """Environment steps to compare at: later evaluations are left out (default: each run's end)."""
+    out: Path = Path("report")
+    """Folder for the page: new, empty, or of an earlier report, which is replaced."""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run a command; the exit code."""
     argv = sys.argv[1:] if argv is None else argv
@@ -169,6 +193,7 @@ def main(argv: list[str] | None = None) -> int:
         "resume": _resume,
         "evaluate": _evaluate,
         "render": _render,
+        "report": _report,
         "envs": _envs,
     }
     if not argv or argv[0] in ("-h", "--help"):
@@ -343,6 +368,18 @@ def _render(argv: list[str]) -> int:
     total = render(done, member, target, args.frames)
     who = ", ".join(f"{name} {value:g}" for name, value in done.members[member].items())
     print(f"{target}: {who}, return {total:.1f}")
+    return 0
+
+
+def _report(argv: list[str]) -> int:
+    args = tyro.cli(Report, args=argv, prog="sacjax report")
+    from sacjax import comparison, page
+
+    entries = comparison.read(args.dirs, args.labels, args.last, args.until)
+    files = page.write(entries, args.out, args.last, ["sacjax", "report", *argv])
+    print(page.table(entries))
+    for path in files:
+        print(path)
     return 0
 
 

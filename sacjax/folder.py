@@ -77,9 +77,14 @@ def unused(directory: Path) -> Path:
 
 def write_text(path: Path, text: str) -> None:
     """Whole or not at all: an interrupted write leaves what was there before."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Whole or not at all, like `write_text`."""
     part = path.with_name(path.name + PART)
-    with part.open("w", newline="") as file:
-        file.write(text)
+    with part.open("wb") as file:
+        file.write(content)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)
@@ -128,17 +133,24 @@ def check_is_run(directory: str | os.PathLike) -> None:
         raise InputError(f"{directory} is not a run's folder (no config.json): give what --out was")
 
 
-def read_config(directory: str | os.PathLike, env: Any = None) -> Written:
+def read_description(directory: str | os.PathLike) -> dict[str, Any]:
     """What `write_config` wrote. InputError if this is no run's folder, or a damaged one."""
     check_is_run(directory)
     path = Path(directory) / "config.json"
-    try:
+    with _damage_named(path):
         content = json.loads(path.read_text())
         if content["format"] != FORMAT:
             raise InputError(
                 f"{path} has format {content['format']}, this sacjax reads {FORMAT}: install "
                 f"sacjax {content['versions']['sacjax']}"
             )
+        return content | {name: content[name] for name in ("config", "versions", "device")}
+
+
+def read_config(directory: str | os.PathLike, env: Any = None) -> Written:
+    """The run that `read_description` describes. `env`: the environment, where it was an object."""
+    content = read_description(directory)
+    with _damage_named(Path(directory) / "config.json"):
         fields = content["config"] | ({} if env is None else {"env": env})
         if fields["env"] is None:
             raise InputError(
@@ -150,6 +162,12 @@ def read_config(directory: str | os.PathLike, env: Any = None) -> Written:
         ]
         seeds = [int(seed) for seed in content["seeds"]]
         return Written(Config(**fields), settings, list(content["swept"]), seeds, content)
+
+
+@contextlib.contextmanager
+def _damage_named(path: Path) -> Iterator[None]:
+    try:
+        yield
     except InputError:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:  # also of JSON and UTF-8

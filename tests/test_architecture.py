@@ -32,6 +32,9 @@ ALLOWED = {
     "divergence": {"types"},
     "folder": {"checkpoints", "config", "divergence", "processes", "types"},
     "report": {"types"},
+    "comparison": {"folder", "report", "types"},
+    "plots": {"comparison", "report"},
+    "page": {"comparison", "folder", "plots", "types"},
     "memory": {"config"},
     "plan": {"config", "folder", "members", "memory", "train", "types"},
     "journal": {
@@ -64,10 +67,12 @@ ALLOWED = {
     },
     "render": {"config", "envs", "run", "train", "types"},
     "cli": {
+        "comparison",
         "config",
         "envs",
         "folder",
         "members",
+        "page",
         "render",
         "report",
         "run",

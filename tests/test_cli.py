@@ -104,6 +104,14 @@ def test_evaluate_reproduces_the_last_evaluation(folder, capsys):
     np.testing.assert_allclose(table, last, atol=0.051)  # printed with one decimal
 
 
+def test_report_compares_the_points_of_a_sweep(folder, tmp_path, capsys):
+    assert main(["report", str(folder), "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "report.html").read_text()
+    for tau, actor_lr in ((0.005, 0.0001), (0.005, 0.0003), (0.02, 0.0001), (0.02, 0.0003)):
+        assert f"pendulum, tau={tau}, actor_lr={actor_lr}</td>" in text
+    assert "P(beats first)" in capsys.readouterr().out
+
+
 def test_evaluate_with_other_episodes(folder, capsys):
     assert main(["evaluate", str(folder), "--episodes", "3"]) == 0
     assert "3 episodes" in capsys.readouterr().out

@@ -1,0 +1,249 @@
+"""Several runs side by side: what is compared, and the statistics of Agarwal et al. 2021.
+
+"Deep RL at the Edge of the Statistical Precipice", arXiv:2108.13264: interquartile means,
+performance profiles and probabilities of improvement, each with the 95% interval of the stratified
+bootstrap, in which every environment's seeds are drawn again on their own. These are rliable's
+formulas, and `tests/test_comparison.py` holds them to its numbers. In the formulas `scores` has an
+array [S] per environment, a score per seed; S may differ.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sacjax import folder, report
+from sacjax.types import InputError
+
+RESAMPLES = 2_000  # as rliable draws for profiles and for the improvement
+Scores = Sequence[np.ndarray]
+
+
+class Estimate(NamedTuple):
+    """A statistic and the ends of its 95% interval; NaN where one seed alone has none."""
+
+    value: Any
+    low: Any
+    high: Any
+
+
+class Entry(NamedTuple):
+    """What is compared: the seeds of one run at one point of its grid."""
+
+    label: str
+    env: str
+    directory: Path
+    seeds: list[int]  # S
+    steps: np.ndarray  # [epochs] environment steps
+    returns: np.ndarray  # [S, epochs] mean over the episodes of an evaluation
+    scores: np.ndarray  # [S] what counts at the end; NaN for a seed that diverged
+    settings: dict[str, Any]  # the fields of Config and Hyperparams
+    content: dict[str, Any]  # config.json
+
+
+class Panel(NamedTuple):
+    """One environment's scores by label, or those of all of them, normalised."""
+
+    title: str
+    scores: dict[str, list[np.ndarray]]  # label -> an array per environment, without the diverged
+
+
+def iqm(scores: Scores) -> Estimate:
+    """Interquartile mean of all scores, each counted once (section 4.3)."""
+    rng = np.random.default_rng(0)
+    drawn = [x[rng.integers(len(x), size=(RESAMPLES, len(x)))] for x in scores]  # [R, S] each
+    value = report.iqm(np.concatenate(scores))
+    return _estimate(value, report.iqm(np.concatenate(drawn, axis=1), axis=1), scores)
+
+
+def profile(scores: Scores, taus: np.ndarray) -> Estimate:
+    """Fraction of scores above each tau [T], averaged over environments (section 4.2)."""
+    rng = np.random.default_rng(0)
+    above = [(x[:, None] > taus).astype(float) for x in scores]  # [S, T]
+    value = np.mean([a.mean(0) for a in above], axis=0)
+    drawn = np.mean([_weights(rng, len(a)) @ a for a in above], axis=0)  # [R, T]
+    return _estimate(value, drawn, scores)
+
+
+def improvement(x: Scores, y: Scores) -> Estimate:
+    """P(X > Y) for seeds drawn at random, ties half, averaged over environments (section 4.3).
+
+    In each environment it is Mann-Whitney's U over the number of pairs.
+    """
+    rng = np.random.default_rng(0)
+    value, drawn = [], []
+    for a, b in zip(x, y, strict=True):
+        wins = (a[:, None] > b) + 0.5 * (a[:, None] == b)  # [Sx, Sy]
+        value.append(wins.mean())
+        drawn.append(((_weights(rng, len(a)) @ wins) * _weights(rng, len(b))).sum(1))  # [R]
+    return _estimate(np.mean(value), np.mean(drawn, axis=0), [*x, *y])
+
+
+def _weights(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Bootstrap weights [R, n]: how often each of n seeds is drawn in n draws, over n."""
+    return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
+
+
+def _estimate(value: Any, drawn: np.ndarray, scores: Scores) -> Estimate:
+    """The percentile bootstrap over the first axis of `drawn`."""
+    if min(len(x) for x in scores) < 2:  # a single seed says nothing of its spread
+        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
+    return Estimate(value, *np.percentile(drawn, [2.5, 97.5], axis=0))
+
+
+def read(
+    directories: Sequence[str | os.PathLike],
+    labels: Sequence[str] = (),
+    last: int = 1,
+    until: int | None = None,
+) -> list[Entry]:
+    """The runs in `directories`, finished or not, each point of a sweep for itself.
+
+    `labels`: a name for each; runs of several environments under one name are one algorithm.
+    A seed's score is the mean of its `last` evaluations, of those up to `until` environment steps.
+    InputError where a folder is damaged or two runs of an environment have one name.
+    """
+    if not directories:
+        raise InputError("name the folders of the runs, as in `sacjax report runs/a runs/b`")
+    if labels and len(labels) != len(directories):
+        raise InputError(
+            f"--labels names {len(labels)} runs of {len(directories)}: give one for each DIR, in "
+            "their order and after them"
+        )
+    if last < 1:
+        raise InputError(f"--last ({last}) must be 1 evaluation or more")
+    paths = [Path(directory) for directory in directories]
+    names = list(labels) or [path.resolve().name for path in paths]
+    if not labels and len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    entries: list[Entry] = []
+    for path, name in zip(paths, names, strict=True):
+        entries += _read_run(path, name, last, until)
+    seen: dict[tuple[str, str], Entry] = {}
+    for entry in entries:
+        other = seen.setdefault((entry.label, entry.env), entry)
+        if other is not entry:
+            raise InputError(
+                f"{other.directory} and {entry.directory} are both {entry.label!r} in "
+                f"{entry.env}: give each a name of its own with --labels"
+            )
+    envs = list(dict.fromkeys(entry.env for entry in entries))
+    return sorted(entries, key=lambda entry: envs.index(entry.env))
+
+
+def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry]:
+    content = folder.read_description(path)
+    config, points, swept, seeds, _ = folder.read_config(path, _env(content))
+    csv = path / "metrics.csv"
+    if csv.is_file() and not csv.stat().st_size:
+        raise InputError(f"{path} has no evaluation yet: wait for the first, or leave it out")
+    members, metrics = report.read_metrics(csv, swept)
+    if not {"env_steps", "eval_return"} <= set(metrics) or len(members) != len(points) * len(seeds):
+        raise InputError(f"{csv} is not that of config.json: restore it, or train again")
+    steps = metrics["env_steps"]
+    shown = (steps[0] <= (np.inf if until is None else until)).nonzero()[0]
+    if len(shown) < last:
+        raise InputError(
+            f"{path} has {len(shown)} evaluations{f' up to {until} steps' if until else ''}: "
+            "use a smaller --last or a later --until, or leave it out"
+        )
+    for gone in folder.read_diverged(path):  # the evaluation that found it is not empty in the file
+        metrics["eval_return"][gone.member, gone.epoch :] = np.nan
+    steps, returns = steps[0, shown], metrics["eval_return"][:, shown]
+    ends = returns[:, -last:].mean(1)
+    entries = []
+    for i, point in enumerate(points):
+        index = slice(i * len(seeds), (i + 1) * len(seeds))
+        where = ", ".join(f"{field}={getattr(point, field):g}" for field in swept)
+        entries.append(
+            Entry(
+                label=f"{name}, {where}" if len(points) > 1 else name,
+                env=config.env,
+                directory=path,
+                seeds=seeds,
+                steps=steps,
+                returns=returns[index],
+                scores=np.where(np.isfinite(ends[index]), ends[index], np.nan),
+                settings=vars(config) | vars(point),
+                content=content,
+            )
+        )
+    return entries
+
+
+def _env(content: dict[str, Any]) -> str | None:
+    """What to call an environment object, which config.json cannot hold."""
+    config = content.get("config")
+    return "environment object" if isinstance(config, dict) and not config.get("env") else None
+
+
+def finite(entry: Entry) -> np.ndarray:
+    """The scores of the seeds that did not diverge."""
+    return entry.scores[np.isfinite(entry.scores)]
+
+
+def panels(entries: list[Entry]) -> list[Panel]:
+    """A panel per environment and, where labels have been run in all of several, one of all."""
+    by_env: dict[str, dict[str, np.ndarray]] = {}
+    for entry in entries:
+        scores = by_env.setdefault(entry.env, {})
+        if len(finite(entry)):
+            scores[entry.label] = finite(entry)
+    found = [
+        Panel(env, {label: [x] for label, x in scores.items()}) for env, scores in by_env.items()
+    ]
+    shared = [label for label in by_env[entries[0].env] if all(label in s for s in by_env.values())]
+    if len(by_env) > 1 and shared:
+        units = [normalised(scores) for scores in by_env.values()]
+        together = {label: [unit[label] for unit in units] for label in shared}
+        found.append(Panel("All environments, normalised", together))
+    return found
+
+
+def normalised(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """One environment's scores with the lowest of all that are shown at 0 and the highest at 1."""
+    everything = np.concatenate(list(scores.values()))
+    low, high = everything.min(), everything.max()
+    return {label: (x - low) / (high - low if high > low else 1) for label, x in scores.items()}
+
+
+def differing(entries: list[Entry]) -> list[str]:
+    """The settings that are not the same in all, the environment aside."""
+    names = [name for name in entries[0].settings if name != "env"]
+    first = entries[0].settings
+    return [name for name in names if any(e.settings[name] != first[name] for e in entries)]
+
+
+def notes(entries: list[Entry]) -> list[str]:
+    """What a reader must know before comparing."""
+    said = []
+    for entry in entries:
+        gone, of = len(entry.seeds) - len(finite(entry)), len(entry.seeds)
+        if gone:
+            said.append(
+                f"{entry.label} in {entry.env}: {gone} of {of} seeds diverged, left out of every "
+                "statistic; its figures are those of the seeds that survived."
+            )
+    for env in dict.fromkeys(entry.env for entry in entries):
+        here = [entry for entry in entries if entry.env == env]
+        ends = sorted({int(entry.steps[-1]) for entry in here})
+        if len(ends) > 1:
+            said.append(
+                f"{env}: the runs end between {ends[0]:,} and {ends[-1]:,} steps, and each is "
+                f"scored at its end; `--until {ends[0]}` compares at equal steps."
+            )
+        episodes = sorted({entry.settings["eval_episodes"] for entry in here})
+        if len(episodes) > 1:
+            said.append(f"{env}: evaluations have {episodes[0]} to {episodes[-1]} episodes.")
+    for entry in {entry.directory: entry for entry in entries}.values():
+        step, total = int(entry.steps[-1]), entry.settings["total_steps"]
+        if step < total:
+            said.append(f"{entry.directory}: shown to {step:,} of {total:,} steps.")
+    if any(len(finite(entry)) == 1 for entry in entries):
+        said.append("A single seed has no interval: it says nothing of its spread.")
+    versions = {tuple(sorted(entry.content["versions"].items())) for entry in entries}
+    if len(versions) > 1:
+        said.append("The runs were made with different versions, listed under Runs.")
+    return said

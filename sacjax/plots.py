@@ -1,0 +1,184 @@
+"""The figures of a comparison, light or dark: curves, performance profiles, improvement."""
+
+import io
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sacjax.comparison import Entry, Panel, finite, improvement, profile
+from sacjax.report import interval, iqm
+
+LINES = ["solid", "dashed", "dashdot", "dotted"]  # for ten labels each
+DPI = 150
+CURVE_POINTS = 200  # evaluations that are drawn of a longer curve
+DARK = {"ink": "#d8dee6", "paper": "#15191f"}
+LIGHT = {"ink": "#24292f", "paper": "#ffffff"}
+
+
+def styles(entries: list[Entry]) -> dict[str, dict[str, Any]]:
+    """A color and line for each label, the same in all figures."""
+    labels = list(dict.fromkeys(entry.label for entry in entries))
+    return {
+        label: {"color": f"C{i % 10}", "linestyle": LINES[i // 10 % len(LINES)]}
+        for i, label in enumerate(labels)
+    }
+
+
+def learning_curves(entries: list[Entry], dark: bool = False) -> bytes:
+    """PNG: evaluation return against environment steps, a panel per environment."""
+    envs = list(dict.fromkeys(entry.env for entry in entries))
+    style, notes = styles(entries), _diverged(entries)
+
+    def draw(axes: Any, env: str) -> None:
+        for entry in (entry for entry in entries if entry.env == env):
+            epochs = np.unique(np.linspace(0, len(entry.steps) - 1, CURVE_POINTS).astype(int))
+            steps, returns = entry.steps[epochs], entry.returns[:, epochs]
+            look = style[entry.label]
+            axes.plot(steps, returns.T, color=look["color"], alpha=0.22, linewidth=0.7)
+            returns = returns[np.isfinite(entry.scores)]
+            if len(returns):
+                low, high = interval(returns, resamples=500)
+                axes.fill_between(steps, low, high, color=look["color"], alpha=0.2, linewidth=0)
+            middle = iqm(returns) if len(returns) else np.full(len(steps), np.nan)
+            mark = "o" if len(steps) == 1 else None
+            axes.plot(steps, middle, **look, linewidth=2.2, marker=mark, label=entry.label)
+        axes.set_title(env, loc="left")
+        axes.set_xlabel("environment steps")
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+        axes.xaxis.set_major_locator(_ticks())
+
+    return _figure(envs, draw, "return of greedy episodes", dark, notes)
+
+
+def profiles(panels: list[Panel], entries: list[Entry], dark: bool = False) -> bytes:
+    """PNG: the fraction of seeds that score above tau."""
+    style = styles(entries)
+
+    def draw(axes: Any, panel: Panel) -> None:
+        scores = np.concatenate([x for parts in panel.scores.values() for x in parts])
+        margin = 0.04 * np.ptp(scores) or 1.0
+        taus = np.linspace(scores.min() - margin, scores.max() + margin, 501)
+        for label, parts in panel.scores.items():
+            value, low, high = profile(parts, taus)
+            axes.fill_between(taus, low, high, color=style[label]["color"], alpha=0.16, linewidth=0)
+            axes.plot(taus, value, **style[label], linewidth=2, label=label)
+        axes.set_title(panel.title, loc="left")
+        axes.set_xlabel("normalised score τ" if _together(panel) else "return τ")
+        axes.set_ylim(-0.03, 1.03)
+        axes.xaxis.set_major_locator(_ticks())
+
+    return _figure(panels, draw, "fraction of seeds above τ", dark)
+
+
+def improvements(panels: list[Panel], entries: list[Entry], dark: bool = False) -> bytes:
+    """PNG: how likely a seed of each label beats one of the first label of its panel."""
+    style = styles(entries)
+
+    def draw(axes: Any, panel: Panel) -> None:
+        first, *others = panel.scores
+        for place, label in enumerate(others):
+            value, low, high = improvement(panel.scores[label], panel.scores[first])
+            color = style[label]["color"]
+            bar = {"color": color, "linewidth": 6, "alpha": 0.35, "solid_capstyle": "butt"}
+            axes.plot([low, high], [place, place], **bar)
+            axes.plot(value, place, "o", color=color, markersize=7)
+        axes.axvline(0.5, color="0.55", linewidth=1, linestyle="dashed", zorder=0)
+        axes.set_title(panel.title, loc="left")
+        axes.set_yticks(range(len(others)), [_short(label) for label in others])
+        axes.set_ylim(len(others) - 0.4, -0.6)
+        axes.set_xlim(-0.03, 1.03)
+        axes.set_xlabel(f"P(better than {_short(first)})")
+
+    heights = [0.3 * (len(panel.scores) - 1) + 0.1 for panel in panels]
+    return _figure(panels, draw, "", dark, heights=heights)
+
+
+def _figure(
+    panels: Sequence[Any],
+    draw: Any,
+    ylabel: str,
+    dark: bool,
+    notes: dict[str, str] | None = None,
+    heights: Sequence[float] = (),
+) -> bytes:
+    """PNG of `draw(axes, panel)` for each, two beside each other, and one legend below.
+
+    With `heights` of axes, in inches, below each other and without a legend.
+    """
+    import matplotlib
+    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    columns = 1 if len(panels) == 1 or heights else 2
+    rows = -(-len(panels) // columns)
+    inches = list(heights) or [2.5 if columns > 1 else 3.2] * rows
+    look = DARK if dark else LIGHT
+    colors: Any
+    ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
+    colors = dict.fromkeys(ink, look["ink"]) | {"axes.facecolor": look["paper"]}
+    with matplotlib.rc_context(colors | {"figure.facecolor": look["paper"], "font.size": 10}):
+        width = 7.6 if columns == 1 else 5 * columns
+        figure = Figure(
+            figsize=(width, sum(inches) + 0.8 * rows), layout=ConstrainedLayoutEngine(h_pad=0.08)
+        )
+        grid = figure.subplots(rows, columns, squeeze=False, height_ratios=inches)
+        handles: dict[str, Any] = {}
+        for axes, panel in zip(grid.flat, panels, strict=False):
+            draw(axes, panel)
+            axes.grid(alpha=0.2)
+            axes.spines[["top", "right"]].set_visible(False)
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
+                handles.setdefault(label, handle)
+        for axes in grid[:, 0]:
+            axes.set_ylabel(ylabel)
+        for axes in list(grid.flat)[len(panels) :]:
+            axes.set_visible(False)
+        if handles and not heights:
+            names = [_short(label) + (notes or {}).get(label, "") for label in handles]
+            across = _across(names, width)
+            figure.set_figheight(figure.get_figheight() + 0.22 * -(-len(names) // across))
+            place = {"loc": "outside lower left", "ncols": across, "frameon": False}
+            figure.legend(list(handles.values()), names, **place)
+        image = io.BytesIO()
+        figure.savefig(image, format="png", dpi=DPI)
+    return image.getvalue()
+
+
+def _across(names: list[str], width: float) -> int:
+    """Columns of a legend that fit into `width` inches; Matplotlib fills them one by one."""
+    for columns in range(len(names), 1, -1):
+        rows = -(-len(names) // columns)
+        each = [max(map(len, names[i : i + rows])) for i in range(0, len(names), rows)]
+        if sum(each) + 7 * len(each) < 11 * width:
+            return columns
+    return 1
+
+
+def _diverged(entries: list[Entry]) -> dict[str, str]:
+    """What the legend adds to a label."""
+    found: dict[str, str] = {}
+    several = len({entry.env for entry in entries}) > 1
+    for entry in entries:
+        gone = len(entry.seeds) - len(finite(entry))
+        if gone:
+            where = f" in {entry.env}" if several else ""
+            text = f" ({gone} of {len(entry.seeds)} diverged{where}, left out)"
+            found[entry.label] = found.get(entry.label, "") + text
+    return found
+
+
+def _ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(6, steps=[1, 2, 2.5, 5, 10])
+
+
+def _together(panel: Panel) -> bool:
+    return any(len(parts) > 1 for parts in panel.scores.values())
+
+
+def _short(label: str, most: int = 44) -> str:
+    """A label as text of a figure: not mathematics, and not longer than fits."""
+    label = label.replace("$", r"\$")
+    return label if len(label) <= most else f"{label[: most - 1]}…"

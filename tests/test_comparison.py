@@ -1,0 +1,304 @@
+"""`sacjax report`: its statistics against rliable's numbers, its page, what it refuses."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sacjax import comparison, folder, page
+from sacjax.cli import main
+from sacjax.config import Config, Hyperparams
+from sacjax.divergence import Divergence
+from sacjax.types import InputError
+
+RLIABLE = json.loads((Path(__file__).parent / "data" / "rliable.json").read_text())
+SCORES = {name: list(np.array(x).T) for name, x in RLIABLE["scores"].items()}
+PNG = b"\x89PNG"
+
+
+def write_run(path, returns, env="Pendulum-v1", every=100, swept=(), **hp):
+    """A run's folder as `run` leaves it. `returns` [points x seeds, epochs]; a point per tau."""
+    returns = np.asarray(returns, float)
+    taus = swept or [hp.pop("tau", 0.01)]
+    seeds = list(range(len(returns) // len(taus)))
+    config = Config(env, total_steps=every * (1 + returns.shape[1]), warmup_steps=every,
+                    eval_every=every, batch_size=1)  # fmt: skip
+    points = [Hyperparams(tau=tau, **hp) for tau in taus]
+    path.mkdir(parents=True)
+    content = folder.description(config, points, ["tau"] if swept else [], seeds)
+    folder.write_config(path, content)
+    file = folder.MetricsFile(path / "metrics.csv")
+    keys = [{"tau": tau, "seed": s} if swept else {"seed": s} for tau in taus for s in seeds]
+    for epoch, column in enumerate(returns.T):
+        steps = every * (epoch + 2)
+        file.append(
+            key | {"env_steps": steps, "eval_return": float(x)}
+            for key, x in zip(keys, column, strict=True)
+        )
+    file.close()
+    return path
+
+
+def curves(seeds=4, epochs=3, level=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    return level + np.arange(epochs) + rng.normal(size=(seeds, epochs))
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_the_iqm_is_rliables(name):
+    value, *ends = RLIABLE["iqm"][name]
+    found = comparison.iqm(SCORES[name])
+    np.testing.assert_allclose(found.value, value, rtol=1e-12)
+    np.testing.assert_allclose(found[1:], ends, atol=0.06)  # both drawn at random
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_the_profile_is_rliables(name):
+    value, *ends = RLIABLE["profile"][name]
+    found = comparison.profile(SCORES[name], np.array(RLIABLE["taus"]))
+    np.testing.assert_allclose(found.value, value, atol=1e-12)
+    np.testing.assert_allclose(found[1:], ends, atol=0.06)  # steps of 1/30 at least
+
+
+@pytest.mark.parametrize("pair", RLIABLE["improvement"])
+def test_the_probability_of_improvement_is_rliables(pair):
+    value, *ends = RLIABLE["improvement"][pair]
+    found = comparison.improvement(*(SCORES[name] for name in pair.split(",")))
+    np.testing.assert_allclose(found.value, value, rtol=1e-12)
+    np.testing.assert_allclose(found[1:], ends, atol=0.02)
+
+
+def test_environments_need_not_have_equally_many_seeds():
+    x, y = [np.array([1.0, 2]), np.array([3.0])], [np.array([0.0]), np.array([3.0, 4, 5])]
+    assert comparison.improvement(x, y).value == (1 + 0.5 / 3) / 2
+    assert comparison.profile(x, np.array([1.5])).value == [0.75]
+    assert comparison.iqm(x).value == 2
+    assert np.isnan(comparison.improvement(x, y).low)  # one seed says nothing of its spread
+
+
+def test_a_seeds_score_is_the_mean_of_its_last_evaluations(tmp_path):
+    run = write_run(tmp_path / "a", [[1, 2, 4], [5, 6, 9]])
+    assert comparison.read([run])[0].scores.tolist() == [4, 9]
+    assert comparison.read([run], last=2)[0].scores.tolist() == [3, 7.5]
+    assert comparison.read([run], until=300)[0].scores.tolist() == [2, 6]
+    assert comparison.read([run], until=399)[0].steps.tolist() == [200, 300]
+
+
+def test_each_point_of_a_sweep_is_compared(tmp_path):
+    run = write_run(tmp_path / "a", [[1], [2], [3], [4]], swept=[0.005, 0.02])
+    low, high = comparison.read([run])
+    assert (low.label, high.label) == ("a, tau=0.005", "a, tau=0.02")
+    assert (low.scores.tolist(), high.scores.tolist()) == ([1, 2], [3, 4])
+    assert (low.settings["tau"], high.settings["tau"]) == (0.005, 0.02)
+    assert comparison.differing([low, high]) == ["tau"]
+
+
+def test_folders_of_one_name_are_told_apart_by_their_paths(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for parent in "xy":
+        write_run(Path(parent, "run"), curves())
+    assert [e.label for e in comparison.read(["x/run", "y/run"])] == ["x/run", "y/run"]
+
+
+def test_normalised_from_the_lowest_to_the_highest_shown():
+    found = comparison.normalised({"a": np.array([1.0, 3]), "b": np.array([2.0, 5])})
+    assert found["a"].tolist() == [0, 0.5]
+    assert found["b"].tolist() == [0.25, 1]
+    assert comparison.normalised({"a": np.array([2.0, 2])})["a"].tolist() == [0, 0]
+
+
+def test_aggregated_are_the_labels_that_have_every_environment(tmp_path):
+    runs = [
+        write_run(tmp_path / "1", [[0], [1]]),
+        write_run(tmp_path / "2", [[2], [4]]),
+        write_run(tmp_path / "3", [[10], [30]], env="Reacher-misc"),
+    ]
+    pendulum, reacher, together = comparison.panels(comparison.read(runs, ["a", "b", "a"]))
+    assert (list(pendulum.scores), list(reacher.scores)) == (["a", "b"], ["a"])
+    assert [x.tolist() for x in together.scores["a"]] == [[0, 0.25], [0, 1]]
+    assert list(together.scores) == ["a"]
+    assert len(comparison.panels(comparison.read(runs))) == 2  # by the folders' names: none has
+
+
+class Page(HTMLParser):
+    """Every tag that opens is closed, and what is referred to."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.links = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "srcset", "href", "data", "action")]
+        if tag not in ("meta", "img", "source", "br", "link"):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_command_writes_a_page_that_needs_nothing_else(tmp_path, capsys):
+    runs = [
+        write_run(tmp_path / "1", curves(level=-200)),
+        write_run(tmp_path / "2", curves(seeds=8, epochs=5, level=-198), swept=[0.005, 0.02]),
+        write_run(tmp_path / "3", curves(level=20, seed=3), env="Reacher-misc"),
+    ]
+    labels = ["--labels", "plain", "<b>&</b> $x^", "plain", "--out", str(tmp_path / "out")]
+    assert main(["report", *map(str, runs), *labels]) == 0
+    names = {"report.html", "learning_curves.png", "profiles.png", "improvement.png"}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == names
+    for name in names - {"report.html"}:
+        assert (tmp_path / "out" / name).read_bytes().startswith(PNG)
+    text = (tmp_path / "out" / "report.html").read_text()
+    parsed = Page(text)
+    assert parsed.tags.count("picture") == 3
+    assert len(parsed.links) == 6  # each light and dark
+    assert all(link.startswith("data:image/png;base64,") for link in parsed.links)
+    assert not {"script", "link", "iframe"} & set(parsed.tags)
+    assert "url(" not in text
+    assert "<b>&" not in text
+    assert "&lt;b&gt;&amp;&lt;/b&gt; $x^, tau=0.005" in text
+    for title in ("Settings that differ", "All environments", "Probability of improvement"):
+        assert f"<h2>{title}</h2>" in text
+    printed = capsys.readouterr().out
+    assert "<b>&</b> $x^, tau=0.005" in printed
+    assert "the runs end between 400 and 600 steps" in " ".join(printed.split())
+    middle = page.number(float(comparison.iqm([curves(level=-200)[:, -1]]).value))
+    assert re.search(rf"Pendulum-v1 +│ plain +│ +4 │ +400 │ +{middle} ", printed)
+
+
+def test_an_earlier_report_is_replaced_and_nothing_else_is(tmp_path, capsys):
+    out = tmp_path / "out"
+    one, two = write_run(tmp_path / "1", curves()), write_run(tmp_path / "2", curves(level=1))
+    assert main(["report", str(one), str(two), "--out", str(out)]) == 0
+    assert main(["report", str(one), "--out", str(out)]) == 0
+    assert {path.name for path in out.iterdir()} == {
+        "report.html", "learning_curves.png", "profiles.png"
+    }  # fmt: skip
+    (out / "report.html").write_text("<p>somebody's own</p>")
+    assert main(["report", str(one), "--out", str(out)]) == 2
+    assert (out / "report.html").read_text() == "<p>somebody's own</p>"
+    assert main(["report", str(one), "--out", str(one)]) == 2
+    assert {path.name for path in one.iterdir()} == {"config.json", "metrics.csv"}
+    assert main(["report", str(one), "--out", str(one / "config.json")]) == 2
+    assert "give a new folder with --out" in capsys.readouterr().err
+
+
+def test_diverged_seeds_are_left_out_and_that_is_said(tmp_path, capsys):
+    some, all_of = curves(seeds=4), curves(seeds=2, level=5)
+    some[1, 1:], all_of[:, 2:] = np.nan, np.nan
+    runs = [write_run(tmp_path / "some", some), write_run(tmp_path / "all", all_of)]
+    assert comparison.finite(comparison.read(runs)[0]).tolist() == some[[0, 2, 3], -1].tolist()
+    assert main(["report", *map(str, runs), "--out", str(tmp_path / "out")]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "3 of 4" in printed
+    assert "all diverged" in printed
+    text = (tmp_path / "out" / "report.html").read_text()
+    assert "some in Pendulum-v1: 1 of 4 seeds diverged, left out of every statistic" in text
+    assert "all in Pendulum-v1: 2 of 2 seeds diverged" in text
+
+
+def test_the_evaluation_in_which_a_seed_diverged_does_not_count(tmp_path):
+    run = write_run(tmp_path / "a", curves(seeds=3, epochs=3))
+    folder.write_diverged(run, [Divergence(member=1, epoch=2, quantities="state")])
+    assert np.isnan(comparison.read([run])[0].scores).tolist() == [False, True, False]
+    assert np.isfinite(comparison.read([run], until=300)[0].scores).all()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (3, 1)])
+def test_one_seed_or_one_evaluation(tmp_path, capsys, shape):
+    run = write_run(tmp_path / "a", curves(*shape))
+    assert main(["report", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert ("one seed has none" in capsys.readouterr().out) == (shape[0] == 1)
+    assert not (tmp_path / "out" / "improvement.png").exists()
+
+
+def test_every_seed_diverged(tmp_path):
+    run = write_run(tmp_path / "a", np.full((2, 2), np.nan))
+    assert main(["report", str(run), "--out", str(tmp_path / "out")]) == 0
+    assert not (tmp_path / "out" / "profiles.png").exists()
+
+
+def test_a_run_that_is_still_going_is_shown_as_far_as_it_is(tmp_path):
+    run = write_run(tmp_path / "a", curves(epochs=4))
+    lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").write_text("".join(lines[:11]))  # two epochs and a half
+    (entry,) = comparison.read([run])
+    assert entry.steps.tolist() == [200, 300]
+    assert any("shown to 300 of 500 steps" in note for note in comparison.notes([entry]))
+
+
+def test_an_environment_object_is_shown_under_that_name(tmp_path):
+    run = write_run(tmp_path / "a", curves())
+    content = folder.read_description(run)
+    folder.write_config(run, content | {"config": content["config"] | {"env": None}})
+    assert comparison.read([run])[0].env == "environment object"
+
+
+def damage(name, text):
+    return lambda run: (run / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (lambda run: (run / "config.json").unlink(), "not a run's folder"),
+        (lambda run: (run / "metrics.csv").unlink(), "missing: restore"),
+        (damage("config.json", "{"), "damaged"),
+        (damage("config.json", "[]"), "damaged"),
+        (damage("config.json", '{"format": 1, "config": {}}'), "damaged"),
+        (damage("metrics.csv", ""), "no evaluation yet: wait"),
+        (damage("metrics.csv", "seed,env_steps,eval_return\n"), "damaged"),
+        (damage("metrics.csv", "seed,env_steps,eval_return\n0,1,1\n"), "not that of config.json"),
+        (damage("metrics.csv", "seed,q\n0,1\n1,1\n2,1\n3,1\n"), "not that of config.json"),
+    ],
+)
+def test_a_damaged_folder_is_one_line_and_nothing_is_written(tmp_path, capsys, harm, message):
+    good, bad = write_run(tmp_path / "good", curves()), write_run(tmp_path / "bad", curves())
+    harm(bad)
+    assert main(["report", str(good), str(bad), "--out", str(tmp_path / "out")]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert str(bad) in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": ["a"]}, "--labels names 1 runs of 2"),
+        ({"labels": ["a", "a"]}, "are both 'a' in Pendulum-v1: give each a name"),
+        ({"last": 0}, "1 evaluation or more"),
+        ({"last": 4}, "has 3 evaluations: use a smaller --last"),
+        ({"until": 100}, "has 0 evaluations up to 100 steps"),
+    ],
+)
+def test_options_that_cannot_work(tmp_path, options, message):
+    runs = [write_run(tmp_path / name, curves()) for name in "xy"]
+    with pytest.raises(InputError, match=re.escape(message)):
+        comparison.read(runs, **options)
+
+
+def test_no_folder_at_all(capsys):
+    assert main(["report"]) == 2
+    assert "name the folders" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_is_a_run_error(tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    run = write_run(tmp_path / "a", curves())
+    monkeypatch.setattr(folder, "write_bytes", full)
+    assert main(["report", str(run), "--out", str(tmp_path / "out")]) == 3
+    assert "No space left" in capsys.readouterr().err
+
+
+def test_numbers_have_the_decimals_that_say_something():
+    shown = [page.number(x) for x in (-1234.56, 98.44, 2.614, 0.0312, 0.0)]
+    assert shown == ["-1,234.6", "98.4", "2.61", "0.031", "0.000"]
