@@ -14,8 +14,9 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -69,6 +70,19 @@ class _RunFlags:
 
 
 @dataclass(frozen=True)
+class _LogFlags:
+    log_format: Literal["auto", "bar", "json", "none"] = "auto"
+    """Progress: a live line on stderr, if that is a terminal (auto) or anyway (bar); JSON lines on
+    stdout, and nothing else there (json); or nothing (none)."""
+    tensorboard: bool = False
+    """Event files for TensorBoard too, in DIR/tensorboard."""
+    wandb: bool = False
+    """To Weights & Biases too; WANDB_MODE=offline keeps it in DIR/wandb."""
+    wandb_project: str = "sacjax"
+    """The W&B project."""
+
+
+@dataclass(frozen=True)
 class Train:
     """Train independent agents on ENV, from the preset for that environment.
 
@@ -79,6 +93,7 @@ class Train:
     config: _ConfigFlags
     hp: _HyperparamFlags
     flags: _RunFlags = _RunFlags()
+    logs: _LogFlags = _LogFlags()
     seeds: int = 8
     """Independent agents, trained together."""
     seed: int = 0
@@ -98,6 +113,7 @@ class Resume:
     dir: tyro.conf.Positional[Path]
     """Folder that `sacjax train` wrote."""
     flags: _RunFlags = _RunFlags()
+    logs: _LogFlags = _LogFlags()
     extend_to: int | None = None
     """Environment steps to train to, past the configured end."""
 
@@ -226,40 +242,51 @@ def _train(argv: list[str]) -> int:
     if any(argument.split("=")[0] == "--extend-to" for argument in argv):
         return _resume(argv)
     config, hp, args = parse_train(argv)
-    _say_loading(config.env)
+    _say_loading(config.env, args.logs)
     _start_jax()
     from sacjax import folder
+    from sacjax.plan import points
     from sacjax.run import run
 
     out = folder.unused(Path("runs") / config.env) if args.out is None else args.out
     seeds = range(args.seed, args.seed + args.seeds)
-    return _follow(config, out, run, config, hp, seeds=seeds, directory=out, **vars(args.flags))
+    members = args.seeds * len(points(hp)[0])
+    start = partial(run, config, hp, seeds=seeds, directory=out, **vars(args.flags))
+    return _follow(config, members, out, args.logs, start)
 
 
 def _resume(argv: list[str]) -> int:
     args = tyro.cli(Resume, args=argv, prog="sacjax resume", config=(tyro.conf.OmitArgPrefixes,))
-    _say_loading(args.dir)
+    _say_loading(args.dir, args.logs)
     _start_jax()
     from sacjax import folder
     from sacjax.run import resume
 
-    config = folder.read_config(args.dir)[0]
+    config, settings, _, seeds = folder.read_config(args.dir)
     if args.extend_to is not None:
         config = dataclasses.replace(config, total_steps=max(args.extend_to, config.total_steps))
-    return _follow(config, args.dir, resume, args.dir, extend_to=args.extend_to, **vars(args.flags))
+    members = len(settings) * len(seeds)
+    start = partial(resume, args.dir, extend_to=args.extend_to, **vars(args.flags))
+    return _follow(config, members, args.dir, args.logs, start)
 
 
-def _follow(config: Config, out: Path, start: Callable, *args: Any, **options: Any) -> int:
-    """Run it with a bar and a clean stop, then show what it reached."""
+def _follow(config: Config, members: int, out: Path, flags: _LogFlags, start: Callable) -> int:
+    """Run it with loggers and a clean stop, then show what it reached."""
     from sacjax import report
+    from sacjax.progress import JsonLines
 
-    with _StopOnSignal() as stop, _Bar(config) as bar:
-        done = start(*args, on_epoch=[bar], should_stop=stop.asked, **options)
+    with contextlib.ExitStack() as stack:
+        stop = stack.enter_context(_StopOnSignal())
+        loggers = [stack.enter_context(x) for x in _loggers(config, members, out, flags)]
+        done = start(on_epoch=loggers, should_stop=stop.asked)
     step = int(done.metrics["env_steps"][0, -1])
-    title = f"{config.env} after {step:,} steps: greedy return, {config.eval_episodes} episodes"
-    print(report.table(done.members, done.metrics["eval_return"][:, -1], title))
-    for path in sorted(out.iterdir()):
-        print(f"{path}{os.sep if path.is_dir() else ''}")
+    if isinstance(loggers[0], JsonLines):
+        loggers[0].end(done, out)
+    else:
+        title = f"{config.env} after {step:,} steps: greedy return, {config.eval_episodes} episodes"
+        print(report.table(done.members, done.metrics["eval_return"][:, -1], title))
+        for path in sorted(out.iterdir()):
+            print(f"{path}{os.sep if path.is_dir() else ''}")
     if not done.completed and len(done.diverged) == len(done.members):
         print("sacjax: all agents diverged: use smaller learning rates", file=sys.stderr)
         return 4
@@ -273,8 +300,22 @@ def _follow(config: Config, out: Path, start: Callable, *args: Any, **options: A
     return 0
 
 
-def _say_loading(what: Any) -> None:
-    if sys.stderr.isatty():  # until the bar takes the line
+def _loggers(config: Config, members: int, out: Path, flags: _LogFlags) -> list[Any]:
+    """What the flags ask for, the one on the terminal first. InputError if it is not to be had."""
+    from sacjax.logs import TensorBoard, WandB
+    from sacjax.progress import JsonLines, Progress
+
+    services: list[Any] = [TensorBoard(out, members)] if flags.tensorboard else []
+    if flags.wandb:
+        services.append(WandB(out, members, project=flags.wandb_project))
+    if flags.log_format == "json":
+        return [JsonLines(config, members), *services]
+    show = {"auto": None, "bar": True, "none": False}[flags.log_format]
+    return [Progress(config, members, show=show), *services]
+
+
+def _say_loading(what: Any, flags: _LogFlags) -> None:
+    if flags.log_format in ("auto", "bar") and sys.stderr.isatty():  # until the bar takes the line
         print(f"loading JAX and {what} ...", end="\r", file=sys.stderr, flush=True)
 
 
@@ -328,33 +369,6 @@ def _envs(argv: list[str]) -> int:
         view.add_row(name, str(obs), str(space.shape), str(space.low), str(space.high), limit, has)
     Console(width=110, highlight=False).print(view)
     return 0
-
-
-class _Bar:
-    """Progress on a terminal: steps, mean return, gradient steps per second, time left."""
-
-    def __init__(self, config: Config):
-        from tqdm import tqdm
-
-        self._config = config
-        self._bar = tqdm(
-            total=config.total_steps, unit=" steps", desc="compiling", disable=None, leave=True
-        )
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._bar.close()
-
-    def __call__(self, step: int, metrics: dict[str, Any]) -> None:
-        self._bar.set_description("training", refresh=False)
-        returns = metrics["eval_return"]
-        returns = returns[returns == returns]  # NaN from those that diverged
-        shown = f"return {returns.mean():.1f}, " if returns.size else ""
-        speed = len(metrics["member"]) * self._config.updates_per_epoch / metrics["seconds"].max()
-        self._bar.set_postfix_str(f"{shown}{speed:,.0f} gradient steps/s", refresh=False)
-        self._bar.update(step - self._bar.n)
 
 
 class _StopOnSignal:

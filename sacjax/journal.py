@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -55,6 +56,17 @@ class Journal:
             due = self._every > 0 and len(history) % self._every == 0
         if due:
             self._save(loop, history, diverged)
+
+    def next_checkpoint(self, epochs: int, seconds: float) -> float:
+        """Seconds until there is one, where `epochs` are done and each takes `seconds`."""
+        if self._every == 0:
+            return math.nan
+        if self._every is None:
+            wait = PAUSE - (time.monotonic() - self._time)
+            ahead = max(math.ceil(wait / seconds), 1)  # it is made at the end of an epoch
+        else:
+            ahead = self._every - epochs % self._every
+        return min(ahead, self._plan.config.num_epochs - epochs) * seconds
 
     def at_the_end(
         self, loop: Any, history: History, diverged: list[Divergence], agents: Any, keys: Key

@@ -206,7 +206,10 @@ def _train(
         _say(plan, new, env_steps)
         if files:
             files.after_epoch(loop, history, diverged)
-        told = metrics | {"member": np.arange(members), "seconds": np.full(members, seconds)}
+        told = _told(plan, metrics, diverged, seconds)
+        told["next_checkpoint"] = np.full(
+            members, files.next_checkpoint(len(history), seconds) if files else np.nan
+        )
         for tell in on_epoch:
             tell(env_steps, told)
         over = len(history) == config.num_epochs or len(diverged) == members
@@ -233,6 +236,23 @@ def _mask(plan: Plan, diverged: list[Divergence]) -> np.ndarray:
     mask = np.zeros(len(plan.members), bool)
     mask[[d.member for d in diverged]] = True
     return np.asarray(fill_up(mask, plan.how["devices"]))
+
+
+def _told(
+    plan: Plan, metrics: dict[str, np.ndarray], diverged: list[Divergence], seconds: float
+) -> dict[str, np.ndarray]:
+    """For `OnEpoch`."""
+    members = len(plan.members)
+    who = {name: np.array([m[name] for m in plan.members]) for name in plan.members[0]}
+    return (
+        who
+        | metrics
+        | {
+            "member": np.arange(members),
+            "seconds": np.full(members, seconds),
+            "diverged": _mask(plan, diverged)[:members],
+        }
+    )
 
 
 def _say(plan: Plan, diverged: list[Divergence], env_steps: int) -> None:
