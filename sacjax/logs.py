@@ -58,8 +58,8 @@ class TensorBoard:
     """Event files in DIRECTORY/tensorboard: a TensorBoard run for each member and aggregate.
 
     TensorBoard draws runs over each other, one chart per metric. A file is opened, appended to and
-    closed at each epoch: hundreds of members need no handles and no threads. When a run goes on from
-    a checkpoint, what was logged past it is purged.
+    closed at each epoch: hundreds of members need no handles and no threads. When a run goes on
+    from a checkpoint, what was logged past it is purged.
     """
 
     def __init__(self, directory: str | os.PathLike, members: int | None = None):
@@ -124,11 +124,10 @@ class WandB:
         self, directory: str | os.PathLike, members: int | None = None, *, project: str = "sacjax"
     ):
         try:
-            import wandb
+            import wandb  # noqa: F401
         except ImportError as error:
             raise InputError("W&B needs a package: pip install 'sacjax[wandb]'") from error
-        if wandb.setup().settings.mode == "online" and not wandb.login(prompt=False):
-            raise InputError("W&B has no key: call `wandb login`, or set WANDB_MODE=offline")
+        self._check_key()
         self._directory, self._series, self._project = Path(directory), Series(members), project
         self._run: Any = None
         self._rows, self._failed = -1, False
@@ -153,6 +152,17 @@ class WandB:
             if self._run is None:
                 self._run = self._start()
             self._run.log({"env_steps": step} | keys, step=self._rows)
+
+    def _check_key(self) -> None:
+        import wandb
+
+        try:  # asks W&B whether the key is good
+            if wandb.setup().settings.mode != "online" or wandb.login(prompt=False):
+                return
+            problem = "there is no key"
+        except Exception as error:
+            problem = str(error)
+        raise InputError(f"W&B: {problem}: call `wandb login`, or set WANDB_MODE=offline")
 
     def _start(self) -> Any:
         import wandb

@@ -212,7 +212,7 @@ def _count(x: float) -> str:
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if x >= size:
             return f"{x / size:.3g}{unit}"
-    return f"{x:.0f}"
+    return f"{x:.3g}"
 
 
 def _number(x: float) -> str:
@@ -220,7 +220,9 @@ def _number(x: float) -> str:
 
 
 def _clock(seconds: float) -> str:
-    """4:10, or 1:04:10."""
+    """4:10, 1:04:10 or 3d 4h."""
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours // 24}d {hours % 24}h"
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
