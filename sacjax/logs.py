@@ -170,6 +170,8 @@ class WandB:
         note, about = self._directory / "wandb.json", self._directory / "config.json"
         self._directory.mkdir(parents=True, exist_ok=True)
         known = json.loads(note.read_text()) if note.exists() else {"id": secrets.token_hex(4)}
+        known["project"] = self._project
+        _write_note(note, known)  # before W&B knows of the run, so that none is without a note
         init: Any = wandb.init
         options = {
             "project": self._project,
@@ -178,6 +180,7 @@ class WandB:
             "id": known["id"],
             "resume": "allow",
             "config": json.loads(about.read_text()) if about.exists() else None,
+            "allow_val_change": True,  # total_steps, where the run is extended
             "reinit": "create_new",  # besides one that the caller may have
             "settings": wandb.Settings(silent=True, console="off"),
         }
@@ -187,8 +190,8 @@ class WandB:
             _LOG.warning("W&B is not to be reached (%s): `wandb sync` sends the run later", error)
             run = init(**options | {"mode": "offline"})
         run.define_metric("*", step_metric="env_steps")
-        known |= {"project": self._project, "url": None if run.offline else run.url}
-        folder.write_text(note, json.dumps(known, indent=2) + "\n")
+        if not run.offline:
+            _write_note(note, known | {"url": run.url})
         return run
 
     @contextlib.contextmanager
@@ -201,8 +204,12 @@ class WandB:
             self._failed = True
 
 
+def _write_note(path: Path, content: dict[str, str]) -> None:
+    folder.write_text(path, json.dumps(content, indent=2) + "\n")
+
+
 def _name(metrics: dict[str, Any], i: int) -> str:
-    swept = [f"_{name}_{metrics[name][i]:g}" for name in _SWEPT if name in metrics]
+    swept = [f"_{name}_{metrics[name][i]:.12g}" for name in _SWEPT if name in metrics]
     return f"seed_{metrics['seed'][i]}{''.join(swept)}"
 
 

@@ -104,6 +104,7 @@ class Progress:
 
     def __exit__(self, *_: Any) -> None:
         self._stack.close()
+        self._bar.leave = self._bar.n > 0  # where nothing was to be done, nothing stays
         self._bar.close()
 
     def __call__(self, step: int, metrics: dict[str, Any]) -> None:

@@ -93,6 +93,13 @@ def test_a_finished_line_says_how_long_it_took(terminal):
     assert "500/500  return 1.5  25 grad/s  in 0:00" in terminal.frames()[-1]
 
 
+def test_of_a_run_without_an_epoch_nothing_stays_on_the_terminal(terminal):
+    with Progress(CONFIG, file=terminal):
+        pass
+    assert terminal.frames()[-1].isspace()
+    assert terminal.getvalue().endswith("\r")
+
+
 @pytest.mark.parametrize("size", [1.0, -999.4, 12345.678, -1e7])
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("seconds", [0.001, 3.0, 5000.0])
