@@ -14,8 +14,9 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import tyro
 
@@ -30,6 +31,7 @@ usage: sacjax COMMAND ...
 Soft Actor-Critic, compiled end to end.
 
   sacjax train ENV [options]      train independent seeds, or a sweep, as one program
+  sacjax plan ENV [options]       the memory that such a run needs, and what there is
   sacjax resume DIR [options]     go on with a run that was stopped or killed, or past its end
   sacjax evaluate DIR [options]   greedy returns of the agents that a run saved
   sacjax render DIR [options]     a GIF of a trained policy
@@ -100,6 +102,19 @@ class _ProcessFlags:
 
 
 @dataclass(frozen=True)
+class _LogFlags:
+    log_format: Literal["auto", "bar", "json", "none"] = "auto"
+    """Progress: a live line on stderr, if that is a terminal (auto) or anyway (bar); JSON lines on
+    stdout, and nothing else there (json); or nothing (none)."""
+    tensorboard: bool = False
+    """Event files for TensorBoard too, in DIR/tensorboard."""
+    wandb: bool = False
+    """To Weights & Biases too; WANDB_MODE=offline keeps it in DIR/wandb."""
+    wandb_project: str = "sacjax"
+    """The W&B project."""
+
+
+@dataclass(frozen=True)
 class Train:
     """Train independent agents on ENV, from the preset for that environment.
 
@@ -111,6 +126,7 @@ class Train:
     hp: _HyperparamFlags
     flags: _RunFlags = _RunFlags()
     processes: _ProcessFlags = _ProcessFlags()
+    logs: _LogFlags = _LogFlags()
     seeds: int = 8
     """Independent agents, trained together."""
     seed: int = 0
@@ -134,6 +150,7 @@ class Resume:
     """Folder that `sacjax train` wrote."""
     flags: _ResumeFlags = _ResumeFlags()
     processes: _ProcessFlags = _ProcessFlags()
+    logs: _LogFlags = _LogFlags()
     extend_to: int | None = None
     """Environment steps to train to, past the configured end."""
 
@@ -190,6 +207,7 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
+        "plan": _plan,
         "resume": _resume,
         "evaluate": _evaluate,
         "render": _render,
@@ -273,53 +291,92 @@ def _grid(hp: Hyperparams, default: Hyperparams, sweeps: tuple[str, ...]) -> Hyp
     return dataclasses.replace(hp, **dict(zip(values, points.T, strict=True)))
 
 
-def _start_jax() -> None:
+def _start_jax(flags: _ProcessFlags = _ProcessFlags()) -> None:
     """Before anything that makes arrays is imported, as gymnax does."""
     from sacjax.startup import keep_compiled_programs, use_all_cores
 
     with contextlib.suppress(RuntimeError):  # `main` was called where JAX has started already
         use_all_cores()
     keep_compiled_programs()
+    if flags != _ProcessFlags():
+        from sacjax import processes
+
+        processes.join(flags.coordinator, flags.num_processes, flags.process_id)
 
 
 def _train(argv: list[str]) -> int:
     if any(argument.split("=")[0] == "--extend-to" for argument in argv):
         return _resume(argv)
     config, hp, args = parse_train(argv)
-    _say_loading(config.env)
-    _start_jax()
+    _say_loading(config.env, args.logs)
+    _start_jax(args.processes)
     from sacjax import folder
+    from sacjax.plan import points
     from sacjax.run import run
 
     out = folder.unused(Path("runs") / config.env) if args.out is None else args.out
     seeds = range(args.seed, args.seed + args.seeds)
-    return _follow(config, out, run, config, hp, seeds=seeds, directory=out, **vars(args.flags))
+    members = args.seeds * len(points(hp)[0])
+    start = partial(run, config, hp, seeds=seeds, directory=out, **vars(args.flags))
+    return _follow(config, members, out, args.logs, start)
+
+
+def _plan(argv: list[str]) -> int:
+    config, hp, args = parse_train(argv)
+    _say_loading(config.env, args.logs)
+    _start_jax()
+    from sacjax import driver
+    from sacjax.plan import check_memory, fit, make_plan, points, table
+    from sacjax.sac import make_sac
+
+    seeds, flags = list(range(args.seed, args.seed + args.seeds)), args.flags
+    how = (flags.strategy, flags.devices, flags.members_per_batch)
+    plan = make_plan(config, *points(hp), seeds, make_sac, *how)
+    found, compiled = fit(plan), None
+    if found.available is None or found.needed <= found.available:
+        batch = max(plan.batches(), key=lambda batch: batch.part[1] - batch.part[0])
+        compiled = driver.compile_programs(batch, fresh=False).memory
+    print(table(plan, compiled))
+    check_memory(plan)
+    return 0
 
 
 def _resume(argv: list[str]) -> int:
     args = tyro.cli(Resume, args=argv, prog="sacjax resume", config=(tyro.conf.OmitArgPrefixes,))
-    _say_loading(args.dir)
-    _start_jax()
+    _say_loading(args.dir, args.logs)
+    _start_jax(args.processes)
     from sacjax import folder
     from sacjax.run import resume
 
-    config = folder.read_config(args.dir)[0]
+    written = folder.read_config(args.dir)
+    config, members = written.config, len(written.settings) * len(written.seeds)
     if args.extend_to is not None:
         config = dataclasses.replace(config, total_steps=max(args.extend_to, config.total_steps))
-    return _follow(config, args.dir, resume, args.dir, extend_to=args.extend_to, **vars(args.flags))
+    start = partial(resume, args.dir, extend_to=args.extend_to, **vars(args.flags))
+    return _follow(config, members, args.dir, args.logs, start)
 
 
-def _follow(config: Config, out: Path, start: Callable, *args: Any, **options: Any) -> int:
-    """Run it with a bar and a clean stop, then show what it reached."""
-    from sacjax import report
+def _follow(config: Config, members: int, out: Path, flags: _LogFlags, start: Callable) -> int:
+    """Run it with loggers and a clean stop, then show what it reached."""
+    from sacjax import processes, report
+    from sacjax.progress import JsonLines
 
-    with _StopOnSignal() as stop, _Bar(config) as bar:
-        done = start(*args, on_epoch=[bar], should_stop=stop.asked, **options)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(processes.watched())
+        stop = stack.enter_context(_StopOnSignal())
+        loggers = _loggers(config, members, out, flags) if processes.is_first() else []
+        loggers = [stack.enter_context(x) for x in loggers]
+        done = start(on_epoch=loggers, should_stop=stop.asked)
     step = int(done.metrics["env_steps"][0, -1])
-    title = f"{config.env} after {step:,} steps: greedy return, {config.eval_episodes} episodes"
-    print(report.table(done.members, done.metrics["eval_return"][:, -1], title))
-    for path in sorted(out.iterdir()):
-        print(f"{path}{os.sep if path.is_dir() else ''}")
+    if not loggers:
+        pass  # not the first process: it is the one that tells
+    elif isinstance(loggers[0], JsonLines):
+        loggers[0].end(done, out)
+    else:
+        title = f"{config.env} after {step:,} steps: greedy return, {config.eval_episodes} episodes"
+        print(report.table(done.members, done.metrics["eval_return"][:, -1], title))
+        for path in sorted(out.iterdir()):
+            print(f"{path}{os.sep if path.is_dir() else ''}")
     if not done.completed and len(done.diverged) == len(done.members):
         print("sacjax: all agents diverged: use smaller learning rates", file=sys.stderr)
         return 4
@@ -333,8 +390,22 @@ def _follow(config: Config, out: Path, start: Callable, *args: Any, **options: A
     return 0
 
 
-def _say_loading(what: Any) -> None:
-    if sys.stderr.isatty():  # until the bar takes the line
+def _loggers(config: Config, members: int, out: Path, flags: _LogFlags) -> list[Any]:
+    """What the flags ask for, the one on the terminal first. InputError if it is not to be had."""
+    from sacjax.logs import TensorBoard, WandB
+    from sacjax.progress import JsonLines, Progress
+
+    services: list[Any] = [TensorBoard(out, members)] if flags.tensorboard else []
+    if flags.wandb:
+        services.append(WandB(out, members, project=flags.wandb_project))
+    if flags.log_format == "json":
+        return [JsonLines(config, members), *services]
+    show = {"auto": None, "bar": True, "none": False}[flags.log_format]
+    return [Progress(config, members, show=show), *services]
+
+
+def _say_loading(what: Any, flags: _LogFlags) -> None:
+    if flags.log_format in ("auto", "bar") and sys.stderr.isatty():  # until the bar takes the line
         print(f"loading JAX and {what} ...", end="\r", file=sys.stderr, flush=True)
 
 
@@ -400,33 +471,6 @@ def _envs(argv: list[str]) -> int:
         view.add_row(name, str(obs), str(space.shape), str(space.low), str(space.high), limit, has)
     Console(width=110, highlight=False).print(view)
     return 0
-
-
-class _Bar:
-    """Progress on a terminal: steps, mean return, gradient steps per second, time left."""
-
-    def __init__(self, config: Config):
-        from tqdm import tqdm
-
-        self._config = config
-        self._bar = tqdm(
-            total=config.total_steps, unit=" steps", desc="compiling", disable=None, leave=True
-        )
-
-    def __enter__(self) -> "_Bar":
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        self._bar.close()
-
-    def __call__(self, step: int, metrics: dict[str, Any]) -> None:
-        self._bar.set_description("training", refresh=False)
-        returns = metrics["eval_return"]
-        returns = returns[returns == returns]  # NaN from those that diverged
-        shown = f"return {returns.mean():.1f}, " if returns.size else ""
-        speed = len(metrics["member"]) * self._config.updates_per_epoch / metrics["seconds"].max()
-        self._bar.set_postfix_str(f"{shown}{speed:,.0f} gradient steps/s", refresh=False)
-        self._bar.update(step - self._bar.n)
 
 
 class _StopOnSignal:

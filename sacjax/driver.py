@@ -29,7 +29,7 @@ class Compiled(NamedTuple):
 
     init: Callable[..., Any] | None  # (keys [M'], hp, env_params) -> loop
     epoch: Callable[..., Any]  # (loop, frozen [M'], hp, env_params) -> loop, (metrics, finite)
-    memory: Any  # JAX's analysis of the epoch, per device
+    memory: int  # bytes that the epoch takes of one device, as XLA says
 
 
 def train(
@@ -67,9 +67,10 @@ def train(
         _say(plan, new, env_steps)
         if files:
             files.after_epoch(loop, history, diverged)
-        told = metrics | {
-            "member": np.arange(*plan.part),
+        ahead = files.next_checkpoint(len(history), seconds) if files else np.nan
+        told = _told(plan, metrics, diverged) | {
             "seconds": np.full(members, seconds),
+            "next_checkpoint": np.full(members, ahead),
         }
         for tell in on_epoch if processes.is_first() else ():
             tell(env_steps, told)
@@ -94,8 +95,12 @@ def compile_programs(plan: Plan, fresh: bool = True) -> Compiled:
     with ThreadPoolExecutor(1) as aside:  # one compiles while the other is traced and compiled
         compiling = aside.submit(init.lower(keys, hp, env_params).compile) if fresh else None
         compiled = epoch.lower(like, _mask(plan, []), hp, env_params).compile()
+        memory: Any = compiled.memory_analysis()
+        new = memory.output_size_in_bytes - memory.alias_size_in_bytes
         return Compiled(
-            compiling.result() if compiling else None, compiled, compiled.memory_analysis()
+            compiling.result() if compiling else None,
+            compiled,
+            memory.argument_size_in_bytes + memory.temp_size_in_bytes + new,
         )
 
 
@@ -125,6 +130,17 @@ def _inputs(plan: Plan) -> tuple[Any, Any, Any]:
             for tree in (hp, env_params)
         )
     return hp, processes.spread(fill_up(keys, devices), devices), env_params
+
+
+def _told(
+    plan: Plan, metrics: dict[str, np.ndarray], diverged: list[Divergence]
+) -> dict[str, np.ndarray]:
+    """For `OnEpoch`."""
+    members = plan.members
+    who = {name: np.array([member[name] for member in members]) for name in members[0]}
+    frozen = np.zeros(len(members), bool)
+    frozen[[d.member for d in diverged]] = True
+    return who | metrics | {"member": np.arange(*plan.part), "diverged": frozen}
 
 
 def _mask(plan: Plan, diverged: list[Divergence]) -> Any:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -95,6 +96,17 @@ class Journal:
             due = every > 0 and len(history) % every == 0
         if processes.of_first(due):
             self._save(loop, history, diverged)
+
+    def next_checkpoint(self, epochs: int, seconds: float) -> float:
+        """Seconds until there is one, where `epochs` are done and each takes `seconds`."""
+        if self._options.every == 0:
+            return math.nan
+        if self._options.every is None:
+            wait = PAUSE - (time.monotonic() - self._time)
+            ahead = max(math.ceil(wait / seconds), 1)  # it is made at the end of an epoch
+        else:
+            ahead = self._options.every - epochs % self._options.every
+        return min(ahead, self._plan.config.num_epochs - epochs) * seconds
 
     def at_the_end(self, progress: Progress, agents: Any, keys: Key) -> None:
         """The last checkpoint, the agents and the curve."""

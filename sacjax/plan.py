@@ -87,7 +87,7 @@ def make_plan(
     per_batch: int | None = None,
     part: tuple[int, int] | None = None,
 ) -> Plan:
-    """Raises InputError where the settings cannot work here, memory included."""
+    """Raises InputError where the settings cannot work here; of memory, see `check_memory`."""
     if per_batch is not None and (not isinstance(per_batch, int) or per_batch < 1):
         raise InputError(f"members_per_batch ({per_batch}) must be a whole number from 1: use 64")
     program = make_program(config, algorithm)
@@ -95,12 +95,10 @@ def make_plan(
     how = _how(min(per_batch or end, end - first), strategy, devices)
     hp, env_params = as_arrays(settings[0], program.default_params)
     loop = jax.eval_shape(program.init, jax.random.key(0), hp, env_params)
-    plan = Plan(
+    return Plan(
         *(config, settings, swept, seeds, (first, end), per_batch, program, algorithm, how),
         memory=memory.estimate(config, loop),
     )
-    _check_memory(plan)
-    return plan
 
 
 def points(hp: Hyperparams) -> tuple[list[Hyperparams], list[str]]:
@@ -127,48 +125,80 @@ def extended(config: Config, total_steps: int) -> Config:
 
 
 class Fit(NamedTuple):
-    """A plan against the machine. Bytes of one device, or of all where they share their memory."""
+    """A plan's largest batch against the machine. Bytes of what shares one memory: a device, or all
+    of a CPU's."""
 
+    members: int  # trained at once
     needed: int
     available: int | None  # None: not known
-    members: int  # the most that can be trained at once
-    replay_size: int  # the largest with as many members as planned
+    most: int  # members that could be trained at once
+    replay_size: int  # the largest for as many members as planned
 
 
 def fit(plan: Plan) -> Fit:
     """Whether it fits, and what would."""
-    first, end = plan.part
-    members = min(plan.per_batch or end, end - first)
+    members = max(batch.part[1] - batch.part[0] for batch in plan.batches())
     strategy, devices = plan.how["strategy"], plan.how["devices"]
-    together = devices if memory.shared() else 1  # devices of one memory
+    sharing = jax.local_device_count() if memory.shared() else 1
+    sharing = min(sharing, devices)
     each = -(-members // devices)
-    needed = together * plan.memory.total(each, strategy)
+    needed = sharing * plan.memory.total(each, strategy)
     available = memory.available()
     if available is None:
-        return Fit(needed, None, members, plan.config.capacity)
-    most = plan.memory.fitting(available // together, strategy) * devices
-    rest = together * plan.memory._replace(replay=0).total(each, strategy)
+        return Fit(members, needed, None, members, plan.config.capacity)
+    most = plan.memory.fitting(available // sharing, strategy) * devices
+    rest = sharing * plan.memory._replace(replay=0).total(each, strategy)
     envs, capacity = plan.config.num_envs, plan.config.capacity
     places = int(0.98 * (available - rest) * capacity / (needed - rest)) // envs * envs
-    return Fit(needed, available, max(most, 0), max(min(places, capacity), 0))
+    return Fit(members, needed, available, max(most, 0), max(min(places, capacity), 0))
 
 
-def _check_memory(plan: Plan) -> None:
-    fits = fit(plan)
-    if fits.available is None or fits.needed <= fits.available:
+def check_memory(plan: Plan) -> None:
+    """InputError, with what would fit, where there is not enough."""
+    found = fit(plan)
+    if found.available is None or found.needed <= found.available:
         return
     remedies = []
-    if fits.members:
-        remedies.append(f"train at most {fits.members} at once with members_per_batch")
-    if fits.replay_size >= plan.config.batch_size:
-        remedies.append(f"use replay_size={fits.replay_size}")
-    first, end = plan.part
-    members = min(plan.per_batch or end, end - first)
+    if found.most:
+        remedies.append(f"train at most {found.most} at once with members_per_batch")
+    if found.replay_size >= plan.config.batch_size:
+        remedies.append(f"use replay_size={found.replay_size}")
     raise InputError(
-        f"{members} members need {fits.needed / 2**30:.1f} GiB, of which the replays are "
-        f"{plan.memory.replay * members / 2**30:.1f}, and there are "
-        f"{fits.available / 2**30:.1f}: {' or '.join(remedies) or 'use smaller networks'}"
+        f"{found.members} members need {found.needed / 2**30:.1f} GiB, of which the replays are "
+        f"{plan.memory.replay * found.members / 2**30:.1f}, and there are "
+        f"{found.available / 2**30:.1f}: {' or '.join(remedies) or 'use smaller networks'}"
     )
+
+
+def table(plan: Plan, compiled: int | None) -> str:
+    """Text: what the plan needs. `compiled`: bytes that the compiled epoch takes of one device."""
+    found, part = fit(plan), plan.memory
+    strategy, devices = plan.how["strategy"], plan.how["devices"]
+    each = -(-found.members // devices)
+    one = plan.memory.total(each, strategy)
+    at_once = found.members if strategy == "vmap" else min(devices, found.members)
+    rows = [(name, size, size * found.members) for name, size in part._asdict().items()]
+    rows[-1] = (f"working, {at_once} at once", part.working, part.working * at_once)
+    if strategy == "map" and each > 1:
+        rows.append(("held twice", part.state, part.state * devices))
+    lines = [
+        f"{plan.config.env}: {plan.part[1]} members"
+        + (f" in {len(plan.batches())} batches" if len(plan.batches()) > 1 else "")
+        + f", {found.members} at once on {devices} {jax.default_backend()} devices ({strategy})",
+        f"{'':24}{'each':>12}{'together':>12}",
+        *(f"{name:24}{_size(size):>12}{_size(total):>12}" for name, size, total in rows),
+        f"{'per device':36}{_size(one):>12}",
+    ]
+    if compiled is not None:
+        lines.append(f"{'as compiled':36}{_size(compiled):>12}  ({compiled / one - 1:+.0%})")
+    lines.append(f"{'needed':36}{_size(found.needed):>12}")
+    if found.available is not None:
+        lines.append(f"{'there is':36}{_size(found.available):>12}  (at most {found.most} at once)")
+    return "\n".join(lines)
+
+
+def _size(bytes_: int) -> str:
+    return f"{bytes_ / 2**30:.2f} GiB" if bytes_ >= 2**30 else f"{bytes_ / 2**20:.2f} MiB"
 
 
 def _how(members: int, strategy: str, devices: int | None) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from sacjax import checkpoints, driver, folder, journal, processes, report
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
 from sacjax.members import layout, over_members
-from sacjax.plan import Plan, extended, make_plan, points
+from sacjax.plan import Plan, check_memory, extended, make_plan, points
 from sacjax.sac import make_sac
 from sacjax.train import Program, as_arrays, epoch_keys, make_program
 from sacjax.types import InputError, Key, OnEpoch, OnNan
@@ -82,6 +82,7 @@ def run(
     plan = make_plan(
         config, settings, swept, seeds, algorithm, strategy, devices, members_per_batch
     )
+    check_memory(plan)
     options = journal.Options(checkpoint_every, keep, on_nan).checked()
     if directory is None:
         if checkpoint_every:
@@ -127,6 +128,7 @@ def resume(
             *(config, written.settings, written.swept, written.seeds, algorithm),
             *(strategy or "auto", devices, written.content.get("per_batch")),
         )
+        check_memory(plan)
         return _train(plan, path, options, on_epoch, should_stop, again=True)
 
 
@@ -194,7 +196,7 @@ def _train(
             done = _train_batch(batch, place, begin_batch, started, compiled, *follow)
         runs.append(done._replace(agents=jax.tree.map(np.asarray, done.agents)))
         if path:
-            processes.first(lambda: _write_table(path))
+            processes.first(lambda: _write_table(path, _merged(runs).diverged))
         over = done.completed or len(done.diverged) == len(done.members)
         if not over or (done.diverged and options.on_nan == "stop"):
             break
@@ -326,13 +328,14 @@ def _merged(runs: list[Run]) -> Run:
     )
 
 
-def _write_table(path: Path) -> None:
-    """metrics.csv and the curve of all batches so far."""
+def _write_table(path: Path, diverged: list[Divergence]) -> None:
+    """metrics.csv, the curve and who diverged, of all batches so far."""
     tables = sorted((path / _BATCHES).glob("*/metrics.csv"), key=lambda p: int(p.parent.name))
     texts = [table.read_text() for table in tables]
     header = texts[0].partition("\n")[0] + "\n"
     folder.write_text(path / "metrics.csv", header + "".join(t.partition("\n")[2] for t in texts))
     report.learning_curve(path / "metrics.csv", path / "learning_curve.png")
+    folder.write_diverged(path, diverged)
 
 
 def _layout_before(content: dict[str, Any]) -> tuple[str, int | None]:

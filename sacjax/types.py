@@ -18,8 +18,9 @@ Params = Any  # a pytree of network weights
 EnvParams = Any  # a pytree of an environment's own parameters
 Metrics = dict[str, Array]
 # on_epoch(step, metrics): environment steps so far, of each member; the epoch's metrics [M, ...] as
-# NumPy arrays (`make_program`), and of each member "member", its index [M], and "seconds" [M] that
-# the epoch took, its evaluation included, compilation not.
+# NumPy arrays (`make_program`), and [M] of each member: who it is ("member", its index, "seed", and
+# the swept hyperparameters), "diverged" (it is frozen), "seconds" that the epoch took, with its
+# evaluation, without compilation, and "next_checkpoint", in seconds as estimated (NaN: none comes).
 OnEpoch = Callable[[int, dict[str, Any]], None]
 OnNan = Literal["freeze", "stop"]  # a member that is no longer finite, or the run
 

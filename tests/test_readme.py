@@ -17,6 +17,7 @@ SMALLER = {
         'preset("Reacher-misc", total_steps=300, warmup_steps=100, eval_every=100, hidden=(8,), '
         "batch_size=8, eval_episodes=2), seeds=2"
     ),
+    'config, hp = preset("Pendulum-v1")': f"config, hp = {TINY}, Hyperparams()",
     "extend_to=60_000": "extend_to=500",
     "episodes=128": "episodes=3",
 }
@@ -33,6 +34,7 @@ def test_the_code_runs(tmp_path, monkeypatch):
     assert names["result"].metrics["eval_return"].shape == (2, 8, 2, 2)
     assert names["returns"].shape == (2, 3)
     assert (tmp_path / "runs" / "reacher" / "learning_curve.png").exists()
+    assert (tmp_path / "runs" / "logged" / "tensorboard" / "seed_7").is_dir()
 
 
 def test_the_table_is_that_of_the_measured_file(benchmark_module):

@@ -1,0 +1,248 @@
+"""A run's metrics for other programs to show: TensorBoard's event files, Weights & Biases.
+
+Both are `OnEpoch` callables and context managers, show the columns of metrics.csv, and make their
+files in the run's folder at the first call, which is when the run has made the folder its own. What
+fails later than that is said once and costs the run nothing: metrics.csv has all of it.
+"""
+
+import contextlib
+import json
+import logging
+import os
+import secrets
+import socket
+import struct
+import time
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sacjax import folder
+from sacjax.config import Hyperparams
+from sacjax.types import InputError
+
+_LOG = logging.getLogger("sacjax")
+_SWEPT = [field.name for field in fields(Hyperparams)]
+_NO_SERIES = {*_SWEPT, "seed", "member", "seconds", "diverged", "next_checkpoint", "env_steps"}
+
+
+class Series:
+    """An epoch's metrics as numbers: of each member, and "iqm", "min", "max" over all of them.
+
+    Who is told of in parts, batch by batch, is aggregated when all are there.
+    """
+
+    def __init__(self, members: int | None = None):
+        """`members`: of the run (None: those of the first call)."""
+        self._members = members
+        self._waiting: dict[int, list[dict[str, float]]] = {}  # by step
+
+    def __call__(self, step: int, metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
+        """Name ("seed_3_tau_0.005", "iqm") -> metric -> number; NaN (no data) is left out."""
+        who = range(len(metrics["member"]))
+        self._members = self._members or len(who)
+        rows = [_row(metrics, i) for i in who]
+        together = self._waiting.setdefault(step, [])
+        together += rows
+        found = {_name(metrics, i): row for i, row in zip(who, rows, strict=True)}
+        if len(together) >= self._members:
+            found |= _over_members(self._waiting.pop(step))
+        return {
+            name: {metric: x for metric, x in row.items() if x == x} for name, row in found.items()
+        }
+
+
+class TensorBoard:
+    """Event files in DIRECTORY/tensorboard: a TensorBoard run for each member and aggregate.
+
+    TensorBoard draws runs over each other, one chart per metric. A file is opened, appended to and
+    closed at each epoch: hundreds of members need no handles and no threads. When a run goes on
+    from a checkpoint, what was logged past it is purged.
+    """
+
+    def __init__(self, directory: str | os.PathLike, members: int | None = None):
+        try:
+            import tensorboardX  # noqa: F401
+        except ImportError as error:
+            raise InputError(
+                "TensorBoard's files need a package: pip install 'sacjax[tensorboard]'"
+            ) from error
+        self._directory, self._series = Path(directory) / "tensorboard", Series(members)
+        self._files: dict[str, Path] = {}
+        self._failed = False
+
+    def __enter__(self) -> "TensorBoard":
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+    def __call__(self, step: int, metrics: dict[str, Any]) -> None:
+        if self._failed:
+            return
+        try:
+            for name, row in self._series(step, metrics).items():
+                if row:
+                    self._append(name, step, row)
+        except OSError as error:
+            self._failed = True
+            _LOG.warning("TensorBoard's files end here, the run goes on: %s", error)
+
+    def _append(self, name: str, step: int, row: dict[str, float]) -> None:
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        pb: Any = event_pb2  # generated: unknown to type checkers
+        Event, Session, Summary = pb.Event, pb.SessionLog, vars(summary_pb2)["Summary"]
+        now, events = time.time(), []
+        if name not in self._files:
+            place = self._directory / name
+            place.mkdir(parents=True, exist_ok=True)
+            number = len(list(place.iterdir()))  # files are read in the order of their names
+            file = f"events.out.tfevents.{now:010.0f}.{socket.gethostname()}.{number}"
+            self._files[name] = place / file
+            start = Session(status=Session.START)  # "what was at this step or later is void"
+            events = [
+                Event(wall_time=now, file_version="brain.Event:2"),
+                Event(wall_time=now, step=step, session_log=start),
+            ]
+        values = [Summary.Value(tag=metric, simple_value=x) for metric, x in row.items()]
+        events.append(Event(wall_time=now, step=step, summary=Summary(value=values)))
+        with self._files[name].open("ab") as file:
+            file.write(b"".join(_record(event.SerializeToString()) for event in events))
+
+
+class WandB:
+    """One W&B run per run: metric/seed_3 of each member, metric/iqm, /min and /max of all.
+
+    Its id is kept in DIRECTORY/wandb.json, and a resumed run goes on with it. It is written to
+    DIRECTORY/wandb, for `wandb sync`, with WANDB_MODE=offline or where W&B is not to be reached.
+    """
+
+    def __init__(
+        self, directory: str | os.PathLike, members: int | None = None, *, project: str = "sacjax"
+    ):
+        try:
+            import wandb  # noqa: F401
+        except ImportError as error:
+            raise InputError("W&B needs a package: pip install 'sacjax[wandb]'") from error
+        self._check_key()
+        self._directory, self._series, self._project = Path(directory), Series(members), project
+        self._run: Any = None
+        self._rows, self._failed = -1, False
+
+    def __enter__(self) -> "WandB":
+        return self
+
+    def __exit__(self, kind: Any, *_: Any) -> None:
+        if self._run is not None:
+            with self._never_mind():
+                self._run.finish(exit_code=int(kind is not None))
+
+    def __call__(self, step: int, metrics: dict[str, Any]) -> None:
+        if self._failed and self._run is None:
+            return
+        found = self._series(step, metrics)
+        keys = {f"{metric}/{name}": x for name, row in found.items() for metric, x in row.items()}
+        # W&B drops rows that go back. Those that a resumed run repeats it has; where batches of
+        # members follow each other, the rows of the next go behind the last one's.
+        self._rows = max(step, self._rows + 1)
+        with self._never_mind():
+            if self._run is None:
+                self._run = self._start()
+            self._run.log({"env_steps": step} | keys, step=self._rows)
+
+    def _check_key(self) -> None:
+        import wandb
+
+        try:  # asks W&B whether the key is good
+            if wandb.setup().settings.mode != "online" or wandb.login(prompt=False):
+                return
+            problem = "there is no key"
+        except Exception as error:
+            problem = str(error)
+        raise InputError(f"W&B: {problem}: call `wandb login`, or set WANDB_MODE=offline")
+
+    def _start(self) -> Any:
+        import wandb
+
+        note, about = self._directory / "wandb.json", self._directory / "config.json"
+        self._directory.mkdir(parents=True, exist_ok=True)
+        known = json.loads(note.read_text()) if note.exists() else {"id": secrets.token_hex(4)}
+        known["project"] = self._project
+        _write_note(note, known)  # before W&B knows of the run, so that none is without a note
+        init: Any = wandb.init
+        options = {
+            "project": self._project,
+            "name": self._directory.resolve().name,
+            "dir": self._directory,
+            "id": known["id"],
+            "resume": "allow",
+            "config": json.loads(about.read_text()) if about.exists() else None,
+            "allow_val_change": True,  # total_steps, where the run is extended
+            "reinit": "create_new",  # besides one that the caller may have
+            "settings": wandb.Settings(silent=True, console="off"),
+        }
+        try:
+            run = init(**options)
+        except Exception as error:
+            _LOG.warning("W&B is not to be reached (%s): `wandb sync` sends the run later", error)
+            run = init(**options | {"mode": "offline"})
+        run.define_metric("*", step_metric="env_steps")
+        if not run.offline:
+            _write_note(note, known | {"url": run.url})
+        return run
+
+    @contextlib.contextmanager
+    def _never_mind(self) -> Any:
+        try:
+            yield
+        except Exception as error:  # a service of others, with errors of many kinds
+            if not self._failed:
+                _LOG.warning("W&B failed, the run goes on: %s: %s", type(error).__name__, error)
+            self._failed = True
+
+
+def _write_note(path: Path, content: dict[str, str]) -> None:
+    folder.write_text(path, json.dumps(content, indent=2) + "\n")
+
+
+def _name(metrics: dict[str, Any], i: int) -> str:
+    swept = [f"_{name}_{metrics[name][i]:.12g}" for name in _SWEPT if name in metrics]
+    return f"seed_{metrics['seed'][i]}{''.join(swept)}"
+
+
+def _row(metrics: dict[str, Any], i: int) -> dict[str, float]:
+    """A member's columns of metrics.csv: means, and standard deviations over episodes."""
+    row = {}
+    for name, value in metrics.items():
+        if name not in _NO_SERIES:
+            row[name] = float(value[i].mean())
+            if value.ndim > 1:
+                row[f"{name}_std"] = float(value[i].std())
+    return row
+
+
+def _over_members(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
+    """Aggregates of each metric over the members where it is finite."""
+    from sacjax.report import iqm  # its scipy takes half a second to import
+
+    found: dict[str, dict[str, float]] = {"iqm": {}, "min": {}, "max": {}}
+    for metric in rows[0]:
+        x = np.array([row[metric] for row in rows])
+        x = x[np.isfinite(x)]
+        if x.size:
+            for name, over in (("iqm", iqm), ("min", np.min), ("max", np.max)):
+                found[name][metric] = float(over(x))
+    return found
+
+
+def _record(data: bytes) -> bytes:
+    """TFRecord: the length and the data, each with its checksum."""
+    from tensorboardX.record_writer import masked_crc32c
+
+    size = struct.pack("<Q", len(data))
+    return b"".join(
+        [size, struct.pack("<I", masked_crc32c(size)), data, struct.pack("<I", masked_crc32c(data))]
+    )
