@@ -196,11 +196,11 @@ def _train(
             done = _train_batch(batch, place, begin_batch, started, compiled, *follow)
         runs.append(done._replace(agents=jax.tree.map(np.asarray, done.agents)))
         if path:
-            processes.first(lambda: _write_table(path, _merged(runs).diverged))
+            processes.first(lambda: _write_table(path, _diverged(runs)))
         over = done.completed or len(done.diverged) == len(done.members)
         if not over or (done.diverged and options.on_nan == "stop"):
             break
-    merged = _merged(runs)
+    merged = _merged(runs) if not (path and again) else load(path, plan.config.env, plan.algorithm)
     return merged._replace(completed=merged.completed and len(runs) == len(batches))
 
 
@@ -310,7 +310,6 @@ def _merged(runs: list[Run]) -> Run:
             last = np.full_like(last, np.nan)
         return np.concatenate([x, np.repeat(last, epochs - x.shape[1], axis=1)], axis=1)
 
-    firsts = np.cumsum([0, *(len(run.members) for run in runs)])
     return runs[0]._replace(
         members=[member for run in runs for member in run.members],
         metrics={
@@ -320,12 +319,18 @@ def _merged(runs: list[Run]) -> Run:
         agents=jax.tree.map(lambda *x: np.concatenate(x), *(run.agents for run in runs)),
         keys=jnp.concatenate([run.keys for run in runs]),
         completed=all(run.completed for run in runs),
-        diverged=[
-            d._replace(member=d.member + int(first))
-            for run, first in zip(runs, firsts, strict=False)
-            for d in run.diverged
-        ],
+        diverged=_diverged(runs),
     )
+
+
+def _diverged(runs: list[Run]) -> list[Divergence]:
+    """Of batches, numbered as in the whole population."""
+    firsts = np.cumsum([0, *(len(run.members) for run in runs)])
+    return [
+        d._replace(member=d.member + int(first))
+        for run, first in zip(runs, firsts, strict=False)
+        for d in run.diverged
+    ]
 
 
 def _write_table(path: Path, diverged: list[Divergence]) -> None:

@@ -84,7 +84,6 @@ ALLOWED = {
         "render",
         "report",
         "run",
-        "sac",
         "startup",
         "types",
         ROOT,
