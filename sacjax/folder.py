@@ -33,7 +33,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
 from sacjax.types import InputError, RunError
 
-FORMAT = 1  # of config.json and agents/; a reader refuses others
+FORMAT = 2  # of config.json and agents/; a reader refuses others
 PART = ".part"  # the end of the name of a file that is not whole yet
 PACKAGES = [
     *("sacjax", "jax", "jaxlib", "flax", "optax", "chex"),

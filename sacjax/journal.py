@@ -114,7 +114,8 @@ class Journal:
         if self._options.every != 0 and len(history) > self._saved:
             self._save(loop, history, diverged)
         self._first(lambda: folder.write_diverged(self._path, diverged))
-        folder.save_agents(self._path, agent_tree(agents, keys, len(history)))
+        numbers = np.asarray(jax.random.key_data(keys))
+        folder.save_agents(self._path, agent_tree(agents, numbers, len(history)))
         source = self._path / "metrics.csv"
         self._first(lambda: report.learning_curve(source, self._path / "learning_curve.png"))
 
@@ -262,6 +263,6 @@ def _rows(members: list[dict[str, float]], metrics: dict[str, np.ndarray]) -> li
     return rows
 
 
-def agent_tree(agents: Any, keys: Key, epochs: int) -> dict[str, Any]:
-    """What agents/ holds."""
+def agent_tree(agents: Any, keys: Any, epochs: int) -> dict[str, Any]:
+    """What agents/ holds; `keys` as the numbers in them."""
     return {"agents": agents, "keys": keys, "epochs": np.asarray(epochs)}

@@ -76,10 +76,17 @@ def spread(tree: Any, devices: int) -> Any:
 
 
 def everywhere(tree: Any) -> Any:
-    """Arrays laid out over devices, as NumPy arrays in every process."""
-    if several():
-        return multihost_utils.process_allgather(tree, tiled=True)
-    return jax.tree.map(np.asarray, tree)
+    """Arrays laid out over devices, as NumPy arrays in every process; keys as JAX's."""
+    if not several():
+        return jax.tree.map(np.asarray, tree)
+
+    def gather(x: Any) -> Any:
+        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+            data = gather(jax.random.key_data(x))
+            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+        return multihost_utils.process_allgather(x, tiled=True)
+
+    return jax.tree.map(gather, tree)
 
 
 def any_of(said: bool) -> bool:

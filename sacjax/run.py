@@ -275,7 +275,8 @@ def _loaded(path: Path, written: folder.Written, program: Program, algorithm: Ca
     agents, keys = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((len(members), *x.shape), x.dtype), (loop.agent, loop.key)
     )
-    tree = folder.restore_agents(path, journal.agent_tree(agents, keys, 0))
+    numbers = jax.eval_shape(jax.random.key_data, keys)
+    tree = folder.restore_agents(path, journal.agent_tree(agents, numbers, 0))
     epochs = int(tree["epochs"])
     return Run(
         config=written.config,
@@ -284,7 +285,7 @@ def _loaded(path: Path, written: folder.Written, program: Program, algorithm: Ca
         agents=tree["agents"],
         program=program,
         algorithm=algorithm,
-        keys=tree["keys"],
+        keys=checkpoints.with_keys(keys, tree["keys"]),
         epochs=epochs,
         completed=epochs == written.config.num_epochs,
         diverged=folder.read_diverged(path),

@@ -215,10 +215,10 @@ def test_an_unwritable_folder_is_refused(tmp_path, capsys):
 
 DAMAGE = {
     "no agents": lambda d: shutil.rmtree(d / "agents"),
-    "truncated config": lambda d: (d / "config.json").write_text('{"format": 1, "conf'),
+    "truncated config": lambda d: (d / "config.json").write_text('{"format": 2, "conf'),
     "foreign config": lambda d: (d / "config.json").write_text('{"name": "other"}'),
     "another format": lambda d: (d / "config.json").write_text(
-        (d / "config.json").read_text().replace('"format": 1', '"format": 99')
+        (d / "config.json").read_text().replace('"format": 2', '"format": 99')
     ),
     "another network": lambda d: (d / "config.json").write_text(
         (d / "config.json").read_text().replace('"hidden": [\n      8', '"hidden": [\n      9')

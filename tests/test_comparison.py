@@ -251,7 +251,7 @@ def damage(name, text):
         (lambda run: (run / "metrics.csv").unlink(), "missing: restore"),
         (damage("config.json", "{"), "damaged"),
         (damage("config.json", "[]"), "damaged"),
-        (damage("config.json", '{"format": 1, "config": {}}'), "damaged"),
+        (damage("config.json", '{"format": 2, "config": {}}'), "damaged"),
         (damage("metrics.csv", ""), "no evaluation yet: wait"),
         (damage("metrics.csv", "seed,env_steps,eval_return\n"), "damaged"),
         (damage("metrics.csv", "seed,env_steps,eval_return\n0,1,1\n"), "not that of config.json"),
