@@ -228,13 +228,25 @@ def main(argv: list[str] | None = None) -> int:
         return commands[argv[0]](argv[1:])
     except InputError as error:
         print(f"sacjax: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+        return _leave(2)
     except RunError as error:
         print(f"sacjax: {' '.join(str(error).split())}", file=sys.stderr)
-        return 3
+        return _leave(3)
     except KeyboardInterrupt:
         print("\nsacjax: stopped", file=sys.stderr)
         return 130
+
+
+def _leave(code: int) -> int:
+    """The exit code; at once where there are other processes, which JAX would wait for."""
+    if "sacjax.processes" in sys.modules:
+        from sacjax import processes
+
+        if processes.joined():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return code
 
 
 def parse_train(argv: list[str]) -> tuple[Config, Hyperparams, Train]:

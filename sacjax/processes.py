@@ -41,6 +41,11 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         ) from error
 
 
+def joined() -> bool:
+    """Whether this process is one of several."""
+    return jax.distributed.is_initialized() and several()
+
+
 def several() -> bool:
     return jax.process_count() > 1
 

@@ -1,0 +1,110 @@
+"""Two processes on this machine, with two devices each, train one population."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from sacjax import checkpoints
+from sacjax.cli import main
+from sacjax.run import load
+
+FLAGS = [
+    *("--warmup-steps", "100", "--eval-every", "50", "--hidden", "8", "--batch-size", "8"),
+    *("--eval-episodes", "2", "--seeds", "6", "--checkpoint-every", "2"),
+]
+
+
+def port():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        return free.getsockname()[1]
+
+
+def start(devices, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "sacjax.cli", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)},
+    )
+
+
+def start_two(*arguments):
+    where = ["--coordinator", f"localhost:{port()}", "--num-processes", 2, "--process-id"]
+    return [start(2, *arguments, *where, i) for i in range(2)]
+
+
+def test_two_processes_are_one_with_as_many_devices(tmp_path):
+    """metrics.csv to the byte; agents and checkpoints are whole, and only the first one tells."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    command = ["train", "Pendulum-v1", "--total-steps", 400, *FLAGS, "--out"]
+    pair = start_two(*command, two)
+    (told, errors), (other, _) = (process.communicate(timeout=200) for process in pair)
+    assert [process.returncode for process in pair] == [0, 0], errors
+    alone = start(4, *command, one)
+    alone.communicate(timeout=200)
+    assert "seed 5" in told
+    assert "seed" not in other
+    assert (one / "metrics.csv").read_bytes() == (two / "metrics.csv").read_bytes()
+    first, second = checkpoints.restore(one), checkpoints.restore(two)
+    assert first is not None
+    assert second is not None
+    for name, x in first.arrays.items():
+        np.testing.assert_array_equal(x, second.arrays[name], err_msg=name)
+    assert load(two).completed
+
+
+def test_one_is_killed_the_other_says_so_and_the_run_goes_on_here(tmp_path):
+    """In one process, with another number of devices."""
+    folder = tmp_path / "run"
+    command = ["train", "Pendulum-v1", "--total-steps", 200_100, *FLAGS, "--out", folder]
+    pair = start_two(*command)
+    end = time.monotonic() + 200
+    while len(checkpoints.epochs(folder)) < 2 and time.monotonic() < end:
+        assert pair[0].poll() is None, pair[0].communicate()
+        time.sleep(0.05)
+    pair[1].send_signal(signal.SIGKILL)
+    _, errors = pair[0].communicate(timeout=200)
+    pair[1].communicate()
+    assert pair[0].returncode == 3, errors
+    assert "another process of this run is gone" in errors
+    assert "sacjax resume" in errors
+    last = checkpoints.epochs(folder)[-1]
+    before = (folder / "metrics.csv").read_text().splitlines()[: 1 + 6 * last]
+    stopped = stop_after(folder, last + 2)
+    assert not stopped.completed
+    after = (folder / "metrics.csv").read_text().splitlines()
+    assert after[: len(before)] == before
+    assert len(after) >= 1 + 6 * (last + 2)
+
+
+def stop_after(folder, epochs):
+    from sacjax.run import resume
+
+    done = []
+    return resume(
+        folder,
+        on_epoch=[lambda step, metrics: done.append((step - 100) // 50)],
+        should_stop=lambda: done[-1] >= epochs,
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "remedy"),
+    [
+        (["--coordinator", "localhost:1"], "give all three"),
+        (["--coordinator", "localhost:1", "--num-processes", "2", "--process-id", "2"], "0 to 1"),
+        (["--distributed"], "start all of them"),
+    ],
+)
+def test_processes_that_cannot_be_joined_are_bad_input(flags, remedy, tmp_path, capsys):
+    assert main(["train", "Pendulum-v1", "--out", str(tmp_path / "run"), *flags]) == 2
+    assert remedy in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
