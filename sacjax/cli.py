@@ -204,7 +204,7 @@ class Report:
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; the exit code."""
-    argv = sys.argv[1:] if argv is None else argv
+    from_shell, argv = argv is None, sys.argv[1:] if argv is None else argv
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "plan": _plan,
@@ -234,18 +234,20 @@ def main(argv: list[str] | None = None) -> int:
         return _leave(3)
     except KeyboardInterrupt:
         print("\nsacjax: stopped", file=sys.stderr)
-        return 130
+        return _leave(130, at_once=from_shell)
 
 
-def _leave(code: int) -> int:
-    """The exit code; at once where there are other processes, which JAX would wait for."""
+def _leave(code: int, at_once: bool = False) -> int:
+    """The exit code. `at_once`, and where there are other processes, without what JAX would wait
+    for at the end: the epoch that is running, the others."""
     if "sacjax.processes" in sys.modules:
         from sacjax import processes
 
-        if processes.joined():
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(code)
+        at_once = at_once or processes.joined()
+    if at_once:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
     return code
 
 

@@ -5,9 +5,11 @@ It calls the very `epoch` that `make_train` scans, jitted and laid out over memb
 """
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -54,7 +56,7 @@ def train(
         loop, step = _start(plan, loop, {} if known is None else known)
     while step and not stop:
         begin = time.perf_counter()
-        loop, outcome = step(loop, _mask(plan, diverged))
+        loop, outcome = _patiently(partial(step, loop, _mask(plan, diverged)))
         metrics, finite = (
             {name: x[:members] for name, x in got.items()} for got in processes.everywhere(outcome)
         )
@@ -130,6 +132,27 @@ def _inputs(plan: Plan) -> tuple[Any, Any, Any]:
             for tree in (hp, env_params)
         )
     return hp, processes.spread(fill_up(keys, devices), devices), env_params
+
+
+def _patiently(epoch: Callable[[], Any]) -> Any:
+    """What `epoch` gives. It runs in another thread, because Python handles signals, a second
+    Ctrl-C say, between two of this thread's own steps only; it is a daemon, so that it can be left.
+    """
+    results: list[Any] = []
+
+    def work() -> None:
+        try:
+            results.extend([jax.block_until_ready(epoch()), None])
+        except BaseException as error:
+            results.extend([None, error])
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join()
+    result, error = results
+    if error is not None:
+        raise error
+    return result
 
 
 def _told(

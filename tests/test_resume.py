@@ -465,3 +465,23 @@ def test_killed_twenty_times_it_ends_like_never_stopped(tmp_path, seeds):
     killed, writing = kill_and_resume(tmp_path, seeds=seeds, kills=20, seed=seeds)
     assert killed == 20
     assert writing >= 3  # in the middle of a checkpoint
+
+
+def test_a_second_ctrl_c_leaves_at_once_with_whole_files(tmp_path):
+    folder = tmp_path / "run"
+    flags = [*FLAGS, "--seeds", "1", "--checkpoint-every", "1"]
+    flags[1], flags[5] = "2000100", "500000"  # an epoch of minutes
+    process = start("train", "Pendulum-v1", "--out", folder, *flags)
+    wait_for(lambda: (folder / "metrics.csv").exists(), process)
+    time.sleep(5)  # in its first epoch
+    process.send_signal(signal.SIGINT)
+    time.sleep(1)
+    assert process.poll() is None  # it would finish the epoch
+    process.send_signal(signal.SIGINT)
+    begin = time.monotonic()
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert time.monotonic() - begin < 30
+    assert json.loads((folder / "config.json").read_text())
+    assert checkpoints.epochs(folder) == []
+    assert not list(folder.glob("*.part"))
