@@ -6,8 +6,9 @@ checkpoints/         everything needed to go on (`sacjax.checkpoints`)
 diverged.json        the members that were frozen, if any were
 learning_curve.png   IQM and interval over seeds
 agents/              the trained agents of all members (an orbax checkpoint)
+batches/             where members are trained in batches: a folder like this one for each
 
-The last three are written when a run ends or is stopped.
+The plot, agents and diverged.json are written when a run ends or is stopped.
 """
 
 import contextlib
