@@ -430,7 +430,8 @@ def _evaluate(argv: list[str]) -> int:
     from sacjax.run import evaluate_run, load
 
     done = load(args.dir)
-    returns, _ = evaluate_run(done, args.episodes)
+    returns = evaluate_run(done, args.episodes)[0].copy()
+    returns[[d.member for d in done.diverged]] = float("nan")  # frozen: shown as diverged
     title = f"{done.config.env}: greedy return, {returns.shape[1]} episodes"
     print(report.table(done.members, returns, title))
     return 0
