@@ -347,7 +347,7 @@ def _plan(argv: list[str]) -> int:
     how = (flags.strategy, flags.devices, flags.members_per_batch)
     plan = make_plan(config, *points(hp), seeds, make_sac, *how)
     found, compiled = fit(plan), None
-    if found.available is None or found.needed <= found.available:
+    if found.enough:
         batch = max(plan.batches(), key=lambda batch: batch.part[1] - batch.part[0])
         compiled = driver.compile_programs(batch, fresh=False).memory
     print(table(plan, compiled))

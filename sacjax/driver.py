@@ -161,17 +161,21 @@ def _told(
     """For `OnEpoch`."""
     members = plan.members
     who = {name: np.array([member[name] for member in members]) for name in members[0]}
-    frozen = np.zeros(len(members), bool)
-    frozen[[d.member for d in diverged]] = True
-    return who | metrics | {"member": np.arange(*plan.part), "diverged": frozen}
+    numbers = np.arange(*plan.part)
+    return who | metrics | {"member": numbers, "diverged": _frozen(plan, diverged)}
 
 
 def _mask(plan: Plan, diverged: list[Divergence]) -> Any:
     """Which members are frozen, with those that fill up the devices [M']."""
+    devices = plan.how["devices"]
+    return processes.spread(np.asarray(fill_up(_frozen(plan, diverged), devices)), devices)
+
+
+def _frozen(plan: Plan, diverged: list[Divergence]) -> np.ndarray:
+    """Which members are [M]."""
     mask = np.zeros(len(plan.members), bool)
     mask[[d.member for d in diverged]] = True
-    devices = plan.how["devices"]
-    return processes.spread(np.asarray(fill_up(mask, devices)), devices)
+    return mask
 
 
 def _say(plan: Plan, diverged: list[Divergence], env_steps: int) -> None:

@@ -85,18 +85,17 @@ def make_plan(
     strategy: str = "auto",
     devices: int | None = None,
     per_batch: int | None = None,
-    part: tuple[int, int] | None = None,
 ) -> Plan:
     """Raises InputError where the settings cannot work here; of memory, see `check_memory`."""
     if per_batch is not None and (not isinstance(per_batch, int) or per_batch < 1):
         raise InputError(f"members_per_batch ({per_batch}) must be a whole number from 1: use 64")
     program = make_program(config, algorithm)
-    first, end = part or (0, len(settings) * len(seeds))
-    how = _how(min(per_batch or end, end - first), strategy, devices)
+    members = len(settings) * len(seeds)
+    how = _how(min(per_batch or members, members), strategy, devices)
     hp, env_params = as_arrays(settings[0], program.default_params)
     loop = jax.eval_shape(program.init, jax.random.key(0), hp, env_params)
     return Plan(
-        *(config, settings, swept, seeds, (first, end), per_batch, program, algorithm, how),
+        *(config, settings, swept, seeds, (0, members), per_batch, program, algorithm, how),
         memory=memory.estimate(config, loop),
     )
 
@@ -134,6 +133,10 @@ class Fit(NamedTuple):
     most: int  # members that could be trained at once
     replay_size: int  # the largest for as many members as planned
 
+    @property
+    def enough(self) -> bool:
+        return self.available is None or self.needed <= self.available
+
 
 def fit(plan: Plan) -> Fit:
     """Whether it fits, and what would."""
@@ -156,7 +159,7 @@ def fit(plan: Plan) -> Fit:
 def check_memory(plan: Plan) -> None:
     """InputError, with what would fit, where there is not enough."""
     found = fit(plan)
-    if found.available is None or found.needed <= found.available:
+    if found.available is None or found.enough:
         return
     remedies = []
     if found.most:

@@ -42,12 +42,10 @@ class Standing:
         returns = returns[np.isfinite(returns)]
         reached = (report.iqm(returns), returns.min(), returns.max()) if returns.size else ()
         iqm, low, high = (float(x) for x in reached or [math.nan] * 3)
-        first = math.isnan(
-            self._then
-        )  # compilation is not in `seconds`; checkpoints are in the rest
-        pace = (seconds if first else time.monotonic() - self._then) / (
-            len(who) * config.eval_every
-        )
+        first = math.isnan(self._then)
+        # `seconds` is without compilation; what lies between two calls has the checkpoints too
+        passed = seconds if first else time.monotonic() - self._then
+        pace = passed / (len(who) * config.eval_every)
         self._pace = pace if first else 0.7 * self._pace + 0.3 * pace
         self._then = time.monotonic()
         return {

@@ -140,8 +140,7 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     path = Path(directory)
     written = folder.read_config(path, env)
     program = make_program(written.config, algorithm)
-    parts = sorted((path / _BATCHES).glob("*/agents"), key=lambda p: int(p.parent.name))
-    if parts:
+    if parts := _in_batches(path, "agents"):
         return _merged([_loaded(p.parent, written, program, algorithm) for p in parts])
     return _loaded(path, written, program, algorithm)
 
@@ -334,10 +333,14 @@ def _diverged(runs: list[Run]) -> list[Divergence]:
     ]
 
 
+def _in_batches(path: Path, name: str) -> list[Path]:
+    """What of this name the batches' folders have, first batch first."""
+    return sorted((path / _BATCHES).glob(f"*/{name}"), key=lambda p: int(p.parent.name))
+
+
 def _write_table(path: Path, diverged: list[Divergence]) -> None:
     """metrics.csv, the curve and who diverged, of all batches so far."""
-    tables = sorted((path / _BATCHES).glob("*/metrics.csv"), key=lambda p: int(p.parent.name))
-    texts = [table.read_text() for table in tables]
+    texts = [table.read_text() for table in _in_batches(path, "metrics.csv")]
     header = texts[0].partition("\n")[0] + "\n"
     folder.write_text(path / "metrics.csv", header + "".join(t.partition("\n")[2] for t in texts))
     report.learning_curve(path / "metrics.csv", path / "learning_curve.png")

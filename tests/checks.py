@@ -20,6 +20,18 @@ from sacjax.networks import mlp
 from sacjax.replay import make_replay, replay_bytes
 from sacjax.types import Algorithm, Env, Transition
 
+# A run of seconds on the host's side, and a grid of two points.
+CONFIG = Config(
+    "Pendulum-v1",
+    total_steps=500,
+    warmup_steps=100,
+    eval_every=50,
+    hidden=(8,),
+    batch_size=8,
+    eval_episodes=2,
+)
+GRID = Hyperparams(tau=np.array([0.005, 0.02]))
+
 
 def recorder(config: Config, env: Env) -> Algorithm:
     """Acts uniformly at random; its state is the list of keys and minibatches that update got."""

@@ -1,11 +1,14 @@
 """Populations larger than the memory: batch after batch, one run."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
+import checks
 import jax
 import numpy as np
 import pytest
+from checks import GRID
 
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
@@ -13,16 +16,7 @@ from sacjax.folder import read_config
 from sacjax.run import evaluate_run, load, resume, run
 from sacjax.types import InputError
 
-CONFIG = Config(
-    "Pendulum-v1",
-    total_steps=300,
-    warmup_steps=100,
-    eval_every=50,
-    hidden=(8,),
-    batch_size=8,
-    eval_episodes=2,
-)
-GRID = Hyperparams(tau=np.array([0.005, 0.02]))
+CONFIG = dataclasses.replace(checks.CONFIG, total_steps=300)
 HOW = {"strategy": "map", "devices": 1, "seeds": 3}  # six members, each compiled as in any batch
 
 

@@ -9,26 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import wandb
+from checks import CONFIG, GRID
 from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 from wandb.proto import wandb_internal_pb2
 
 from sacjax import checkpoints, report
 from sacjax.cli import main
-from sacjax.config import Config, Hyperparams
 from sacjax.logs import Series, TensorBoard, WandB
 from sacjax.run import resume, run
 
-CONFIG = Config(
-    "Pendulum-v1",
-    total_steps=500,
-    warmup_steps=100,
-    eval_every=50,
-    hidden=(8,),
-    batch_size=8,
-    eval_episodes=2,
-)
-GRID = Hyperparams(tau=np.array([0.005, 0.02]))
 NAMES = ["seed_0_tau_0.005", "seed_1_tau_0.005", "seed_0_tau_0.02", "seed_1_tau_0.02"]
 COMMAND = [
     *("train", "Pendulum-v1", "--seeds", "1", "--hidden", "8", "--total-steps", "500"),

@@ -11,6 +11,7 @@ import termios
 
 import numpy as np
 import pytest
+from checks import CONFIG
 
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
@@ -18,15 +19,6 @@ from sacjax.progress import JsonLines, Progress, Standing, line
 from sacjax.run import run
 from sacjax.types import InputError
 
-CONFIG = Config(
-    "Pendulum-v1",
-    total_steps=500,
-    warmup_steps=100,
-    eval_every=50,
-    hidden=(8,),
-    batch_size=8,
-    eval_episodes=2,
-)
 COMMAND = [
     *("train", "Pendulum-v1", "--total-steps", "300", "--warmup-steps", "100", "--eval-every"),
     *("100", "--hidden", "8", "--batch-size", "8", "--eval-episodes", "2", "--seeds", "2"),

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checks import CONFIG, GRID
 
 from sacjax import checkpoints
 from sacjax.cli import main
@@ -21,16 +22,6 @@ from sacjax.config import Config, Hyperparams
 from sacjax.run import load, resume, run
 from sacjax.types import InputError, RunError
 
-CONFIG = Config(
-    "Pendulum-v1",
-    total_steps=500,
-    warmup_steps=100,
-    eval_every=50,
-    hidden=(8,),
-    batch_size=8,
-    eval_episodes=2,
-)
-GRID = Hyperparams(tau=np.array([0.005, 0.02]))
 POPULATIONS = {"one seed": (Hyperparams(), 1), "a population": (GRID, 2)}
 population = pytest.mark.parametrize("whole", ["a population"], indirect=True)  # is enough
 COMMAND = [sys.executable, "-m", "sacjax.cli"]
