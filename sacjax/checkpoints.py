@@ -15,17 +15,17 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from sacjax import processes
+from sacjax.leaves import Arrays
 from sacjax.types import InputError, RunError
 
-Arrays = dict[str, Any]  # name -> array
 _LOG = logging.getLogger("sacjax")
 _FOLDER = "checkpoints"
 
@@ -68,36 +68,68 @@ def epochs(directory: Path) -> list[int]:
     return sorted(int(path.stem) for path in found if path.with_suffix("").is_dir())
 
 
-def save(directory: Path, epoch: int, note: dict[str, Any], arrays: Arrays, keep: int) -> None:
-    """Write one, then remove all but the last `keep`. RunError if it cannot be written.
+class Writer:
+    """Writes the checkpoints of a run, one at a time. All processes of a run call it alike; each
+    writes what its devices hold of the arrays.
 
-    Called by all processes; each writes what its devices hold of the arrays.
+    A checkpoint counts once its checksums are taken and all of it is forced to the disk. That goes
+    on in a thread while the run goes on, so RunError comes with the next call if it fails.
     """
+
+    def __init__(self, directory: Path, keep: int):
+        self._directory, self._keep = directory, keep
+        self._aside = ThreadPoolExecutor(1, "checkpoint")
+        self._unfinished: tuple[int, Future | None] | None = None
+
+    def save(self, epoch: int, note: dict[str, Any], arrays: Arrays) -> None:
+        """Begin one; the arrays may be given away when this returns. RunError."""
+        self.finish()
+        folder = self._directory.absolute() / _FOLDER
+        path = folder / str(epoch)
+
+        def make_room() -> None:
+            folder.mkdir(exist_ok=True)
+            _remove(path)  # a damaged one
+            _remove_torsos(self._directory)
+
+        failed: Exception | None = None
+        try:
+            _first(make_room)
+            _write(path, {name: x for name, x in arrays.items() if x.size})
+        except Exception as error:  # orbax and its stores raise many kinds where the disk is full
+            failed = error
+        if processes.any_of(failed is not None):
+            raise _unwritten(self._directory, epoch, failed) from failed
+        done = self._aside.submit(self._complete, path, note) if processes.is_first() else None
+        self._unfinished = epoch, done
+
+    def finish(self) -> None:
+        """Until the one that was begun is whole, and all but the last `keep` are gone. RunError."""
+        if self._unfinished is None:
+            return
+        (epoch, done), self._unfinished = self._unfinished, None
+        try:
+            _first(lambda: done and done.result())
+        except RunError as error:
+            raise _unwritten(self._directory, epoch, error.__cause__ or error) from error
+
+    def close(self) -> None:
+        """Until nothing is written any more, whatever happened."""
+        self._aside.shutdown()
+
+    def _complete(self, path: Path, note: dict[str, Any]) -> None:
+        _write_note(path, note)
+        _remove_old(self._directory, int(path.name), self._keep)
+
+
+def _write(path: Path, arrays: Arrays) -> None:
+    """An orbax checkpoint, handed over to the operating system. Not compressed: that halves the
+    time, and takes no memory (benchmarks/checkpoint.py)."""
     import orbax.checkpoint as ocp  # takes a second to import; only runs with a folder need it
 
-    folder = directory.absolute() / _FOLDER
-    path = folder / str(epoch)
-
-    def make_room() -> None:
-        folder.mkdir(exist_ok=True)
-        _remove(path)  # a damaged one
-        _remove_torsos(directory)
-
-    failed: Exception | None = None
-    try:
-        _first(make_room)
-        with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(path, {name: x for name, x in arrays.items() if x.size})
-    except Exception as error:  # orbax and its stores raise many kinds where the disk is full
-        failed = error
-    if processes.any_of(failed is not None):
-        raise _unwritten(directory, epoch, failed) from failed
-    try:
-        _first(lambda: _write_note(path, note))
-    except RunError as error:
-        raise _unwritten(directory, epoch, error.__cause__ or error) from error
-    if processes.is_first():
-        _remove_old(directory, epoch, keep)
+    handler = ocp.PyTreeCheckpointHandler(use_compression=False)
+    with quiet_readers(), ocp.Checkpointer(handler) as checkpointer:
+        checkpointer.save(path, args=ocp.args.PyTreeSave(arrays))
 
 
 def _first(do: Callable[[], None]) -> None:
@@ -242,57 +274,6 @@ def _read(path: Path, wanted: Arrays) -> Arrays:
     }
     with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(path, like)
-
-
-def flatten(tree: Any) -> Arrays:
-    """The leaves by name; PRNG keys as the numbers in them."""
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): _plain(x) for path, x in leaves}
-
-
-def unflatten(like: Any, arrays: Arrays) -> Any:
-    """Inverse of `flatten`; keys stay numbers (`with_keys`).
-
-    `like`: the tree of shapes. ValueError names a leaf that is missing or of another shape.
-    """
-
-    def leaf(path: Any, wanted: Any) -> Any:
-        name = jax.tree_util.keystr(path)
-        wanted = jax.eval_shape(_plain, wanted)
-        found = arrays.get(name)
-        if found is None and not wanted.size:
-            return np.zeros(wanted.shape, wanted.dtype)
-        if found is None:
-            raise ValueError(f"it has no {name}")
-        if found.shape != wanted.shape or found.dtype != wanted.dtype:
-            raise ValueError(
-                f"{name} is {found.dtype}{list(found.shape)}, not "
-                f"{wanted.dtype}{list(wanted.shape)}"
-            )
-        return found
-
-    return jax.tree_util.tree_map_with_path(leaf, like)
-
-
-def with_keys(like: Any, tree: Any) -> Any:
-    """Numbers as PRNG keys again, where `like` has keys."""
-
-    def leaf(wanted: Any, x: Any) -> Any:
-        if not _is_key(wanted):
-            return x
-        kinds = []  # a shape does not tell the kind of its keys, a tracer of that shape does
-        jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), wanted)
-        return jax.random.wrap_key_data(x, impl=kinds[0])
-
-    return jax.tree.map(leaf, like, tree)
-
-
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-
-
-def _plain(x: Any) -> Any:
-    return jax.random.key_data(x) if _is_key(x) else x
 
 
 def _sha256(file: Path) -> str:

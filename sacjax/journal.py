@@ -15,6 +15,7 @@ import numpy as np
 from sacjax import checkpoints, folder, processes, report
 from sacjax.config import Config
 from sacjax.divergence import Divergence
+from sacjax.leaves import Arrays, flatten, unflatten, with_keys
 from sacjax.plan import Plan
 from sacjax.replay import grow
 from sacjax.train import make_program
@@ -78,6 +79,7 @@ class Journal:
         rows = [row for metrics in before for row in _rows(plan.members, metrics)]
         self._path, self._plan, self._options = path, plan, options
         self._saved, self._time = len(before), time.monotonic()
+        self._checkpoints = checkpoints.Writer(path, options.keep)
         self._rows: folder.MetricsFile | None = None
         self._rows = self._first(lambda: folder.MetricsFile(path / "metrics.csv", rows))
 
@@ -113,6 +115,7 @@ class Journal:
         loop, history, diverged = progress
         if self._options.every != 0 and len(history) > self._saved:
             self._save(loop, history, diverged)
+        self._checkpoints.finish()
         self._first(lambda: folder.write_diverged(self._path, diverged))
         numbers = np.asarray(jax.random.key_data(keys))
         folder.save_agents(self._path, agent_tree(agents, numbers, len(history)))
@@ -121,14 +124,15 @@ class Journal:
 
     def close(self) -> None:
         """Whatever happened."""
+        self._checkpoints.close()
         if self._rows is not None:
             self._rows.close()
 
     def _save(self, loop: Any, history: History, diverged: list[Divergence]) -> None:
-        arrays = checkpoints.flatten(loop)
+        arrays = flatten(loop)
         arrays |= {f"{_HISTORY}{name}": x for name, x in stacked(history).items()}
         note = self._plan.description() | {"diverged": [d._asdict() for d in diverged]}
-        checkpoints.save(self._path, len(history), note, arrays, self._options.keep)
+        self._checkpoints.save(len(history), note, arrays)
         self._saved, self._time = len(history), time.monotonic()
 
     def _first(self, do: Callable[[], Any]) -> Any:
@@ -158,7 +162,7 @@ def progress(plan: Plan, directory: Path) -> Progress | None:
     place = processes.sharding(plan.how["devices"])
     was = plan.config
 
-    def like(note: dict[str, Any], shapes: checkpoints.Arrays) -> checkpoints.Arrays:
+    def like(note: dict[str, Any], shapes: Arrays) -> Arrays:
         nonlocal was
         was = _same_run(plan, note)
 
@@ -205,7 +209,7 @@ def _loop(plan: Plan, was: Config, found: checkpoints.Checkpoint, filled: int) -
         return np.concatenate([x, np.repeat(x[-1:], filled - members, 0)]) if len(x) else x
 
     try:
-        loop = checkpoints.unflatten(like, {k: refit(x) for k, x in found.arrays.items()})
+        loop = unflatten(like, {k: refit(x) for k, x in found.arrays.items()})
     except ValueError as error:
         raise InputError(
             f"the checkpoint of epoch {found.epoch} is of another program ({error}): resume with "
@@ -216,7 +220,7 @@ def _loop(plan: Plan, was: Config, found: checkpoints.Checkpoint, filled: int) -
     here = [x for x in jax.tree.leaves(loop) if not isinstance(x, jax.Array)]
     placed = iter(processes.spread(here, plan.how["devices"]))
     loop = jax.tree.map(lambda x: x if isinstance(x, jax.Array) else next(placed), loop)
-    return checkpoints.with_keys(like, loop)
+    return with_keys(like, loop)
 
 
 def _same_run(plan: Plan, note: dict[str, Any]) -> Config:

@@ -20,6 +20,7 @@ import numpy as np
 from sacjax import checkpoints, driver, folder, journal, processes, report
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
+from sacjax.leaves import with_keys
 from sacjax.members import layout, over_members
 from sacjax.plan import Plan, check_memory, extended, make_plan, points
 from sacjax.sac import make_sac
@@ -284,7 +285,7 @@ def _loaded(path: Path, written: folder.Written, program: Program, algorithm: Ca
         agents=tree["agents"],
         program=program,
         algorithm=algorithm,
-        keys=checkpoints.with_keys(keys, tree["keys"]),
+        keys=with_keys(keys, tree["keys"]),
         epochs=epochs,
         completed=epochs == written.config.num_epochs,
         diverged=folder.read_diverged(path),

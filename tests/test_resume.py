@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -234,7 +235,9 @@ def test_other_versions_are_said(torso, caplog):
     read = checkpoints.restore(torso)
     assert read is not None
     note = read.note | {"versions": content["versions"] | {"jax": "0.9"}}
-    checkpoints.save(torso, 3, note, read.arrays, keep=5)
+    writer = checkpoints.Writer(torso, keep=5)
+    writer.save(3, note, read.arrays)
+    writer.finish()
     resume(torso)
     assert "not to the bit what it would have been: jax changed" in caplog.text
 
@@ -395,6 +398,42 @@ def test_a_disk_that_is_full_ends_the_run_with_the_one_before_whole(tmp_path):
     assert main(["resume", str(folder), "--checkpoint-every", "1"]) == 0
     assert main(["train", "Pendulum-v1", "--out", str(whole), *flags]) == 0
     assert_same(whole, folder)
+
+
+def test_training_goes_on_while_a_checkpoint_is_completed(tmp_path, monkeypatch):
+    went_on, note = threading.Event(), checkpoints._write_note
+
+    def slow(path, content):
+        assert path.name != "2" or went_on.wait(120), "training waited"
+        note(path, content)
+
+    monkeypatch.setattr(checkpoints, "_write_note", slow)
+    seen = []
+
+    def tell(step, metrics):
+        seen.append(step)
+        if len(seen) == 3:
+            assert not checkpoints.epochs(tmp_path / "run")
+            went_on.set()
+
+    done = run(CONFIG, seeds=1, directory=tmp_path / "run", on_epoch=[tell], checkpoint_every=2)
+    assert done.completed
+    assert checkpoints.epochs(tmp_path / "run") == [6, 8]
+
+
+def test_a_checkpoint_that_cannot_be_completed_ends_the_run(tmp_path, monkeypatch):
+    note = checkpoints._write_note
+
+    def full(path, content):
+        if path.name == "4":
+            raise OSError(28, "No space left on device")
+        note(path, content)
+
+    monkeypatch.setattr(checkpoints, "_write_note", full)
+    with pytest.raises(RunError, match=r"of epoch 4 could not be written .*No space left"):
+        run(CONFIG, seeds=1, directory=tmp_path / "run", checkpoint_every=2)
+    assert checkpoints.epochs(tmp_path / "run") == [2]
+    assert not (tmp_path / "run" / "checkpoints" / "4").exists()
 
 
 def test_metrics_that_cannot_be_written_are_an_error_with_the_remedy(tmp_path, monkeypatch):

@@ -1,0 +1,60 @@
+"""The leaves of a pytree by name, as arrays that can be written down, and back."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Arrays = dict[str, Any]  # name -> array
+
+
+def flatten(tree: Any) -> Arrays:
+    """The leaves by name; PRNG keys as the numbers in them."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): _plain(x) for path, x in leaves}
+
+
+def unflatten(like: Any, arrays: Arrays) -> Any:
+    """Inverse of `flatten`; keys stay numbers (`with_keys`).
+
+    `like`: the tree of shapes. ValueError names a leaf that is missing or of another shape.
+    """
+
+    def leaf(path: Any, wanted: Any) -> Any:
+        name = jax.tree_util.keystr(path)
+        wanted = jax.eval_shape(_plain, wanted)
+        found = arrays.get(name)
+        if found is None and not wanted.size:
+            return np.zeros(wanted.shape, wanted.dtype)
+        if found is None:
+            raise ValueError(f"it has no {name}")
+        if found.shape != wanted.shape or found.dtype != wanted.dtype:
+            raise ValueError(
+                f"{name} is {found.dtype}{list(found.shape)}, not "
+                f"{wanted.dtype}{list(wanted.shape)}"
+            )
+        return found
+
+    return jax.tree_util.tree_map_with_path(leaf, like)
+
+
+def with_keys(like: Any, tree: Any) -> Any:
+    """Numbers as PRNG keys again, where `like` has keys."""
+
+    def leaf(wanted: Any, x: Any) -> Any:
+        if not _is_key(wanted):
+            return x
+        kinds = []  # a shape does not tell the kind of its keys, a tracer of that shape does
+        jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), wanted)
+        return jax.random.wrap_key_data(x, impl=kinds[0])
+
+    return jax.tree.map(leaf, like, tree)
+
+
+def _is_key(x: Any) -> bool:
+    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+
+
+def _plain(x: Any) -> Any:
+    return jax.random.key_data(x) if _is_key(x) else x
