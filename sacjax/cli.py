@@ -325,10 +325,12 @@ def _train(argv: list[str]) -> int:
     _say_loading(config.env, args.logs)
     _start_jax(args.processes)
     from sacjax import folder
+    from sacjax.envs.names import path_of
     from sacjax.plan import points
     from sacjax.run import run
 
-    out = folder.unused(Path("runs") / config.env) if args.out is None else args.out
+    name = Path("runs") / path_of(config.env)
+    out = folder.unused(name) if args.out is None else args.out
     seeds = range(args.seed, args.seed + args.seeds)
     members = args.seeds * len(points(hp)[0])
     start = partial(run, config, hp, seeds=seeds, directory=out, **vars(args.flags))
@@ -388,7 +390,7 @@ def _follow(config: Config, members: int, out: Path, flags: _LogFlags, start: Ca
         loggers[0].end(done, out)
     else:
         title = f"{config.env} after {step:,} steps: greedy return, {config.eval_episodes} episodes"
-        print(report.table(done.members, done.metrics["eval_return"][:, -1], title))
+        print(report.table(done.members, *report.last_returns(done.metrics), title))
         for path in sorted(out.iterdir()):
             print(f"{path}{os.sep if path.is_dir() else ''}")
     if not done.completed and len(done.diverged) == len(done.members):
@@ -433,7 +435,7 @@ def _evaluate(argv: list[str]) -> int:
     returns = evaluate_run(done, args.episodes)[0].copy()
     returns[[d.member for d in done.diverged]] = float("nan")  # frozen: shown as diverged
     title = f"{done.config.env}: greedy return, {returns.shape[1]} episodes"
-    print(report.table(done.members, returns, title))
+    print(report.table(done.members, returns.mean(1), returns.std(1), title))
     return 0
 
 
@@ -475,7 +477,9 @@ def _envs(argv: list[str]) -> int:
     from rich.console import Console
     from rich.table import Table
 
-    from sacjax.envs import continuous_envs
+    from sacjax.envs import adapter
+    from sacjax.envs.gymnax_adapter import continuous_envs
+    from sacjax.envs.names import SUITES
 
     view = Table(show_edge=False, pad_edge=False)
     for name in ("environment", "obs", "action", "low", "high", "time limit", "preset"):
@@ -485,6 +489,12 @@ def _envs(argv: list[str]) -> int:
         limit, has = str(params.max_steps_in_episode), "yes" if name in PRESETS else "the paper's"
         view.add_row(name, str(obs), str(space.shape), str(space.low), str(space.high), limit, has)
     Console(width=110, highlight=False).print(view)
+    for suite in SUITES[1:]:
+        try:
+            found = ", ".join(adapter(suite).known())
+        except InputError as error:
+            found = f"not installed: {str(error).split(': ')[-1]}"
+        print(f"\n{suite}/...  {found}")
     return 0
 
 

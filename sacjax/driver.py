@@ -4,10 +4,11 @@ It calls the very `epoch` that `make_train` scans, jitted and laid out over memb
 `sacjax.members`, with the state donated.
 """
 
+import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from sacjax.journal import Journal, Progress
 from sacjax.members import fill_up, over_members
 from sacjax.plan import Plan
 from sacjax.train import as_arrays
-from sacjax.types import OnEpoch, OnNan
+from sacjax.types import OnEpoch, OnNan, RunError
 
 _LOG = logging.getLogger("sacjax")
 
@@ -49,14 +50,17 @@ def train(
     """
     config, members = plan.config, len(plan.members)
     loop: Any
-    loop, history, diverged = progress or (None, [], [])
+    loop, history, diverged, host = progress or (None, [], [], None)
     stop = len(history) == config.num_epochs or len(diverged) == members
     step: Callable | None = None
     if not stop:
         loop, step = _start(plan, loop, {} if known is None else known)
+        if host:
+            loop = _put_back(plan, loop, host)
     while step and not stop:
         begin = time.perf_counter()
-        loop, outcome = _patiently(partial(step, loop, _mask(plan, diverged)))
+        with _errors_of_host(plan):
+            loop, outcome = _patiently(partial(step, loop, _mask(plan, diverged)))
         metrics, finite = (
             {name: x[:members] for name, x in got.items()} for got in processes.everywhere(outcome)
         )
@@ -115,7 +119,8 @@ def _start(plan: Plan, loop: Any, known: dict[int, Compiled]) -> tuple[Any, Call
     hp, keys, env_params = _inputs(plan)
     if loop is None:
         assert init is not None
-        loop = init(keys, hp, env_params)
+        with _errors_of_host(plan):
+            loop = _patiently(lambda: init(keys, hp, env_params))
     return jax.block_until_ready(loop), lambda loop, frozen: epoch(loop, frozen, hp, env_params)
 
 
@@ -132,6 +137,33 @@ def _inputs(plan: Plan) -> tuple[Any, Any, Any]:
             for tree in (hp, env_params)
         )
     return hp, processes.spread(fill_up(keys, devices), devices), env_params
+
+
+def _put_back(plan: Plan, loop: Any, host: dict[str, np.ndarray]) -> Any:
+    """The environments outside of JAX to where they were; the loop as it goes on from there."""
+    envs = plan.program.host
+    if not envs.load(host):
+        _LOG.warning(
+            "not to the bit what it would have been: %s does not repeat itself, so its episodes "
+            "go on from elsewhere",
+            plan.config.env,
+        )
+    return loop.replace(obs=jax.device_put(envs.obs[None].astype(loop.obs.dtype), loop.obs.device))
+
+
+@contextlib.contextmanager
+def _errors_of_host(plan: Plan) -> Iterator[None]:
+    """What an environment outside of JAX raised, as a RunError."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError:
+        cause = plan.program.host and plan.program.host.error
+        if not cause:
+            raise
+        raise RunError(
+            f"{plan.config.env} failed ({type(cause).__name__}: {cause}): mend it, then "
+            "`sacjax resume` goes on from the last checkpoint"
+        ) from cause
 
 
 def _patiently(epoch: Callable[[], Any]) -> Any:

@@ -24,6 +24,7 @@ from sacjax.types import InputError, Key, OnNan, RunError
 PAUSE = 300  # seconds between checkpoints where nobody said otherwise
 _LOG = logging.getLogger("sacjax")
 _HISTORY = "history "  # the names of metrics in a checkpoint begin with it
+_HOST = "host "
 History = list[dict[str, np.ndarray]]  # of each epoch, the metrics [M, ...]
 
 
@@ -33,6 +34,7 @@ class Progress(NamedTuple):
     loop: Any  # leaves [M, ...]
     history: History
     diverged: list[Divergence]
+    host: Arrays | None = None  # where the environments outside of JAX are (`Program.host`)
 
 
 class Options(NamedTuple):
@@ -112,7 +114,7 @@ class Journal:
 
     def at_the_end(self, progress: Progress, agents: Any, keys: Key) -> None:
         """The last checkpoint, the agents and the curve."""
-        loop, history, diverged = progress
+        loop, history, diverged, _ = progress
         if self._options.every != 0 and len(history) > self._saved:
             self._save(loop, history, diverged)
         self._checkpoints.finish()
@@ -131,6 +133,8 @@ class Journal:
     def _save(self, loop: Any, history: History, diverged: list[Divergence]) -> None:
         arrays = flatten(loop)
         arrays |= {f"{_HISTORY}{name}": x for name, x in stacked(history).items()}
+        if host := self._plan.program.host:
+            arrays |= {f"{_HOST}{name}": x for name, x in host.save().items()}
         note = self._plan.description() | {"diverged": [d._asdict() for d in diverged]}
         self._checkpoints.save(len(history), note, arrays)
         self._saved, self._time = len(history), time.monotonic()
@@ -168,7 +172,7 @@ def progress(plan: Plan, directory: Path) -> Progress | None:
 
         def placed(name: str, x: Any) -> Any:
             if (
-                name.startswith(_HISTORY)
+                name.startswith((_HISTORY, _HOST))
                 or x.shape[0] != filled
                 or was.capacity != plan.config.capacity
             ):
@@ -180,17 +184,17 @@ def progress(plan: Plan, directory: Path) -> Progress | None:
     found = checkpoints.restore(directory, like)
     if found is None:
         return None
-    metrics = {
-        name.removeprefix(_HISTORY): x
-        for name, x in found.arrays.items()
-        if name.startswith(_HISTORY)
-    }
+    metrics, host = (
+        {name.removeprefix(kind): x for name, x in found.arrays.items() if name.startswith(kind)}
+        for kind in (_HISTORY, _HOST)
+    )
     epochs = [
         {name: np.ascontiguousarray(x[:, i]) for name, x in metrics.items()}
         for i in range(found.epoch)
     ]
     loop = _loop(plan, was, found, filled)
-    return Progress(loop, epochs, [Divergence(**d) for d in found.note["diverged"]])
+    diverged = [Divergence(**d) for d in found.note["diverged"]]
+    return Progress(loop, epochs, diverged, host or None)
 
 
 def _loop(plan: Plan, was: Config, found: checkpoints.Checkpoint, filled: int) -> Any:
@@ -209,7 +213,8 @@ def _loop(plan: Plan, was: Config, found: checkpoints.Checkpoint, filled: int) -
         return np.concatenate([x, np.repeat(x[-1:], filled - members, 0)]) if len(x) else x
 
     try:
-        loop = unflatten(like, {k: refit(x) for k, x in found.arrays.items()})
+        arrays = found.arrays.items()
+        loop = unflatten(like, {k: refit(x) for k, x in arrays if not k.startswith(_HOST)})
     except ValueError as error:
         raise InputError(
             f"the checkpoint of epoch {found.epoch} is of another program ({error}): resume with "

@@ -50,9 +50,10 @@ class Plan(NamedTuple):
 
     def shapes(self) -> Any:
         """What the loop's state looks like, leaves [M, ...]."""
-        _, keys = self.inputs()
         hp, env_params = as_arrays(self.settings[0], self.program.default_params)
-        return jax.eval_shape(jax.vmap(self.program.init, (0, None, None)), keys, hp, env_params)
+        one = jax.eval_shape(self.program.init, jax.random.key(0), hp, env_params)
+        members = self.part[1] - self.part[0]
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype), one)
 
     def description(self) -> dict[str, Any]:
         """For config.json and the checkpoints."""
@@ -91,6 +92,10 @@ def make_plan(
         raise InputError(f"members_per_batch ({per_batch}) must be a whole number from 1: use 64")
     program = make_program(config, algorithm)
     members = len(settings) * len(seeds)
+    if program.host is not None:  # environments outside of JAX: one member after the other
+        if jax.process_count() > 1:
+            raise InputError(f"{config.env} runs outside of JAX: train it in one process")
+        per_batch, devices = 1, 1
     how = _how(min(per_batch or members, members), strategy, devices)
     hp, env_params = as_arrays(settings[0], program.default_params)
     loop = jax.eval_shape(program.init, jax.random.key(0), hp, env_params)

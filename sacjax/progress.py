@@ -167,7 +167,7 @@ class JsonLines:
 
     def end(self, run: Any, directory: Path) -> None:
         """Of a `run.Run` that has ended: what each member reached, and where it is."""
-        returns = run.metrics["eval_return"][:, -1].mean(-1)
+        returns, _ = report.last_returns(run.metrics)
         self._write(
             "end",
             completed=run.completed,

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from sacjax.config import Hyperparams
-from sacjax.envs import base_env, make_env
+from sacjax.envs import make_env
+from sacjax.envs.gymnax_adapter import base_env
 from sacjax.run import Run
 from sacjax.train import as_arrays, epoch_keys
 from sacjax.types import InputError

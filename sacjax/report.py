@@ -113,8 +113,19 @@ def learning_curve(
     os.replace(part, target)
 
 
-def table(members: list[Member], returns: np.ndarray, title: str) -> str:
-    """Text: a line per seed and setting, then IQM and interval. `returns` [M, episodes].
+def last_returns(metrics: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over the episodes of the last evaluation, [M] each.
+
+    Of a run's metrics, or of those that were read back from its table.
+    """
+    returns = metrics["eval_return"][:, -1]
+    if returns.ndim == 1:
+        return returns, metrics["eval_return_std"][:, -1]
+    return returns.mean(-1), returns.std(-1)
+
+
+def table(members: list[Member], returns: np.ndarray, stds: np.ndarray, title: str) -> str:
+    """Text: a line per seed and setting, then IQM and interval. Means and standard deviations [M].
 
     Members without finite returns diverged, and do not count.
     """
@@ -128,10 +139,10 @@ def table(members: list[Member], returns: np.ndarray, title: str) -> str:
         if name:
             view.add_row(f"[bold]{name}[/bold]")
         for i in index:
-            seed, finite = f"seed {members[i]['seed']}", np.isfinite(returns[i]).all()
-            cells = (f"{returns[i].mean():.1f}", f"{returns[i].std():.1f}") if finite else ()
+            seed, finite = f"seed {members[i]['seed']}", np.isfinite(returns[i])
+            cells = (f"{returns[i]:.1f}", f"{stds[i]:.1f}") if finite else ()
             view.add_row(seed, *(cells or ("diverged", "")))
-        means = returns[index].mean(axis=1)
+        means = returns[index]
         means = means[np.isfinite(means)]
         what = "IQM" if len(means) == len(index) else f"IQM of {len(means)} of {len(index)}"
         low, high = interval(means)

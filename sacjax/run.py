@@ -156,6 +156,14 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
         program = make_program(replace(run.config, eval_episodes=episodes), run.algorithm)
     keys = jax.vmap(lambda key: epoch_keys(key, run.epochs - 1)[1])(run.keys)
     _, env_params = as_arrays(Hyperparams(), program.default_params)
+    if program.host is not None:  # outside of JAX: one after the other
+        evaluate = jax.jit(program.evaluate)
+        results = [
+            evaluate(jax.tree.map(lambda x: x[i], run.agents), keys[i], env_params)  # noqa: B023
+            for i in range(len(run.members))
+        ]
+        returns, lengths = (np.stack(x) for x in zip(*results, strict=True))
+        return returns, lengths
     strategy, _ = layout(len(run.members))  # as in training, to the rounding
     evaluate = jax.jit(over_members(program.evaluate, (0, 0, None), strategy=strategy, devices=1))
     returns, lengths = evaluate(run.agents, keys, env_params)

@@ -51,6 +51,7 @@ class Program(NamedTuple):
     evaluate: Callable[[Any, Key, EnvParams], tuple[Array, Array]]
     default_params: EnvParams
     example: Transition
+    host: Any = None  # `Env.host` of the environments that are trained on
 
 
 class TrainResult(NamedTuple):
@@ -96,6 +97,7 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
         evaluate=partial(_evaluate, parts),
         default_params=env.default_params,
         example=env.example,
+        host=env.host,
     )
 
 

@@ -63,6 +63,7 @@ class Env(NamedTuple):
     default_params: EnvParams
     example: Transition  # one transition of zeros, without a leading axis
     action_size: int
+    host: Any = None  # what is kept outside of JAX, if anything is (`sacjax.envs.host`)
 
 
 MakeEnv = Callable[[int], Env]  # number of copies -> Env

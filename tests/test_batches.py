@@ -1,6 +1,7 @@
 """Populations larger than the memory: batch after batch, one run."""
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
@@ -144,3 +145,10 @@ def test_from_the_command_line(tmp_path, capsys):
     text = capsys.readouterr().out
     assert text.count("seed 4") == 2
     assert len(list((tmp_path / "run" / "batches").iterdir())) == 3
+    for resumed in ["resume", out], ["resume", out, "--log-format", "json"]:  # nothing to be done
+        assert main(resumed) == 0
+        again = capsys.readouterr().out
+        if "--log-format" in resumed:
+            assert len(json.loads(again.splitlines()[-1])["members"]) == 5
+        else:
+            assert again.split(f"{out}/batches")[0] == text.split(f"{out}/batches")[0]

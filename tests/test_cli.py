@@ -304,7 +304,7 @@ def test_the_module_runs_as_a_program():
 
 
 def test_table_and_curve_of_a_single_seed(tmp_path):
-    text = report.table([{"seed": 0}], np.array([[1.0, 3.0]]), "title")
+    text = report.table([{"seed": 0}], np.array([2.0]), np.array([1.0]), "title")
     assert "2.0" in text
     assert "one seed has none" in text
     (tmp_path / "metrics.csv").write_text("seed,env_steps,eval_return\n0,10,1\n0,20,2\n")

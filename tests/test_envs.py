@@ -13,7 +13,8 @@ from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
 from probes import Chain, Noise, quick_jit
 
-from sacjax.envs import base_env, continuous_envs, make_env
+from sacjax.envs import make_env
+from sacjax.envs.gymnax_adapter import base_env, continuous_envs
 from sacjax.types import InputError
 
 # name: (observation size, action size, bounds of the actions)

@@ -44,7 +44,7 @@ def test_training_imports_no_drawing_and_no_statistics():
 
 def test_what_was_put_off_is_imported_on_first_use():
     code = """
-import sacjax.envs, sys
+import sacjax.envs.gymnax_adapter, sys
 from gymnax.environments.misc import pong
 assert "matplotlib.pyplot" not in sys.modules
 print(pong.plt.figure.__module__, pong.sns.color_palette.__name__)
@@ -57,7 +57,7 @@ assert pong.plt.figure is matplotlib.pyplot.figure
 def test_what_is_loaded_already_stays():
     code = """
 import matplotlib.pyplot, sys
-import sacjax.envs
+import sacjax.envs.gymnax_adapter
 from gymnax.environments.misc import pong
 print(pong.plt is matplotlib.pyplot is sys.modules["matplotlib.pyplot"])
 """

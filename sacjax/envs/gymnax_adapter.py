@@ -5,7 +5,6 @@ gymnax (>= 1.0) resets by itself and keeps the observation before the reset in `
 stay put in a scan's carry, and errors that name their remedy.
 """
 
-import difflib
 from functools import cache
 from typing import Any
 
@@ -13,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sacjax.envs import names
+from sacjax.envs.names import Name
 from sacjax.envs.quick_import import imported_on_first_use
 
 with imported_on_first_use("matplotlib.pyplot", "seaborn"):
@@ -23,13 +24,23 @@ with imported_on_first_use("matplotlib.pyplot", "seaborn"):
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep, Transition
 
 
-def make_env(env: str | Environment) -> MakeEnv:
-    """A maker of E copies of `env`, a name or a gymnax `Environment` object.
+def make_env(name: str, parsed: Name) -> MakeEnv:
+    """InputError if the name is unknown or the spaces are not ones that SAC can act in."""
+    names.choose(name, parsed.options)
+    return _make(name, _by_name(parsed.id))
 
-    Raises InputError if the name is unknown or the spaces are not ones that SAC can act in.
-    """
-    base = base_env(env)
-    name = env if isinstance(env, str) else base.name
+
+def make_object(env: Environment) -> MakeEnv:
+    """Of a gymnax `Environment` object. InputError if it is none, or as above."""
+    return _make(base_env(env).name, env)
+
+
+def known() -> list[str]:
+    """gymnax's environments with a continuous action space."""
+    return sorted(continuous_envs())
+
+
+def _make(name: str, base: Environment) -> MakeEnv:
     with jax.ensure_compile_time_eval():  # bounds are arrays, and `make_env` may run under jit
         default_params = base.default_params
         action_space = base.action_space(default_params)
@@ -78,7 +89,7 @@ def make_env(env: str | Environment) -> MakeEnv:
 
 def base_env(env: str | Environment) -> Environment:
     """The gymnax environment itself. Raises InputError if `env` is neither a name nor one."""
-    base = _by_name(env) if isinstance(env, str) else env
+    base = _by_name(names.parse(env).id) if isinstance(env, str) else env
     if not isinstance(base, Environment):
         raise InputError(
             f"env ({env!r}) must be a name or a gymnax Environment: `sacjax envs` lists the names"
@@ -101,10 +112,7 @@ def continuous_envs() -> dict[str, tuple[Any, Any, Any]]:
 
 @cache  # gymnax environments hash by identity: made once, a name compiles once
 def _by_name(name: str) -> Environment:
-    if name not in gymnax.registered_envs:
-        close = difflib.get_close_matches(name, gymnax.registered_envs, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(close)}?" if close else "see `sacjax envs`"
-        raise InputError(f"unknown environment {name!r}: {hint}")
+    names.check_known(name, name, gymnax.registered_envs)
     return gymnax.make(name)[0]
 
 

@@ -1,0 +1,47 @@
+"""Brax: brax/<name>[?backend=generalized|positional|spring|mjx][&reset=cached|fresh][&limit=1000].
+
+The raw environments, without Brax's own wrappers; actions are Brax's, in [-1, 1].
+"""
+
+import warnings
+from functools import cache
+from typing import Any
+
+from sacjax.envs import names
+from sacjax.envs.names import Name
+from sacjax.envs.stepped import make_stepped
+from sacjax.types import InputError, MakeEnv
+
+BACKENDS = ("generalized", "positional", "spring", "mjx")
+
+
+def known() -> list[str]:
+    """Brax's environments. InputError where it is not installed."""
+    return sorted(vars(_brax("brax"))["_envs"])
+
+
+def make_env(name: str, parsed: Name) -> MakeEnv:
+    """InputError where Brax is not installed, or has no such environment."""
+    names.check_known(name, parsed.id, known())
+    chosen = names.choose(name, parsed.options, backend=None, reset="cached", limit=1000)
+    return make_stepped(name, raw(name, parsed), chosen["limit"], chosen["reset"])
+
+
+def raw(name: str, parsed: Name) -> Any:
+    """Brax's own environment."""
+    backend = parsed.options.get("backend")
+    if backend is not None and backend not in BACKENDS:
+        raise InputError(f"{name}: backend ({backend!r}) must be one of {', '.join(BACKENDS)}")
+    return _raw(parsed.id, backend)
+
+
+@cache  # they hash by identity: made once, a name compiles once
+def _raw(id: str, backend: str | None) -> Any:
+    how = {} if backend is None else {"backend": backend}
+    with warnings.catch_warnings():  # that Playground is better maintained
+        warnings.filterwarnings("ignore", "Brax System, piplines and environments", UserWarning)
+        return _brax(f"brax/{id}").get_environment(id, **how)
+
+
+def _brax(name: str) -> Any:
+    return names.imported("brax.envs", name, "brax")

@@ -1,0 +1,82 @@
+"""envpool: envpool/<id>[?option=value]: Gymnasium's tasks, stepped by C++ threads.
+
+It seeds its copies once, when they are made, so they cannot be put back to where a checkpoint was:
+a resumed run begins new episodes, and says so.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sacjax.envs import names
+from sacjax.envs.host import HostEnvs, Spaces, make_host_env, spaces_of
+from sacjax.envs.names import Name
+from sacjax.types import InputError, MakeEnv
+
+
+class PooledEnvs(HostEnvs):
+    """E copies in one pool; `make(E, seed)` makes it."""
+
+    def __init__(self, make: Callable[[int, int], Any], spaces: Spaces, copies: int):
+        super().__init__(lambda: None, spaces, copies)  # pyright: ignore[reportArgumentType]
+        self._make_pool, self._pool = make, None
+
+    def _reset_all(self) -> np.ndarray:
+        self.close()
+        words = np.random.SeedSequence([self._seed, self._steps])
+        self._pool = self._make_pool(self.copies, int(words.generate_state(1)[0]) % 2**31)
+        return self._pool.reset()[0].astype(np.float32)
+
+    def _step_all(self, raw: np.ndarray) -> tuple[np.ndarray, ...]:
+        pool: Any = self._pool
+        final, reward, terminated, truncated, _ = pool.step(raw)
+        final = final.astype(np.float32)
+        first, ended = final.copy(), np.flatnonzero(terminated | truncated)
+        if len(ended):  # else it would reset itself in the next step, whatever the action is
+            first[ended] = pool.reset(ended)[0]
+        return first, final, reward.astype(np.float32), terminated, truncated
+
+    def load(self, saved: dict[str, np.ndarray]) -> bool:
+        """New episodes."""
+        self._seed, self._steps = int(saved["seed"]), int(saved["steps"])
+        self._obs = self._reset_all()
+        return False
+
+    def close(self) -> None:
+        """What it holds is given back."""
+        if self._pool is not None:
+            self._pool.close()
+            self._pool = None
+
+
+def known() -> list[str]:
+    """envpool's ids that Gymnasium has too. InputError where it is not installed."""
+    return sorted(name for name in _envpool("envpool").list_all_envs() if "/" not in name)
+
+
+def make_env(name: str, parsed: Name) -> MakeEnv:
+    """InputError where the id is unknown, cannot be made, or has spaces that SAC cannot use."""
+    names.check_known(name, parsed.id, _envpool(name).list_all_envs())
+    make = partial(_make, name, parsed)
+    pool = make(1, 0)
+    spaces = spaces_of(name, pool.action_space, pool.observation_space)
+    pool.close()
+    return make_host_env(name, partial(PooledEnvs, make, spaces), spaces)
+
+
+def _make(name: str, parsed: Name, copies: int, seed: int) -> Any:
+    try:
+        return _envpool(name).make_gymnasium(
+            parsed.id, num_envs=copies, seed=seed, **parsed.options
+        )
+    except Exception as error:  # its arguments, its own checks
+        raise InputError(
+            f"{name} cannot be made ({str(error).splitlines()[0][:200]}): its options are the "
+            "arguments of envpool.make"
+        ) from error
+
+
+def _envpool(name: str) -> Any:
+    return names.imported("envpool", name, "envpool")

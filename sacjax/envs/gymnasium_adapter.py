@@ -1,0 +1,53 @@
+"""Gymnasium: gymnasium/<id>[?option=value], options being the environment's own arguments.
+
+Copies are made, stepped and reset one by one (`sacjax.envs.host`): `gymnasium.vector` resets one
+step late by default, and could not be put back to where a checkpoint was.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from sacjax.envs import names
+from sacjax.envs.host import HostEnvs, make_host_env, spaces_of
+from sacjax.envs.names import Name
+from sacjax.types import InputError, MakeEnv
+
+
+def known() -> list[str]:
+    """Gymnasium's ids with a version. InputError where it is not installed."""
+    return sorted(name for name in _gymnasium("gymnasium").registry if "/" not in name)
+
+
+def make_env(name: str, parsed: Name) -> MakeEnv:
+    """InputError where the id is unknown, cannot be made, or has spaces that SAC cannot use."""
+    gymnasium = _gymnasium(name)
+    if ":" not in parsed.id:  # "module:id" imports the module that registers it
+        names.check_known(name, parsed.id, [*known(), *gymnasium.registry])
+    make = maker(name, parsed)
+    env = make()
+    try:
+        spaces = spaces_of(name, env.action_space, env.observation_space)
+    finally:
+        env.close()
+    return make_host_env(name, partial(HostEnvs, make, spaces), spaces)
+
+
+def maker(name: str, parsed: Name, **more: Any) -> Callable[[], Any]:
+    """What makes one copy. InputError, when called, where it cannot be made."""
+    return partial(_make, name, parsed, more)
+
+
+def _make(name: str, parsed: Name, more: dict[str, Any]) -> Any:
+    try:
+        return _gymnasium(name).make(parsed.id, **parsed.options, **more)
+    except Exception as error:  # its packages, its arguments, its own checks
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{name} cannot be made ({first[:200]}): for MuJoCo's, pip install "
+            "'sacjax[gymnasium]'; its options are the arguments of gymnasium.make"
+        ) from error
+
+
+def _gymnasium(name: str) -> Any:
+    return names.imported("gymnasium", name, "gymnasium")

@@ -1,0 +1,264 @@
+"""Environments that run outside of JAX, behind one ordered callback for all copies.
+
+The compiled loop calls out once per step, with the actions of all copies, and waits. What it
+carries as the environments' state is a ticket, the number of their steps: if they are elsewhere
+(another run has used them), that is an error and no wrong data. An episode is its seed and its
+actions, so that is what a checkpoint keeps of it, and a resumed run plays it again up to there.
+
+Callbacks use NumPy only: JAX called inside of one can wait for itself.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.custom_batching import custom_vmap
+from jax.experimental import io_callback
+
+from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep, Transition
+
+_ELSEWHERE = (
+    "these environments are not where this run left them: two runs stepped the same ones in turn. "
+    "Make a program, or a train function, for each"
+)
+
+
+class Simulator(Protocol):
+    """One copy, as Gymnasium has it."""
+
+    def reset(self, *, seed: int) -> tuple[Any, Any]: ...
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Any]: ...
+    def close(self) -> None: ...
+
+
+class Spaces(NamedTuple):
+    """Sizes, and the bounds of actions in the simulator's units."""
+
+    obs_size: int
+    low: np.ndarray  # of the shape of an action
+    high: np.ndarray
+
+
+def spaces_of(name: str, action: Any, obs: Any) -> Spaces:
+    """Of Gymnasium's spaces; InputError where they are not ones that SAC can act in."""
+    from gymnasium.spaces import Box
+
+    if not isinstance(action, Box):
+        raise InputError(
+            f"{name} has the action space {action}, but SAC needs a continuous (Box) one: "
+            "`sacjax envs` lists the environments that have one"
+        )
+    if not isinstance(obs, Box) or len(obs.shape) > 1:
+        what = "images are not supported yet" if isinstance(obs, Box) else "a flat Box is needed"
+        raise InputError(
+            f"{name} has the observation space {obs}, but {what}: wrap the environment so that it "
+            "returns one flat array"
+        )
+    if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
+        raise InputError(
+            f"{name} has the action space {action}, but its bounds must be finite: wrap the "
+            "environment with bounds that a policy in [-1, 1] can be scaled to"
+        )
+    return Spaces(int(np.prod(obs.shape)), np.asarray(action.low), np.asarray(action.high))
+
+
+class Ticket(NamedTuple):
+    """Which reset the copies come from, and how many steps ago that was."""
+
+    seed: Array  # []
+    steps: Array  # []
+
+
+class HostEnvs:
+    """E copies, and how each came to where it is."""
+
+    def __init__(self, make: Callable[[], Simulator], spaces: Spaces, copies: int):
+        self._make, self._spaces, self.copies = make, spaces, copies
+        self._envs: list[Simulator] = []
+        self._seed, self._steps = -1, 0
+        self._episode = np.zeros(copies, np.int64)  # of each copy, counted from the reset
+        self._actions: list[list[np.ndarray]] = [[] for _ in range(copies)]  # in it, so far
+        self._obs = np.zeros((copies, spaces.obs_size), np.float32)
+        self.error: Exception | None = None  # what a callback raised
+
+    def reset(self, seed: Any) -> np.ndarray:
+        """Obs [E, O] of new episodes."""
+        with self._kept_error():
+            self._seed, self._steps = int(np.asarray(seed)), 0
+            self._obs = self._reset_all()
+            return self._obs
+
+    def step(self, ticket: Any, action: Any) -> tuple[np.ndarray, ...]:
+        """The fields of a TimeStep. `action` [E, A] in [-1, 1]."""
+        with self._kept_error():
+            seed, steps = (int(np.asarray(x)) for x in ticket)
+            if (seed, steps) != (self._seed, self._steps):
+                raise RuntimeError(_ELSEWHERE)
+            fields = self._step_all(self._raw(np.asarray(action)))
+            self._steps += 1
+            self._obs = fields[0]
+            return fields
+
+    def save(self) -> dict[str, np.ndarray]:
+        """Where the copies are."""
+        longest = max(1, *map(len, self._actions))  # arrays without elements are not stored
+        actions = np.zeros((self.copies, longest, *self._spaces.low.shape), np.float32)
+        for i, taken in enumerate(self._actions):
+            if taken:
+                actions[i, : len(taken)] = taken
+        return {
+            "seed": np.array(self._seed),
+            "steps": np.array(self._steps),
+            "episode": self._episode.copy(),
+            "length": np.array([len(taken) for taken in self._actions]),
+            "actions": actions,
+            "obs": self._obs.copy(),
+        }
+
+    def load(self, saved: dict[str, np.ndarray]) -> bool:
+        """To where they were, by playing the open episodes again; whether they got there."""
+        self.reset(saved["seed"])
+        self._steps = int(saved["steps"])
+        self._episode[:] = saved["episode"] - 1
+        for i, env in enumerate(self._envs):
+            self._obs[i] = self._new_episode(i)
+            for action in saved["actions"][i, : saved["length"][i]]:
+                action = action.astype(self._spaces.low.dtype)
+                obs, _, terminated, truncated, _ = env.step(action)
+                self._obs[i] = flat(obs)
+                self._actions[i].append(action)
+                if terminated or truncated:
+                    self._obs[i] = self._new_episode(i)
+                    break
+        return np.array_equal(self._obs, saved["obs"])
+
+    @property
+    def obs(self) -> np.ndarray:
+        """Where the copies are [E, O]."""
+        return self._obs
+
+    def close(self) -> None:
+        """What they hold is given back; a reset makes them anew."""
+        for env in self._envs:
+            env.close()
+        self._envs = []
+
+    def _reset_all(self) -> np.ndarray:
+        if not self._envs:
+            self._envs = [self._make() for _ in range(self.copies)]
+        self._episode[:] = -1
+        return np.stack([self._new_episode(i) for i in range(self.copies)])
+
+    def _step_all(self, raw: np.ndarray) -> tuple[np.ndarray, ...]:
+        rows = []
+        for i, env in enumerate(self._envs):
+            obs, reward, terminated, truncated, _ = env.step(raw[i])
+            final = flat(obs)
+            self._actions[i].append(raw[i])
+            first = self._new_episode(i) if terminated or truncated else final
+            rows.append((first, final, np.float32(reward), bool(terminated), bool(truncated)))
+        return tuple(np.stack(field) for field in zip(*rows, strict=True))
+
+    def _new_episode(self, i: int) -> np.ndarray:
+        self._episode[i] += 1
+        self._actions[i] = []
+        words = np.random.SeedSequence([self._seed, i, int(self._episode[i])])
+        obs, _ = self._envs[i].reset(seed=int(words.generate_state(1)[0]) % 2**31)
+        return flat(obs)
+
+    def _raw(self, action: np.ndarray) -> np.ndarray:
+        """[-1, 1] -> the simulator's units [E, ...], clipped."""
+        low, high = self._spaces.low, self._spaces.high
+        unit = np.clip(action, -1, 1).astype(low.dtype).reshape(-1, *low.shape)
+        return low + (unit + 1) / 2 * (high - low)
+
+    def _kept_error(self) -> "_KeptError":
+        return _KeptError(self)
+
+
+def flat(obs: Any) -> np.ndarray:
+    """One copy's observation as the program has it."""
+    return np.asarray(obs, np.float32).reshape(-1)
+
+
+class _KeptError:
+    """JAX turns what a callback raises into an error of its own: keep the cause."""
+
+    def __init__(self, envs: HostEnvs):
+        self._envs = envs
+
+    def __enter__(self) -> None:
+        self._envs.error = None
+
+    def __exit__(self, kind: Any, error: Any, _: Any) -> None:
+        self._envs.error = error
+
+
+def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) -> MakeEnv:
+    """A maker of E copies; `make(E)` are they."""
+    action_size = int(np.prod(spaces.low.shape))
+
+    def make_copies(num_envs: int) -> Env:
+        dtype = jnp.zeros(()).dtype
+        envs = make(num_envs)
+        alone = _one_run_only(name)
+        obs_shape = jax.ShapeDtypeStruct((num_envs, spaces.obs_size), jnp.float32)
+        flags = jax.ShapeDtypeStruct((num_envs,), jnp.bool_)
+        rewards = jax.ShapeDtypeStruct((num_envs,), jnp.float32)
+
+        def reset(key: Key, params: EnvParams) -> tuple[Ticket, Array]:
+            del params
+            seed = alone(jax.random.bits(key, (), jnp.uint32))
+            obs = io_callback(envs.reset, obs_shape, seed, ordered=True)
+            return Ticket(seed, jnp.zeros((), jnp.int32)), obs.astype(dtype)
+
+        def step(state: Ticket, action: Array, key: Key, params: EnvParams) -> Any:
+            del key, params  # the reset's key seeds all that follows
+            shapes = obs_shape, obs_shape, rewards, flags, flags
+            action = alone(action.astype(jnp.float32))
+            obs, final_obs, reward, terminated, truncated = io_callback(
+                envs.step, shapes, tuple(state), action, ordered=True
+            )
+            timestep = TimeStep(
+                obs=obs.astype(dtype),
+                final_obs=final_obs.astype(dtype),
+                reward=reward.astype(dtype),
+                terminated=terminated,
+                truncated=truncated,
+            )
+            return state._replace(steps=state.steps + 1), timestep
+
+        obs, scalar = jnp.zeros(spaces.obs_size, dtype), jnp.zeros((), dtype)
+        return Env(
+            name=name,
+            reset=reset,
+            step=step,
+            random_action=lambda key: jax.random.uniform(
+                key, (num_envs, action_size), dtype, -1, 1
+            ),
+            default_params=None,
+            example=Transition(obs, jnp.zeros(action_size, dtype), scalar, scalar, obs),
+            action_size=action_size,
+            host=envs,
+        )
+
+    return make_copies
+
+
+def _one_run_only(name: str) -> Callable[[Array], Array]:
+    """The identity, which cannot be vmapped."""
+
+    @custom_vmap
+    def alone(x: Array) -> Array:
+        return x
+
+    @alone.def_vmap
+    def refuse(*_: Any) -> Any:
+        raise InputError(
+            f"{name} runs outside of JAX, one run at a time, so it cannot be vmapped: use "
+            "`sacjax train`, or sacjax.run.run, which train the seeds one after another"
+        )
+
+    return alone

@@ -1,0 +1,85 @@
+"""Names of environments: `suite/id?option=value&...`; without a suite it is gymnax's."""
+
+import ast
+import difflib
+import importlib
+import re
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+from sacjax.types import InputError
+
+SUITES = ("gymnax", "brax", "playground", "gymnasium", "envpool")
+
+
+class Name(NamedTuple):
+    """What a name says."""
+
+    suite: str
+    id: str  # as the suite calls it
+    options: dict[str, Any]
+
+
+def parse(name: str) -> Name:
+    """InputError where the suite is unknown or the options are not `option=value`."""
+    path, _, query = name.partition("?")
+    suite, slash, rest = path.partition("/")
+    if not slash:
+        suite, rest = "gymnax", path
+    if suite not in SUITES:
+        near = difflib.get_close_matches(suite, SUITES, n=1)
+        hint = f"did you mean {near[0]}/{rest}?" if near else f"use one of {', '.join(SUITES)}"
+        raise InputError(f"unknown suite {suite!r} in {name!r}: {hint}")
+    options = {}
+    for part in filter(None, query.split("&")):
+        option, equals, value = part.partition("=")
+        if not (option.isidentifier() and equals):
+            raise InputError(f"{name!r}: write options as in brax/ant?backend=spring&reset=fresh")
+        options[option] = _literal(value)
+    return Name(suite, rest, options)
+
+
+def check_known(name: str, id: str, known: Iterable[str]) -> None:
+    """InputError with the close matches if `id` is none of the suite's."""
+    known = list(known)
+    if id in known:
+        return
+    folded = {other.casefold(): other for other in known}
+    near = difflib.get_close_matches(id.casefold(), folded, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(folded[x] for x in near)}?" if near else "see `sacjax envs`"
+    raise InputError(f"unknown environment {name!r}: {hint}")
+
+
+def choose(name: str, options: dict[str, Any], **defaults: Any) -> dict[str, Any]:
+    """`defaults`, replaced by those of `options` that are among them. InputError on any other."""
+    for option in options:
+        if option not in defaults:
+            raise InputError(f"{name!r}: no option {option!r}: use {', '.join(defaults)}")
+    return defaults | options
+
+
+def imported(module: str, name: str, extra: str) -> Any:
+    """A suite's module; InputError names the extra that it comes with, where it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]:
+            why = "needs a package that is not installed"
+        else:
+            why = f"needs packages that cannot be imported ({error})"
+        raise InputError(f"{name} {why}: pip install 'sacjax[{extra}]'") from error
+
+
+def path_of(name: str) -> str:
+    """A name as a relative path: `brax/ant?backend=spring` is `brax/ant-backend-spring`."""
+    return re.sub(r"[^\w./-]+", "-", name)
+
+
+def _literal(text: str) -> Any:
+    lowered = {"true": True, "false": False, "none": None}
+    if text.casefold() in lowered:
+        return lowered[text.casefold()]
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text

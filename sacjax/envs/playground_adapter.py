@@ -1,0 +1,52 @@
+"""MuJoCo Playground: playground/<name>[?reset=cached|fresh][&limit=1000][&impl=jax|warp].
+
+Its dm_control suite comes with the package; the other suites fetch their robots on first use. A
+reset settles the physics for up to hundreds of steps, so `reset=fresh`, which computes one in every
+step, is for rare cases. On a CPU some environments take minutes to compile.
+"""
+
+from functools import cache
+from typing import Any
+
+from sacjax.envs import names
+from sacjax.envs.names import Name
+from sacjax.envs.stepped import make_stepped
+from sacjax.types import InputError, MakeEnv
+
+
+def known() -> list[str]:
+    """Playground's environments, the dm_control suite first. InputError if not installed."""
+    registry = _registry("playground")
+    suites = registry.dm_control_suite, registry.locomotion, registry.manipulation
+    return [name for suite in suites for name in suite.ALL_ENVS]
+
+
+def make_env(name: str, parsed: Name) -> MakeEnv:
+    """InputError where Playground is not installed, has no such environment or cannot fetch it."""
+    names.check_known(name, parsed.id, known())
+    defaults = _registry(name).get_default_config(parsed.id)
+    length = int(defaults.episode_length)
+    chosen = names.choose(name, parsed.options, reset="cached", limit=length, impl="jax")
+    return make_stepped(name, raw(name, parsed), chosen["limit"], chosen["reset"])
+
+
+def raw(name: str, parsed: Name) -> Any:
+    """Playground's own environment."""
+    try:
+        return _raw(parsed.id, parsed.options.get("impl", "jax"))
+    except InputError:
+        raise
+    except Exception as error:  # git, the network, or an option that this environment has not
+        raise InputError(
+            f"{name} cannot be made ({type(error).__name__}: {str(error).splitlines()[0][:200]}): "
+            "all but the dm_control suite fetch their robots from the network on first use"
+        ) from error
+
+
+@cache  # they hash by identity: made once, a name compiles once
+def _raw(id: str, impl: str) -> Any:
+    return _registry(f"playground/{id}").load(id, config_overrides={"impl": impl})
+
+
+def _registry(name: str) -> Any:
+    return names.imported("mujoco_playground", name, "playground").registry

@@ -1,0 +1,138 @@
+"""From one raw environment, `reset` and `step` of one copy, to the contract (`sacjax.types.Env`).
+
+Brax and MuJoCo Playground share one kind of state (`obs`, `reward`, `done`, `info`). Their own
+wrappers overwrite the last observation of an episode and count a time limit as its end, so they are
+not used: the copies, the time limit and the resets are made here.
+"""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep, Transition
+
+Reset = Literal["cached", "fresh"]
+FIRST_STATES = 64  # that a run keeps, at least
+
+
+class TimeLimit(struct.PyTreeNode):
+    """The parameters of these environments."""
+
+    max_steps_in_episode: int = 1000
+
+
+class Copies(NamedTuple):
+    """E running copies."""
+
+    inner: Any  # the raw states, leaves [E, ...]
+    steps: Array  # [E] since the episode's beginning
+    firsts: Any  # raw states that episodes begin with, leaves [K, ...]; None: a new one each time
+
+
+def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
+    """A maker of E copies of `raw`, whose actions are in [-1, 1].
+
+    An episode begins with one of K >= `FIRST_STATES` states that are made when a run begins, drawn
+    anew each time ("cached"), or with a new one ("fresh"), which is computed in every step, as it
+    is not known before which copy needs one (benchmarks/resets.py). InputError on an observation
+    that is not one array.
+    """
+    if reset not in ("cached", "fresh"):
+        raise InputError(f"{name}: reset ({reset!r}) must be cached or fresh")
+    shape = jax.eval_shape(raw.reset, jax.random.key(0))
+    if not hasattr(shape.obs, "shape") or len(shape.obs.shape) != 1:
+        found = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", shape.obs)
+        raise InputError(
+            f"{name} has the observations {found}, but one flat array is needed: wrap the "
+            "environment so that it returns one"
+        )
+    obs_size, action_size = shape.obs.shape[0], raw.action_size
+
+    def make(num_envs: int) -> Env:
+        dtype = jnp.zeros(()).dtype
+
+        def reset_copies(key: Key, params: EnvParams) -> tuple[Copies, Array]:
+            del params
+            number = max(num_envs, FIRST_STATES) if reset == "cached" else num_envs
+            firsts = _strong(jax.vmap(raw.reset)(jax.random.split(key, number)))
+            inner = jax.tree.map(lambda x: x[:num_envs], firsts)
+            steps = jnp.zeros(num_envs, jnp.int32)
+            state = Copies(inner, steps, firsts if reset == "cached" else None)
+            return state, inner.obs.astype(dtype)
+
+        def step(state: Copies, action: Array, key: Key, params: EnvParams) -> Any:
+            new = jax.vmap(raw.step)(state.inner, jnp.clip(action, -1, 1))
+            new = jax.tree.map(_as_before, new, state.inner)
+            steps = state.steps + 1
+            terminated = new.done.astype(bool)
+            truncated = steps >= params.max_steps_in_episode
+            ended = terminated | truncated
+            first = _first(state, key)
+            inner = jax.tree.map(lambda a, b: jnp.where(_like(ended, a), a, b), first, new)
+            timestep = TimeStep(
+                obs=inner.obs.astype(dtype),
+                final_obs=new.obs.astype(dtype),
+                reward=new.reward.astype(dtype),
+                terminated=terminated,
+                truncated=truncated,
+            )
+            return Copies(inner, jnp.where(ended, 0, steps), state.firsts), timestep
+
+        def _first(state: Copies, key: Key) -> Any:
+            """States [E] for the copies whose episode ends."""
+            if state.firsts is None:
+                return _strong(jax.vmap(raw.reset)(jax.random.split(key, num_envs)))
+            key_index, key_rng = jax.random.split(key)
+            number = state.firsts.obs.shape[0]
+            index = jax.random.randint(key_index, (num_envs,), 0, number)
+            first = jax.tree.map(lambda x: x[index], state.firsts)
+            return _reseeded(first, jax.random.split(key_rng, num_envs))
+
+        obs, scalar = jnp.zeros(obs_size, dtype), jnp.zeros((), dtype)
+        return Env(
+            name=name,
+            reset=reset_copies,
+            step=step,
+            random_action=lambda key: jax.random.uniform(
+                key, (num_envs, action_size), dtype, -1, 1
+            ),
+            default_params=TimeLimit(max_steps),
+            example=Transition(obs, jnp.zeros(action_size, dtype), scalar, scalar, obs),
+            action_size=action_size,
+        )
+
+    return make
+
+
+def _reseeded(states: Any, keys: Key) -> Any:
+    """With keys of their own, where they hold one: episodes of one first state still differ."""
+    if isinstance(states.info, dict) and "rng" in states.info:
+        rng = states.info["rng"]
+        typed = jnp.issubdtype(rng.dtype, jax.dtypes.prng_key)
+        keys = keys if typed == jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else rng
+        return states.replace(info=states.info | {"rng": keys})
+    return states
+
+
+def _like(mask: Array, x: Array) -> Array:
+    """[E] -> [E, 1, ...], as many axes as x has."""
+    return mask.reshape(mask.shape + (1,) * (x.ndim - 1))
+
+
+def _as_before(new: Array, old: Array) -> Array:
+    """In the dtype that it had: what runs in a scan must keep its types."""
+    return new if new.dtype == old.dtype else new.astype(old.dtype)
+
+
+def _strong(tree: Any) -> Any:
+    """The same arrays without weak types, which would change in a scan's carry."""
+    return jax.tree.map(
+        lambda x: (
+            x
+            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+            else jax.lax.convert_element_type(x, x.dtype)
+        ),
+        tree,
+    )

@@ -1,0 +1,609 @@
+"""Every suite through one contract, checked against its own environments stepped by hand."""
+
+import sys
+from functools import cache
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+from probes import quick_jit
+
+from sacjax import Config, Hyperparams, make_train, mlp
+from sacjax.envs import adapter, make_env, names
+from sacjax.envs.stepped import FIRST_STATES
+from sacjax.run import evaluate_run, load, resume, run
+from sacjax.types import InputError, RunError
+
+pytest.importorskip("brax")
+pytest.importorskip("mujoco_playground")
+
+# The suites' own: Brax asks MJX for fields by old names, Playground has no Warp on a CPU.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+COPIES, STEPS = 2, 1000
+# name: (observation size, action size, bound of the simulator's actions)
+STEPPED = {
+    "brax/fast?limit=300": (2, 1, 1.0),
+    "brax/inverted_pendulum?backend=spring&limit=300": (4, 1, 1.0),
+    "playground/CartpoleBalance?limit=100": (5, 1, 1.0),  # its roundings grow tenfold in 100 steps
+}
+HOSTED = {
+    "gymnasium/Pendulum-v1": (3, 1, 2.0),
+    "gymnasium/InvertedPendulum-v5?max_episode_steps=300": (4, 1, 3.0),
+    "gymnasium/HalfCheetah-v5?max_episode_steps=300": (17, 6, 1.0),
+}
+ALL = STEPPED | HOSTED
+
+
+@pytest.fixture(autouse=True)
+def _others_promote_ranks():
+    with jax.numpy_rank_promotion("allow"):
+        yield
+
+
+def limit_of(name):
+    options = names.parse(name).options
+    return options.get("limit", options.get("max_episode_steps", 200))
+
+
+class Rollout(NamedTuple):
+    """Leaves [STEPS, COPIES, ...], the first observation [COPIES, O]."""
+
+    first_obs: Any
+    obs: Any
+    final_obs: Any
+    reward: Any
+    terminated: Any
+    truncated: Any
+
+
+def inputs(name):
+    """Actions [STEPS, COPIES, A], some of them outside [-1, 1], and the steps' keys."""
+    key_action, key_steps = jax.random.split(jax.random.key(1))
+    shape = (STEPS, COPIES, ALL[name][1])
+    actions = jax.random.uniform(key_action, shape, minval=-1.2, maxval=1.2)
+    return np.asarray(actions), jax.random.split(key_steps, STEPS)
+
+
+@cache
+def program(name):
+    """The whole rollout, compiled."""
+    env = make_env(name)(COPIES)
+
+    @quick_jit
+    def run(key, actions, keys):
+        state, obs = env.reset(key, env.default_params)
+        _, steps = jax.lax.scan(
+            lambda state, x: env.step(state, *x, env.default_params), state, (actions, keys)
+        )
+        return Rollout(obs, **steps._asdict())
+
+    return run
+
+
+def rolled_out(name, seed=0) -> Rollout:
+    out = program(name)(jax.random.key(seed), *inputs(name))
+    return jax.tree.map(np.asarray, out)
+
+
+@cache
+def rollout(name: str) -> Rollout:
+    return rolled_out(name)
+
+
+@cache
+def rollout_by_hand(name: str) -> Rollout:
+    return stepped_by_hand(name) if name in STEPPED else hosted_by_hand(name)
+
+
+def stepped_by_hand(name: str) -> Rollout:
+    """Brax and Playground: their raw environment; time limits and resets made here."""
+    parsed = names.parse(name)
+    raw = adapter(parsed.suite).raw(name, parsed)
+    actions, keys = inputs(name)
+    firsts = quick_jit(jax.vmap(raw.reset))(jax.random.split(jax.random.key(0), FIRST_STATES))
+    step = quick_jit(jax.vmap(raw.step))
+    state = jax.tree.map(lambda x: x[:COPIES], firsts)
+    first_obs, rows, age = np.asarray(state.obs), [], np.zeros(COPIES, int)
+    for action, key in zip(actions, keys, strict=True):
+        state = step(state, jnp.clip(action, -1, 1))
+        final, reward, age = np.asarray(state.obs), np.asarray(state.reward), age + 1
+        terminated, truncated = np.asarray(state.done) == 1, age == limit_of(name)
+        ended = terminated | truncated
+        if ended.any():
+            drawn = jax.random.randint(jax.random.split(key)[0], (COPIES,), 0, FIRST_STATES)
+            for i in np.flatnonzero(ended):
+                begin = jax.tree.map(lambda x, k=drawn[i]: x[k], firsts)
+                state = jax.tree.map(lambda x, y, i=i: x.at[i].set(y), state, begin)
+            age[ended] = 0
+        rows.append((np.asarray(state.obs), final, reward, terminated, truncated))
+    return Rollout(first_obs, *map(np.stack, zip(*rows, strict=True)))
+
+
+def hosted_by_hand(name: str) -> Rollout:
+    """Gymnasium: its environments, each episode seeded as the adapter says."""
+    parsed, bound = names.parse(name), ALL[name][2]
+    actions, _ = inputs(name)
+    seed = int(jax.random.bits(jax.random.key(0), (), jnp.uint32))
+    copies = []
+    for i in range(COPIES):
+        env: Any = gymnasium.make(parsed.id, **parsed.options)
+        episode, rows = 0, []
+
+        def seed_of(episode, i=i):
+            words = np.random.SeedSequence([seed, i, episode]).generate_state(1)
+            return int(words[0]) % 2**31
+
+        first, _ = env.reset(seed=seed_of(0))
+        for action in actions[:, i]:
+            raw = -bound + (np.clip(action, -1, 1) + 1) / 2 * (2 * np.float32(bound))
+            obs, reward, terminated, truncated, _ = env.step(raw)
+            final = obs
+            if terminated or truncated:
+                episode += 1
+                obs, _ = env.reset(seed=seed_of(episode))
+            rows.append((obs, final, reward, terminated, truncated))
+        copies.append((first, *map(np.stack, zip(*rows, strict=True))))
+    first, *fields = zip(*copies, strict=True)
+    return Rollout(np.stack(first), *(np.stack(field, axis=1) for field in fields))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_thousand_steps_equal_the_raw_environment_stepped_by_hand(name):
+    ours, by_hand = rollout(name), rollout_by_hand(name)
+    for field in Rollout._fields:
+        a, b = getattr(ours, field), getattr(by_hand, field)
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=field)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_shapes_and_dtypes_are_those_of_the_contract(name):
+    obs_size, action_size, _ = ALL[name]
+    env, steps = make_env(name)(COPIES), rollout(name)
+    assert (env.name, env.action_size) == (name, action_size)
+    assert env.example.obs.shape == env.example.next_obs.shape == (obs_size,)
+    assert env.example.action.shape == (action_size,)
+    assert {x.dtype for x in env.example} == {np.dtype("float32")}
+    assert steps.first_obs.shape == (COPIES, obs_size)
+    assert steps.obs.shape == steps.final_obs.shape == (STEPS, COPIES, obs_size)
+    assert steps.obs.dtype == steps.final_obs.dtype == steps.reward.dtype == np.float32
+    assert steps.terminated.shape == steps.truncated.shape == (STEPS, COPIES)
+    assert steps.terminated.dtype == steps.truncated.dtype == np.bool_
+    action = env.random_action(jax.random.key(0))
+    assert action.shape == (COPIES, action_size)
+    assert np.abs(action).max() <= 1
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_a_reset_is_seen_only_where_an_episode_ended(name):
+    steps = rollout(name)
+    ended = steps.terminated | steps.truncated
+    assert ended.sum() >= COPIES * (STEPS // limit_of(name))
+    same = (steps.obs == steps.final_obs).all(axis=-1)
+    np.testing.assert_array_equal(same, ~ended)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_time_limits_truncate_and_falls_terminate(name):
+    steps = rollout(name)
+    limit = limit_of(name)
+    for i in range(COPIES):
+        age = 0
+        for terminated, truncated in zip(
+            steps.terminated[:, i], steps.truncated[:, i], strict=True
+        ):
+            age = age + 1
+            assert truncated == (age == limit)
+            age = 0 if terminated or truncated else age
+    falls = "inverted" in name or "Inverted" in name
+    assert steps.terminated.any() == falls
+    assert steps.truncated.any() != falls
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_same_keys_give_the_same_steps_and_other_keys_give_others(name):
+    one, again, other = rollout(name), rolled_out(name), rolled_out(name, seed=7)
+    jax.tree.map(np.testing.assert_array_equal, one, again)
+    assert not np.array_equal(one.first_obs, other.first_obs) or name.startswith("brax/fast")
+
+
+@pytest.mark.parametrize("name", STEPPED)
+def test_seeds_and_time_limits_can_be_vmapped(name):
+    env = make_env(name)(COPIES)
+    limits = env.default_params.replace(max_steps_in_episode=jnp.array([2, 3]))
+    actions = jnp.zeros((6, COPIES, env.action_size))
+
+    @quick_jit
+    @jax.vmap
+    def run(key, params):
+        state, obs = env.reset(key, params)
+        keys = jax.random.split(key, 6)
+        steps = jax.lax.scan(lambda s, x: env.step(s, *x, params), state, (actions, keys))[1]
+        return obs, steps
+
+    obs, steps = run(jax.random.split(jax.random.key(0)), limits)
+    assert not np.array_equal(obs[0], obs[1]) or "fast" in name
+    for i, limit in enumerate([2, 3]):
+        ends = np.arange(1, 7) % limit == 0
+        np.testing.assert_array_equal(steps.truncated[i], np.stack([ends] * COPIES, axis=1))
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_state_keeps_its_types_and_has_no_weak_ones(name):
+    env = make_env(name)(COPIES)
+    state, _ = jax.eval_shape(env.reset, jax.random.key(0), env.default_params)
+    action = jnp.zeros((COPIES, env.action_size))
+    after, _ = jax.eval_shape(env.step, state, action, jax.random.key(0), env.default_params)
+    assert not any(x.weak_type for x in jax.tree.leaves(state))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
+        lambda x: (x.shape, x.dtype), after
+    )
+
+
+@pytest.mark.parametrize("name", ["brax/inverted_pendulum?backend=spring&limit=2&reset=fresh"])
+def test_fresh_first_states_are_all_different(name):
+    env = make_env(name)(3)
+
+    @quick_jit
+    def run(key):
+        state, obs = env.reset(key, env.default_params)
+        keys = jax.random.split(key, 40)
+        zero = jnp.zeros((3, 1))
+        steps = jax.lax.scan(lambda s, k: env.step(s, zero, k, env.default_params), state, keys)[1]
+        return obs, steps
+
+    obs, steps = run(jax.random.key(0))
+    firsts = np.concatenate([obs, steps.obs[steps.truncated]])
+    assert len(np.unique(firsts, axis=0)) == len(firsts) == 3 + 3 * 20
+
+
+# Environments of the tests, one registered with each suite.
+
+
+@struct.dataclass
+class State:
+    """What Brax's and Playground's states have."""
+
+    obs: Any
+    reward: Any
+    done: Any
+    info: Any
+
+
+class Forever:
+    """Reward 1 at every step, no end; `length`: terminates after so many steps."""
+
+    action_size, length = 1, 10**6
+
+    def __init__(self, **_):
+        pass
+
+    def reset(self, rng):
+        zero = jnp.zeros(())
+        return State(jnp.ones(1), zero, zero, {"age": jnp.zeros((), jnp.int32), "rng": rng})
+
+    def step(self, state, action):
+        assert action.shape == (1,)
+        age = state.info["age"] + 1
+        done = (age >= self.length).astype(float)
+        return state.replace(reward=jnp.ones(()), done=done, info=state.info | {"age": age})
+
+
+class Three(Forever):
+    length = 3
+
+
+class Image(Forever):
+    def reset(self, rng):
+        return super().reset(rng).replace(obs=jnp.zeros((8, 8, 3)))
+
+
+class Sensors(Forever):
+    def reset(self, rng):
+        return super().reset(rng).replace(obs={"state": jnp.zeros(3)})
+
+
+class Hosted(gymnasium.Env):
+    """The same for Gymnasium."""
+
+    observation_space: Any = gymnasium.spaces.Box(-1, 1, (1,), np.float32)
+    action_space: Any = gymnasium.spaces.Box(-2, 2, (1,), np.float32)
+
+    def __init__(self, length=10**6, fails_at=-1, forgets=False, space=None, obs_space=None):
+        self.length, self.fails_at, self.forgets = length, fails_at, forgets
+        self.action_space = space or self.action_space
+        self.observation_space = obs_space or self.observation_space
+
+    def reset(self, *, seed=None, options=None):
+        super().reset(seed=seed)
+        self.age = 0
+        return self._obs(), {}
+
+    def step(self, action):
+        self.age += 1
+        if self.age == self.fails_at:
+            raise FloatingPointError("the physics blew up")
+        return self._obs(), 1.0, self.age >= self.length, False, {}
+
+    def _obs(self):
+        rng = np.random.default_rng() if self.forgets else self.np_random
+        return rng.uniform(0.9, 1, 1).astype(np.float32)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered():
+    import brax.envs
+    from mujoco_playground import registry
+
+    suite = registry.dm_control_suite
+    for name, made in {"Forever": Forever, "Three": Three, "Image": Image, "Dict": Sensors}.items():
+        brax.envs.register_environment(name, made)
+        suite.register_environment(name, made, lambda: SimpleNamespace(episode_length=5))
+    gymnasium.register("Hosted-v0", entry_point=Hosted, max_episode_steps=5)
+    yield
+    for name in ("Forever", "Three", "Image", "Dict"):
+        del vars(brax.envs)["_envs"][name], vars(suite)["_envs"][name], vars(suite)["_cfgs"][name]
+    del gymnasium.registry["Hosted-v0"]
+
+
+@pytest.mark.parametrize(
+    "name", ["brax/Forever?limit=5", "playground/Forever?reset=fresh", "gymnasium/Hosted-v0"]
+)
+def test_reward_1_for_ever_under_a_time_limit_is_worth_1_over_1_minus_gamma(name):
+    """As the limit comes after 5 steps, counting it as an end would give less than 3.4."""
+    config = Config(
+        name,
+        total_steps=80 + 4000,
+        eval_every=4000,
+        num_envs=8,
+        warmup_steps=80,
+        utd=0.25,
+        batch_size=128,
+        hidden=(16, 16),
+        eval_episodes=1,
+    )
+    hp = Hyperparams(
+        gamma=0.8, tau=0.05, critic_lr=3e-3, actor_lr=1e-3, alpha_lr=0.0, init_alpha=0.0
+    )
+    result = quick_jit(make_train(config))(jax.random.key(0), hp)
+    critic = mlp(config, 1).critic
+    for action in (-1.0, 0.0, 1.0):
+        q = critic.apply(result.agent.critic_params, jnp.ones((1, 1)), jnp.full((1, 1), action))
+        np.testing.assert_allclose(q, 1 / (1 - 0.8), rtol=0.05)
+    np.testing.assert_array_equal(result.metrics["eval_length"], 5)
+
+
+@pytest.mark.parametrize(
+    "name", ["brax/Three?limit=3", "playground/Three?limit=3", "gymnasium/Hosted-v0?length=5"]
+)
+def test_both_flags_can_be_set_at_once(name):
+    env = make_env(name)(1)
+
+    @quick_jit
+    def run(key):
+        state, _ = env.reset(key, env.default_params)
+        keys = jax.random.split(key, 6)
+        zero = jnp.zeros((1, 1))
+        return jax.lax.scan(lambda s, k: env.step(s, zero, k, env.default_params), state, keys)[1]
+
+    steps, last = run(jax.random.key(0)), 4 if "length" in name else 2
+    both = np.asarray(steps.terminated & steps.truncated)[:, 0]
+    either = np.asarray(steps.terminated | steps.truncated)[:, 0]
+    assert both[last]
+    np.testing.assert_array_equal(both, either)
+
+
+def test_episodes_of_one_first_state_have_random_numbers_of_their_own():
+    env = make_env("brax/Forever?limit=1")(2)
+
+    @quick_jit
+    def run(key):
+        state, _ = env.reset(key, env.default_params)
+        keys = jax.random.split(key, 40)
+        zero = jnp.zeros((2, 1))
+
+        def step(state, key):
+            state, _ = env.step(state, zero, key, env.default_params)
+            return state, jax.random.key_data(state.inner.info["rng"])
+
+        return jax.lax.scan(step, state, keys)[1]
+
+    rngs = np.asarray(run(jax.random.key(0))).reshape(-1, 2)
+    assert len(np.unique(rngs, axis=0)) == 80  # more than there are first states
+
+
+# Errors come before tracing and name the remedy.
+
+_SPACES = gymnasium.spaces
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("brax/antt", "unknown environment 'brax/antt': did you mean ant"),
+        ("playground/cheetahrun", "did you mean CheetahRun"),
+        ("gymnasium/HalfCheetah-v9", "did you mean HalfCheetah-v5"),
+        ("gymnax/pendulum", "did you mean Pendulum-v1"),
+        ("brux/ant", "unknown suite 'brux' in 'brux/ant': did you mean brax/ant"),
+        ("zzz/ant", "use one of gymnax, brax, playground, gymnasium, envpool"),
+        ("brax/ant?backend", r"write options as in brax/ant\?backend=spring"),
+        ("brax/ant?backend=bullet", "must be one of generalized, positional, spring, mjx"),
+        ("brax/ant?speed=2", "no option 'speed': use backend, reset, limit"),
+        ("brax/ant?reset=often", r"reset \('often'\) must be cached or fresh"),
+        ("gymnax/Pendulum-v1?a=1", "no option 'a'"),
+        ("gymnasium/Pendulum-v1?weight=2", "unexpected keyword argument 'weight'"),
+        ("gymnasium/CartPole-v1", r"Discrete\(2\), but SAC needs a continuous \(Box\)"),
+        ("brax/Dict", r"observations {'state': 'float32\[3\]'}, but one flat array"),
+        ("playground/Image", r"float32\[8, 8, 3\], but one flat array"),
+    ],
+)
+def test_unusable_environment_is_refused(name, message):
+    with pytest.raises(InputError, match=message):
+        make_env(name)
+
+
+@pytest.mark.parametrize(
+    ("space", "obs_space", "message"),
+    [
+        (_SPACES.MultiDiscrete([2, 3]), None, r"MultiDiscrete\(\[2 3\]\), but SAC needs"),
+        (_SPACES.Box(-np.inf, 1.0, (1,)), None, "bounds must be finite: wrap"),
+        (None, _SPACES.Dict({"x": _SPACES.Box(0, 1, (1,))}), r"Dict\(.*a flat Box is needed"),
+        (None, _SPACES.Box(0, 255, (8, 8, 3), np.uint8), "images are not supported yet"),
+    ],
+)
+def test_unusable_spaces_of_gymnasium_are_named(monkeypatch, space, obs_space, message):
+    monkeypatch.setattr(Hosted, "action_space", space or Hosted.action_space)
+    monkeypatch.setattr(Hosted, "observation_space", obs_space or Hosted.observation_space)
+    with pytest.raises(InputError, match=message):
+        make_env("gymnasium/Hosted-v0")
+
+
+@pytest.mark.parametrize("suite", ["brax", "playground", "gymnasium", "envpool"])
+def test_a_suite_that_is_not_installed_is_named_with_its_extra(monkeypatch, suite):
+    for module in ("brax", "brax.envs", "mujoco_playground", "gymnasium", "envpool"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=rf"pip install 'sacjax\[{suite}\]'"):
+        make_env(f"{suite}/ant")
+
+
+# Environments outside of JAX.
+
+
+def test_two_runs_that_step_the_same_environments_in_turn_are_an_error():
+    env = make_env("gymnasium/Hosted-v0")(1)
+    reset = quick_jit(lambda key: env.reset(key, None))
+    step = quick_jit(lambda state: env.step(state, jnp.zeros((1, 1)), jax.random.key(0), None)[0])
+    first, _ = reset(jax.random.key(0))
+    jax.block_until_ready(step(first))
+    jax.block_until_ready(reset(jax.random.key(1)))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="not where this run left them"):
+        jax.block_until_ready(step(first))
+
+
+def test_vmap_over_seeds_says_what_to_do_instead():
+    train = make_train(
+        Config(
+            "gymnasium/Hosted-v0",
+            total_steps=100,
+            warmup_steps=50,
+            eval_every=50,
+            batch_size=8,
+            hidden=(8,),
+        )
+    )
+    with pytest.raises(InputError, match=r"cannot be vmapped: use `sacjax train`"):
+        jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0)))
+
+
+@pytest.mark.parametrize("steps", [0, 3, 5, 12])
+def test_episodes_are_played_again_to_where_they_were(steps):
+    name = "gymnasium/HalfCheetah-v5?max_episode_steps=5"
+    actions = np.asarray(jax.random.uniform(jax.random.key(0), (20, 2, 6), minval=-1.0))
+
+    def play(envs, first, last):
+        return [envs.step((np.uint32(3), np.int32(i)), actions[i]) for i in range(first, last)]
+
+    whole, again = (make_env(name)(2).host for _ in range(2))
+    whole.reset(np.uint32(3))
+    play(whole, 0, steps)
+    saved = whole.save()
+    assert again.load(saved)
+    np.testing.assert_array_equal(again.obs, whole.obs)
+    for one, other in zip(play(whole, steps, 20), play(again, steps, 20), strict=True):
+        for x, y in zip(one, other, strict=True):
+            np.testing.assert_array_equal(x, y)
+
+
+SMALL: dict[str, Any] = {
+    "total_steps": 300,
+    "warmup_steps": 100,
+    "eval_every": 50,
+    "hidden": (8,),
+    "batch_size": 8,
+    "eval_episodes": 2,
+    "num_envs": 2,
+}
+
+
+def test_seeds_are_trained_one_after_the_other_and_resumed_to_the_bit(tmp_path):
+    config = Config("gymnasium/InvertedPendulum-v5", **SMALL)
+    whole, stopped, epochs = tmp_path / "whole", tmp_path / "stopped", []
+    done = run(config, seeds=2, directory=whole, checkpoint_every=1)
+    assert done.completed
+    assert [member["seed"] for member in done.members] == [0, 1]
+    part = run(
+        config,
+        seeds=2,
+        directory=stopped,
+        on_epoch=[lambda step, metrics: epochs.append(step)],
+        should_stop=lambda: len(epochs) >= 2,
+    )
+    assert not part.completed
+    assert resume(stopped).completed
+    assert (whole / "metrics.csv").read_bytes() == (stopped / "metrics.csv").read_bytes()
+    one, other = load(whole), load(stopped)
+    jax.tree.map(np.testing.assert_array_equal, one.agents, other.agents)
+    returns, lengths = evaluate_run(one)
+    np.testing.assert_array_equal(returns, done.metrics["eval_return"][:, -1])
+    np.testing.assert_array_equal(lengths, done.metrics["eval_length"][:, -1])
+    alone = jax.jit(make_train(config))(jax.random.key(1))
+    np.testing.assert_array_equal(alone.metrics["eval_return"], done.metrics["eval_return"][1])
+
+
+def test_what_does_not_repeat_itself_is_said_when_resumed(tmp_path, caplog):
+    config = Config("gymnasium/Hosted-v0?forgets=True", **SMALL)
+    epochs = []
+    run(
+        config,
+        seeds=1,
+        directory=tmp_path / "run",
+        on_epoch=[lambda step, metrics: epochs.append(step)],
+        should_stop=lambda: True,
+    )
+    assert resume(tmp_path / "run").completed
+    assert "does not repeat itself" in caplog.text
+
+
+def test_an_environment_that_fails_ends_the_run_with_its_error(tmp_path):
+    config = Config("gymnasium/Hosted-v0?fails_at=3&max_episode_steps=4", **SMALL)
+    with pytest.raises(RunError, match=r"Hosted-v0.* failed \(FloatingPointError: the physics"):
+        run(config, seeds=1, directory=tmp_path / "run")
+
+
+def test_envpool(tmp_path, caplog):
+    """Where it is installed: resets in the same step, time limits, both flags, new episodes."""
+    pytest.importorskip("envpool")
+    name = "envpool/Hopper-v5?max_episode_steps=8"
+    env = make_env(name)(2)
+
+    @quick_jit
+    def run_it(key, actions):
+        state, obs = env.reset(key, None)
+        return obs, jax.lax.scan(lambda s, a: env.step(s, a, key, None), state, actions)[1]
+
+    actions = jax.random.uniform(jax.random.key(0), (40, 2, 3), minval=-1.2, maxval=1.2)
+    obs, steps = jax.tree.map(np.asarray, run_it(jax.random.key(1), actions))
+    again, other = run_it(jax.random.key(1), actions), run_it(jax.random.key(2), actions)
+    jax.tree.map(np.testing.assert_array_equal, (obs, steps), again)
+    assert not np.array_equal(obs, other[0])
+    ended = steps.terminated | steps.truncated
+    np.testing.assert_array_equal(ended, ~(steps.obs == steps.final_obs).all(-1))
+    np.testing.assert_array_equal(np.flatnonzero(ended[:, 0]), [7, 15, 23, 31, 39])
+    assert not steps.terminated.any()
+    config, epochs = Config(name, **SMALL), []
+    run(
+        config,
+        seeds=1,
+        directory=tmp_path / "run",
+        on_epoch=[lambda step, metrics: epochs.append(step)],
+        should_stop=lambda: True,
+    )
+    assert resume(tmp_path / "run").completed
+    assert "its episodes go on from elsewhere" in caplog.text
