@@ -27,8 +27,8 @@ import record
 from matplotlib.figure import Figure
 
 from sacjax import Config, Hyperparams, preset, report
-from sacjax.config import PRESETS
 from sacjax.envs import make_env
+from sacjax.presets import PRESETS
 from sacjax.run import evaluate_run, run
 
 SEEDS, EPISODES = range(100, 116), 128

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sacjax.config import Config as Config
     from sacjax.config import Hyperparams as Hyperparams
-    from sacjax.config import preset as preset
     from sacjax.members import over_members as over_members
     from sacjax.networks import mlp as mlp
+    from sacjax.presets import preset as preset
     from sacjax.sac import TrainState as TrainState
     from sacjax.sac import make_sac as make_sac
     from sacjax.sac import update_step as update_step
@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "Config": "config",
     "Hyperparams": "config",
-    "preset": "config",
+    "preset": "presets",
     "over_members": "members",
     "mlp": "networks",
     "TrainState": "sac",

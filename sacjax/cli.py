@@ -21,8 +21,9 @@ from typing import Any, Literal
 import tyro
 
 import sacjax
-from sacjax.config import PRESETS, Config, Hyperparams, preset
+from sacjax.config import Config, Hyperparams
 from sacjax.members import Strategy
+from sacjax.presets import PRESETS, preset
 from sacjax.types import InputError, OnNan, RunError
 
 OVERVIEW = """\

@@ -125,6 +125,11 @@ def extended(config: Config, total_steps: int) -> Config:
             f"extend_to ({total_steps}) must not be below total_steps ({config.total_steps}), "
             "where the run ends already"
         )
+    if config.lr_schedule != "constant":
+        raise InputError(
+            "extend_to is for runs with constant learning rates: where these fall to 0 at the end, "
+            "a longer run is another one from its beginning, so train it anew"
+        )
     return replace(config, total_steps=total_steps)
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from sacjax.config import Config
-from sacjax.types import Array, Key, Transition
+from sacjax.types import Array, Key
 
 
 class ReplayState(NamedTuple):
@@ -30,38 +30,45 @@ class Replay(NamedTuple):
     """A first-in, first-out memory of C transitions, as pure functions."""
 
     init: Callable[[], ReplayState]
-    add: Callable[[ReplayState, Transition], ReplayState]  # [E, ...]; the oldest E are forgotten
-    sample: Callable[[ReplayState, Key], Transition]  # -> [U, B, ...], uniform, with replacement
-    unpack: Callable[[Array], Transition]  # rows [..., W] -> the transitions in them [..., ...]
+    add: Callable[[ReplayState, Any], ReplayState]  # items [E, ...]; the oldest E are forgotten
+    sample: Callable[[ReplayState, Key], Any]  # -> [U, B, ...], uniform, with replacement
+    unpack: Callable[[Array], Any]  # rows [..., W] -> the items in them [..., ...]
 
 
-def make_replay(config: Config, example: Transition) -> Replay:
-    """Replay for transitions like `example` (without a leading axis): capacity C, a multiple of E.
+def make_replay(config: Config, example: Any) -> Replay:
+    """Replay for items like `example`, a `Transition` say, without a leading axis.
 
-    `sample` takes all U minibatches of an iteration in one gather. A row's probability is 1 / size
-    to a relative 2^-32 size: 0.02% for a million rows.
+    Capacity C, a multiple of E. `sample` takes all U minibatches of an iteration in one gather. A
+    row's probability is 1 / size to a relative 2^-32 size: 0.02% for a million rows. With
+    `config.n_step` n above 1 it gives [U, B, n, ...], n items in a row of one environment.
     """
     row, unpack_row = ravel_pytree(example)
-    pack = jax.vmap(lambda transition: ravel_pytree(transition)[0])
+    pack = jax.vmap(lambda item: ravel_pytree(item)[0])
+    between = config.num_envs * jnp.arange(config.n_step)  # from an item to those that follow it
 
     def init() -> ReplayState:
         rows = jnp.zeros((config.capacity, row.size), row.dtype)
         return ReplayState(rows, jnp.zeros((), jnp.int32), jnp.zeros((), jnp.int32))
 
-    def add(state: ReplayState, transitions: Transition) -> ReplayState:
-        new = pack(transitions)  # [E, W]
+    def add(state: ReplayState, items: Any) -> ReplayState:
+        new = pack(items)  # [E, W]
         return ReplayState(
             rows=jax.lax.dynamic_update_slice_in_dim(state.rows, new, state.position, axis=0),
             position=(state.position + len(new)) % config.capacity,
             size=jnp.minimum(state.size + len(new), config.capacity),
         )
 
-    def sample(state: ReplayState, key: Key) -> Transition:
+    def sample(state: ReplayState, key: Key) -> Any:
         shape = config.updates_per_iteration, config.batch_size
-        index = jax.random.bits(key, shape, jnp.uint32) % state.size.astype(jnp.uint32)
+        starts = state.size - between[-1]  # items that have n - 1 successors yet
+        index = jax.random.bits(key, shape, jnp.uint32) % starts.astype(jnp.uint32)
+        if config.n_step > 1:  # so many after the oldest item
+            oldest = state.position - state.size
+            index = oldest + index.astype(jnp.int32)[..., None] + between[None, None]
+            index %= config.capacity
         return unpack(state.rows.at[index].get(mode="promise_in_bounds"))
 
-    def unpack(rows: Array) -> Transition:
+    def unpack(rows: Array) -> Any:
         each = unpack_row
         for _ in range(rows.ndim - 1):
             each = jax.vmap(each)
@@ -81,6 +88,6 @@ def grow(state: ReplayState, capacity: int) -> ReplayState:
     return ReplayState(rows, position=state.size % capacity, size=state.size)
 
 
-def replay_bytes(config: Config, example: Transition) -> int:
+def replay_bytes(config: Config, example: Any) -> int:
     """Bytes that one agent's replay allocates: C times one transition."""
     return config.capacity * ravel_pytree(example)[0].nbytes

@@ -21,7 +21,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from sacjax import extras
 from sacjax.config import Config, Hyperparams
+from sacjax.extras import Descend, adam
 from sacjax.networks import Networks, mlp
 from sacjax.types import Algorithm, Array, Env, Key, Metrics, Params, Scalar, Transition
 
@@ -111,58 +113,89 @@ def update_step(
     *,
     nets: Networks,
     rule: CriticRule = CLIPPED_DOUBLE_Q,
+    descend: Descend = adam,
+    improve: Callable[..., tuple[TrainState, Metrics]] | None = None,
 ) -> tuple[TrainState, Metrics]:
     """Algorithm 1, one gradient step: critics, actor, temperature, target.
 
     `batch` is a Transition of arrays with leading axis [B]. Metrics, all []: `critic_loss`,
     `actor_loss`, `alpha_loss` (the J's above), `q` (mean of Q_i(s, a)), `alpha` (used in this
     step), `entropy` (-E log pi(a~|s), nats), `critic_grad_norm` and `actor_grad_norm` (global L2).
+    `improve` stands in for `improve_policy`.
     """
     key_next, key_target, key_actor = jax.random.split(key, 3)
-    alpha = jnp.exp(state.log_alpha)
     batch = batch._replace(reward=hp.reward_scale * batch.reward)
+    parts = {"nets": nets, "rule": rule, "descend": descend}
+    state, of_critics = evaluate_policy(state, batch, (key_next, key_target), hp, **parts)
+    state, of_policy = (improve or improve_policy)(state, batch, key_actor, hp, **parts)
+    target_params = optax.incremental_update(state.critic_params, state.target_params, hp.tau)
+    return state.replace(target_params=target_params, step=state.step + 1), of_critics | of_policy
 
+
+def evaluate_policy(
+    state: TrainState,
+    batch: Transition,
+    keys: tuple[Key, Key],
+    hp: Hyperparams,
+    *,
+    nets: Networks,
+    rule: CriticRule,
+    descend: Descend,
+) -> tuple[TrainState, Metrics]:
+    """One step of the critics towards the soft target (section 4.2, the first half)."""
+    key_next, key_target = keys
     next_policy = nets.actor.apply(state.actor_params, batch.next_obs)
     next_action, next_log_prob = next_policy.sample_and_log_prob(seed=key_next)
     next_q = nets.critic.apply(state.target_params, batch.next_obs, next_action)  # [N, B]
+    alpha = jnp.exp(state.log_alpha)
     target = soft_target(batch, rule.target(next_q, key_target), next_log_prob, alpha, hp.gamma)
 
-    critic_grads, metrics = jax.grad(critic_loss, has_aux=True)(
+    grads, metrics = jax.grad(critic_loss, has_aux=True)(
         state.critic_params, nets, rule, batch, target
     )
-    critic_params, critic_opt = _descend(
-        hp.critic_lr, critic_grads, state.critic_opt, state.critic_params
-    )
+    params, opt = descend(hp.critic_lr, grads, state.critic_opt, state.critic_params, state.step)
+    norm = optax.tree.norm(grads)
+    return state.replace(critic_params=params, critic_opt=opt), metrics | {"critic_grad_norm": norm}
 
+
+def improve_policy(
+    state: TrainState,
+    batch: Transition,
+    key: Key,
+    hp: Hyperparams,
+    *,
+    nets: Networks,
+    rule: CriticRule,
+    descend: Descend,
+) -> tuple[TrainState, Metrics]:
+    """One step of the actor up the critics, and of the temperature towards the target entropy."""
+    alpha = jnp.exp(state.log_alpha)
     (loss_pi, log_prob), actor_grads = jax.value_and_grad(actor_loss, has_aux=True)(
-        state.actor_params, nets, rule, critic_params, alpha, batch.obs, key_actor
+        state.actor_params, nets, rule, state.critic_params, alpha, batch.obs, key
     )
-    actor_params, actor_opt = _descend(
-        hp.actor_lr, actor_grads, state.actor_opt, state.actor_params
+    actor_params, actor_opt = descend(
+        hp.actor_lr, actor_grads, state.actor_opt, state.actor_params, state.step
     )
 
     loss_alpha, alpha_grad = jax.value_and_grad(temperature_loss)(
         state.log_alpha, log_prob, hp.target_entropy_per_dim * batch.action.shape[-1]
     )
-    log_alpha, alpha_opt = _descend(hp.alpha_lr, alpha_grad, state.alpha_opt, state.log_alpha)
+    log_alpha, alpha_opt = descend(
+        hp.alpha_lr, alpha_grad, state.alpha_opt, state.log_alpha, state.step
+    )
     log_alpha = jnp.clip(log_alpha, jnp.log(hp.min_alpha), jnp.log(hp.max_alpha))
 
-    state = TrainState(
+    state = state.replace(
         actor_params=actor_params,
-        critic_params=critic_params,
-        target_params=optax.incremental_update(critic_params, state.target_params, hp.tau),
         log_alpha=log_alpha,
         actor_opt=actor_opt,
-        critic_opt=critic_opt,
         alpha_opt=alpha_opt,
-        step=state.step + 1,
     )
-    return state, metrics | {
+    return state, {
         "actor_loss": loss_pi,
         "alpha_loss": loss_alpha,
         "alpha": alpha,
         "entropy": -log_prob.mean(),
-        "critic_grad_norm": optax.tree.norm(critic_grads),
         "actor_grad_norm": optax.tree.norm(actor_grads),
     }
 
@@ -189,8 +222,15 @@ def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> T
 def make_sac(
     config: Config, env: Env, nets: Networks | None = None, rule: CriticRule = CLIPPED_DOUBLE_Q
 ) -> Algorithm:
-    """SAC as four pure functions; other networks or another rule give its relatives."""
+    """SAC as four pure functions; other networks or another rule give its relatives.
+
+    What `config` asks for beyond the paper is handed in here (`sacjax.extras`).
+    """
     nets = nets or mlp(config, env.action_size)
+    descend = extras.descent(config)
+    improve = improve_policy
+    if config.policy_delay > 1:
+        improve = extras.delayed(improve_policy, config.policy_delay)
 
     def act(state: TrainState, obs: Array, key: Key) -> Array:
         return nets.actor.apply(state.actor_params, obs).sample(seed=key)
@@ -198,17 +238,10 @@ def make_sac(
     def mode(state: TrainState, obs: Array) -> Array:
         return nets.actor.apply(state.actor_params, obs).mode()
 
-    return Algorithm(
+    sac = Algorithm(
         init=partial(init, nets=nets, example=env.example),
         act=act,
         mode=mode,
-        update=partial(update_step, nets=nets, rule=rule),
+        update=partial(update_step, nets=nets, rule=rule, descend=descend, improve=improve),
     )
-
-
-def _descend(
-    lr: Scalar, grads: Params, opt_state: optax.OptState, params: Params
-) -> tuple[Params, optax.OptState]:
-    """One step of Adam at a traced learning rate, so that `lr` can be swept."""
-    updates, opt_state = optax.adam(lr).update(grads, opt_state)
-    return optax.apply_updates(params, updates), opt_state
+    return extras.normalized(sac, env) if config.normalize_obs else sac

@@ -18,10 +18,11 @@ from sacjax import episodes
 from sacjax.config import Config, Hyperparams
 from sacjax.envs import make_env
 from sacjax.evaluate import evaluate
+from sacjax.extras import n_step_return
 from sacjax.prng import lean, standard
 from sacjax.replay import Replay, ReplayState, make_replay
 from sacjax.sac import make_sac
-from sacjax.types import Algorithm, Array, Env, EnvParams, Key, Metrics, Transition
+from sacjax.types import Algorithm, Array, Env, EnvParams, Key, Metrics, Step, Transition
 
 MakeAlgorithm = Callable[[Config, Env], Algorithm]
 
@@ -89,7 +90,7 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
         env=env,
         eval_env=make_copies(config.eval_episodes),
         agent=algorithm(config, env),
-        replay=make_replay(config, env.example),
+        replay=make_replay(config, _item(config, env.example, jnp.zeros_like(env.example.reward))),
     )
     return Program(
         init=partial(_init, parts),
@@ -204,6 +205,8 @@ def _iteration(
     key_replay, keys_collect, keys_learn = _deal(parts.config, keys)
     loop, _ = jax.lax.scan(collect, loop, keys_collect)
     batches = parts.replay.sample(loop.replay, key_replay)  # [U, B, ...]
+    if parts.config.n_step > 1:  # [U, B, n, ...]
+        batches = n_step_return(batches.transition, batches.ended, hp.gamma)
     state, metrics = jax.lax.scan(learn, loop.agent, (batches, keys_learn))
     return loop.replace(agent=state), jax.tree.map(lambda x: x.mean(0), metrics)
 
@@ -224,6 +227,7 @@ def _interact(
 ) -> LoopState:
     """One step of every environment, into replay."""
     env_state, timestep = parts.env.step(loop.env_state, action, key, env_params)
+    ended = timestep.terminated | timestep.truncated
     transition = Transition(
         obs=loop.obs,
         action=action,
@@ -234,9 +238,16 @@ def _interact(
     return loop.replace(
         env_state=env_state,
         obs=timestep.obs,
-        replay=parts.replay.add(loop.replay, transition),
+        replay=parts.replay.add(loop.replay, _item(parts.config, transition, ended)),
         episodes=episodes.add(loop.episodes, timestep),
     )
+
+
+def _item(config: Config, transition: Transition, ended: Array) -> Any:
+    """What replay stores."""
+    if config.n_step == 1:
+        return transition
+    return Step(transition, ended.astype(transition.reward.dtype))
 
 
 def _evaluate(parts: Parts, state: Any, key: Key, env_params: EnvParams) -> tuple[Array, Array]:

@@ -43,6 +43,13 @@ class Transition(NamedTuple):
     next_obs: Array  # [B, O] where the action led, before any reset
 
 
+class Step(NamedTuple):
+    """What replay stores instead, where targets span several steps."""
+
+    transition: Transition
+    ended: Array  # [B] 1 where the episode ended with it, by termination or a time limit, else 0
+
+
 class TimeStep(NamedTuple):
     """What E environments return from one step. Both flags can be set at once."""
 

@@ -16,9 +16,12 @@ ROOT = "sacjax"
 # types < config < networks < sac; replay, envs, episodes, evaluate < train; train < the host side.
 ALLOWED = {
     "types": set(),
-    "config": {"types"},
+    "validation": {"types"},
+    "config": {"types", "validation"},
+    "presets": {"config", "types"},
     "networks": {"config", "types"},
-    "sac": {"config", "networks", "types"},
+    "extras": {"config", "types"},
+    "sac": {"config", "extras", "networks", "types"},
     "replay": {"config", "types"},
     "prng": {"types"},
     "members": {"types"},
@@ -26,7 +29,17 @@ ALLOWED = {
     "envs": {"types"},
     "episodes": {"types"},
     "evaluate": {"types"},
-    "train": {"config", "envs", "episodes", "evaluate", "prng", "replay", "sac", "types"},
+    "train": {
+        "config",
+        "envs",
+        "episodes",
+        "evaluate",
+        "extras",
+        "prng",
+        "replay",
+        "sac",
+        "types",
+    },
     "processes": {"types"},
     "leaves": set(),
     "checkpoints": {"leaves", "processes", "types"},
@@ -81,6 +94,7 @@ ALLOWED = {
         "members",
         "page",
         "plan",
+        "presets",
         "processes",
         "progress",
         "sac",
@@ -141,7 +155,7 @@ def test_a_module_imports_only_what_lies_below_it(module):
 
 
 def test_the_algorithm_never_sees_replay_environments_or_the_loop():
-    assert reachable("sac") == {"config", "networks", "types"}
+    assert reachable("sac") == {"config", "extras", "networks", "types", "validation"}
 
 
 def test_the_loop_sees_the_networks_only_through_the_algorithm():

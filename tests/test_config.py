@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sacjax.config import PRESETS, Config, Hyperparams, preset
+from sacjax.config import Config, Hyperparams
+from sacjax.presets import PRESETS, preset
 from sacjax.types import InputError
 
 NAN, INF = math.nan, math.inf

@@ -26,7 +26,7 @@ def make_env(env: Any) -> MakeEnv:
 def adapter(suite: str) -> Any:
     """The module of a suite: `make_env(name, parsed)`, `known()`, and what drawing it needs."""
     assert suite in SUITES
-    return import_module(f"sacjax.envs.{suite}_adapter")
+    return import_module(f"{__name__}.{suite}_adapter")
 
 
 __all__ = ["adapter", "make_env"]
