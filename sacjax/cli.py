@@ -37,7 +37,7 @@ Soft Actor-Critic, compiled end to end.
   sacjax evaluate DIR [options]   greedy returns of the agents that a run saved
   sacjax render DIR [options]     a GIF of a trained policy
   sacjax report DIR ... [options] runs side by side: an HTML page with curves and statistics
-  sacjax envs                     what can be trained
+  sacjax envs [SUITE]             what can be trained
 
 `sacjax COMMAND --help` explains a command. Start here: sacjax train Pendulum-v1
 """
@@ -445,7 +445,9 @@ def _render(argv: list[str]) -> int:
     _start_jax()
     import numpy as np
 
-    from sacjax.render import render
+    from sacjax.render import render, without_a_screen
+
+    without_a_screen()
     from sacjax.run import load
 
     done = load(args.dir)
@@ -473,8 +475,6 @@ def _report(argv: list[str]) -> int:
 
 
 def _envs(argv: list[str]) -> int:
-    if argv:
-        raise InputError("`sacjax envs` takes no arguments")
     from rich.console import Console
     from rich.table import Table
 
@@ -482,6 +482,11 @@ def _envs(argv: list[str]) -> int:
     from sacjax.envs.gymnax_adapter import continuous_envs
     from sacjax.envs.names import SUITES
 
+    if len(argv) > 1 or (argv and argv[0] not in SUITES):
+        raise InputError(f"`sacjax envs` takes the name of one suite: {', '.join(SUITES)}")
+    if argv:
+        print("\n".join(f"{argv[0]}/{id}" for id in adapter(argv[0]).known()))
+        return 0
     view = Table(show_edge=False, pad_edge=False)
     for name in ("environment", "obs", "action", "low", "high", "time limit", "preset"):
         view.add_column(name)
@@ -490,12 +495,9 @@ def _envs(argv: list[str]) -> int:
         limit, has = str(params.max_steps_in_episode), "yes" if name in PRESETS else "the paper's"
         view.add_row(name, str(obs), str(space.shape), str(space.low), str(space.high), limit, has)
     Console(width=110, highlight=False).print(view)
+    print("\nOther suites, each an extra (pip install 'sacjax[brax]'); what is in one of them:")
     for suite in SUITES[1:]:
-        try:
-            found = ", ".join(adapter(suite).known())
-        except InputError as error:
-            found = f"not installed: {str(error).split(': ')[-1]}"
-        print(f"\n{suite}/...  {found}")
+        print(f"  sacjax envs {suite}")
     return 0
 
 

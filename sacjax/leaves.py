@@ -39,6 +39,11 @@ def unflatten(like: Any, arrays: Arrays) -> Any:
     return jax.tree_util.tree_map_with_path(leaf, like)
 
 
+def unkeyed(tree: Any) -> Any:
+    """PRNG keys as the numbers in them."""
+    return jax.tree.map(_plain, tree)
+
+
 def with_keys(like: Any, tree: Any) -> Any:
     """Numbers as PRNG keys again, where `like` has keys."""
 

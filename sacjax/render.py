@@ -1,30 +1,30 @@
-"""A GIF of a policy: gymnax's own drawings where they work, plain matplotlib ones elsewhere."""
+"""A GIF of a policy, in the pictures of its environment's suite."""
 
-import importlib.util
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from sacjax.config import Hyperparams
-from sacjax.envs import make_env
-from sacjax.envs.gymnax_adapter import base_env
+from sacjax.envs import adapter, make_env
+from sacjax.envs.names import parse
+from sacjax.leaves import unkeyed
 from sacjax.run import Run
 from sacjax.train import as_arrays, epoch_keys
-from sacjax.types import InputError
+from sacjax.types import Episode, InputError
 
 
 def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) -> float:
     """Write a GIF of `member`'s greedy policy; the return of what it shows.
 
     Shown is the episode of the last evaluation that had the median return, at most `frames` steps.
-    Raises InputError if there is no such member, or the file cannot be written.
+    MuJoCo's pictures need EGL or OSMesa where there is no screen. Raises InputError if there is no
+    such member, the file cannot be written, or nothing can be drawn.
     """
     target = Path(target)
     if not 0 <= member < len(run.members):
@@ -33,23 +33,51 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
         raise InputError(f"frames ({frames}) must be 1 or more")
     if target.suffix != ".gif" or not target.parent.is_dir():
         raise InputError(f"{target} must be a .gif in a folder that exists")
-    states, rewards = _episode(run, member, frames)
-    returns = np.cumsum(rewards)
+    without_a_screen()
+    episode = _episode(run, member, frames)
+    returns = np.cumsum(episode.rewards)
     part = target.with_name(f".{target.stem}.part.gif")
-    env, params = base_env(run.config.env), base_env(run.config.env).default_params
-    if env.name in _VISUALIZED and importlib.util.find_spec("pygame"):
-        _gymnax_gif(env, params, states, returns, part)
+    parsed = parse(run.config.env) if isinstance(run.config.env, str) else None
+    if parsed is None or parsed.suite == "gymnax":
+        from sacjax import drawings
+        from sacjax.envs.gymnax_adapter import base_env
+
+        drawings.write_gif(base_env(run.config.env), episode.states, returns, part)
     else:
-        _matplotlib_gif(env, params, states, returns, part)
+        pictures = getattr(adapter(parsed.suite), "pictures", None)
+        if pictures is None:
+            raise InputError(f"{run.config.env} has no pictures: try gymnasium/{parsed.id}")
+        try:
+            _write_gif(pictures(run.config.env, parsed, episode), returns, part)
+        except InputError:
+            raise
+        except Exception as error:  # OpenGL and its bindings raise many kinds
+            first = (str(error).splitlines() or [""])[0]
+            raise InputError(
+                f"cannot draw {run.config.env} ({type(error).__name__}: {first[:150]}): MuJoCo "
+                "needs OpenGL; without a screen, set MUJOCO_GL=egl (libegl1) or osmesa (libosmesa6)"
+            ) from error
     os.replace(part, target)
     return float(returns[-1])
 
 
-_VISUALIZED = ("Pendulum-v1", "MountainCarContinuous-v0")  # those that gymnax draws with pygame
+def without_a_screen() -> None:
+    """MuJoCo is told to draw without one, if there is none; before it is imported."""
+    if sys.platform == "linux" and not os.environ.get("DISPLAY"):
+        os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def _episode(run: Run, member: int, frames: int) -> tuple[list[Any], list[float]]:
-    """States and rewards along the episode of the last evaluation that had the median return."""
+def _write_gif(pictures: Iterable[np.ndarray], returns: np.ndarray, path: Path) -> None:
+    images = []
+    for i, (pixels, total) in enumerate(zip(pictures, returns, strict=True)):
+        image = Image.fromarray(np.asarray(pixels, np.uint8))
+        ImageDraw.Draw(image).text((6, 4), f"step {i + 1}  return {total:.1f}", fill="white")
+        images.append(image)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=50, loop=0)
+
+
+def _episode(run: Run, member: int, frames: int) -> Episode:
+    """That of the last evaluation that had the median return."""
     env = make_env(run.config.env)(run.config.eval_episodes)
     agent = run.algorithm(run.config, env)
     state = jax.tree.map(lambda x: x[member], run.agents)
@@ -59,117 +87,34 @@ def _episode(run: Run, member: int, frames: int) -> tuple[list[Any], list[float]
     @jax.jit
     def step(env_state, obs, key):  # as in `sacjax.evaluate`
         key, key_step = jax.random.split(key)
-        env_state, timestep = env.step(env_state, agent.mode(state, obs), key_step, params)
-        return env_state, timestep, key
+        action = agent.mode(state, obs)
+        env_state, timestep = env.step(env_state, action, key_step, params)
+        return env_state, timestep, key, action
 
     env_state, obs = jax.jit(env.reset)(key_reset, params)
-    states, rewards, running = [], [], [np.ones(run.config.eval_episodes, bool)]
+    states, actions, rewards, running = [], [], [], [np.ones(run.config.eval_episodes, bool)]
     while len(states) < frames and running[-1].any():
-        states.append(jax.tree.map(np.asarray, env_state))
-        env_state, timestep, key = step(env_state, obs, key)
+        states.append(jax.tree.map(np.asarray, unkeyed(env_state)))
+        env_state, timestep, key, action = step(env_state, obs, key)
         obs = timestep.obs
+        actions.append(np.asarray(action))
         rewards.append(np.asarray(timestep.reward))
         running.append(running[-1] & ~np.asarray(timestep.terminated | timestep.truncated))
     returns = (np.array(rewards) * np.array(running[:-1])).sum(axis=0)
     shown = int(np.argsort(returns)[len(returns) // 2])
     length = int(np.array(running[:-1])[:, shown].sum())
-    return (
-        [jax.tree.map(lambda x: x[shown], s) for s in states[:length]],
-        [float(r[shown]) for r in rewards[:length]],
+    return Episode(
+        states=[_of_copy(s, shown, run.config.eval_episodes) for s in states[:length]],
+        actions=np.stack(actions)[:length, shown],
+        rewards=np.array(rewards)[:length, shown],
+        copy=shown,
     )
 
 
-def _gymnax_gif(env: Any, params: Any, states: list, returns: np.ndarray, path: Path) -> None:
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame: no window, no sound card
-    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
-    import matplotlib.pyplot as plt
+def _of_copy(state: Any, copy: int, copies: int) -> Any:
+    """One copy's part of an environment's state; what is of all copies stays."""
 
-    backend = plt.get_backend()
-    plt.switch_backend("Agg")
-    try:
-        from gymnax.visualize.visualizer import Visualizer
+    def leaf(x: np.ndarray) -> np.ndarray:
+        return x[copy] if x.ndim and len(x) == copies else x
 
-        Visualizer(env, params, states, returns).animate(str(path))
-    finally:
-        plt.switch_backend(backend)
-
-
-def _matplotlib_gif(env: Any, params: Any, states: list, returns: np.ndarray, path: Path) -> None:
-    draw = _DRAWINGS.get(env.name, _draw_state)
-    figure = Figure(figsize=(4, 4), dpi=80, layout="constrained")
-    canvas, images = FigureCanvasAgg(figure), []
-    for i, (state, total) in enumerate(zip(states, returns, strict=True)):
-        figure.clear()
-        axes = figure.add_subplot()
-        draw(axes, state, params)
-        axes.set_title(f"{env.name}  step {i + 1}  return {total:.1f}", fontsize=9, loc="left")
-        canvas.draw()
-        images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-    images[0].save(path, save_all=True, append_images=images[1:], duration=50, loop=0)
-
-
-def _square(axes: Any, limit: float) -> None:
-    axes.spines[:].set_visible(True)
-    axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
-
-
-def _draw_pendulum(axes: Any, state: Any, params: Any) -> None:
-    _square(axes, 1.3)  # theta = 0 is upright, and grows counter-clockwise
-    tip = -np.sin(state.theta), np.cos(state.theta)
-    axes.plot([0, tip[0]], [0, tip[1]], color="C3", linewidth=10, solid_capstyle="round")
-    axes.plot(0, 0, "o", color="black", markersize=6)
-
-
-def _draw_mountain_car(axes: Any, state: Any, params: Any) -> None:
-    x = np.linspace(params.min_position, params.max_position, 100)
-    axes.plot(x, np.sin(3 * x), color="0.4")
-    axes.plot(state.position, np.sin(3 * state.position) + 0.05, "o", color="C0", markersize=14)
-    goal = params.goal_position
-    axes.annotate("goal", (goal, np.sin(3 * goal)), (goal - 0.1, 0.65), color="C2")
-    axes.plot(goal, np.sin(3 * goal), "^", color="C2", markersize=12)
-    axes.set(xticks=[], yticks=[], ylim=(-1.2, 1.3))
-
-
-def _draw_reacher(axes: Any, state: Any, params: Any) -> None:
-    # gymnax's two joints turn independently of each other: the tip is the sum of two unit vectors
-    _square(axes, 2.3)
-    x = np.concatenate([[0], np.cumsum(np.cos(state.angles))])
-    y = np.concatenate([[0], np.cumsum(np.sin(state.angles))])
-    axes.plot(x, y, "-o", color="C0", linewidth=4)
-    axes.plot(*state.goal_xy, "*", color="C2", markersize=16)
-
-
-def _draw_swimmer(axes: Any, state: Any, params: Any) -> None:
-    _square(axes, 1.6)
-    axes.plot(*state.urchin_xys.T, "o", color="C3", markersize=14, alpha=0.6)
-    axes.plot(*state.goal_xy, "*", color="C2", markersize=16)
-    axes.plot(*state.xy, "o", color="C0", markersize=8)
-
-
-def _draw_point_robot(axes: Any, state: Any, params: Any) -> None:
-    _square(axes, 1.5)
-    angle = np.linspace(0, np.pi, 60)
-    axes.plot(np.cos(angle), np.sin(angle), color="0.6")
-    ring = np.linspace(0, 2 * np.pi, 40)
-    goal, radius = state.goal, params.goal_radius
-    axes.fill(
-        goal[0] + radius * np.cos(ring), goal[1] + radius * np.sin(ring), color="C2", alpha=0.3
-    )
-    axes.plot(*state.pos, "o", color="C3", markersize=8)
-
-
-def _draw_state(axes: Any, state: Any, params: Any) -> None:
-    """Any other environment: the numbers of its state as bars."""
-    values = np.concatenate([np.ravel(x).astype(float) for x in jax.tree.leaves(state)])
-    axes.bar(np.arange(len(values)), values, color="C0")
-    axes.axhline(0, color="0.4", linewidth=0.8)
-    axes.set(xlabel="number in the environment's state", xticks=np.arange(len(values)))
-
-
-_DRAWINGS: dict[str, Callable[[Any, Any, Any], None]] = {
-    "Pendulum-v1": _draw_pendulum,
-    "MountainCarContinuous-v0": _draw_mountain_car,
-    "Reacher-misc": _draw_reacher,
-    "Swimmer-misc": _draw_swimmer,
-    "PointRobot-misc": _draw_point_robot,
-}
+    return jax.tree.map(leaf, state)

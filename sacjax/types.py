@@ -60,6 +60,15 @@ class TimeStep(NamedTuple):
     truncated: Array  # [E] bool: a time limit, the value goes on
 
 
+class Episode(NamedTuple):
+    """What one copy did, T steps, to be drawn."""
+
+    states: list[Any]  # [T] the environment's, before each step
+    actions: Any  # [T, A] in [-1, 1]
+    rewards: Any  # [T]
+    copy: int  # which one
+
+
 class Env(NamedTuple):
     """E copies of an environment: batched, auto-resetting, actions in [-1, 1]."""
 

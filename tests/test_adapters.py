@@ -11,14 +11,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import struct
+from PIL import Image
 from probes import quick_jit
 
-from sacjax import Config, Hyperparams, make_train, mlp
+from sacjax import Config, Hyperparams, make_program, make_sac, make_train, mlp
 from sacjax.envs import adapter, make_env, names
 from sacjax.envs.stepped import FIRST_STATES
-from sacjax.run import evaluate_run, load, resume, run
+from sacjax.render import render, without_a_screen
+from sacjax.run import Run, evaluate_run, load, resume, run
 from sacjax.types import InputError, RunError
 
+without_a_screen()  # before MuJoCo is imported
 pytest.importorskip("brax")
 pytest.importorskip("mujoco_playground")
 
@@ -300,7 +303,7 @@ class Three(Forever):
     length = 3
 
 
-class Image(Forever):
+class Camera(Forever):
     def reset(self, rng):
         return super().reset(rng).replace(obs=jnp.zeros((8, 8, 3)))
 
@@ -343,7 +346,12 @@ def _registered():
     from mujoco_playground import registry
 
     suite = registry.dm_control_suite
-    for name, made in {"Forever": Forever, "Three": Three, "Image": Image, "Dict": Sensors}.items():
+    for name, made in {
+        "Forever": Forever,
+        "Three": Three,
+        "Image": Camera,
+        "Dict": Sensors,
+    }.items():
         brax.envs.register_environment(name, made)
         suite.register_environment(name, made, lambda: SimpleNamespace(episode_length=5))
     gymnasium.register("Hosted-v0", entry_point=Hosted, max_episode_steps=5)
@@ -607,3 +615,52 @@ def test_envpool(tmp_path, caplog):
     )
     assert resume(tmp_path / "run").completed
     assert "its episodes go on from elsewhere" in caplog.text
+
+
+# Pictures
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gymnasium/InvertedPendulum-v5",
+        "brax/inverted_pendulum?backend=spring",
+        "playground/CartpoleBalance?limit=30",
+    ],
+)
+def test_a_policy_is_drawn_as_its_suite_draws(name, tmp_path):
+    config = Config(name, **SMALL)
+    algorithm = make_sac(config, make_env(name)(2))  # untrained: what moves is gravity
+    agents = jax.tree.map(lambda x: x[None], algorithm.init(jax.random.key(0), Hyperparams()))
+    shown = Run(
+        *(config, [{"seed": 0}], {}, agents, make_program(config), make_sac),
+        *(jax.random.key(0)[None], 1, True, []),
+    )
+    try:
+        total = render(shown, 0, tmp_path / "policy.gif", frames=12)
+    except InputError as error:
+        if "MuJoCo needs OpenGL" in str(error):
+            pytest.skip(str(error))
+        raise
+    with Image.open(tmp_path / "policy.gif") as gif:
+        pictures = []
+        for i in range(gif.n_frames):
+            gif.seek(i)
+            pictures.append(np.asarray(gif.convert("RGB"))[20:].astype(int))  # below the text
+    assert 3 < len(pictures) <= 12
+    assert pictures[0].std() > 3  # something is drawn
+    assert np.abs(pictures[-1] - pictures[0]).max() > 30  # and moves
+    assert total > 0
+
+
+def test_what_has_no_pictures_is_said(tmp_path):
+    name = "brax/fast?limit=5"
+    config = Config(name, **SMALL)
+    algorithm = make_sac(config, make_env(name)(2))
+    agents = jax.tree.map(lambda x: x[None], algorithm.init(jax.random.key(0), Hyperparams()))
+    shown = Run(
+        *(config, [{"seed": 0}], {}, agents, make_program(config), make_sac),
+        *(jax.random.key(0)[None], 1, True, []),
+    )
+    with pytest.raises(InputError, match="has no bodies to draw"):
+        render(shown, 0, tmp_path / "policy.gif", frames=3)

@@ -18,7 +18,6 @@ ALLOWED = {
     "types": set(),
     "validation": {"types"},
     "config": {"types", "validation"},
-    "presets": {"config", "types"},
     "networks": {"config", "types"},
     "extras": {"config", "types"},
     "sac": {"config", "extras", "networks", "types"},
@@ -27,6 +26,7 @@ ALLOWED = {
     "members": {"types"},
     "startup": set(),
     "envs": {"types"},
+    "presets": {"config", "envs", "types"},
     "episodes": {"types"},
     "evaluate": {"types"},
     "train": {
@@ -83,7 +83,8 @@ ALLOWED = {
         "train",
         "types",
     },
-    "render": {"config", "envs", "run", "train", "types"},
+    "drawings": set(),
+    "render": {"config", "drawings", "envs", "leaves", "run", "train", "types"},
     "cli": {
         "comparison",
         "config",

@@ -131,6 +131,13 @@ def test_render_writes_a_moving_gif(folder, tmp_path, capsys):
     assert str(out) in capsys.readouterr().out
 
 
+def test_envs_lists_those_of_a_suite(capsys):
+    assert main(["envs", "gymnasium"]) == 0
+    assert "gymnasium/HalfCheetah-v5" in capsys.readouterr().out.splitlines()
+    assert main(["envs", "atari"]) == 2
+    assert "gymnax, brax, playground, gymnasium, envpool" in capsys.readouterr().err
+
+
 def test_envs_lists_the_five_with_shapes_and_bounds(capsys):
     assert main(["envs"]) == 0
     printed = capsys.readouterr().out

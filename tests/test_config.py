@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sacjax.config import Config, Hyperparams
-from sacjax.presets import PRESETS, preset
+from sacjax.presets import BRAX, GYMNASIUM, PRESETS, preset
 from sacjax.types import InputError
 
 NAN, INF = math.nan, math.inf
@@ -361,12 +361,22 @@ def test_gradients_in_hyperparameters_can_be_taken():
 # Presets
 
 
-@pytest.mark.parametrize("env", PRESETS)
+EVERY_PRESET = [
+    *PRESETS,
+    "gymnax/Pendulum-v1",
+    *(f"gymnasium/{id}" for id in GYMNASIUM),
+    *(f"brax/{id}?backend=spring" for id in (*BRAX, "ant")),
+    *(f"playground/{id}" for id in ("CheetahRun", "WalkerWalk")),
+]
+
+
+@pytest.mark.parametrize("env", EVERY_PRESET)
 def test_preset_is_a_config_of_that_environment(env):
     config, hp = preset(env)
     assert config.env == env
     assert isinstance(hp, Hyperparams)
     assert config.num_epochs > 1
+    assert (config, hp) != (Config(env), Hyperparams())
 
 
 def test_environment_without_a_preset_has_the_defaults():

@@ -10,7 +10,7 @@ from typing import Any
 from sacjax.envs import names
 from sacjax.envs.names import Name
 from sacjax.envs.stepped import make_stepped
-from sacjax.types import InputError, MakeEnv
+from sacjax.types import Episode, InputError, MakeEnv
 
 BACKENDS = ("generalized", "positional", "spring", "mjx")
 
@@ -33,6 +33,22 @@ def raw(name: str, parsed: Name) -> Any:
     if backend is not None and backend not in BACKENDS:
         raise InputError(f"{name}: backend ({backend!r}) must be one of {', '.join(BACKENDS)}")
     return _raw(parsed.id, backend)
+
+
+def pictures(name: str, parsed: Name, episode: Episode) -> Any:
+    """Of an episode, pixels [H, W, 3]."""
+    env = raw(name, parsed)
+    if not hasattr(env, "sys"):
+        raise InputError(f"{name} has no bodies to draw")
+    from brax.io import image
+
+    states = [state.inner.pipeline_state for state in episode.states]
+    return image.render_array(env.sys, states, camera=_camera(env.sys.mj_model))
+
+
+def _camera(model: Any) -> str | None:
+    """One that follows the body, where the model has it."""
+    return model.camera(0).name if model.ncam else None
 
 
 @cache  # they hash by identity: made once, a name compiles once

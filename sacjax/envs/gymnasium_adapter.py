@@ -4,14 +4,16 @@ Copies are made, stepped and reset one by one (`sacjax.envs.host`): `gymnasium.v
 step late by default, and could not be put back to where a checkpoint was.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from sacjax.envs import names
-from sacjax.envs.host import HostEnvs, make_host_env, spaces_of
+from sacjax.envs.host import HostEnvs, episode_seed, make_host_env, rescale, spaces_of
 from sacjax.envs.names import Name
-from sacjax.types import InputError, MakeEnv
+from sacjax.types import Episode, InputError, MakeEnv
 
 
 def known() -> list[str]:
@@ -31,6 +33,17 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
     finally:
         env.close()
     return make_host_env(name, partial(HostEnvs, make, spaces), spaces)
+
+
+def pictures(name: str, parsed: Name, episode: Episode) -> Iterator[np.ndarray]:
+    """Of an episode that began when a run's copies were reset, played again: pixels [H, W, 3]."""
+    env = maker(name, parsed, render_mode="rgb_array")()
+    spaces = spaces_of(name, env.action_space, env.observation_space)
+    env.reset(seed=episode_seed(int(episode.states[0].seed), episode.copy, 0))
+    for action in rescale(np.asarray(episode.actions), spaces):
+        yield env.render()
+        env.step(action)
+    env.close()
 
 
 def maker(name: str, parsed: Name, **more: Any) -> Callable[[], Any]:

@@ -96,7 +96,7 @@ class HostEnvs:
             seed, steps = (int(np.asarray(x)) for x in ticket)
             if (seed, steps) != (self._seed, self._steps):
                 raise RuntimeError(_ELSEWHERE)
-            fields = self._step_all(self._raw(np.asarray(action)))
+            fields = self._step_all(rescale(np.asarray(action), self._spaces))
             self._steps += 1
             self._obs = fields[0]
             return fields
@@ -164,15 +164,9 @@ class HostEnvs:
     def _new_episode(self, i: int) -> np.ndarray:
         self._episode[i] += 1
         self._actions[i] = []
-        words = np.random.SeedSequence([self._seed, i, int(self._episode[i])])
-        obs, _ = self._envs[i].reset(seed=int(words.generate_state(1)[0]) % 2**31)
+        seed = episode_seed(self._seed, i, int(self._episode[i]))
+        obs, _ = self._envs[i].reset(seed=seed)
         return flat(obs)
-
-    def _raw(self, action: np.ndarray) -> np.ndarray:
-        """[-1, 1] -> the simulator's units [E, ...], clipped."""
-        low, high = self._spaces.low, self._spaces.high
-        unit = np.clip(action, -1, 1).astype(low.dtype).reshape(-1, *low.shape)
-        return low + (unit + 1) / 2 * (high - low)
 
     def _kept_error(self) -> "_KeptError":
         return _KeptError(self)
@@ -181,6 +175,19 @@ class HostEnvs:
 def flat(obs: Any) -> np.ndarray:
     """One copy's observation as the program has it."""
     return np.asarray(obs, np.float32).reshape(-1)
+
+
+def episode_seed(seed: int, copy: int, episode: int) -> int:
+    """Of a copy's episode, counted from the reset that had this seed."""
+    words = np.random.SeedSequence([seed, copy, episode]).generate_state(1)
+    return int(words[0]) % 2**31
+
+
+def rescale(action: np.ndarray, spaces: Spaces) -> np.ndarray:
+    """[-1, 1] [E, A] -> the simulator's units [E, ...], clipped."""
+    low, high = spaces.low, spaces.high
+    unit = np.clip(action, -1, 1).astype(low.dtype).reshape(-1, *low.shape)
+    return low + (unit + 1) / 2 * (high - low)
 
 
 class _KeptError:

@@ -5,13 +5,15 @@ reset settles the physics for up to hundreds of steps, so `reset=fresh`, which c
 step, is for rare cases. On a CPU some environments take minutes to compile.
 """
 
+import contextlib
+import io
 from functools import cache
 from typing import Any
 
 from sacjax.envs import names
 from sacjax.envs.names import Name
 from sacjax.envs.stepped import make_stepped
-from sacjax.types import InputError, MakeEnv
+from sacjax.types import Episode, InputError, MakeEnv
 
 
 def known() -> list[str]:
@@ -41,6 +43,15 @@ def raw(name: str, parsed: Name) -> Any:
             f"{name} cannot be made ({type(error).__name__}: {str(error).splitlines()[0][:200]}): "
             "all but the dm_control suite fetch their robots from the network on first use"
         ) from error
+
+
+def pictures(name: str, parsed: Name, episode: Episode) -> Any:
+    """Of an episode, pixels [H, W, 3]."""
+    env = raw(name, parsed)
+    model = env.mj_model
+    camera = model.camera(0).name if model.ncam else None
+    with contextlib.redirect_stderr(io.StringIO()):  # it draws a bar of its own
+        return env.render([state.inner for state in episode.states], camera=camera)
 
 
 @cache  # they hash by identity: made once, a name compiles once
