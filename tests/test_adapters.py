@@ -1,6 +1,7 @@
 """Every suite through one contract, checked against its own environments stepped by hand."""
 
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -527,6 +528,28 @@ def test_episodes_are_played_again_to_where_they_were(steps):
     for one, other in zip(play(whole, steps, 20), play(again, steps, 20), strict=True):
         for x, y in zip(one, other, strict=True):
             np.testing.assert_array_equal(x, y)
+
+
+def test_callbacks_do_not_wait_for_themselves():
+    """16 copies, 2,000 steps, between matrix products that keep all threads busy."""
+    env = make_env("gymnasium/Hosted-v0")(16)
+
+    @quick_jit
+    def run(key, w):
+        state, obs = env.reset(key, None)
+
+        def step(carry, key):
+            state, obs, w = carry
+            w = jnp.tanh(w @ w)
+            action = jnp.broadcast_to(w[0, :1], (16, 1))
+            state, timestep = env.step(state, action, key, None)
+            return (state, timestep.obs, w + timestep.reward[0]), timestep.reward.sum()
+
+        return jax.lax.scan(step, (state, obs, w), jax.random.split(key, 2_000))[1]
+
+    pool = ThreadPoolExecutor(1)
+    done = pool.submit(lambda: np.asarray(run(jax.random.key(0), jnp.ones((384, 384)))))
+    assert done.result(timeout=240).sum() == 16 * 2_000
 
 
 SMALL: dict[str, Any] = {

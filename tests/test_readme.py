@@ -42,6 +42,12 @@ def test_the_table_is_that_of_the_measured_file(benchmark_module):
     assert benchmark_module("learning").table(results) in README
 
 
+def test_the_locomotion_tables_are_those_of_the_measured_files(benchmark_module):
+    locomotion = benchmark_module("locomotion")
+    assert locomotion.table(False) in README
+    assert locomotion.table(True) in (ROOT / "docs" / "results.md").read_text()
+
+
 def test_the_speeds_are_those_of_the_measured_files(benchmark_module):
     assert benchmark_module("speed_table").text() in README
 

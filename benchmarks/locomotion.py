@@ -1,0 +1,251 @@
+"""Does it learn to walk? Gymnasium's MuJoCo tasks, beside Stable-Baselines3 and published curves.
+
+    python benchmarks/locomotion.py train [TASK ...] [--seeds 0 1 2] [--peer sb3] [--jobs 2]
+    python benchmarks/locomotion.py collect FOLDER ... --commit COMMIT     of runs made elsewhere
+    python benchmarks/locomotion.py draw
+
+`train` runs `sacjax train gymnasium/TASK` with its preset (or the peer's own defaults) for one seed
+after the other, under runs/locomotion; what was begun is gone on with, what is there is left. It
+takes half an hour to an hour for 300,000 steps on two cores. Each run's evaluations come into
+results/locomotion/TASK/WHO-SEED.csv, what they were made with into results/locomotion.json, and
+`draw` makes results/locomotion.png and the tables in docs/results.md and the README of them.
+
+Protocol, the same for all: an evaluation every 10,000 steps (3,000 for the easy tasks) is 10 greedy
+episodes from new start states; the score at a step is the mean of the last three evaluations up to
+it; a table gives the mean over seeds, with the lowest and highest one.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import record
+from matplotlib.figure import Figure
+
+sys.path.insert(0, str(record.ROOT / "peers"))
+from environments import python_of  # pyright: ignore[reportMissingImports]
+
+STEPS = {
+    **dict.fromkeys(("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5"), 300_000),
+    **dict.fromkeys(
+        ("InvertedPendulum-v5", "InvertedDoublePendulum-v5", "Reacher-v5", "Pusher-v5"), 100_000
+    ),
+}
+# Published plain SAC on the v4 tasks, means over 10 seeds, by environment steps.
+PUBLISHED = {
+    "HalfCheetah-v5": {300_000: 8_272, 1_000_000: 11_113},
+    "Hopper-v5": {300_000: 2_308, 1_000_000: 2_730},
+    "Walker2d-v5": {300_000: 2_396, 1_000_000: 4_549},
+    "Ant-v5": {300_000: 3_113, 1_000_000: 5_285},
+}
+FOLDER = record.RESULTS / "locomotion"
+RUNS = Path("runs/locomotion")
+COLUMNS = (
+    *("env_steps", "eval_return", "eval_return_std", "eval_length"),
+    *("train_return", "alpha", "entropy", "q", "critic_loss"),
+)
+NAMES = {"sacjax": "sacjax", "sb3": "Stable-Baselines3"}
+
+
+def train(task: str, steps: int, seed: int, peer: str | None, cores: set[int] | None) -> None:
+    """One run, on these cores only."""
+    who = peer or "sacjax"
+    if steps_of(task, who, seed) >= steps:
+        return
+    out = RUNS / task / f"{who}-{seed}"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    commit = record.commit()
+    if peer:
+        script = record.ROOT / "peers" / f"{peer}_locomotion.py"
+        every = 10_000 if steps > 100_000 else 3_000
+        command = [python_of(f"{peer}-mujoco"), script, task, steps, seed, every, out]
+    elif (out / "config.json").exists():
+        command = [sys.executable, "-m", "sacjax.cli", "resume", out]
+        command += ["--extend-to", steps]
+    else:
+        command = [sys.executable, "-m", "sacjax.cli", "train", f"gymnasium/{task}", "--out", out]
+        command += ["--total-steps", steps, "--seeds", 1, "--seed", seed]
+    pin = partial(os.sched_setaffinity, 0, cores) if cores else None
+    with out.with_suffix(".log").open("a") as log:
+        done = subprocess.run(
+            [str(x) for x in command], preexec_fn=pin, stdout=log, stderr=subprocess.STDOUT
+        )
+    if done.returncode:
+        raise RuntimeError(f"{task}, seed {seed}, ended with {done.returncode}: see {log.name}")
+    collect(out, commit)
+    print(f"{task}, {who}, seed {seed}: {score(rows(task, who, seed), steps):.0f}", flush=True)
+
+
+def collect(out: Path, commit: str) -> None:
+    """A run's evaluations, and what they were made with, into results/."""
+    about = json.loads((out / "config.json").read_text())
+    task = about["config"]["env"].removeprefix("gymnasium/")
+    who, seed = about.get("who", "sacjax"), about["seeds"][0]
+    with (out / "metrics.csv").open(newline="") as file:
+        found = [{name: row.get(name, "") for name in COLUMNS} for row in csv.DictReader(file)]
+    (FOLDER / task).mkdir(parents=True, exist_ok=True)
+    with (FOLDER / task / f"{who}-{seed}.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(found)
+    kept = {name: about[name] for name in ("versions", "device", "config", "hyperparams")}
+    entries = runs() | {f"{task}/{who}-{seed}": kept | {"commit": commit}}
+    record.save("locomotion", {"runs": dict(sorted(entries.items()))})
+
+
+def runs() -> dict[str, Any]:
+    """What each run was made with."""
+    try:
+        return record.load("locomotion")["runs"]
+    except FileNotFoundError:
+        return {}
+
+
+def rows(task: str, who: str, seed: int) -> np.ndarray:
+    """[evaluations, 2]: steps and returns."""
+    path = FOLDER / task / f"{who}-{seed}.csv"
+    if not path.exists():
+        return np.zeros((0, 2))
+    with path.open(newline="") as file:
+        return np.array(
+            [[float(row["env_steps"]), float(row["eval_return"])] for row in csv.DictReader(file)]
+        )
+
+
+def steps_of(task: str, who: str, seed: int) -> int:
+    """How far it came."""
+    found = rows(task, who, seed)
+    return int(found[-1, 0]) if len(found) else 0
+
+
+def score(found: np.ndarray, steps: int) -> float:
+    """The mean of the last three evaluations up to a step; NaN if it did not come so far."""
+    if not len(found) or found[-1, 0] < steps:
+        return float("nan")
+    return float(found[found[:, 0] <= steps, 1][-3:].mean())
+
+
+def seeds_of(task: str, who: str) -> list[int]:
+    """The seeds that there are."""
+    return sorted(int(path.stem.split("-")[-1]) for path in (FOLDER / task).glob(f"{who}-*.csv"))
+
+
+def cell(task: str, who: str, steps: int) -> str:
+    """Mean over seeds, lowest and highest."""
+    scores = np.array([score(rows(task, who, seed), steps) for seed in seeds_of(task, who)])
+    scores = scores[np.isfinite(scores)]
+    if not scores.size:
+        return "not measured"
+    spread = f" [{scores.min():,.0f}, {scores.max():,.0f}]" if scores.size > 1 else ""
+    return f"{scores.mean():,.0f}{spread}, {scores.size} seed{'s' if scores.size > 1 else ''}"
+
+
+def table(everything: bool) -> str:
+    """Of all tasks, or of those that were measured."""
+    lines = ["| task | steps | sacjax | Stable-Baselines3 | published SAC (v4, 10 seeds) |"]
+    lines.append("|---|---|---|---|---|")
+    for task, least in STEPS.items():
+        for steps in (least, 1_000_000) if least > 100_000 else (least,):
+            published = PUBLISHED.get(task, {}).get(steps)
+            cells = [cell(task, who, steps) for who in NAMES]
+            if not everything and "not measured" in cells[0]:
+                continue
+            lines.append(
+                f"| {task} | {steps:,} | {cells[0]} | {cells[1]} "
+                f"| {f'{published:,}' if published else '-'} |"
+            )
+    return "\n".join(lines)
+
+
+def draw() -> None:
+    """The figure, and the tables in the documents."""
+    tasks = [task for task in STEPS if (FOLDER / task).is_dir()]
+    if not tasks:
+        sys.exit("nothing is measured yet: python benchmarks/locomotion.py train")
+    across = min(len(tasks), 4)
+    down = -(-len(tasks) // across)
+    figure = Figure(figsize=(4.2 * across + 0.8, 3.2 * down), layout="constrained")
+    panels = np.ravel(figure.subplots(down, across, squeeze=False))
+    for axes, task in zip(panels, tasks, strict=False):
+        for colour, (who, name) in zip(("C0", "C1"), NAMES.items(), strict=True):
+            curves = [rows(task, who, seed) for seed in seeds_of(task, who)]
+            for curve in curves:
+                axes.plot(*curve.T, colour, alpha=0.35, linewidth=0.8)
+            if curves:
+                length = min(map(len, curves))
+                mean = np.mean([curve[:length] for curve in curves], axis=0)
+                axes.plot(*mean.T, colour, linewidth=2, label=f"{name}, {len(curves)} seeds")
+        for i, (steps, value) in enumerate(PUBLISHED.get(task, {}).items()):
+            if steps <= axes.get_xlim()[1] * 1.02:
+                label = None if i else "published SAC (v4, 10 seeds)"
+                axes.plot(steps, value, "k*", markersize=10, label=label)
+        axes.set_title(task, loc="left", fontsize=10)
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
+        axes.set(xlabel="environment steps")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8, loc="lower right")
+    panels[0].set_ylabel("return of 10 greedy episodes")
+    for axes in panels[len(tasks) :]:
+        axes.axis("off")
+    figure.savefig(record.RESULTS / "locomotion.png", dpi=110)
+    fill_in(record.ROOT.parent / "docs" / "results.md", table(True))
+    fill_in(record.ROOT.parent / "README.md", table(False))
+
+
+def fill_in(path: Path, text: str) -> None:
+    """Replace what stands between a document's markers."""
+    begin, end = "<!-- locomotion: begin -->\n", "<!-- locomotion: end -->"
+    before, after_begin = path.read_text().split(begin)
+    _, after = after_begin.split(end)
+    path.write_text(before + begin + text + "\n" + end + after)
+
+
+def cores_of(job: int, jobs: int) -> set[int] | None:
+    """A job's share of the cores."""
+    if jobs == 1 or not hasattr(os, "sched_getaffinity"):
+        return None
+    return set(sorted(os.sched_getaffinity(0))[job::jobs])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("train", "collect", "draw"))
+    parser.add_argument("names", nargs="*", help="tasks to train, or folders to collect")
+    parser.add_argument("--seeds", type=int, nargs="*", help="default: 0 1 2, easy tasks 0 to 4")
+    parser.add_argument("--steps", type=int, help="default: 300,000, easy tasks 100,000")
+    parser.add_argument("--peer", choices=("sb3",))
+    parser.add_argument("--jobs", type=int, default=1, help="runs at once, each on its own cores")
+    parser.add_argument("--commit", default="unknown", help="of the runs to collect")
+    args = parser.parse_args()
+    if args.what == "collect":
+        for name in args.names:
+            collect(Path(name), args.commit)
+    elif args.what == "train":
+        jobs = [
+            (task, args.steps or STEPS[task], seed, args.peer)
+            for task in args.names or STEPS
+            for seed in (args.seeds or range(3 if STEPS[task] > 100_000 else 5))
+        ]
+        shares = [cores_of(job, args.jobs) for job in range(args.jobs)]
+        with ThreadPoolExecutor(args.jobs) as pool:
+            for share in [
+                pool.submit(lambda k=k: [train(*job, shares[k]) for job in jobs[k :: args.jobs]])
+                for k in range(args.jobs)
+            ]:
+                share.result()
+    draw()
+
+
+if __name__ == "__main__":
+    main()

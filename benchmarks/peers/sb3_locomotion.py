@@ -1,0 +1,74 @@
+"""Stable-Baselines3's SAC, its own defaults, on a MuJoCo task. See ../locomotion.py.
+
+python sb3_locomotion.py TASK STEPS SEED EVERY OUT   writes OUT/config.json and OUT/metrics.csv
+"""
+
+import csv
+import importlib.metadata
+import json
+import os
+import platform
+import sys
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+from stable_baselines3 import SAC
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.evaluation import evaluate_policy
+
+
+class Evaluations(BaseCallback):
+    """Ten greedy episodes every so many steps, a row each."""
+
+    def __init__(self, task: str, every: int, seed: int, out: Path):
+        super().__init__()
+        self.env, self.every, self.out = gymnasium.make(task), every, out
+        self.env.reset(seed=10_000 + seed)
+
+    def _on_step(self) -> bool:
+        if self.num_timesteps % self.every:
+            return True
+        returns, lengths = evaluate_policy(
+            self.model, self.env, 10, deterministic=True, return_episode_rewards=True, warn=False
+        )
+        row = {
+            "env_steps": self.num_timesteps,
+            "eval_return": np.mean(returns),
+            "eval_return_std": np.std(returns),
+            "eval_length": np.mean(lengths),
+        }
+        values = self.model.logger.name_to_value
+        row["alpha"] = values.get("train/ent_coef", "")
+        row["critic_loss"] = values.get("train/critic_loss", "")
+        new = not self.out.exists()
+        with self.out.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(row))
+            if new:
+                writer.writeheader()
+            writer.writerow(row)
+        return True
+
+
+def main() -> None:
+    task, steps, seed, every, out = sys.argv[1:]
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "metrics.csv").unlink(missing_ok=True)
+    names = ("stable_baselines3", "torch", "gymnasium", "mujoco", "numpy")
+    about = {
+        "who": "sb3",
+        "seeds": [int(seed)],
+        "config": {"env": f"gymnasium/{task}"},
+        "hyperparams": [{}],
+        "versions": {name: importlib.metadata.version(name) for name in names},
+        "device": {"cores": os.cpu_count(), "system": platform.platform()},
+    }
+    (folder / "config.json").write_text(json.dumps(about))
+    model = SAC("MlpPolicy", task, seed=int(seed), device="cpu")
+    callback = Evaluations(task, int(every), int(seed), folder / "metrics.csv")
+    model.learn(int(steps), callback=callback, log_interval=None)
+
+
+if __name__ == "__main__":
+    main()
