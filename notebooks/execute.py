@@ -38,6 +38,14 @@ TINY = {
         "num_samples": 100,
         "hidden": (8, 8),
     },
+    "locomotion": {
+        "brax_env": "brax/inverted_pendulum?backend=generalized&limit=20",
+        "gymnasium_env": "gymnasium/InvertedPendulum-v5?max_episode_steps=20",
+        "num_seeds": 2,
+        "total_steps": 2_000,
+        "hidden": (8,),
+        "gif_frames": 5,
+    },
 }
 MAX_BYTES = 1_500_000  # of a saved notebook
 TIMEOUT = 900  # seconds for one cell

@@ -539,7 +539,7 @@ def test_callbacks_do_not_wait_for_themselves():
         state, obs = env.reset(key, None)
 
         def step(carry, key):
-            state, obs, w = carry
+            state, _, w = carry
             w = jnp.tanh(w @ w)
             action = jnp.broadcast_to(w[0, :1], (16, 1))
             state, timestep = env.step(state, action, key, None)
