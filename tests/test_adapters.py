@@ -246,9 +246,8 @@ def test_state_keeps_its_types_and_has_no_weak_ones(name):
     action = jnp.zeros((COPIES, env.action_size))
     after, _ = jax.eval_shape(env.step, state, action, jax.random.key(0), env.default_params)
     assert not any(x.weak_type for x in jax.tree.leaves(state))
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), after
-    )
+    one, other = jax.tree.leaves(state), jax.tree.leaves(after)
+    assert [(x.shape, x.dtype) for x in one] == [(x.shape, x.dtype) for x in other]
 
 
 @pytest.mark.parametrize("name", ["brax/inverted_pendulum?backend=spring&limit=2&reset=fresh"])
