@@ -16,7 +16,8 @@ import pytest
 from PIL import Image
 
 from sacjax import report
-from sacjax.cli import main, parse_train
+from sacjax.cli import main
+from sacjax.flags import parse_train
 from sacjax.run import load
 
 TINY = [
