@@ -138,7 +138,7 @@ def _first(do: Callable[[], None]) -> None:
     def told() -> None:
         try:
             do()
-        except OSError as error:
+        except Exception as error:  # whatever it is: the other processes wait to hear of it
             raise RunError(one_line(error)) from error
 
     processes.first(told)

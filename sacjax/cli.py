@@ -266,6 +266,9 @@ def _envs(argv: list[str]) -> int:
     from sacjax.envs.gymnax_adapter import continuous_envs
     from sacjax.envs.names import SUITES
 
+    if argv and argv[0] in ("-h", "--help"):
+        print(f"usage: sacjax envs [{' | '.join(SUITES)}]\n\nThe environments of a suite by name.")
+        return 0
     if len(argv) > 1 or (argv and argv[0] not in SUITES):
         raise InputError(f"`sacjax envs` takes the name of one suite: {', '.join(SUITES)}")
     if argv:

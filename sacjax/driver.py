@@ -4,25 +4,26 @@ It calls the very `epoch` that `make_train` scans, jitted and laid out over memb
 `sacjax.members`, with the state donated.
 """
 
-import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from sacjax import divergence, processes
+from sacjax import divergence, processes, replay
 from sacjax.divergence import Divergence
+from sacjax.envs.host import errors_named
 from sacjax.journal import Journal, Progress
 from sacjax.members import fill_up, over_members
 from sacjax.plan import Plan
 from sacjax.train import as_arrays
-from sacjax.types import OnEpoch, OnNan, RunError
+from sacjax.types import OnEpoch, OnNan
 
 _LOG = logging.getLogger("sacjax")
 
@@ -56,10 +57,11 @@ def train(
     if not stop:
         loop, step = _start(plan, loop, {} if known is None else known)
         if host:
-            loop = _put_back(plan, loop, host)
+            with errors_named(plan.program.host, plan.config.env):
+                loop = _put_back(plan, loop, host)
     while step and not stop:
         begin = time.perf_counter()
-        with _errors_of_host(plan):
+        with errors_named(plan.program.host, plan.config.env):
             loop, outcome = _patiently(partial(step, loop, _mask(plan, diverged)))
         metrics, finite = (
             {name: x[:members] for name, x in got.items()} for got in processes.everywhere(outcome)
@@ -119,7 +121,7 @@ def _start(plan: Plan, loop: Any, known: dict[int, Compiled]) -> tuple[Any, Call
     hp, keys, env_params = _inputs(plan)
     if loop is None:
         assert init is not None
-        with _errors_of_host(plan):
+        with errors_named(plan.program.host, plan.config.env):
             loop = _patiently(lambda: init(keys, hp, env_params))
     return jax.block_until_ready(loop), lambda loop, frozen: epoch(loop, frozen, hp, env_params)
 
@@ -144,26 +146,14 @@ def _put_back(plan: Plan, loop: Any, host: dict[str, np.ndarray]) -> Any:
     envs = plan.program.host
     if not envs.load(host):
         _LOG.warning(
-            "not to the bit what it would have been: %s does not repeat itself, so its episodes "
-            "go on from elsewhere",
+            "not to the bit what it would have been: %s does not repeat itself, so new episodes "
+            "begin",
             plan.config.env,
         )
+        loop = loop.replace(episodes=jax.tree.map(jnp.zeros_like, loop.episodes))
+        if plan.config.n_step > 1:
+            loop = loop.replace(replay=replay.ended(loop.replay, plan.config.num_envs))
     return loop.replace(obs=jax.device_put(envs.obs[None].astype(loop.obs.dtype), loop.obs.device))
-
-
-@contextlib.contextmanager
-def _errors_of_host(plan: Plan) -> Iterator[None]:
-    """What an environment outside of JAX raised, as a RunError."""
-    try:
-        yield
-    except jax.errors.JaxRuntimeError:
-        cause = plan.program.host and plan.program.host.error
-        if not cause:
-            raise
-        raise RunError(
-            f"{plan.config.env} failed ({type(cause).__name__}: {cause}): mend it, then "
-            "`sacjax resume` goes on from the last checkpoint"
-        ) from cause
 
 
 def _patiently(epoch: Callable[[], Any]) -> Any:

@@ -36,10 +36,10 @@ def descent(config: Config) -> Descend:
     """
     if config.max_grad_norm is None and config.lr_schedule == "constant":
         return adam
-    clip = optax.clip_by_global_norm(config.max_grad_norm or jnp.inf)
 
     def descend(lr, grads, opt_state, params, step):
         if config.max_grad_norm is not None:
+            clip = optax.clip_by_global_norm(config.max_grad_norm)
             grads, _ = clip.update(grads, optax.EmptyState())
         if config.lr_schedule == "linear":
             lr = lr * (1 - step / config.gradient_steps)

@@ -32,10 +32,17 @@ from sacjax import processes
 from sacjax.checkpoints import locked, one_line, quiet_readers
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
+from sacjax.envs.names import parse
 from sacjax.types import InputError, RunError
 
 FORMAT = 2  # of config.json and agents/; a reader refuses others
 PART = ".part"  # the end of the name of a file that is not whole yet
+SUITES = {  # what an environment depends on besides
+    "brax": ["brax", "mujoco-mjx"],
+    "playground": ["playground", "mujoco-mjx"],
+    "gymnasium": ["gymnasium", "mujoco"],
+    "envpool": ["envpool"],
+}
 PACKAGES = [
     *("sacjax", "jax", "jaxlib", "flax", "optax", "chex"),
     *("gymnax", "distrax", "orbax-checkpoint"),
@@ -105,8 +112,10 @@ def description(
     config: Config, settings: list[Hyperparams], swept: list[str], seeds: list[int]
 ) -> dict[str, Any]:
     """What a run is. `settings` are the grid's points, each of scalars."""
-    fields = dict(vars(config))
-    if not isinstance(config.env, str):
+    fields, around = dict(vars(config)), surroundings()
+    if isinstance(config.env, str):
+        around["versions"] |= _versions(SUITES.get(parse(config.env).suite, []))
+    else:
         fields["env"] = None  # an object cannot be written down; `load` asks for it
     return {
         "format": FORMAT,
@@ -115,7 +124,7 @@ def description(
         "hyperparams": [{k: _number(v) for k, v in vars(hp).items()} for hp in settings],
         "swept": swept,
         "seeds": seeds,
-    } | surroundings()
+    } | around
 
 
 class Written(NamedTuple):
@@ -274,7 +283,7 @@ def surroundings() -> dict[str, Any]:
     """Versions, device and JAX settings: what a figure or a run depends on besides its config."""
     device = jax.devices()[0]
     return {
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": {"python": platform.python_version()} | _versions(PACKAGES),
         "device": {
             "platform": device.platform,
             "kind": device.device_kind,
@@ -297,9 +306,9 @@ def _cpu() -> str:
     return names[0] if names else platform.processor()
 
 
-def _versions() -> dict[str, str | None]:
+def _versions(packages: Iterable[str]) -> dict[str, str | None]:
     found = {}
-    for package in PACKAGES:
+    for package in packages:
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:

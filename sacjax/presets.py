@@ -9,7 +9,7 @@ from sacjax.envs.names import parse
 from sacjax.types import InputError
 
 
-def preset(env: str, **changes: Any) -> tuple[Config, Hyperparams]:
+def preset(env: Any, **changes: Any) -> tuple[Config, Hyperparams]:
     """Settings for `env`, or the paper's defaults for an environment without any.
 
     `changes` are fields of `Config` or `Hyperparams` that replace the preset's. Where they come
@@ -27,8 +27,10 @@ def preset(env: str, **changes: Any) -> tuple[Config, Hyperparams]:
     return Config(env, **config), Hyperparams(**traced)
 
 
-def preset_of(env: str) -> dict[str, Any]:
+def preset_of(env: Any) -> dict[str, Any]:
     """Fields of `Config` and `Hyperparams`; none where the paper's defaults are as good a guess."""
+    if not isinstance(env, str):
+        return {}
     suite, id, _ = parse(env)
     if suite in ("gymnasium", "envpool"):
         return GYMNASIUM.get(id, {})

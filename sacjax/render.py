@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw
 
 from sacjax.config import Hyperparams
 from sacjax.envs import adapter, make_env
+from sacjax.envs.host import errors_named
 from sacjax.envs.names import parse
 from sacjax.leaves import unkeyed
 from sacjax.run import Run
@@ -34,7 +35,8 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
     if target.suffix != ".gif" or not target.parent.is_dir():
         raise InputError(f"{target} must be a .gif in a folder that exists")
     without_a_screen()
-    episode = _episode(run, member, frames)
+    with errors_named(run.program.host, str(run.config.env)):
+        episode = _episode(run, member, frames)
     returns = np.cumsum(episode.rewards)
     part = target.with_name(f".{target.stem}.part.gif")
     parsed = parse(run.config.env) if isinstance(run.config.env, str) else None

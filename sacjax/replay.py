@@ -88,6 +88,18 @@ def grow(state: ReplayState, capacity: int) -> ReplayState:
     return ReplayState(rows, position=state.size % capacity, size=state.size)
 
 
+def ended(state: ReplayState, num_envs: int) -> ReplayState:
+    """The last steps [E] end their episodes (`types.Step.ended`, the last number of a row).
+
+    Of one member or several, leading axes [M].
+    """
+    capacity = state.rows.shape[-2]
+    last = (state.position[..., None] - 1 - jnp.arange(num_envs)) % capacity  # [M, E]
+    return state._replace(
+        rows=jax.vmap(lambda rows, index: rows.at[index, -1].set(1))(state.rows, last)
+    )
+
+
 def replay_bytes(config: Config, example: Any) -> int:
     """Bytes that one agent's replay allocates: C times one transition."""
     return config.capacity * ravel_pytree(example)[0].nbytes

@@ -20,6 +20,7 @@ import numpy as np
 from sacjax import checkpoints, driver, folder, journal, processes, report
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
+from sacjax.envs.host import errors_named
 from sacjax.leaves import with_keys
 from sacjax.members import layout, over_members
 from sacjax.plan import Plan, check_memory, extended, make_plan, points
@@ -158,10 +159,11 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
     _, env_params = as_arrays(Hyperparams(), program.default_params)
     if program.host is not None:  # outside of JAX: one after the other
         evaluate = jax.jit(program.evaluate)
-        results = [
-            evaluate(jax.tree.map(lambda x: x[i], run.agents), keys[i], env_params)  # noqa: B023
-            for i in range(len(run.members))
-        ]
+        with errors_named(program.host, run.config.env):
+            results = [
+                evaluate(jax.tree.map(lambda x: x[i], run.agents), keys[i], env_params)  # noqa: B023
+                for i in range(len(run.members))
+            ]
         returns, lengths = (np.stack(x) for x in zip(*results, strict=True))
         return returns, lengths
     strategy, _ = layout(len(run.members))  # as in training, to the rounding
@@ -185,8 +187,26 @@ def _train(
             folder.write_config(path, plan.description() | options.noted())
 
     batches, follow = plan.batches(), (on_epoch, should_stop, options)
-    if len(batches) == 1:
-        return _train_batch(plan, path, begin, again, {}, *follow)
+    with ExitStack() as stack:
+        if plan.program.host is not None:
+            stack.callback(plan.program.host.close_all)
+        if len(batches) == 1:
+            return _train_batch(plan, path, begin, again, {}, *follow)
+        return _train_batches(plan, batches, path, begin, again, *follow)
+
+
+def _train_batches(
+    plan: Plan,
+    batches: list[Plan],
+    path: Path | None,
+    begin: Callable[[], None],
+    again: bool,
+    on_epoch: Sequence[OnEpoch],
+    should_stop: Callable[[], bool],
+    options: journal.Options,
+) -> Run:
+    """One after the other, in folders of their own."""
+    follow = (on_epoch, should_stop, options)
     runs: list[Run] = []
     compiled: dict[int, driver.Compiled] = {}
     for number, batch in enumerate(batches, 1):

@@ -13,14 +13,16 @@ import numpy as np
 import pytest
 from flax import struct
 from PIL import Image
-from probes import quick_jit
+from probes import quick_jit, stack
 
 from sacjax import Config, Hyperparams, make_program, make_sac, make_train, mlp
 from sacjax.envs import adapter, make_env, names
+from sacjax.envs.host import HostEnvs, spaces_of
 from sacjax.envs.stepped import FIRST_STATES
 from sacjax.render import render, without_a_screen
+from sacjax.replay import ended, make_replay
 from sacjax.run import Run, evaluate_run, load, resume, run
-from sacjax.types import InputError, RunError
+from sacjax.types import InputError, RunError, Step
 
 without_a_screen()  # before MuJoCo is imported
 pytest.importorskip("brax")
@@ -445,9 +447,13 @@ _SPACES = gymnasium.spaces
         ("brax/ant?backend=bullet", "must be one of generalized, positional, spring, mjx"),
         ("brax/ant?speed=2", "no option 'speed': use backend, reset, limit"),
         ("brax/ant?reset=often", r"reset \('often'\) must be cached or fresh"),
-        ("gymnax/Pendulum-v1?a=1", "no option 'a'"),
+        ("gymnax/Pendulum-v1?a=1", "no option 'a': this suite has none"),
+        ("brax/ant?limit=often", r"limit \('often'\) must be a whole number from 1"),
+        ("brax/ant?limit=0", r"limit \(0\) must be a whole number from 1"),
+        ("brax/swimmer?backend=spring", "cannot be made .* try another backend"),
+        ("playground/Qwertz", "see `sacjax envs playground`"),
         ("gymnasium/Pendulum-v1?weight=2", "unexpected keyword argument 'weight'"),
-        ("gymnasium/CartPole-v1", r"Discrete\(2\), but SAC needs a continuous \(Box\)"),
+        ("gymnasium/CartPole-v1", r"Discrete\(2\), but SAC needs a continuous one"),
         ("brax/Dict", r"observations {'state': 'float32\[3\]'}, but one flat array"),
         ("playground/Image", r"float32\[8, 8, 3\], but one flat array"),
     ],
@@ -462,6 +468,7 @@ def test_unusable_environment_is_refused(name, message):
     [
         (_SPACES.MultiDiscrete([2, 3]), None, r"MultiDiscrete\(\[2 3\]\), but SAC needs"),
         (_SPACES.Box(-np.inf, 1.0, (1,)), None, "bounds must be finite: wrap"),
+        (_SPACES.Box(0, 255, (1,), np.uint8), None, "a Box of floats"),
         (None, _SPACES.Dict({"x": _SPACES.Box(0, 1, (1,))}), r"Dict\(.*a flat Box is needed"),
         (None, _SPACES.Box(0, 255, (8, 8, 3), np.uint8), "images are not supported yet"),
     ],
@@ -529,6 +536,57 @@ def test_episodes_are_played_again_to_where_they_were(steps):
             np.testing.assert_array_equal(x, y)
 
 
+def test_actions_in_double_precision_are_played_again_as_they_were():
+    class Sum(Hosted):
+        action_space = gymnasium.spaces.Box(-0.3, 0.7, (1,), np.float64)
+        observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float64)
+
+        def reset(self, *, seed=None, options=None):
+            self.total = 1.0
+            return super().reset(seed=seed)
+
+        def step(self, action):
+            assert action.dtype == np.float64
+            self.total = (self.total * 1e7 + action[0]) % 1.0  # each digit counts
+            return super().step(action)
+
+        def _obs(self):
+            return np.array([self.total])
+
+    spaces = spaces_of("sum", Sum().action_space, Sum().observation_space)
+    one, other = HostEnvs(Sum, spaces, 2), HostEnvs(Sum, spaces, 2)
+    one.reset(np.uint32(1))
+    for i in range(5):
+        one.step((np.uint32(1), np.int32(i)), np.full((2, 1), 0.1 * i, np.float32))
+    assert other.load(one.save())
+
+
+def test_an_observation_that_is_written_over_keeps_its_end():
+    class OneBuffer(Hosted):
+        buffer = np.zeros(1, np.float32)
+
+        def _obs(self):
+            self.buffer[:] = self.age
+            return self.buffer
+
+        def step(self, action):
+            action *= 0.5  # changes what it was given
+            obs, *rest = super().step(action)
+            return obs, np.array([1.0]), self.age >= 3, *rest[2:]
+
+    spaces = spaces_of("one", Hosted.action_space, Hosted.observation_space)
+    one, other = HostEnvs(OneBuffer, spaces, 1), HostEnvs(OneBuffer, spaces, 1)
+    one.reset(np.uint32(1))
+    for i in range(3):
+        obs, final_obs, reward, terminated, _ = one.step(
+            (np.uint32(1), np.int32(i)), np.ones((1, 1), np.float32)
+        )
+    assert (obs[0], final_obs[0], reward, terminated) == (0, 3, 1, True)
+    one.step((np.uint32(1), np.int32(3)), np.ones((1, 1), np.float32))
+    assert other.load(one.save())
+    np.testing.assert_array_equal(other.save()["actions"], 2)
+
+
 def test_callbacks_do_not_wait_for_themselves():
     """16 copies, 2,000 steps, between matrix products that keep all threads busy."""
     env = make_env("gymnasium/Hosted-v0")(16)
@@ -588,7 +646,8 @@ def test_seeds_are_trained_one_after_the_other_and_resumed_to_the_bit(tmp_path):
 
 
 def test_what_does_not_repeat_itself_is_said_when_resumed(tmp_path, caplog):
-    config = Config("gymnasium/Hosted-v0?forgets=True", **SMALL)
+    odd = {"eval_every": 52, "total_steps": 308, "n_step": 3}  # stops within an episode
+    config = Config("gymnasium/Hosted-v0?forgets=True", **SMALL | odd)
     epochs = []
     run(
         config,
@@ -597,8 +656,43 @@ def test_what_does_not_repeat_itself_is_said_when_resumed(tmp_path, caplog):
         on_epoch=[lambda step, metrics: epochs.append(step)],
         should_stop=lambda: True,
     )
-    assert resume(tmp_path / "run").completed
+    done = resume(tmp_path / "run")
+    assert done.completed
     assert "does not repeat itself" in caplog.text
+    np.testing.assert_array_equal(done.metrics["train_length"], 5)  # none spans the gap
+
+
+def test_an_environment_that_fails_later_is_named_too(tmp_path, monkeypatch):
+    """When it is put back to where it was, and when it is evaluated."""
+    config, epochs = Config("gymnasium/Hosted-v0", **SMALL), []
+    run(
+        config,
+        seeds=1,
+        directory=tmp_path / "run",
+        on_epoch=[lambda step, metrics: epochs.append(step)],
+        should_stop=lambda: True,
+    )
+
+    def broken(self, **_):
+        raise ConnectionError("the simulator is gone")
+
+    monkeypatch.setattr(Hosted, "reset", broken)
+    for again in (lambda: resume(tmp_path / "run"), lambda: evaluate_run(load(tmp_path / "run"))):
+        with pytest.raises(RunError, match=r"failed \(ConnectionError: the simulator is gone"):
+            again()
+
+
+def test_last_steps_can_be_ended_afterwards():
+    config = Config("Pendulum-v1", num_envs=2, n_step=2, replay_size=8, total_steps=1200,
+                    warmup_steps=8, batch_size=8, eval_every=8, utd=0.5)  # fmt: skip
+    example = make_env("Pendulum-v1")(1).example
+    memory = make_replay(config, Step(example, jnp.zeros(())))
+    state = memory.init()
+    for _ in range(5):  # comes round: the last two are in places 0 and 1
+        state = memory.add(state, Step(stack([example] * 2), jnp.zeros(2)))
+    state = jax.tree.map(lambda x: x[None], state)
+    last = memory.unpack(ended(state, 2).rows[0])
+    np.testing.assert_array_equal(last.ended, [1, 1, 0, 0, 0, 0, 0, 0])
 
 
 def test_an_environment_that_fails_ends_the_run_with_its_error(tmp_path):
@@ -627,6 +721,14 @@ def test_envpool(tmp_path, caplog):
     np.testing.assert_array_equal(ended, ~(steps.obs == steps.final_obs).all(-1))
     np.testing.assert_array_equal(np.flatnonzero(ended[:, 0]), [7, 15, 23, 31, 39])
     assert not steps.terminated.any()
+    endless = make_env("envpool/Hopper-v5")(1).host
+    endless.reset(np.uint32(5))
+    ends = [endless.step((np.uint32(5), np.int32(i)), np.ones((1, 3)))[3:] for i in range(60)]
+    fall = [bool(terminated[0]) for terminated, _ in ends].index(True)
+    limited = make_env(f"envpool/Hopper-v5?max_episode_steps={fall + 1}")(1).host
+    limited.reset(np.uint32(5))
+    ends = [limited.step((np.uint32(5), np.int32(i)), np.ones((1, 3)))[3:] for i in range(fall + 1)]
+    assert [(bool(a[0]), bool(b[0])) for a, b in ends[-2:]] == [(False, False), (True, True)]
     config, epochs = Config(name, **SMALL), []
     run(
         config,
@@ -636,7 +738,7 @@ def test_envpool(tmp_path, caplog):
         should_stop=lambda: True,
     )
     assert resume(tmp_path / "run").completed
-    assert "its episodes go on from elsewhere" in caplog.text
+    assert "does not repeat itself, so new episodes begin" in caplog.text
 
 
 # Pictures

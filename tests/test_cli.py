@@ -135,6 +135,8 @@ def test_render_writes_a_moving_gif(folder, tmp_path, capsys):
 def test_envs_lists_those_of_a_suite(capsys):
     assert main(["envs", "gymnasium"]) == 0
     assert "gymnasium/HalfCheetah-v5" in capsys.readouterr().out.splitlines()
+    assert main(["envs", "--help"]) == 0
+    assert "usage: sacjax envs" in capsys.readouterr().out
     assert main(["envs", "atari"]) == 2
     assert "gymnax, brax, playground, gymnasium, envpool" in capsys.readouterr().err
 

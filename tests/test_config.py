@@ -379,6 +379,11 @@ def test_preset_is_a_config_of_that_environment(env):
     assert (config, hp) != (Config(env), Hyperparams())
 
 
+def test_environment_object_has_the_defaults():
+    env = object()
+    assert preset(env) == (Config(env), Hyperparams())
+
+
 def test_environment_without_a_preset_has_the_defaults():
     assert preset("Unheard-of") == (Config("Unheard-of"), Hyperparams())
 

@@ -4,6 +4,7 @@ import json
 import shutil
 import struct
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -185,6 +186,9 @@ def test_wandb_goes_on_with_its_run(whole, torso):
     assert note == json.loads((whole / "wandb.json").read_text())
     files = sorted(torso.glob(f"wandb/offline-run-*-{note['id']}/*.wandb"))
     assert len(files) == 2
+    end = time.monotonic() + 30  # a process of W&B's own writes it
+    while len(history_of(files[1])[0]) < 5 and time.monotonic() < end:
+        time.sleep(0.2)
     rows, _ = history_of(files[1])
     assert [row["_step"] for row in rows] == list(range(300, 501, 50))  # env_steps again
     again, _ = history_of(files[0])

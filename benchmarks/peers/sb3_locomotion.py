@@ -1,6 +1,7 @@
 """Stable-Baselines3's SAC, its own defaults, on a MuJoCo task. See ../locomotion.py.
 
-python sb3_locomotion.py TASK STEPS SEED EVERY OUT   writes OUT/config.json and OUT/metrics.csv
+python sb3_locomotion.py TASK STEPS SEED FIRST EVERY OUT
+writes OUT/config.json and OUT/metrics.csv
 """
 
 import csv
@@ -19,15 +20,16 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 
 class Evaluations(BaseCallback):
-    """Ten greedy episodes every so many steps, a row each."""
+    """Ten greedy episodes every so many steps after the first ones, a row each."""
 
-    def __init__(self, task: str, every: int, seed: int, out: Path):
+    def __init__(self, task: str, first: int, every: int, seed: int, out: Path):
         super().__init__()
-        self.env, self.every, self.out = gymnasium.make(task), every, out
+        self.env, self.first, self.every, self.out = gymnasium.make(task), first, every, out
         self.env.reset(seed=10_000 + seed)
 
     def _on_step(self) -> bool:
-        if self.num_timesteps % self.every:
+        after = self.num_timesteps - self.first
+        if after <= 0 or after % self.every:
             return True
         returns, lengths = evaluate_policy(
             self.model, self.env, 10, deterministic=True, return_episode_rewards=True, warn=False
@@ -51,7 +53,7 @@ class Evaluations(BaseCallback):
 
 
 def main() -> None:
-    task, steps, seed, every, out = sys.argv[1:]
+    task, steps, seed, first, every, out = sys.argv[1:]
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "metrics.csv").unlink(missing_ok=True)
@@ -66,7 +68,7 @@ def main() -> None:
     }
     (folder / "config.json").write_text(json.dumps(about))
     model = SAC("MlpPolicy", task, seed=int(seed), device="cpu")
-    callback = Evaluations(task, int(every), int(seed), folder / "metrics.csv")
+    callback = Evaluations(task, int(first), int(every), int(seed), folder / "metrics.csv")
     model.learn(int(steps), callback=callback, log_interval=None)
 
 

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from sacjax.envs import names
-from sacjax.envs.names import Name
+from sacjax.envs.names import Name, one_line
 from sacjax.envs.stepped import make_stepped
 from sacjax.types import Episode, InputError, MakeEnv
 
@@ -32,7 +32,15 @@ def raw(name: str, parsed: Name) -> Any:
     backend = parsed.options.get("backend")
     if backend is not None and backend not in BACKENDS:
         raise InputError(f"{name}: backend ({backend!r}) must be one of {', '.join(BACKENDS)}")
-    return _raw(parsed.id, backend)
+    try:
+        return _raw(parsed.id, backend)
+    except InputError:
+        raise
+    except Exception as error:  # not every environment has every backend
+        raise InputError(
+            f"{name} cannot be made ({one_line(error)}): try another backend of "
+            f"{', '.join(BACKENDS)}"
+        ) from error
 
 
 def pictures(name: str, parsed: Name, episode: Episode) -> Any:

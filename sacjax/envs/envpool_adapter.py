@@ -12,36 +12,44 @@ import numpy as np
 
 from sacjax.envs import names
 from sacjax.envs.host import HostEnvs, Spaces, make_host_env, spaces_of
-from sacjax.envs.names import Name
+from sacjax.envs.names import Name, one_line
 from sacjax.types import InputError, MakeEnv
 
 
 class PooledEnvs(HostEnvs):
-    """E copies in one pool; `make(E, seed)` makes it."""
+    """E copies in one pool, which `make(E, seed)` makes without a time limit; `limit` is ours.
 
-    def __init__(self, make: Callable[[int, int], Any], spaces: Spaces, copies: int):
+    Its own would hide an end that falls together with it.
+    """
+
+    def __init__(self, make: Callable[[int, int], Any], limit: int, spaces: Spaces, copies: int):
         super().__init__(lambda: None, spaces, copies)  # pyright: ignore[reportArgumentType]
-        self._make_pool, self._pool = make, None
+        self._make_pool, self._pool, self._limit = make, None, limit
+        self._lengths = np.zeros(copies, np.int64)
 
     def _reset_all(self) -> np.ndarray:
         self.close()
         words = np.random.SeedSequence([self._seed, self._steps])
         self._pool = self._make_pool(self.copies, int(words.generate_state(1)[0]) % 2**31)
+        self._lengths[:] = 0
         return self._pool.reset()[0].astype(np.float32)
 
     def _step_all(self, raw: np.ndarray) -> tuple[np.ndarray, ...]:
         pool: Any = self._pool
-        final, reward, terminated, truncated, _ = pool.step(raw)
+        final, reward, terminated, _, _ = pool.step(raw)
         final = final.astype(np.float32)
+        self._lengths += 1
+        truncated = self._lengths >= self._limit
         first, ended = final.copy(), np.flatnonzero(terminated | truncated)
         if len(ended):  # else it would reset itself in the next step, whatever the action is
             first[ended] = pool.reset(ended)[0]
+            self._lengths[ended] = 0
         return first, final, reward.astype(np.float32), terminated, truncated
 
     def load(self, saved: dict[str, np.ndarray]) -> bool:
         """New episodes."""
         self._seed, self._steps = int(saved["seed"]), int(saved["steps"])
-        self._obs = self._reset_all()
+        self.obs = self._reset_all()
         return False
 
     def close(self) -> None:
@@ -59,22 +67,21 @@ def known() -> list[str]:
 def make_env(name: str, parsed: Name) -> MakeEnv:
     """InputError where the id is unknown, cannot be made, or has spaces that SAC cannot use."""
     names.check_known(name, parsed.id, _envpool(name).list_all_envs())
-    make = partial(_make, name, parsed)
-    pool = make(1, 0)
+    pool = _make(name, parsed.id, parsed.options, 1, 0)
     spaces = spaces_of(name, pool.action_space, pool.observation_space)
+    limit = int(pool.config["max_episode_steps"])
     pool.close()
-    return make_host_env(name, partial(PooledEnvs, make, spaces), spaces)
+    make = partial(_make, name, parsed.id, parsed.options | {"max_episode_steps": limit + 1})
+    return make_host_env(name, partial(PooledEnvs, make, limit, spaces), spaces)
 
 
-def _make(name: str, parsed: Name, copies: int, seed: int) -> Any:
+def _make(name: str, id: str, options: dict[str, Any], copies: int, seed: int) -> Any:
     try:
-        return _envpool(name).make_gymnasium(
-            parsed.id, num_envs=copies, seed=seed, **parsed.options
-        )
+        return _envpool(name).make_gymnasium(id, num_envs=copies, seed=seed, **options)
     except Exception as error:  # its arguments, its own checks
         raise InputError(
-            f"{name} cannot be made ({str(error).splitlines()[0][:200]}): its options are the "
-            "arguments of envpool.make"
+            f"{name} cannot be made ({one_line(error)}): its options are the arguments of "
+            "envpool.make"
         ) from error
 
 

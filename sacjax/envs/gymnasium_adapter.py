@@ -12,12 +12,12 @@ import numpy as np
 
 from sacjax.envs import names
 from sacjax.envs.host import HostEnvs, episode_seed, make_host_env, rescale, spaces_of
-from sacjax.envs.names import Name
+from sacjax.envs.names import Name, one_line
 from sacjax.types import Episode, InputError, MakeEnv
 
 
 def known() -> list[str]:
-    """Gymnasium's ids with a version. InputError where it is not installed."""
+    """Gymnasium's ids, those with other actions too. InputError where it is not installed."""
     return sorted(name for name in _gymnasium("gymnasium").registry if "/" not in name)
 
 
@@ -55,9 +55,8 @@ def _make(name: str, parsed: Name, more: dict[str, Any]) -> Any:
     try:
         return _gymnasium(name).make(parsed.id, **parsed.options, **more)
     except Exception as error:  # its packages, its arguments, its own checks
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
-            f"{name} cannot be made ({first[:200]}): for MuJoCo's, pip install "
+            f"{name} cannot be made ({one_line(error)}): for MuJoCo's, pip install "
             "'sacjax[gymnasium]'; its options are the arguments of gymnasium.make"
         ) from error
 

@@ -8,7 +8,8 @@ actions, so that is what a checkpoint keeps of it, and a resumed run plays it ag
 Callbacks use NumPy only: JAX called inside of one can wait for itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -17,7 +18,17 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
 
-from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep, Transition
+from sacjax.types import (
+    Array,
+    Env,
+    EnvParams,
+    InputError,
+    Key,
+    MakeEnv,
+    RunError,
+    TimeStep,
+    Transition,
+)
 
 _ELSEWHERE = (
     "these environments are not where this run left them: two runs stepped the same ones in turn. "
@@ -45,10 +56,10 @@ def spaces_of(name: str, action: Any, obs: Any) -> Spaces:
     """Of Gymnasium's spaces; InputError where they are not ones that SAC can act in."""
     from gymnasium.spaces import Box
 
-    if not isinstance(action, Box):
+    if not isinstance(action, Box) or not np.issubdtype(action.dtype, np.floating):
         raise InputError(
-            f"{name} has the action space {action}, but SAC needs a continuous (Box) one: "
-            "`sacjax envs` lists the environments that have one"
+            f"{name} has the action space {action}, but SAC needs a continuous one (a Box of "
+            "floats): use an environment that has one"
         )
     if not isinstance(obs, Box) or len(obs.shape) > 1:
         what = "images are not supported yet" if isinstance(obs, Box) else "a flat Box is needed"
@@ -80,15 +91,16 @@ class HostEnvs:
         self._seed, self._steps = -1, 0
         self._episode = np.zeros(copies, np.int64)  # of each copy, counted from the reset
         self._actions: list[list[np.ndarray]] = [[] for _ in range(copies)]  # in it, so far
-        self._obs = np.zeros((copies, spaces.obs_size), np.float32)
-        self.error: Exception | None = None  # what a callback raised
+        self.obs = np.zeros((copies, spaces.obs_size), np.float32)  # where they are
+        self.errors: list[Exception] = []  # what the last callback raised
+        self.family: list[HostEnvs] = [self]  # all copies that were made for one program
 
     def reset(self, seed: Any) -> np.ndarray:
         """Obs [E, O] of new episodes."""
         with self._kept_error():
             self._seed, self._steps = int(np.asarray(seed)), 0
-            self._obs = self._reset_all()
-            return self._obs
+            self.obs = self._reset_all()
+            return self.obs
 
     def step(self, ticket: Any, action: Any) -> tuple[np.ndarray, ...]:
         """The fields of a TimeStep. `action` [E, A] in [-1, 1]."""
@@ -98,13 +110,14 @@ class HostEnvs:
                 raise RuntimeError(_ELSEWHERE)
             fields = self._step_all(rescale(np.asarray(action), self._spaces))
             self._steps += 1
-            self._obs = fields[0]
+            self.obs = fields[0]
             return fields
 
     def save(self) -> dict[str, np.ndarray]:
         """Where the copies are."""
         longest = max(1, *map(len, self._actions))  # arrays without elements are not stored
-        actions = np.zeros((self.copies, longest, *self._spaces.low.shape), np.float32)
+        low = self._spaces.low
+        actions = np.zeros((self.copies, longest, *low.shape), low.dtype)
         for i, taken in enumerate(self._actions):
             if taken:
                 actions[i, : len(taken)] = taken
@@ -114,33 +127,38 @@ class HostEnvs:
             "episode": self._episode.copy(),
             "length": np.array([len(taken) for taken in self._actions]),
             "actions": actions,
-            "obs": self._obs.copy(),
+            "obs": self.obs.copy(),
         }
 
     def load(self, saved: dict[str, np.ndarray]) -> bool:
-        """To where they were, by playing the open episodes again; whether they got there."""
+        """To where they were, by playing the open episodes again; whether they got there.
+
+        Where they did not, new episodes begin.
+        """
         self.reset(saved["seed"])
         self._steps = int(saved["steps"])
         self._episode[:] = saved["episode"] - 1
         for i, env in enumerate(self._envs):
-            self._obs[i] = self._new_episode(i)
+            self.obs[i] = self._new_episode(i)
             for action in saved["actions"][i, : saved["length"][i]]:
-                action = action.astype(self._spaces.low.dtype)
-                obs, _, terminated, truncated, _ = env.step(action)
-                self._obs[i] = flat(obs)
+                obs, _, terminated, truncated, _ = env.step(action.copy())
+                self.obs[i] = flat(obs)
                 self._actions[i].append(action)
                 if terminated or truncated:
-                    self._obs[i] = self._new_episode(i)
+                    self.obs[i] = self._new_episode(i)
                     break
-        return np.array_equal(self._obs, saved["obs"])
+        if np.array_equal(self.obs, saved["obs"]):
+            return True
+        self.obs = np.stack([self._new_episode(i) for i in range(self.copies)])
+        return False
 
-    @property
-    def obs(self) -> np.ndarray:
-        """Where the copies are [E, O]."""
-        return self._obs
+    def close_all(self) -> None:
+        """What the family holds is given back; a reset makes it anew."""
+        for envs in self.family:
+            envs.close()
 
     def close(self) -> None:
-        """What they hold is given back; a reset makes them anew."""
+        """What these copies hold."""
         for env in self._envs:
             env.close()
         self._envs = []
@@ -154,11 +172,11 @@ class HostEnvs:
     def _step_all(self, raw: np.ndarray) -> tuple[np.ndarray, ...]:
         rows = []
         for i, env in enumerate(self._envs):
-            obs, reward, terminated, truncated, _ = env.step(raw[i])
-            final = flat(obs)
+            obs, reward, terminated, truncated, _ = env.step(raw[i].copy())
+            final, reward = flat(obs), np.float32(np.asarray(reward).item())
             self._actions[i].append(raw[i])
             first = self._new_episode(i) if terminated or truncated else final
-            rows.append((first, final, np.float32(reward), bool(terminated), bool(truncated)))
+            rows.append((first, final, reward, bool(terminated), bool(truncated)))
         return tuple(np.stack(field) for field in zip(*rows, strict=True))
 
     def _new_episode(self, i: int) -> np.ndarray:
@@ -168,13 +186,35 @@ class HostEnvs:
         obs, _ = self._envs[i].reset(seed=seed)
         return flat(obs)
 
-    def _kept_error(self) -> "_KeptError":
-        return _KeptError(self)
+    @contextmanager
+    def _kept_error(self) -> Iterator[None]:
+        """JAX turns what a callback raises into an error of its own: keep the cause."""
+        self.errors.clear()
+        try:
+            yield
+        except Exception as error:
+            self.errors.append(error)
+            raise
+
+
+@contextmanager
+def errors_named(envs: HostEnvs | None, name: str) -> Iterator[None]:
+    """What an environment outside of JAX raised, as a RunError."""
+    try:
+        yield
+    except Exception:
+        cause = envs.errors[-1] if envs is not None and envs.errors else None
+        if cause is None:
+            raise
+        raise RunError(
+            f"{name} failed ({type(cause).__name__}: {cause}): mend it; a run goes on from its "
+            "last checkpoint with `sacjax resume`"
+        ) from cause
 
 
 def flat(obs: Any) -> np.ndarray:
     """One copy's observation as the program has it."""
-    return np.asarray(obs, np.float32).reshape(-1)
+    return np.array(obs, np.float32).reshape(-1)  # a copy: some write into one array for ever
 
 
 def episode_seed(seed: int, copy: int, episode: int) -> int:
@@ -190,26 +230,18 @@ def rescale(action: np.ndarray, spaces: Spaces) -> np.ndarray:
     return low + (unit + 1) / 2 * (high - low)
 
 
-class _KeptError:
-    """JAX turns what a callback raises into an error of its own: keep the cause."""
-
-    def __init__(self, envs: HostEnvs):
-        self._envs = envs
-
-    def __enter__(self) -> None:
-        self._envs.error = None
-
-    def __exit__(self, kind: Any, error: Any, _: Any) -> None:
-        self._envs.error = error
-
-
 def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) -> MakeEnv:
     """A maker of E copies; `make(E)` are they."""
     action_size = int(np.prod(spaces.low.shape))
 
+    family: list[HostEnvs] = []
+    errors: list[Exception] = []  # of all of it
+
     def make_copies(num_envs: int) -> Env:
         dtype = jnp.zeros(()).dtype
         envs = make(num_envs)
+        envs.errors, envs.family = errors, family
+        family.append(envs)
         alone = _one_run_only(name)
         obs_shape = jax.ShapeDtypeStruct((num_envs, spaces.obs_size), jnp.float32)
         flags = jax.ShapeDtypeStruct((num_envs,), jnp.bool_)

@@ -46,7 +46,8 @@ def check_known(name: str, id: str, known: Iterable[str]) -> None:
         return
     folded = {other.casefold(): other for other in known}
     near = difflib.get_close_matches(id.casefold(), folded, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(folded[x] for x in near)}?" if near else "see `sacjax envs`"
+    command = f"sacjax envs {parse(name).suite}" if "/" in name else "sacjax envs"
+    hint = f"did you mean {' or '.join(folded[x] for x in near)}?" if near else f"see `{command}`"
     raise InputError(f"unknown environment {name!r}: {hint}")
 
 
@@ -54,7 +55,8 @@ def choose(name: str, options: dict[str, Any], **defaults: Any) -> dict[str, Any
     """`defaults`, replaced by those of `options` that are among them. InputError on any other."""
     for option in options:
         if option not in defaults:
-            raise InputError(f"{name!r}: no option {option!r}: use {', '.join(defaults)}")
+            known = f"use {', '.join(defaults)}" if defaults else "this suite has none"
+            raise InputError(f"{name!r}: no option {option!r}: {known}")
     return defaults | options
 
 
@@ -68,6 +70,12 @@ def imported(module: str, name: str, extra: str) -> Any:
         else:
             why = f"needs packages that cannot be imported ({error})"
         raise InputError(f"{name} {why}: pip install 'sacjax[{extra}]'") from error
+
+
+def one_line(error: Exception) -> str:
+    """Its kind, and the beginning of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 def path_of(name: str) -> str:

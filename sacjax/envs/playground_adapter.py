@@ -11,7 +11,7 @@ from functools import cache
 from typing import Any
 
 from sacjax.envs import names
-from sacjax.envs.names import Name
+from sacjax.envs.names import Name, one_line
 from sacjax.envs.stepped import make_stepped
 from sacjax.types import Episode, InputError, MakeEnv
 
@@ -40,8 +40,8 @@ def raw(name: str, parsed: Name) -> Any:
         raise
     except Exception as error:  # git, the network, or an option that this environment has not
         raise InputError(
-            f"{name} cannot be made ({type(error).__name__}: {str(error).splitlines()[0][:200]}): "
-            "all but the dm_control suite fetch their robots from the network on first use"
+            f"{name} cannot be made ({one_line(error)}): all but the dm_control suite fetch their "
+            "robots from the network on first use"
         ) from error
 
 

@@ -41,6 +41,8 @@ def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
     """
     if reset not in ("cached", "fresh"):
         raise InputError(f"{name}: reset ({reset!r}) must be cached or fresh")
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
+        raise InputError(f"{name}: limit ({max_steps!r}) must be a whole number from 1: use 1000")
     shape = jax.eval_shape(raw.reset, jax.random.key(0))
     if not hasattr(shape.obs, "shape") or len(shape.obs.shape) != 1:
         found = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", shape.obs)
