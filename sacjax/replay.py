@@ -44,7 +44,8 @@ def make_replay(config: Config, example: Any) -> Replay:
     """
     row, unpack_row = ravel_pytree(example)
     pack = jax.vmap(lambda item: ravel_pytree(item)[0])
-    between = config.num_envs * jnp.arange(config.n_step)  # from an item to those that follow it
+    # from an item to those that follow it
+    between = config.num_envs * np.arange(config.n_step, dtype=np.int32)
 
     def init() -> ReplayState:
         rows = jnp.zeros((config.capacity, row.size), row.dtype)
@@ -60,7 +61,7 @@ def make_replay(config: Config, example: Any) -> Replay:
 
     def sample(state: ReplayState, key: Key) -> Any:
         shape = config.updates_per_iteration, config.batch_size
-        starts = state.size - between[-1]  # items that have n - 1 successors yet
+        starts = state.size - int(between[-1])  # items that have n - 1 successors yet
         index = jax.random.bits(key, shape, jnp.uint32) % starts.astype(jnp.uint32)
         if config.n_step > 1:  # so many after the oldest item
             oldest = state.position - state.size

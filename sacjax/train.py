@@ -90,7 +90,7 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
         env=env,
         eval_env=make_copies(config.eval_episodes),
         agent=algorithm(config, env),
-        replay=make_replay(config, _item(config, env.example, jnp.zeros_like(env.example.reward))),
+        replay=make_replay(config, _item(config, env.example, env.example.reward)),
     )
     return Program(
         init=partial(_init, parts),
