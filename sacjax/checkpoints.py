@@ -24,7 +24,7 @@ import numpy as np
 
 from sacjax import processes
 from sacjax.leaves import Arrays
-from sacjax.types import InputError, RunError
+from sacjax.types import InputError, RunError, one_line
 
 _LOG = logging.getLogger("sacjax")
 _FOLDER = "checkpoints"
@@ -293,12 +293,6 @@ def _remove_torsos(directory: Path) -> None:
     for path in (directory / _FOLDER).iterdir():
         if path.name.removesuffix(".json") not in whole:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def one_line(error: Exception) -> str:
-    """Its kind, and the beginning of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:120]}" if lines else type(error).__name__
 
 
 @contextlib.contextmanager

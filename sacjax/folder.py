@@ -29,11 +29,11 @@ from typing import Any, NamedTuple
 import jax
 
 from sacjax import processes
-from sacjax.checkpoints import locked, one_line, quiet_readers
+from sacjax.checkpoints import locked, quiet_readers
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
 from sacjax.envs.names import parse
-from sacjax.types import InputError, RunError
+from sacjax.types import InputError, RunError, one_line
 
 FORMAT = 2  # of config.json and agents/; a reader refuses others
 PART = ".part"  # the end of the name of a file that is not whole yet

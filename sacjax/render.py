@@ -17,7 +17,7 @@ from sacjax.envs.names import parse
 from sacjax.leaves import unkeyed
 from sacjax.run import Run
 from sacjax.train import as_arrays, epoch_keys
-from sacjax.types import Episode, InputError
+from sacjax.types import Episode, InputError, one_line
 
 
 def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) -> float:
@@ -54,10 +54,9 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
         except InputError:
             raise
         except Exception as error:  # OpenGL and its bindings raise many kinds
-            first = (str(error).splitlines() or [""])[0]
             raise InputError(
-                f"cannot draw {run.config.env} ({type(error).__name__}: {first[:150]}): MuJoCo "
-                "needs OpenGL; without a screen, set MUJOCO_GL=egl (libegl1) or osmesa (libosmesa6)"
+                f"cannot draw {run.config.env} ({one_line(error)}): MuJoCo needs OpenGL; "
+                "without a screen, set MUJOCO_GL=egl (libegl1) or osmesa (libosmesa6)"
             ) from error
     os.replace(part, target)
     return float(returns[-1])

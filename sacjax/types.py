@@ -33,6 +33,12 @@ class RunError(RuntimeError):
     """A run cannot go on, the disk is full say; the message has the remedy."""
 
 
+def one_line(error: Exception) -> str:
+    """Its kind, and the beginning of what it says."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
 class Transition(NamedTuple):
     """What replay stores. Leading axes [B], [E] or none, the same for every field."""
 

@@ -8,9 +8,9 @@ from functools import cache
 from typing import Any
 
 from sacjax.envs import names
-from sacjax.envs.names import Name, one_line
-from sacjax.envs.stepped import make_stepped
-from sacjax.types import Episode, InputError, MakeEnv
+from sacjax.envs.names import Name
+from sacjax.envs.stepped import camera, make_stepped
+from sacjax.types import Episode, InputError, MakeEnv, one_line
 
 BACKENDS = ("generalized", "positional", "spring", "mjx")
 
@@ -51,12 +51,7 @@ def pictures(name: str, parsed: Name, episode: Episode) -> Any:
     from brax.io import image
 
     states = [state.inner.pipeline_state for state in episode.states]
-    return image.render_array(env.sys, states, camera=_camera(env.sys.mj_model))
-
-
-def _camera(model: Any) -> str | None:
-    """One that follows the body, where the model has it."""
-    return model.camera(0).name if model.ncam else None
+    return image.render_array(env.sys, states, camera=camera(env.sys.mj_model))
 
 
 @cache  # they hash by identity: made once, a name compiles once

@@ -12,8 +12,8 @@ import numpy as np
 
 from sacjax.envs import names
 from sacjax.envs.host import HostEnvs, Spaces, make_host_env, spaces_of
-from sacjax.envs.names import Name, one_line
-from sacjax.types import InputError, MakeEnv
+from sacjax.envs.names import Name
+from sacjax.types import InputError, MakeEnv, one_line
 
 
 class PooledEnvs(HostEnvs):

@@ -12,8 +12,8 @@ import numpy as np
 
 from sacjax.envs import names
 from sacjax.envs.host import HostEnvs, episode_seed, make_host_env, rescale, spaces_of
-from sacjax.envs.names import Name, one_line
-from sacjax.types import Episode, InputError, MakeEnv
+from sacjax.envs.names import Name
+from sacjax.types import Episode, InputError, MakeEnv, one_line
 
 
 def known() -> list[str]:
@@ -25,7 +25,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
     """InputError where the id is unknown, cannot be made, or has spaces that SAC cannot use."""
     gymnasium = _gymnasium(name)
     if ":" not in parsed.id:  # "module:id" imports the module that registers it
-        names.check_known(name, parsed.id, [*known(), *gymnasium.registry])
+        names.check_known(name, parsed.id, gymnasium.registry)
     make = maker(name, parsed)
     env = make()
     try:

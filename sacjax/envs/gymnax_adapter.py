@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sacjax.envs import names
+from sacjax.envs.contract import check_bounds, make_record, strong
 from sacjax.envs.names import Name
 from sacjax.envs.quick_import import imported_on_first_use
 
@@ -21,7 +22,7 @@ with imported_on_first_use("matplotlib.pyplot", "seaborn"):
     from gymnax.environments import spaces
     from gymnax.environments.environment import Environment
 
-from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep, Transition
+from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep
 
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
@@ -53,7 +54,7 @@ def _make(name: str, base: Environment) -> MakeEnv:
 
         def reset(key: Key, params: EnvParams) -> tuple[Any, Array]:
             obs, state = jax.vmap(base.reset, (0, None))(jax.random.split(key, num_envs), params)
-            return _strong(state), _flat(obs, dtype)
+            return strong(state), _flat(obs, dtype)
 
         def step(state: Any, action: Array, key: Key, params: EnvParams) -> tuple[Any, TimeStep]:
             keys = jax.random.split(key, num_envs)
@@ -70,19 +71,7 @@ def _make(name: str, base: Environment) -> MakeEnv:
             )
             return jax.tree.map(lambda new, old: new.astype(old.dtype), new_state, state), timestep
 
-        def random_action(key: Key) -> Array:
-            return jax.random.uniform(key, (num_envs, action_size), dtype, -1, 1)
-
-        obs, scalar = jnp.zeros(obs_size, dtype), jnp.zeros((), dtype)
-        return Env(
-            name=name,
-            reset=reset,
-            step=step,
-            random_action=random_action,
-            default_params=default_params,
-            example=Transition(obs, jnp.zeros(action_size, dtype), scalar, scalar, obs),
-            action_size=action_size,
-        )
+        return make_record(name, num_envs, obs_size, action_size, reset, step, default_params)
 
     return make
 
@@ -127,11 +116,7 @@ def _check_spaces(name: str, action_space: Any, obs_space: Any) -> None:
             f"{name} has the observation space {obs_space!r}, but a Box is needed: wrap the "
             "environment so that it returns one flat array"
         )
-    if not (np.isfinite(action_space.low).all() and np.isfinite(action_space.high).all()):
-        raise InputError(
-            f"{name} has the action space {action_space!r}, but its bounds must be finite: wrap "
-            "the environment with bounds that a policy in [-1, 1] can be scaled to"
-        )
+    check_bounds(name, action_space)
 
 
 def _rescale(action: Array, space: Any) -> Array:
@@ -147,8 +132,3 @@ def _rescale(action: Array, space: Any) -> Array:
 
 def _flat(obs: Array, dtype: Any) -> Array:
     return obs.reshape(obs.shape[0], -1).astype(dtype)
-
-
-def _strong(tree: Any) -> Any:
-    """The same arrays without weak types, which would change in a scan's carry."""
-    return jax.tree.map(lambda x: jax.lax.convert_element_type(x, jnp.asarray(x).dtype), tree)

@@ -18,17 +18,8 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
 
-from sacjax.types import (
-    Array,
-    Env,
-    EnvParams,
-    InputError,
-    Key,
-    MakeEnv,
-    RunError,
-    TimeStep,
-    Transition,
-)
+from sacjax.envs.contract import check_bounds, make_record
+from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, RunError, TimeStep
 
 _ELSEWHERE = (
     "these environments are not where this run left them: two runs stepped the same ones in turn. "
@@ -67,11 +58,7 @@ def spaces_of(name: str, action: Any, obs: Any) -> Spaces:
             f"{name} has the observation space {obs}, but {what}: wrap the environment so that it "
             "returns one flat array"
         )
-    if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
-        raise InputError(
-            f"{name} has the action space {action}, but its bounds must be finite: wrap the "
-            "environment with bounds that a policy in [-1, 1] can be scaled to"
-        )
+    check_bounds(name, action)
     return Spaces(int(np.prod(obs.shape)), np.asarray(action.low), np.asarray(action.high))
 
 
@@ -233,7 +220,6 @@ def rescale(action: np.ndarray, spaces: Spaces) -> np.ndarray:
 def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) -> MakeEnv:
     """A maker of E copies; `make(E)` are they."""
     action_size = int(np.prod(spaces.low.shape))
-
     family: list[HostEnvs] = []
     errors: list[Exception] = []  # of all of it
 
@@ -269,19 +255,8 @@ def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) ->
             )
             return state._replace(steps=state.steps + 1), timestep
 
-        obs, scalar = jnp.zeros(spaces.obs_size, dtype), jnp.zeros((), dtype)
-        return Env(
-            name=name,
-            reset=reset,
-            step=step,
-            random_action=lambda key: jax.random.uniform(
-                key, (num_envs, action_size), dtype, -1, 1
-            ),
-            default_params=None,
-            example=Transition(obs, jnp.zeros(action_size, dtype), scalar, scalar, obs),
-            action_size=action_size,
-            host=envs,
-        )
+        sizes = num_envs, spaces.obs_size, action_size
+        return make_record(name, *sizes, reset, step, params=None, host=envs)
 
     return make_copies
 

@@ -72,12 +72,6 @@ def imported(module: str, name: str, extra: str) -> Any:
         raise InputError(f"{name} {why}: pip install 'sacjax[{extra}]'") from error
 
 
-def one_line(error: Exception) -> str:
-    """Its kind, and the beginning of what it says."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
-
-
 def path_of(name: str) -> str:
     """A name as a relative path: `brax/ant?backend=spring` is `brax/ant-backend-spring`."""
     return re.sub(r"[^\w./-]+", "-", name)

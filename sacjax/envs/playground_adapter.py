@@ -11,9 +11,9 @@ from functools import cache
 from typing import Any
 
 from sacjax.envs import names
-from sacjax.envs.names import Name, one_line
-from sacjax.envs.stepped import make_stepped
-from sacjax.types import Episode, InputError, MakeEnv
+from sacjax.envs.names import Name
+from sacjax.envs.stepped import camera, make_stepped
+from sacjax.types import Episode, InputError, MakeEnv, one_line
 
 
 def known() -> list[str]:
@@ -48,10 +48,8 @@ def raw(name: str, parsed: Name) -> Any:
 def pictures(name: str, parsed: Name, episode: Episode) -> Any:
     """Of an episode, pixels [H, W, 3]."""
     env = raw(name, parsed)
-    model = env.mj_model
-    camera = model.camera(0).name if model.ncam else None
     with contextlib.redirect_stderr(io.StringIO()):  # it draws a bar of its own
-        return env.render([state.inner for state in episode.states], camera=camera)
+        return env.render([state.inner for state in episode.states], camera=camera(env.mj_model))
 
 
 @cache  # they hash by identity: made once, a name compiles once

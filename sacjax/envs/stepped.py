@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep, Transition
+from sacjax.envs.contract import make_record, strong
+from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep
 
 Reset = Literal["cached", "fresh"]
 FIRST_STATES = 64  # that a run keeps, at least
@@ -58,7 +59,7 @@ def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
         def reset_copies(key: Key, params: EnvParams) -> tuple[Copies, Array]:
             del params
             number = max(num_envs, FIRST_STATES) if reset == "cached" else num_envs
-            firsts = _strong(jax.vmap(raw.reset)(jax.random.split(key, number)))
+            firsts = strong(jax.vmap(raw.reset)(jax.random.split(key, number)))
             inner = jax.tree.map(lambda x: x[:num_envs], firsts)
             steps = jnp.zeros(num_envs, jnp.int32)
             state = Copies(inner, steps, firsts if reset == "cached" else None)
@@ -85,25 +86,15 @@ def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
         def _first(state: Copies, key: Key) -> Any:
             """States [E] for the copies whose episode ends."""
             if state.firsts is None:
-                return _strong(jax.vmap(raw.reset)(jax.random.split(key, num_envs)))
+                return strong(jax.vmap(raw.reset)(jax.random.split(key, num_envs)))
             key_index, key_rng = jax.random.split(key)
             number = state.firsts.obs.shape[0]
             index = jax.random.randint(key_index, (num_envs,), 0, number)
             first = jax.tree.map(lambda x: x[index], state.firsts)
             return _reseeded(first, jax.random.split(key_rng, num_envs))
 
-        obs, scalar = jnp.zeros(obs_size, dtype), jnp.zeros((), dtype)
-        return Env(
-            name=name,
-            reset=reset_copies,
-            step=step,
-            random_action=lambda key: jax.random.uniform(
-                key, (num_envs, action_size), dtype, -1, 1
-            ),
-            default_params=TimeLimit(max_steps),
-            example=Transition(obs, jnp.zeros(action_size, dtype), scalar, scalar, obs),
-            action_size=action_size,
-        )
+        sizes = num_envs, obs_size, action_size
+        return make_record(name, *sizes, reset_copies, step, TimeLimit(max_steps))
 
     return make
 
@@ -128,13 +119,6 @@ def _as_before(new: Array, old: Array) -> Array:
     return new if new.dtype == old.dtype else new.astype(old.dtype)
 
 
-def _strong(tree: Any) -> Any:
-    """The same arrays without weak types, which would change in a scan's carry."""
-    return jax.tree.map(
-        lambda x: (
-            x
-            if jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-            else jax.lax.convert_element_type(x, x.dtype)
-        ),
-        tree,
-    )
+def camera(model: Any) -> str | None:
+    """MuJoCo's first one, which follows the body, where the model has one."""
+    return model.camera(0).name if model.ncam else None

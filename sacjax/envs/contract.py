@@ -1,0 +1,54 @@
+"""What the adapters share: the parts of an `Env` that follow from its sizes."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sacjax.types import Env, EnvParams, InputError, Transition
+
+
+def make_record(
+    name: str,
+    copies: int,
+    obs_size: int,
+    action_size: int,
+    reset: Any,
+    step: Any,
+    params: EnvParams,
+    host: Any = None,
+) -> Env:
+    """The record of E copies; random actions are uniform in [-1, 1]."""
+    dtype = jnp.zeros(()).dtype  # float32, or float64 under x64
+    obs, scalar = jnp.zeros(obs_size, dtype), jnp.zeros((), dtype)
+    return Env(
+        name=name,
+        reset=reset,
+        step=step,
+        random_action=lambda key: jax.random.uniform(key, (copies, action_size), dtype, -1, 1),
+        default_params=params,
+        example=Transition(obs, jnp.zeros(action_size, dtype), scalar, scalar, obs),
+        action_size=action_size,
+        host=host,
+    )
+
+
+def check_bounds(name: str, space: Any) -> None:
+    """InputError unless a Box of actions is bounded."""
+    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+        raise InputError(
+            f"{name} has the action space {space!r}, but its bounds must be finite: wrap the "
+            "environment with bounds that a policy in [-1, 1] can be scaled to"
+        )
+
+
+def strong(tree: Any) -> Any:
+    """The same arrays without weak types, which would change in a scan's carry."""
+
+    def leaf(x: Any) -> Any:
+        if jnp.issubdtype(getattr(x, "dtype", float), jax.dtypes.prng_key):
+            return x
+        return jax.lax.convert_element_type(x, jnp.asarray(x).dtype)
+
+    return jax.tree.map(leaf, tree)
