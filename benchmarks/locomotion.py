@@ -25,6 +25,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import numpy as np
@@ -239,18 +240,30 @@ def main() -> None:
         for name in args.names:
             collect(Path(name), args.commit)
     elif args.what == "train":
-        jobs = [
-            (task, args.steps or STEPS.get(task, 300_000), seed, args.peer)
+        seeds = {
+            task: args.seeds or range(3 if STEPS.get(task, 0) > 100_000 else 5)
             for task in args.names or STEPS
-            for seed in (args.seeds or range(3 if STEPS.get(task, 0) > 100_000 else 5))
+        }
+        jobs = [  # the first seed of every task, then the second ones
+            (task, args.steps or STEPS.get(task, 300_000), seed, args.peer)
+            for seed in sorted({seed for those in seeds.values() for seed in those})
+            for task in seeds
+            if seed in seeds[task]
         ]
-        shares = [cores_of(job, args.jobs) for job in range(args.jobs)]
+        shares: Queue[set[int] | None] = Queue()
+        for job in range(args.jobs):
+            shares.put(cores_of(job, args.jobs))
+
+        def one(job: tuple[str, int, int, str | None]) -> None:
+            cores = shares.get()
+            try:
+                train(*job, cores)
+            finally:
+                shares.put(cores)
+
         with ThreadPoolExecutor(args.jobs) as pool:
-            for share in [
-                pool.submit(lambda k=k: [train(*job, shares[k]) for job in jobs[k :: args.jobs]])
-                for k in range(args.jobs)
-            ]:
-                share.result()
+            for done in [pool.submit(one, job) for job in jobs]:
+                done.result()
     draw()
 
 
