@@ -91,6 +91,15 @@ def series_of(folder):
     return found
 
 
+def written(file, rows):
+    """history_of a file that a process of W&B's own may still be writing, after finish() too."""
+    end = time.monotonic() + 60
+    while len(found := history_of(file)[0]) < rows and time.monotonic() < end:
+        time.sleep(0.2)
+    assert len(found) == rows
+    return history_of(file)
+
+
 def history_of(file):
     """The rows of a .wandb file: a log of LevelDB's format, of records that are protobufs."""
     data, part = file.read_bytes(), b""
@@ -100,6 +109,8 @@ def history_of(file):
             at += 32768 - at % 32768
             continue
         _, size, kind = struct.unpack("<IHB", data[at : at + 7])
+        if at + 7 + size > len(data):  # not all of it is written yet
+            break
         part += data[at + 7 : at + 7 + size]
         at += 7 + size
         if kind in (1, 4):  # whole, or the last part
@@ -168,7 +179,7 @@ def test_what_was_logged_past_the_checkpoint_is_purged(whole, torso):
 
 def test_wandb_offline_holds_metrics_csv_and_the_config(whole):
     (file,) = whole.glob("wandb/offline-run-*/*.wandb")
-    rows, settings = history_of(file)
+    rows, settings = written(file, 8)
     assert [row["env_steps"] for row in rows] == list(range(150, 501, 50))
     assert settings["config"] == json.loads((whole / "config.json").read_text())["config"]
     assert settings["seeds"] == [0, 1]
@@ -186,12 +197,9 @@ def test_wandb_goes_on_with_its_run(whole, torso):
     assert note == json.loads((whole / "wandb.json").read_text())
     files = sorted(torso.glob(f"wandb/offline-run-*-{note['id']}/*.wandb"))
     assert len(files) == 2
-    end = time.monotonic() + 30  # a process of W&B's own writes it
-    while len(history_of(files[1])[0]) < 5 and time.monotonic() < end:
-        time.sleep(0.2)
-    rows, _ = history_of(files[1])
+    rows, _ = written(files[1], 5)
     assert [row["_step"] for row in rows] == list(range(300, 501, 50))  # env_steps again
-    again, _ = history_of(files[0])
+    again, _ = written(files[0], 8)
     keys = [key for key in rows[0] if "/" in key]
     assert [[row[k] for k in keys] for row in rows] == [[row[k] for k in keys] for row in again[3:]]
 
@@ -226,7 +234,7 @@ def test_wandb_not_to_be_reached_is_written_for_later(tmp_path, caplog, monkeypa
         run(CONFIG, seeds=1, on_epoch=[service])
     assert "not to be reached" in caplog.text
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    assert len(history_of(file)[0]) == 8
+    written(file, 8)
 
 
 @pytest.mark.parametrize("flag", ["tensorboard", "wandb"])
