@@ -15,7 +15,7 @@ from sacjax.envs import adapter, make_env
 from sacjax.envs.host import errors_named
 from sacjax.envs.names import parse
 from sacjax.leaves import unkeyed
-from sacjax.run import Run
+from sacjax.result import Run
 from sacjax.train import as_arrays, epoch_keys
 from sacjax.types import Episode, InputError, one_line
 

@@ -21,7 +21,8 @@ from sacjax.envs.host import HostEnvs, spaces_of
 from sacjax.envs.stepped import FIRST_STATES
 from sacjax.render import render, without_a_screen
 from sacjax.replay import ended, make_replay
-from sacjax.run import Run, evaluate_run, load, resume, run
+from sacjax.result import Run
+from sacjax.run import evaluate_run, load, resume, run
 from sacjax.types import InputError, RunError, Step
 
 without_a_screen()  # before MuJoCo is imported

@@ -1,0 +1,135 @@
+"""Train what a plan says: all members at once, or batch after batch, in folders of their own."""
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, closing
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sacjax import driver, folder, journal, processes, report
+from sacjax.divergence import Divergence
+from sacjax.plan import Plan
+from sacjax.result import BATCHES, Run, all_diverged, in_batches, merged, read, read_one, run_of
+from sacjax.types import InputError, OnEpoch
+
+_LOG = logging.getLogger("sacjax")
+
+
+def train(
+    plan: Plan,
+    path: Path | None,
+    options: journal.Options,
+    on_epoch: Sequence[OnEpoch],
+    should_stop: Callable[[], bool],
+    again: bool = False,
+) -> Run:
+    """All members, or batch after batch; `again`: what is in the folder already is gone on with."""
+
+    def begin() -> None:
+        if path:
+            folder.write_config(path, plan.description() | options.noted())
+
+    batches, follow = plan.batches(), (on_epoch, should_stop, options)
+    with ExitStack() as stack:
+        if plan.program.host is not None:
+            stack.callback(plan.program.host.close_all)
+        if len(batches) == 1:
+            return _train_batch(plan, path, begin, again, {}, *follow)
+        return _train_batches(plan, batches, path, begin, again, *follow)
+
+
+def _train_batches(
+    plan: Plan,
+    batches: list[Plan],
+    path: Path | None,
+    begin: Callable[[], None],
+    again: bool,
+    on_epoch: Sequence[OnEpoch],
+    should_stop: Callable[[], bool],
+    options: journal.Options,
+) -> Run:
+    """One after the other, in folders of their own."""
+    follow = (on_epoch, should_stop, options)
+    runs: list[Run] = []
+    compiled: dict[int, driver.Compiled] = {}
+    for number, batch in enumerate(batches, 1):
+        place = path and path / BATCHES / str(number)
+        done = _finished(batch, place) if again and place else None
+        if done is None:
+            started = again and place is not None and (place / "config.json").exists()
+
+            def begin_batch(batch: Plan = batch, place: Path | None = place) -> None:
+                begin()
+                if place:
+                    place.mkdir(parents=True, exist_ok=True)
+                    folder.write_config(place, batch.description() | options.noted())
+
+            done = _train_batch(batch, place, begin_batch, started, compiled, *follow)
+        runs.append(done._replace(agents=jax.tree.map(np.asarray, done.agents)))
+        if path:
+            processes.first(lambda: _write_table(path, all_diverged(runs)))
+        over = done.completed or len(done.diverged) == len(done.members)
+        if not over or (done.diverged and options.on_nan == "stop"):
+            break
+    if path and again:  # of a batch that was finished before, its files only
+        written = folder.read_config(path, plan.config.env)
+        whole = read(path, written, plan.program, plan.algorithm)
+    else:
+        whole = merged(runs)
+    return whole._replace(completed=whole.completed and len(runs) == len(batches))
+
+
+def _train_batch(
+    plan: Plan,
+    path: Path | None,
+    begin: Callable[[], None],
+    again: bool,
+    compiled: dict[int, driver.Compiled],
+    on_epoch: Sequence[OnEpoch],
+    should_stop: Callable[[], bool],
+    options: journal.Options,
+) -> Run:
+    """`begin` is called when what is there already has been found in order."""
+    progress = _progress(plan, path) if again and path else None
+    follow = (on_epoch, should_stop, options.on_nan, compiled)
+    if path is None:
+        return run_of(plan, driver.train(plan, None, progress, *follow))
+    processes.first(begin)
+    before = [] if progress is None else progress.history
+    with closing(journal.Journal(path, plan, options, before)) as files:
+        progress = driver.train(plan, files, progress, *follow)
+        done = run_of(plan, progress)
+        files.at_the_end(progress, done.agents, done.keys)
+        return done
+
+
+def _progress(plan: Plan, path: Path) -> journal.Progress | None:
+    found = journal.progress(plan, path)
+    if found is None and (path / "agents").is_dir():
+        raise InputError(
+            f"{path} has trained agents and no checkpoint to go on from (checkpoint_every was "
+            "0, or they were removed): train again in a new folder"
+        )
+    if found is None and processes.is_first():
+        _LOG.warning("%s has no checkpoint yet: starting from the beginning", path)
+    return found
+
+
+def _finished(plan: Plan, path: Path) -> Run | None:
+    """A batch that needs no more training."""
+    if not (path / "agents").is_dir():
+        return None
+    written = folder.read_config(path, plan.config.env)._replace(config=plan.config)
+    done = read_one(path, written, plan.program, plan.algorithm)
+    return done if done.completed or len(done.diverged) == len(done.members) else None
+
+
+def _write_table(path: Path, diverged: list[Divergence]) -> None:
+    """metrics.csv, the curve and who diverged, of all batches so far."""
+    texts = [table.read_text() for table in in_batches(path, "metrics.csv")]
+    header = texts[0].partition("\n")[0] + "\n"
+    folder.write_text(path / "metrics.csv", header + "".join(t.partition("\n")[2] for t in texts))
+    report.learning_curve(path / "metrics.csv", path / "learning_curve.png")
+    folder.write_diverged(path, diverged)

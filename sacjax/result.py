@@ -1,0 +1,132 @@
+"""A run as a value: made of its progress, read back from its folder, merged of its batches."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sacjax import folder, journal, processes, report
+from sacjax.config import Config
+from sacjax.divergence import Divergence
+from sacjax.leaves import with_keys
+from sacjax.plan import Plan
+from sacjax.train import Program, as_arrays
+from sacjax.types import Key
+
+BATCHES = "batches"  # a folder, with a run's folder for each batch in it
+
+
+class Run(NamedTuple):
+    """A run, finished or read back from its folder."""
+
+    config: Config
+    members: list[dict[str, float]]  # M dictionaries: the swept hyperparameters, and `seed`
+    metrics: dict[str, np.ndarray]  # each [M, epochs, ...]; see `make_program`
+    agents: Any  # the algorithm's states, leaves [M, ...]
+    program: Program
+    algorithm: Callable  # what it was made with
+    keys: Key  # [M] the keys of the loop: `epoch_keys(keys[i], epoch)` are an epoch's
+    epochs: int  # epochs done (by the first batch, where there are several)
+    completed: bool  # False if it was stopped before its end
+    diverged: list[Divergence]  # the members that were frozen, in the order of time
+
+
+def run_of(plan: Plan, progress: journal.Progress) -> Run:
+    """The run that has come so far."""
+    members, epochs = len(plan.members), len(progress.history)
+    return Run(
+        config=plan.config,
+        members=plan.members,
+        metrics=journal.stacked(progress.history),
+        agents=_gathered(progress.loop.agent, members),
+        program=plan.program,
+        algorithm=plan.algorithm,
+        keys=_gathered(progress.loop.key, members),
+        epochs=epochs,
+        completed=epochs == plan.config.num_epochs,
+        diverged=progress.diverged,
+    )
+
+
+def read(path: Path, written: folder.Written, program: Program, algorithm: Callable) -> Run:
+    """The run in a folder, whose config.json says `written`."""
+    if parts := in_batches(path, "agents"):
+        return merged([read_one(part.parent, written, program, algorithm) for part in parts])
+    return read_one(path, written, program, algorithm)
+
+
+def in_batches(path: Path, name: str) -> list[Path]:
+    """What of this name the batches' folders have, first batch first."""
+    return sorted((path / BATCHES).glob(f"*/{name}"), key=lambda p: int(p.parent.name))
+
+
+def read_one(path: Path, written: folder.Written, program: Program, algorithm: Callable) -> Run:
+    """The run in one folder: the whole, or a batch of it."""
+    members, metrics = report.read_metrics(path / "metrics.csv", written.swept)
+    hp, env_params = as_arrays(written.settings[0], program.default_params)
+    loop = jax.eval_shape(program.init, jax.random.key(0), hp, env_params)
+    agents, keys = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((len(members), *x.shape), x.dtype), (loop.agent, loop.key)
+    )
+    numbers = jax.eval_shape(jax.random.key_data, keys)
+    tree = folder.restore_agents(path, journal.agent_tree(agents, numbers, 0))
+    epochs = int(tree["epochs"])
+    return Run(
+        config=written.config,
+        members=members,
+        metrics={name: x[:, :epochs] for name, x in metrics.items()},  # others are of a later try
+        agents=tree["agents"],
+        program=program,
+        algorithm=algorithm,
+        keys=with_keys(keys, tree["keys"]),
+        epochs=epochs,
+        completed=epochs == written.config.num_epochs,
+        diverged=folder.read_diverged(path),
+    )
+
+
+def merged(runs: list[Run]) -> Run:
+    """Batches as one run; where one has fewer epochs, the rest is NaN, or the last count again."""
+    epochs = max(run.epochs for run in runs)
+
+    def padded(x: np.ndarray) -> np.ndarray:
+        last = x[:, -1:]
+        if np.issubdtype(x.dtype, np.floating):
+            last = np.full_like(last, np.nan)
+        return np.concatenate([x, np.repeat(last, epochs - x.shape[1], axis=1)], axis=1)
+
+    return runs[0]._replace(
+        members=[member for run in runs for member in run.members],
+        metrics={
+            name: np.concatenate([padded(run.metrics[name]) for run in runs])
+            for name in runs[0].metrics
+        },
+        agents=jax.tree.map(lambda *x: np.concatenate(x), *(run.agents for run in runs)),
+        keys=jnp.concatenate([run.keys for run in runs]),
+        completed=all(run.completed for run in runs),
+        diverged=all_diverged(runs),
+    )
+
+
+def all_diverged(runs: list[Run]) -> list[Divergence]:
+    """Of batches, numbered as in the whole population."""
+    firsts = np.cumsum([0, *(len(run.members) for run in runs)])
+    return [
+        d._replace(member=d.member + int(first))
+        for run, first in zip(runs, firsts, strict=False)
+        for d in run.diverged
+    ]
+
+
+def _gathered(tree: Any, members: int) -> Any:
+    """On one device, without the copies that filled up the last one; as NumPy arrays in several
+    processes."""
+    if processes.several():
+        return jax.tree.map(lambda x: x[:members], processes.everywhere(tree))
+    tree = jax.device_put(tree, jax.local_devices()[0])
+    if len(jax.tree.leaves(tree)[0]) == members:
+        return tree
+    return jax.jit(lambda tree: jax.tree.map(lambda x: x[:members], tree))(tree)
