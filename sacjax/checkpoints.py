@@ -302,6 +302,8 @@ def quiet_readers() -> Iterator[None]:
     log.disabled, before = True, log.disabled
     try:
         yield
+    except Exception:
+        gc.collect()  # other readers' exceptions that nobody took, while the log is off
+        raise
     finally:
-        gc.collect()  # their unread exceptions, while the log is off
         log.disabled = before
