@@ -17,7 +17,8 @@ from probes import quick_jit, stack
 
 from sacjax import Config, Hyperparams, make_program, make_sac, make_train, mlp
 from sacjax.envs import adapter, make_env, names
-from sacjax.envs.host import HostEnvs, spaces_of
+from sacjax.envs.copies import Copies
+from sacjax.envs.host import spaces_of
 from sacjax.envs.stepped import FIRST_STATES
 from sacjax.render import render, without_a_screen
 from sacjax.replay import ended, make_replay
@@ -555,7 +556,7 @@ def test_actions_in_double_precision_are_played_again_as_they_were():
             return np.array([self.total])
 
     spaces = spaces_of("sum", Sum().action_space, Sum().observation_space)
-    one, other = HostEnvs(Sum, spaces, 2), HostEnvs(Sum, spaces, 2)
+    one, other = Copies(Sum, spaces, 2), Copies(Sum, spaces, 2)
     one.reset(np.uint32(1))
     for i in range(5):
         one.step((np.uint32(1), np.int32(i)), np.full((2, 1), 0.1 * i, np.float32))
@@ -576,7 +577,7 @@ def test_an_observation_that_is_written_over_keeps_its_end():
             return obs, np.array([1.0]), self.age >= 3, *rest[2:]
 
     spaces = spaces_of("one", Hosted.action_space, Hosted.observation_space)
-    one, other = HostEnvs(OneBuffer, spaces, 1), HostEnvs(OneBuffer, spaces, 1)
+    one, other = Copies(OneBuffer, spaces, 1), Copies(OneBuffer, spaces, 1)
     one.reset(np.uint32(1))
     for i in range(3):
         obs, final_obs, reward, terminated, _ = one.step(

@@ -23,20 +23,20 @@ class PooledEnvs(HostEnvs):
     """
 
     def __init__(self, make: Callable[[int, int], Any], limit: int, spaces: Spaces, copies: int):
-        super().__init__(lambda: None, spaces, copies)  # pyright: ignore[reportArgumentType]
+        super().__init__(spaces, copies)
         self._make_pool, self._pool, self._limit = make, None, limit
         self._lengths = np.zeros(copies, np.int64)
 
-    def _reset_all(self) -> np.ndarray:
+    def reset_all(self) -> np.ndarray:
         self.close()
-        words = np.random.SeedSequence([self._seed, self._steps])
+        words = np.random.SeedSequence([self.seed, self.steps])
         self._pool = self._make_pool(self.copies, int(words.generate_state(1)[0]) % 2**31)
         self._lengths[:] = 0
         return self._pool.reset()[0].astype(np.float32)
 
-    def _step_all(self, raw: np.ndarray) -> tuple[np.ndarray, ...]:
+    def step_all(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
         pool: Any = self._pool
-        final, reward, terminated, _, _ = pool.step(raw)
+        final, reward, terminated, _, _ = pool.step(action)
         final = final.astype(np.float32)
         self._lengths += 1
         truncated = self._lengths >= self._limit
@@ -48,8 +48,8 @@ class PooledEnvs(HostEnvs):
 
     def load(self, saved: dict[str, np.ndarray]) -> bool:
         """New episodes."""
-        self._seed, self._steps = int(saved["seed"]), int(saved["steps"])
-        self.obs = self._reset_all()
+        self.seed, self.steps = int(saved["seed"]), int(saved["steps"])
+        self.obs = self.reset_all()
         return False
 
     def close(self) -> None:

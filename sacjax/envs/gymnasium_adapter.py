@@ -1,6 +1,6 @@
 """Gymnasium: gymnasium/<id>[?option=value], options being the environment's own arguments.
 
-Copies are made, stepped and reset one by one (`sacjax.envs.host`): `gymnasium.vector` resets one
+Copies are made, stepped and reset one by one (`sacjax.envs.copies`): `gymnasium.vector` resets one
 step late by default, and could not be put back to where a checkpoint was.
 """
 
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from sacjax.envs import names
-from sacjax.envs.host import HostEnvs, episode_seed, make_host_env, rescale, spaces_of
+from sacjax.envs.copies import Copies, episode_seed
+from sacjax.envs.host import make_host_env, rescale, spaces_of
 from sacjax.envs.names import Name
 from sacjax.types import Episode, InputError, MakeEnv, one_line
 
@@ -32,7 +33,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
         spaces = spaces_of(name, env.action_space, env.observation_space)
     finally:
         env.close()
-    return make_host_env(name, partial(HostEnvs, make, spaces), spaces)
+    return make_host_env(name, partial(Copies, make, spaces), spaces)
 
 
 def pictures(name: str, parsed: Name, episode: Episode) -> Iterator[np.ndarray]:

@@ -2,15 +2,15 @@
 
 The compiled loop calls out once per step, with the actions of all copies, and waits. What it
 carries as the environments' state is a ticket, the number of their steps: if they are elsewhere
-(another run has used them), that is an error and no wrong data. An episode is its seed and its
-actions, so that is what a checkpoint keeps of it, and a resumed run plays it again up to there.
+(another run has used them), that is an error and no wrong data.
 
 Callbacks use NumPy only: JAX called inside of one can wait for itself.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,14 +25,6 @@ _ELSEWHERE = (
     "these environments are not where this run left them: two runs stepped the same ones in turn. "
     "Make a program, or a train function, for each"
 )
-
-
-class Simulator(Protocol):
-    """One copy, as Gymnasium has it."""
-
-    def reset(self, *, seed: int) -> tuple[Any, Any]: ...
-    def step(self, action: Any) -> tuple[Any, Any, bool, bool, Any]: ...
-    def close(self) -> None: ...
 
 
 class Spaces(NamedTuple):
@@ -69,109 +61,58 @@ class Ticket(NamedTuple):
     steps: Array  # []
 
 
-class HostEnvs:
-    """E copies, and how each came to where it is."""
+class HostEnvs(ABC):
+    """E copies that run outside of JAX."""
 
-    def __init__(self, make: Callable[[], Simulator], spaces: Spaces, copies: int):
-        self._make, self._spaces, self.copies = make, spaces, copies
-        self._envs: list[Simulator] = []
-        self._seed, self._steps = -1, 0
-        self._episode = np.zeros(copies, np.int64)  # of each copy, counted from the reset
-        self._actions: list[list[np.ndarray]] = [[] for _ in range(copies)]  # in it, so far
+    def __init__(self, spaces: Spaces, copies: int):
+        self.spaces, self.copies = spaces, copies
+        self.seed, self.steps = -1, 0
         self.obs = np.zeros((copies, spaces.obs_size), np.float32)  # where they are
         self.errors: list[Exception] = []  # what the last callback raised
         self.family: list[HostEnvs] = [self]  # all copies that were made for one program
 
+    @abstractmethod
+    def reset_all(self) -> np.ndarray:
+        """Obs [E, O] of new episodes, which follow from `seed` and `steps`."""
+
+    @abstractmethod
+    def step_all(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The fields of a TimeStep. `action` [E, ...] in the simulator's units."""
+
+    @abstractmethod
+    def load(self, saved: dict[str, np.ndarray]) -> bool:
+        """To where they were when they were saved; False if new episodes begin instead."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """What these copies hold is given back; a reset makes it anew."""
+
+    def save(self) -> dict[str, np.ndarray]:
+        """Where the copies are. No array is without elements: such ones are not stored."""
+        return {"seed": np.array(self.seed), "steps": np.array(self.steps)}
+
     def reset(self, seed: Any) -> np.ndarray:
         """Obs [E, O] of new episodes."""
         with self._kept_error():
-            self._seed, self._steps = int(np.asarray(seed)), 0
-            self.obs = self._reset_all()
+            self.seed, self.steps = int(np.asarray(seed)), 0
+            self.obs = self.reset_all()
             return self.obs
 
     def step(self, ticket: Any, action: Any) -> tuple[np.ndarray, ...]:
         """The fields of a TimeStep. `action` [E, A] in [-1, 1]."""
         with self._kept_error():
             seed, steps = (int(np.asarray(x)) for x in ticket)
-            if (seed, steps) != (self._seed, self._steps):
+            if (seed, steps) != (self.seed, self.steps):
                 raise RuntimeError(_ELSEWHERE)
-            fields = self._step_all(rescale(np.asarray(action), self._spaces))
-            self._steps += 1
+            fields = self.step_all(rescale(np.asarray(action), self.spaces))
+            self.steps += 1
             self.obs = fields[0]
             return fields
 
-    def save(self) -> dict[str, np.ndarray]:
-        """Where the copies are."""
-        longest = max(1, *map(len, self._actions))  # arrays without elements are not stored
-        low = self._spaces.low
-        actions = np.zeros((self.copies, longest, *low.shape), low.dtype)
-        for i, taken in enumerate(self._actions):
-            if taken:
-                actions[i, : len(taken)] = taken
-        return {
-            "seed": np.array(self._seed),
-            "steps": np.array(self._steps),
-            "episode": self._episode.copy(),
-            "length": np.array([len(taken) for taken in self._actions]),
-            "actions": actions,
-            "obs": self.obs.copy(),
-        }
-
-    def load(self, saved: dict[str, np.ndarray]) -> bool:
-        """To where they were, by playing the open episodes again; whether they got there.
-
-        Where they did not, new episodes begin.
-        """
-        self.reset(saved["seed"])
-        self._steps = int(saved["steps"])
-        self._episode[:] = saved["episode"] - 1
-        for i, env in enumerate(self._envs):
-            self.obs[i] = self._new_episode(i)
-            for action in saved["actions"][i, : saved["length"][i]]:
-                obs, _, terminated, truncated, _ = env.step(action.copy())
-                self.obs[i] = flat(obs)
-                self._actions[i].append(action)
-                if terminated or truncated:
-                    self.obs[i] = self._new_episode(i)
-                    break
-        if np.array_equal(self.obs, saved["obs"]):
-            return True
-        self.obs = np.stack([self._new_episode(i) for i in range(self.copies)])
-        return False
-
     def close_all(self) -> None:
-        """What the family holds is given back; a reset makes it anew."""
+        """What the family holds is given back."""
         for envs in self.family:
             envs.close()
-
-    def close(self) -> None:
-        """What these copies hold."""
-        for env in self._envs:
-            env.close()
-        self._envs = []
-
-    def _reset_all(self) -> np.ndarray:
-        if not self._envs:
-            self._envs = [self._make() for _ in range(self.copies)]
-        self._episode[:] = -1
-        return np.stack([self._new_episode(i) for i in range(self.copies)])
-
-    def _step_all(self, raw: np.ndarray) -> tuple[np.ndarray, ...]:
-        rows = []
-        for i, env in enumerate(self._envs):
-            obs, reward, terminated, truncated, _ = env.step(raw[i].copy())
-            final, reward = flat(obs), np.float32(np.asarray(reward).item())
-            self._actions[i].append(raw[i])
-            first = self._new_episode(i) if terminated or truncated else final
-            rows.append((first, final, reward, bool(terminated), bool(truncated)))
-        return tuple(np.stack(field) for field in zip(*rows, strict=True))
-
-    def _new_episode(self, i: int) -> np.ndarray:
-        self._episode[i] += 1
-        self._actions[i] = []
-        seed = episode_seed(self._seed, i, int(self._episode[i]))
-        obs, _ = self._envs[i].reset(seed=seed)
-        return flat(obs)
 
     @contextmanager
     def _kept_error(self) -> Iterator[None]:
@@ -197,17 +138,6 @@ def errors_named(envs: HostEnvs | None, name: str) -> Iterator[None]:
             f"{name} failed ({type(cause).__name__}: {cause}): mend it; a run goes on from its "
             "last checkpoint with `sacjax resume`"
         ) from cause
-
-
-def flat(obs: Any) -> np.ndarray:
-    """One copy's observation as the program has it."""
-    return np.array(obs, np.float32).reshape(-1)  # a copy: some write into one array for ever
-
-
-def episode_seed(seed: int, copy: int, episode: int) -> int:
-    """Of a copy's episode, counted from the reset that had this seed."""
-    words = np.random.SeedSequence([seed, copy, episode]).generate_state(1)
-    return int(words[0]) % 2**31
 
 
 def rescale(action: np.ndarray, spaces: Spaces) -> np.ndarray:
