@@ -3,6 +3,7 @@
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from importlib.util import find_spec
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
@@ -47,7 +48,13 @@ HOSTED = {
     "gymnasium/InvertedPendulum-v5?max_episode_steps=300": (4, 1, 3.0),
     "gymnasium/HalfCheetah-v5?max_episode_steps=300": (17, 6, 1.0),
 }
-ALL = STEPPED | HOSTED
+POOLED = {  # it has wheels for Linux on x86 only
+    "envpool/Pendulum-v1": (3, 1, 2.0),
+    "envpool/InvertedPendulum-v5?max_episode_steps=300": (4, 1, 3.0),
+}
+if find_spec("envpool") is None:
+    POOLED = {}
+ALL = STEPPED | HOSTED | POOLED
 
 
 @pytest.fixture(autouse=True)
@@ -108,7 +115,8 @@ def rollout(name: str) -> Rollout:
 
 @cache
 def rollout_by_hand(name: str) -> Rollout:
-    return stepped_by_hand(name) if name in STEPPED else hosted_by_hand(name)
+    by_hand = {"gymnasium": hosted_by_hand, "envpool": pooled_by_hand}
+    return by_hand.get(names.parse(name).suite, stepped_by_hand)(name)
 
 
 def stepped_by_hand(name: str) -> Rollout:
@@ -159,6 +167,33 @@ def hosted_by_hand(name: str) -> Rollout:
                 obs, _ = env.reset(seed=seed_of(episode))
             rows.append((obs, final, reward, terminated, truncated))
         copies.append((first, *map(np.stack, zip(*rows, strict=True))))
+    first, *fields = zip(*copies, strict=True)
+    return Rollout(np.stack(first), *(np.stack(field, axis=1) for field in fields))
+
+
+def pooled_by_hand(name: str) -> Rollout:
+    """envpool: a pool for each copy, whose seed is the next number; time limits made here."""
+    import envpool
+
+    id, bound, limit = names.parse(name).id, ALL[name][2], limit_of(name)
+    actions, _ = inputs(name)
+    reset_seed = int(jax.random.bits(jax.random.key(0), (), jnp.uint32))
+    seed = int(np.random.SeedSequence([reset_seed, 0]).generate_state(1)[0]) % 2**31
+    copies = []
+    for i in range(COPIES):
+        env: Any = envpool.make_gymnasium(id, num_envs=1, seed=seed + i, max_episode_steps=10**6)
+        rows, age, only = [], 0, np.zeros(1, np.int32)
+        first, _ = env.reset()
+        for action in actions[:, i]:
+            raw = -bound + (np.clip(action, -1, 1) + 1) / 2 * (2 * np.float32(bound))
+            obs, reward, terminated, _, _ = env.step(raw[None].astype(env.action_space.dtype))
+            final, age = obs, age + 1
+            truncated = np.array([age == limit])
+            if terminated or truncated:
+                obs, age = env.reset(only)[0], 0
+            rows.append([x[0] for x in (obs, final, reward, terminated, truncated)])
+        copies.append((first[0], *map(np.stack, zip(*rows, strict=True))))
+        env.close()
     first, *fields = zip(*copies, strict=True)
     return Rollout(np.stack(first), *(np.stack(field, axis=1) for field in fields))
 
@@ -365,11 +400,24 @@ def _registered():
     del gymnasium.registry["Hosted-v0"]
 
 
+HOPS = (  # a hopper that is paid for being alone, and cannot fall in five steps
+    "envpool/Hopper-v5?max_episode_steps=5&forward_reward_weight=0&ctrl_cost_weight=0"
+    "&healthy_angle_min=-9&healthy_angle_max=9"
+)
+
+
 @pytest.mark.parametrize(
-    "name", ["brax/Forever?limit=5", "playground/Forever?reset=fresh", "gymnasium/Hosted-v0"]
+    "name",
+    [
+        *("brax/Forever?limit=5", "playground/Forever?reset=fresh", "gymnasium/Hosted-v0"),
+        *([HOPS] if POOLED else []),
+    ],
 )
 def test_reward_1_for_ever_under_a_time_limit_is_worth_1_over_1_minus_gamma(name):
-    """As the limit comes after 5 steps, counting it as an end would give less than 3.4."""
+    """As the limit comes after 5 steps, counting it as an end would give less than 3.4.
+
+    The actor learns nothing: it would go where the critics were never trained.
+    """
     config = Config(
         name,
         total_steps=80 + 4000,
@@ -382,12 +430,14 @@ def test_reward_1_for_ever_under_a_time_limit_is_worth_1_over_1_minus_gamma(name
         eval_episodes=1,
     )
     hp = Hyperparams(
-        gamma=0.8, tau=0.05, critic_lr=3e-3, actor_lr=1e-3, alpha_lr=0.0, init_alpha=0.0
+        gamma=0.8, tau=0.05, critic_lr=3e-3, actor_lr=0.0, alpha_lr=0.0, init_alpha=0.0
     )
     result = quick_jit(make_train(config))(jax.random.key(0), hp)
-    critic = mlp(config, 1).critic
+    critic, env = mlp(config, 1).critic, make_env(name)(1)
+    _, obs = env.reset(jax.random.key(1), env.default_params)
     for action in (-1.0, 0.0, 1.0):
-        q = critic.apply(result.agent.critic_params, jnp.ones((1, 1)), jnp.full((1, 1), action))
+        actions = jnp.full((1, env.action_size), action)
+        q = critic.apply(result.agent.critic_params, obs, actions)
         np.testing.assert_allclose(q, 1 / (1 - 0.8), rtol=0.05)
     np.testing.assert_array_equal(result.metrics["eval_length"], 5)
 
@@ -703,26 +753,8 @@ def test_an_environment_that_fails_ends_the_run_with_its_error(tmp_path):
         run(config, seeds=1, directory=tmp_path / "run")
 
 
-def test_envpool(tmp_path, caplog):
-    """Where it is installed: resets in the same step, time limits, both flags, new episodes."""
-    pytest.importorskip("envpool")
-    name = "envpool/Hopper-v5?max_episode_steps=8"
-    env = make_env(name)(2)
-
-    @quick_jit
-    def run_it(key, actions):
-        state, obs = env.reset(key, None)
-        return obs, jax.lax.scan(lambda s, a: env.step(s, a, key, None), state, actions)[1]
-
-    actions = jax.random.uniform(jax.random.key(0), (40, 2, 3), minval=-1.2, maxval=1.2)
-    obs, steps = jax.tree.map(np.asarray, run_it(jax.random.key(1), actions))
-    again, other = run_it(jax.random.key(1), actions), run_it(jax.random.key(2), actions)
-    jax.tree.map(np.testing.assert_array_equal, (obs, steps), again)
-    assert not np.array_equal(obs, other[0])
-    ended = steps.terminated | steps.truncated
-    np.testing.assert_array_equal(ended, ~(steps.obs == steps.final_obs).all(-1))
-    np.testing.assert_array_equal(np.flatnonzero(ended[:, 0]), [7, 15, 23, 31, 39])
-    assert not steps.terminated.any()
+@pytest.mark.skipif(not POOLED, reason="envpool is not installed")
+def test_a_pool_s_ends_can_fall_together_and_it_begins_anew_when_resumed(tmp_path, caplog):
     endless = make_env("envpool/Hopper-v5")(1).host
     endless.reset(np.uint32(5))
     ends = [endless.step((np.uint32(5), np.int32(i)), np.ones((1, 3)))[3:] for i in range(60)]
@@ -731,14 +763,8 @@ def test_envpool(tmp_path, caplog):
     limited.reset(np.uint32(5))
     ends = [limited.step((np.uint32(5), np.int32(i)), np.ones((1, 3)))[3:] for i in range(fall + 1)]
     assert [(bool(a[0]), bool(b[0])) for a, b in ends[-2:]] == [(False, False), (True, True)]
-    config, epochs = Config(name, **SMALL), []
-    run(
-        config,
-        seeds=1,
-        directory=tmp_path / "run",
-        on_epoch=[lambda step, metrics: epochs.append(step)],
-        should_stop=lambda: True,
-    )
+    config = Config("envpool/Hopper-v5?max_episode_steps=8", **SMALL)
+    run(config, seeds=1, directory=tmp_path / "run", should_stop=lambda: True)
     assert resume(tmp_path / "run").completed
     assert "does not repeat itself, so new episodes begin" in caplog.text
 
