@@ -78,6 +78,17 @@ def _dot_general(precision: str) -> Any:
     return lambda x, w, dimensions, precision=None: _rounded_product(x, w)
 
 
+def _head_product(x: Array, w: Array, dimensions: Any, precision: Any = None) -> Array:
+    """x @ w, [..., I] @ [I, A], by the transpose of w.
+
+    So the gradient is made as [A, I], from a transpose of what is small: as [I, A] XLA makes it on
+    a CPU ten times as slowly, from a transpose of x (benchmarks/NOTES.md).
+    """
+    del dimensions
+    turned = jax.lax.optimization_barrier(w.T)
+    return jax.lax.dot_general(x, turned, (((x.ndim - 1,), (1,)), ((), ())), precision)
+
+
 class MLP(nn.Module):
     """Dense layers with ReLU between them; `layer_norm` normalises before each activation.
 
@@ -110,8 +121,8 @@ class Actor(nn.Module):
     @nn.compact
     def __call__(self, obs: Array) -> SquashedGaussian:
         x = MLP(self.hidden, precision=self.precision)(obs)
-        mean = Dense(self.action_size, name="mean")(x)
-        log_std = Dense(self.action_size, name="log_std")(x)
+        mean = Dense(self.action_size, name="mean", dot_general=_head_product)(x)
+        log_std = Dense(self.action_size, name="log_std", dot_general=_head_product)(x)
         return SquashedGaussian(mean, jnp.clip(log_std, self.log_std_min, self.log_std_max))
 
 
