@@ -11,7 +11,7 @@ import numpy as np
 from sacjax import driver, folder, journal, processes, report
 from sacjax.divergence import Divergence
 from sacjax.plan import Plan
-from sacjax.result import BATCHES, Run, all_diverged, in_batches, merged, read, read_one, run_of
+from sacjax.result import Run, all_diverged, merged, read, read_one, run_of
 from sacjax.types import InputError, OnEpoch
 
 _LOG = logging.getLogger("sacjax")
@@ -36,7 +36,7 @@ def train(
         if plan.program.host is not None:
             stack.callback(plan.program.host.close_all)
         if len(batches) == 1:
-            return _train_batch(plan, path, begin, again, {}, *follow)
+            return _train_batch(plan, path, begin, again, {}, *follow)[0]
         return _train_batches(plan, batches, path, begin, again, *follow)
 
 
@@ -55,23 +55,23 @@ def _train_batches(
     runs: list[Run] = []
     compiled: dict[int, driver.Compiled] = {}
     for number, batch in enumerate(batches, 1):
-        place = path and path / BATCHES / str(number)
-        done = _finished(batch, place) if again and place else None
+        place = path and path / folder.BATCHES / str(number)
+        done, fell = (_finished(batch, place) if again and place else None), False
         if done is None:
             started = again and place is not None and (place / "config.json").exists()
 
             def begin_batch(batch: Plan = batch, place: Path | None = place) -> None:
                 begin()
                 if place:
-                    place.mkdir(parents=True, exist_ok=True)
+                    with folder.written(place):
+                        place.mkdir(parents=True, exist_ok=True)
                     folder.write_config(place, batch.description() | options.noted())
 
-            done = _train_batch(batch, place, begin_batch, started, compiled, *follow)
+            done, fell = _train_batch(batch, place, begin_batch, started, compiled, *follow)
         runs.append(done._replace(agents=jax.tree.map(np.asarray, done.agents)))
         if path:
             processes.first(lambda: _write_table(path, all_diverged(runs)))
-        over = done.completed or len(done.diverged) == len(done.members)
-        if not over or (done.diverged and options.on_nan == "stop"):
+        if not done.completed or (fell and options.on_nan == "stop"):
             break
     if path and again:  # of a batch that was finished before, its files only
         written = folder.read_config(path, plan.config.env)
@@ -90,19 +90,23 @@ def _train_batch(
     on_epoch: Sequence[OnEpoch],
     should_stop: Callable[[], bool],
     options: journal.Options,
-) -> Run:
-    """`begin` is called when what is there already has been found in order."""
+) -> tuple[Run, bool]:
+    """And whether a member has diverged in it now.
+
+    `begin` is called when what is there already has been found in order.
+    """
     progress = _progress(plan, path) if again and path else None
     follow = (on_epoch, should_stop, options.on_nan, compiled)
     if path is None:
-        return run_of(plan, driver.train(plan, None, progress, *follow))
+        done = run_of(plan, driver.train(plan, None, progress, *follow))
+        return done, bool(done.diverged)
     processes.first(begin)
-    before = [] if progress is None else progress.history
+    before, known = (progress.history, len(progress.diverged)) if progress else ([], 0)
     with closing(journal.Journal(path, plan, options, before)) as files:
         progress = driver.train(plan, files, progress, *follow)
         done = run_of(plan, progress)
         files.at_the_end(progress, done.agents, done.keys)
-        return done
+        return done, len(done.diverged) > known
 
 
 def _progress(plan: Plan, path: Path) -> journal.Progress | None:
@@ -118,18 +122,25 @@ def _progress(plan: Plan, path: Path) -> journal.Progress | None:
 
 
 def _finished(plan: Plan, path: Path) -> Run | None:
-    """A batch that needs no more training."""
+    """A batch that needs no more training; None also where its files are not all in order, which
+    are then made anew from its last checkpoint."""
     if not (path / "agents").is_dir():
         return None
-    written = folder.read_config(path, plan.config.env)._replace(config=plan.config)
-    done = read_one(path, written, plan.program, plan.algorithm)
-    return done if done.completed or len(done.diverged) == len(done.members) else None
+    try:
+        written = folder.read_config(path, plan.config.env)._replace(config=plan.config)
+        done = read_one(path, written, plan.program, plan.algorithm)
+    except InputError as error:
+        _LOG.warning("%s: making it anew", error)
+        return None
+    return done if done.completed else None
 
 
 def _write_table(path: Path, diverged: list[Divergence]) -> None:
     """metrics.csv, the curve and who diverged, of all batches so far."""
-    texts = [table.read_text() for table in in_batches(path, "metrics.csv")]
-    header = texts[0].partition("\n")[0] + "\n"
-    folder.write_text(path / "metrics.csv", header + "".join(t.partition("\n")[2] for t in texts))
-    report.learning_curve(path / "metrics.csv", path / "learning_curve.png")
-    folder.write_diverged(path, diverged)
+    tables = folder.tables(path)
+    texts = [table.read_text() for table in tables]
+    header, whole = texts[0].partition("\n")[0] + "\n", path / "metrics.csv"
+    with folder.written(path):
+        folder.write_text(whole, header + "".join(t.partition("\n")[2] for t in texts))
+        report.learning_curve(tables, path / "learning_curve.png")
+        folder.write_diverged(path, diverged)

@@ -154,10 +154,23 @@ def _resume(argv: list[str]) -> int:
     if args.extend_to is not None:
         config = dataclasses.replace(config, total_steps=max(args.extend_to, config.total_steps))
     start = partial(resume, args.dir, extend_to=args.extend_to, **vars(args.flags))
-    return _follow(config, members, args.dir, args.logs, start)
+    return _follow(config, members, args.dir, args.logs, start, _steps_before(args.dir, config))
 
 
-def _follow(config: Config, members: int, out: Path, flags: LogFlags, start: Callable) -> int:
+def _steps_before(out: Path, config: Config) -> Any:
+    """Of each member that has been trained [M], as far as its table can be read."""
+    from sacjax import folder, report
+
+    try:
+        _, metrics = report.read_metrics(*folder.tables(out))
+    except (InputError, ValueError):  # there is none yet, or a damaged one, which is made anew
+        return None
+    return config.warmup_steps + report.epochs_of(metrics) * config.eval_every
+
+
+def _follow(
+    config: Config, members: int, out: Path, flags: LogFlags, start: Callable, before: Any = None
+) -> int:
     """Run it with loggers and a clean stop, then show what it reached."""
     from sacjax import processes, report
     from sacjax.progress import JsonLines
@@ -165,33 +178,48 @@ def _follow(config: Config, members: int, out: Path, flags: LogFlags, start: Cal
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.watched())
         stop = stack.enter_context(_StopOnSignal())
-        loggers = _loggers(config, members, out, flags) if processes.is_first() else []
+        first = processes.is_first()
+        loggers = _loggers(config, members, out, flags, before) if first else []
         loggers = [stack.enter_context(x) for x in loggers]
         done = start(on_epoch=loggers, should_stop=stop.asked)
-    step = int(done.metrics["env_steps"][0, -1])
+    steps = done.env_steps
     if not loggers:
         pass  # not the first process: it is the one that tells
     elif isinstance(loggers[0], JsonLines):
         loggers[0].end(done, out)
     else:
-        title = f"{config.env} after {step:,} steps: greedy return, {config.eval_episodes} episodes"
-        print(report.table(done.members, *report.last_returns(done.metrics), title))
+        after = " to ".join(f"{step:,}" for step in sorted({steps.min(), steps.max()}))
+        title = f"{config.env} after {after} steps: greedy return, {config.eval_episodes} episodes"
+        last = report.last_returns(done.metrics, done.epochs)
+        print(report.table(done.members, *last, title))
         for path in sorted(out.iterdir()):
             print(f"{path}{os.sep if path.is_dir() else ''}")
-    if not done.completed and len(done.diverged) == len(done.members):
+    if len(done.diverged) == members:
         print("sacjax: all agents diverged: use smaller learning rates", file=sys.stderr)
         return 4
     if not done.completed:
+        trained = int((steps >= config.total_steps).sum())
+        whose = f", {trained} of {members} members are at the end" if len(set(steps)) > 1 else ""
         print(
-            f"sacjax: stopped after {step:,} of {config.total_steps:,} steps: "
-            f"`sacjax resume {out}` goes on",
+            f"sacjax: stopped after {steps.min():,} of {config.total_steps:,} steps{whose}: "
+            + (f"`sacjax resume {out}` goes on" if _has_checkpoint(out) else _NOTHING_KEPT),
             file=sys.stderr,
         )
         return stop.exit_code if stop.asked() else 4
     return 0
 
 
-def _loggers(config: Config, members: int, out: Path, flags: LogFlags) -> list[Any]:
+_NOTHING_KEPT = "it cannot go on, --checkpoint-every 0 has kept nothing"
+
+
+def _has_checkpoint(out: Path) -> bool:
+    from sacjax import checkpoints, folder
+
+    places = [out, *(path.parent for path in folder.in_batches(out, "config.json"))]
+    return any(checkpoints.epochs(place) for place in places)
+
+
+def _loggers(config: Config, members: int, out: Path, flags: LogFlags, steps: Any) -> list[Any]:
     """What the flags ask for, the one on the terminal first. InputError if it is not to be had."""
     from sacjax.logs import TensorBoard, WandB
     from sacjax.progress import JsonLines, Progress
@@ -200,9 +228,9 @@ def _loggers(config: Config, members: int, out: Path, flags: LogFlags) -> list[A
     if flags.wandb:
         services.append(WandB(out, members, project=flags.wandb_project))
     if flags.log_format == "json":
-        return [JsonLines(config, members), *services]
+        return [JsonLines(config, members, steps=steps), *services]
     show = {"auto": None, "bar": True, "none": False}[flags.log_format]
-    return [Progress(config, members, show=show), *services]
+    return [Progress(config, members, steps=steps, show=show), *services]
 
 
 def _say_loading(what: Any, flags: LogFlags) -> None:
@@ -229,6 +257,7 @@ def _render(argv: list[str]) -> int:
     _start_jax()
     import numpy as np
 
+    from sacjax import report
     from sacjax.render import render, without_a_screen
 
     without_a_screen()
@@ -237,7 +266,7 @@ def _render(argv: list[str]) -> int:
     done = load(args.dir)
     member = args.member
     if member is None:
-        last = done.metrics["eval_return"][:, -1]
+        last, _ = report.last_returns(done.metrics, done.epochs)
         member = int(np.nan_to_num(last, nan=-np.inf).argmax())
     target = args.out or args.dir / "policy.gif"
     total = render(done, member, target, args.frames)

@@ -7,6 +7,7 @@ formulas, and `tests/test_comparison.py` holds them to its numbers. In the formu
 array [S] per environment, a score per seed; S may differ.
 """
 
+import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ from sacjax.types import InputError
 
 RESAMPLES = 2_000  # as rliable draws for profiles and for the improvement
 Scores = Sequence[np.ndarray]
+
+_LOG = logging.getLogger("sacjax")
 
 
 class Estimate(NamedTuple):
@@ -136,33 +139,44 @@ def read(
 def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry]:
     content = folder.read_description(path)
     config, points, swept, seeds, _ = folder.read_config(path, _env(content))
-    csv = path / "metrics.csv"
-    if csv.is_file() and not csv.stat().st_size:
+    csvs, in_batches = folder.tables(path), (path / folder.BATCHES).is_dir()
+    if not csvs or (in_batches and not csvs[0].exists()):
         raise InputError(f"{path} has no evaluation yet: wait for the first, or leave it out")
-    members, metrics = report.read_metrics(csv, swept)
-    if not {"env_steps", "eval_return"} <= set(metrics) or len(members) != len(points) * len(seeds):
-        raise InputError(f"{csv} is not that of config.json: restore it, or train again")
-    steps = metrics["env_steps"]
-    shown = (steps[0] <= (np.inf if until is None else until)).nonzero()[0]
-    if len(shown) < last:
+    members, metrics = report.read_metrics(*csvs, swept=swept)
+    planned = [seed for _ in points for seed in seeds]
+    there = [int(member["seed"]) for member in members]  # the last ones may come yet
+    same = there == (planned[: len(there)] if in_batches else planned)
+    if not same or "eval_return" not in metrics:
+        raise InputError(f"{csvs[0]} is not that of config.json: restore it, or train again")
+    if len(there) < len(planned):
+        _LOG.warning("%s: %d of %d members have evaluations yet", path, len(there), len(planned))
+    shown = metrics["env_steps"] <= (np.inf if until is None else until)  # NaN is not
+    counts = shown.sum(1)
+    if counts.min() < last:
         raise InputError(
-            f"{path} has {len(shown)} evaluations{f' up to {until} steps' if until else ''}: "
-            "use a smaller --last or a later --until, or leave it out"
+            f"{path} has {counts.min()} evaluations{f' up to {until} steps' if until else ''} of "
+            f"seed {there[counts.argmin()]}: use a smaller --last or a later --until, or leave it "
+            "out"
         )
+    if counts.min() < counts.max():
+        _LOG.warning("%s: its seeds are not equally far, each is scored where it is", path)
     for gone in folder.read_diverged(path):  # the evaluation that found it is not empty in the file
         metrics["eval_return"][gone.member, gone.epoch :] = np.nan
-    steps, returns = steps[0, shown], metrics["eval_return"][:, shown]
-    ends = returns[:, -last:].mean(1)
+    steps = metrics["env_steps"][counts.argmax(), : counts.max()]
+    returns = metrics["eval_return"][:, : counts.max()]
+    ends = np.array([x[n - last : n].mean() for x, n in zip(returns, counts, strict=True)])
     entries = []
     for i, point in enumerate(points):
-        index = slice(i * len(seeds), (i + 1) * len(seeds))
+        index = slice(i * len(seeds), min((i + 1) * len(seeds), len(there)))
+        if index.start >= index.stop:
+            break
         where = ", ".join(f"{field}={getattr(point, field):g}" for field in swept)
         entries.append(
             Entry(
                 label=f"{name}, {where}" if len(points) > 1 else name,
                 env=config.env,
                 directory=path,
-                seeds=seeds,
+                seeds=there[index],
                 steps=steps,
                 returns=returns[index],
                 scores=np.where(np.isfinite(ends[index]), ends[index], np.nan),

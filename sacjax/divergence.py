@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sacjax.config import Config
 from sacjax.types import Array, Metrics
 
 
@@ -63,6 +64,18 @@ def without(metrics: dict[str, np.ndarray], known: list[Divergence]) -> dict[str
         if np.issubdtype(x.dtype, np.floating):
             x[frozen] = np.nan
     return metrics
+
+
+def nothing(metrics: dict[str, np.ndarray], config: Config) -> dict[str, np.ndarray]:
+    """The metrics [M, ...] of an epoch after these, of members that are all frozen: no data."""
+    further = {"env_steps": config.eval_every, "gradient_steps": config.updates_per_epoch}
+
+    def next_one(name: str, x: np.ndarray) -> np.ndarray:
+        if np.issubdtype(x.dtype, np.floating):
+            return np.full_like(x, np.nan)
+        return x + np.asarray(further[name], x.dtype) if name in further else np.zeros_like(x)
+
+    return {name: next_one(name, x) for name, x in metrics.items()}
 
 
 def _finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]:

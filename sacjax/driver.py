@@ -52,24 +52,31 @@ def train(
     config, members = plan.config, len(plan.members)
     loop: Any
     loop, history, diverged, host = progress or (None, [], [], None)
-    stop = len(history) == config.num_epochs or len(diverged) == members
-    step: Callable | None = None
-    if not stop:
+
+    def over() -> bool:
+        return len(history) == config.num_epochs or (len(diverged) == members and not plan.is_part)
+
+    stop, step = over(), None
+    if not stop and len(diverged) < members:
         loop, step = _start(plan, loop, {} if known is None else known)
         if host:
             with errors_named(plan.program.host, plan.config.env):
                 loop = _put_back(plan, loop, host)
-    while step and not stop:
-        begin = time.perf_counter()
-        with errors_named(plan.program.host, plan.config.env):
-            loop, outcome = _patiently(partial(step, loop, _mask(plan, diverged)))
-        metrics, finite = (
-            {name: x[:members] for name, x in got.items()} for got in processes.everywhere(outcome)
-        )
-        seconds = time.perf_counter() - begin
-        new = divergence.found(finite, len(history), diverged)
-        diverged.extend(new)
-        metrics = divergence.without(metrics, diverged)
+    while not stop:
+        if step and len(diverged) < members:
+            begin = time.perf_counter()
+            with errors_named(plan.program.host, plan.config.env):
+                loop, outcome = _patiently(partial(step, loop, _mask(plan, diverged)))
+            metrics, finite = (
+                {name: x[:members] for name, x in got.items()}
+                for got in processes.everywhere(outcome)
+            )
+            seconds = time.perf_counter() - begin
+            new = divergence.found(finite, len(history), diverged)
+            diverged.extend(new)
+            metrics = divergence.without(metrics, diverged)
+        else:  # others go on: these are told of to the end, as if they were trained beside them
+            metrics, new, seconds = divergence.nothing(history[-1], config), [], np.nan
         history.append(metrics)
         env_steps = int(metrics["env_steps"][0])
         _say(plan, new, env_steps)
@@ -82,8 +89,7 @@ def train(
         }
         for tell in on_epoch if processes.is_first() else ():
             tell(env_steps, told)
-        over = len(history) == config.num_epochs or len(diverged) == members
-        stop = over or (bool(new) and on_nan == "stop") or processes.any_of(should_stop())
+        stop = over() or (bool(new) and on_nan == "stop") or processes.any_of(should_stop())
     return Progress(loop, history, diverged)
 
 

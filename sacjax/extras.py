@@ -48,17 +48,22 @@ def descent(config: Config) -> Descend:
     return descend
 
 
-def delayed(improve: Callable[..., tuple[Any, Metrics]], delay: int) -> Callable[..., Any]:
+def delayed(
+    improve: Callable[..., tuple[Any, Metrics]], delay: int, epoch: int
+) -> Callable[..., Any]:
     """`improve` in every `delay`-th gradient step only, the first one among them (TD3 section 5.2).
 
-    Metrics are 0 in the other steps and `delay` times as large in these: means over a run of steps
-    stay means over the improvements in it. Under `vmap` all steps are computed, and most dropped.
+    Metrics are 0 in the other steps and larger in these, so that a mean over an epoch's `epoch`
+    gradient steps is that over the improvements in it. Under `vmap` all steps are computed, and
+    most dropped.
     """
 
     def sometimes(state: Any, batch: Transition, key: Key, hp: Any, **parts: Any) -> Any:
         def now(state):
+            first = state.step // epoch * epoch
+            improvements = (first + epoch - 1) // delay - (first - 1) // delay  # in this epoch
             state, metrics = improve(state, batch, key, hp, **parts)
-            return state, jax.tree.map(lambda x: delay * x, metrics)
+            return state, jax.tree.map(lambda x: x * epoch / improvements.astype(x.dtype), metrics)
 
         shapes = jax.eval_shape(now, state)[1]
 

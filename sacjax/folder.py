@@ -35,6 +35,7 @@ from sacjax.divergence import Divergence
 from sacjax.envs.names import parse
 from sacjax.types import InputError, RunError, one_line
 
+BATCHES = "batches"
 FORMAT = 2  # of config.json and agents/; a reader refuses others
 PART = ".part"  # the end of the name of a file that is not whole yet
 SUITES = {  # what an environment depends on besides
@@ -81,6 +82,33 @@ def unused(directory: Path) -> Path:
         number += 1
         path = directory.with_name(f"{directory.name}-{number}")
     return path
+
+
+def in_batches(directory: Path, name: str) -> list[Path]:
+    """What of this name the folders of batches have, the first batch first, up to one without."""
+    found, number = [], 1
+    while (path := directory / BATCHES / str(number) / name).exists():
+        found.append(path)
+        number += 1
+    return found
+
+
+def tables(directory: Path) -> list[Path]:
+    """metrics.csv, or those of the batches; those that have rows."""
+    found = in_batches(directory, "metrics.csv") or [directory / "metrics.csv"]
+    return [path for path in found if not path.exists() or path.stat().st_size]
+
+
+@contextlib.contextmanager
+def written(directory: Path) -> Iterator[None]:
+    """What cannot be written to a run's folder is a RunError with the remedy."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"cannot write to {directory} ({error.strerror or error}): make room, then "
+            f"`sacjax resume {directory}`"
+        ) from error
 
 
 def write_text(path: Path, text: str) -> None:
@@ -242,6 +270,7 @@ def save_agents(directory: Path, tree: Any) -> None:
     import orbax.checkpoint as ocp  # takes a second to import; only runs with a folder need it
 
     new, place = (directory.absolute() / name for name in ("agents.new", "agents"))
+    failed: Exception | None = None
     try:
         with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(new, tree, force=True)
@@ -253,10 +282,13 @@ def save_agents(directory: Path, tree: Any) -> None:
             os.replace(new, place)
             shutil.rmtree(old, ignore_errors=True)
     except Exception as error:  # orbax and its stores raise many kinds where the disk is full
+        failed = error
+    if processes.any_of(failed is not None):
+        why = one_line(failed) if failed else "another process could not write its part"
         raise RunError(
-            f"the agents could not be written to {place} ({one_line(error)}): make room, then "
+            f"the agents could not be written to {place} ({why}): make room, then "
             f"`sacjax resume {directory}`"
-        ) from error
+        ) from failed
 
 
 def restore_agents(directory: Path, like: Any) -> Any:

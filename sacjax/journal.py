@@ -1,10 +1,9 @@
 """What a run writes as it goes, and how it is read back to go on."""
 
-import contextlib
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
@@ -19,7 +18,7 @@ from sacjax.leaves import Arrays, flatten, unflatten, with_keys
 from sacjax.plan import Plan
 from sacjax.replay import grow
 from sacjax.train import make_program
-from sacjax.types import InputError, Key, OnNan, RunError
+from sacjax.types import InputError, Key, OnNan
 
 PAUSE = 300  # seconds between checkpoints where nobody said otherwise
 _LOG = logging.getLogger("sacjax")
@@ -103,7 +102,7 @@ class Journal:
 
     def next_checkpoint(self, epochs: int, seconds: float) -> float:
         """Seconds until there is one, where `epochs` are done and each takes `seconds`."""
-        if self._options.every == 0:
+        if self._options.every == 0 or math.isnan(seconds):
             return math.nan
         if self._options.every is None:
             wait = PAUSE - (time.monotonic() - self._time)
@@ -121,8 +120,8 @@ class Journal:
         self._first(lambda: folder.write_diverged(self._path, diverged))
         numbers = np.asarray(jax.random.key_data(keys))
         folder.save_agents(self._path, agent_tree(agents, numbers, len(history)))
-        source = self._path / "metrics.csv"
-        self._first(lambda: report.learning_curve(source, self._path / "learning_curve.png"))
+        tables, curve = folder.tables(self._path), self._path / "learning_curve.png"
+        self._first(lambda: report.learning_curve(tables, curve))
 
     def close(self) -> None:
         """Whatever happened."""
@@ -141,20 +140,10 @@ class Journal:
 
     def _first(self, do: Callable[[], Any]) -> Any:
         def written() -> Any:
-            with self._written():
+            with folder.written(self._path):
                 return do()
 
         return processes.first(written)
-
-    @contextlib.contextmanager
-    def _written(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise RunError(
-                f"cannot write to {self._path} ({error.strerror or error}): make room, then "
-                f"`sacjax resume {self._path}`"
-            ) from error
 
 
 def progress(plan: Plan, directory: Path) -> Progress | None:

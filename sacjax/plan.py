@@ -39,6 +39,11 @@ class Plan(NamedTuple):
             for point, seed in self._pairs()
         ]
 
+    @property
+    def is_part(self) -> bool:
+        """Whether there are other members, in other batches."""
+        return len(self.members) < len(self.settings) * len(self.seeds)
+
     def inputs(self) -> tuple[Hyperparams, Key]:
         """What the members start from: hyperparameters [M] (numbers, if there is one point only),
         and keys [M]."""

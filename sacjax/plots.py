@@ -37,6 +37,8 @@ def learning_curves(entries: list[Entry], dark: bool = False) -> bytes:
             look = style[entry.label]
             axes.plot(steps, returns.T, color=look["color"], alpha=0.22, linewidth=0.7)
             returns = returns[np.isfinite(entry.scores)]
+            all_there = np.isfinite(returns).all(0)  # the IQM goes as far as all seeds do
+            steps, returns = steps[all_there], returns[:, all_there]
             if len(returns):
                 low, high = interval(returns, resamples=500)
                 axes.fill_between(steps, low, high, color=look["color"], alpha=0.2, linewidth=0)

@@ -105,22 +105,26 @@ def of_first(number: int) -> int:
 
 
 def first(do: Callable[[], Any]) -> Any:
-    """What `do` returns in the first process, elsewhere None; its InputError or RunError, in all.
+    """What `do` returns in the first process, elsewhere None; what it raises is known in all.
 
-    No process is past it before the first one is.
+    There InputError and RunError are what they are; any other error is a RunError. No process is
+    past it before the first one is.
     """
     if not several():
         return do()
-    result, message, kind = None, "", 0
+    result, message, kind, other = None, "", 0, None
     if is_first():
         try:
             result = do()
-        except (InputError, RunError) as error:
-            message, kind = str(error), 1 + isinstance(error, RunError)
+        except Exception as error:  # whatever it is: the other processes wait to hear of it
+            message, kind = str(error), 1 if isinstance(error, InputError) else 2
+            other = None if isinstance(error, (InputError, RunError)) else error
     text = np.zeros(_LONGEST + 1, np.uint8)
     encoded = list(message.encode()[:_LONGEST])
     text[0], text[1 : 1 + len(encoded)] = kind, encoded
     text = np.asarray(multihost_utils.broadcast_one_to_all(text))
+    if other is not None:
+        raise other
     if text[0]:
         said = bytes(text[1:]).rstrip(b"\0").decode(errors="replace")
         raise (RunError if text[0] == 2 else InputError)(said)

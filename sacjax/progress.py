@@ -24,9 +24,11 @@ _LOG = logging.getLogger("sacjax")
 class Standing:
     """Where the whole run stands after an epoch of all its members, or of some."""
 
-    def __init__(self, config: Config, members: int | None = None):
-        """`members`: of the run (None: those of the first call)."""
+    def __init__(self, config: Config, members: int | None = None, steps: np.ndarray | None = None):
+        """`members`: of the run (None: those of the first call). `steps`: those of the first
+        members, done before."""
         self._config, self._members = config, members
+        self._before = np.zeros(0) if steps is None else steps
         self._steps, self._diverged = np.zeros(0), np.zeros(0, bool)
         self._pace, self._then = math.nan, math.nan  # seconds per step of one member; last call
 
@@ -37,6 +39,7 @@ class Standing:
         if not self._steps.size:
             members = self._members or len(who)
             self._steps, self._diverged = np.zeros(members), np.zeros(members, bool)
+            self._steps[: len(self._before)] = self._before[:members]
         self._steps[who], self._diverged[who] = step, metrics["diverged"]
         returns = metrics["eval_return"].mean(-1)
         returns = returns[np.isfinite(returns)]
@@ -76,12 +79,14 @@ class Progress:
         config: Config,
         members: int | None = None,
         *,
+        steps: np.ndarray | None = None,
         show: bool | None = None,
         file: Any = None,
     ):
+        """`members` and `steps` as in `Standing`."""
         file = file or sys.stderr
         show = (file.isatty() or _in_notebook()) if show is None else show
-        self._standing, self._stack = Standing(config, members), contextlib.ExitStack()
+        self._standing, self._stack = Standing(config, members, steps), contextlib.ExitStack()
         if show and file.isatty():
             file.write("\r\033[K")  # whatever was on the line
         self._bar = _tqdm()(
@@ -133,7 +138,8 @@ def line(standing: dict[str, Any], elapsed: float) -> str:
         parts.append(f"return {iqm}" if alone else f"IQM {iqm} [{low}, {high}]")
     if standing["diverged"]:
         parts.append(f"{standing['diverged']} diverged")
-    parts.append(f"{_count(standing['gradient_steps_per_second'])} grad/s")
+    if not math.isnan(standing["gradient_steps_per_second"]):
+        parts.append(f"{_count(standing['gradient_steps_per_second'])} grad/s")
     if standing["done"] >= 1:
         return "  ".join([*parts, f"in {_clock(elapsed)}"])
     parts.append(f"{_clock(standing['time_left'])} left")
@@ -148,8 +154,16 @@ class JsonLines:
     Strict JSON: null where a number is not finite.
     """
 
-    def __init__(self, config: Config, members: int | None = None, *, file: Any = None):
-        self._standing, self._file = Standing(config, members), file or sys.stdout
+    def __init__(
+        self,
+        config: Config,
+        members: int | None = None,
+        *,
+        steps: np.ndarray | None = None,
+        file: Any = None,
+    ):
+        """`members` and `steps` as in `Standing`."""
+        self._standing, self._file = Standing(config, members, steps), file or sys.stdout
         self._handler = logging.Handler(logging.WARNING)
         self._handler.emit = lambda record: self._write("warning", message=record.getMessage())
 
@@ -167,11 +181,11 @@ class JsonLines:
 
     def end(self, run: Any, directory: Path) -> None:
         """Of a `run.Run` that has ended: what each member reached, and where it is."""
-        returns, _ = report.last_returns(run.metrics)
+        returns, _ = report.last_returns(run.metrics, run.epochs)
         self._write(
             "end",
             completed=run.completed,
-            step=int(run.metrics["env_steps"][0, -1]),
+            step=int(run.env_steps.min()),  # of the member that is least far
             total_steps=run.config.total_steps,
             members=[m | {"return": float(x)} for m, x in zip(run.members, returns, strict=True)],
             diverged=[divergence._asdict() for divergence in run.diverged],

@@ -82,7 +82,7 @@ def _episode(run: Run, member: int, frames: int) -> Episode:
     env = make_env(run.config.env)(run.config.eval_episodes)
     agent = run.algorithm(run.config, env)
     state = jax.tree.map(lambda x: x[member], run.agents)
-    key_reset, key = jax.random.split(epoch_keys(run.keys[member], run.epochs - 1)[1])
+    key_reset, key = jax.random.split(epoch_keys(run.keys[member], run.epochs[member] - 1)[1])
     _, params = as_arrays(Hyperparams(), env.default_params)
 
     @jax.jit

@@ -5,7 +5,9 @@ IQM: the mean of the middle half of the seeds; 95% intervals by the percentile b
 """
 
 import csv
+import io
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -36,19 +38,40 @@ def interval(x: np.ndarray, resamples: int = 2_000, seed: int = 0) -> tuple[np.n
 
 
 def read_metrics(
-    path: str | os.PathLike, swept: list[str] | None = None
+    *paths: str | os.PathLike, swept: list[str] | None = None
 ) -> tuple[list[Member], dict[str, np.ndarray]]:
-    """metrics.csv as members [M] and metrics, each [M, epochs]; NaN where a cell is empty.
+    """metrics.csv, or those of batches, as members [M] and metrics, each [M, epochs].
 
-    Columns before `seed` are the swept hyperparameters. A last epoch that is not there for all
-    members is left out. Raises InputError where the file is missing or damaged.
+    NaN where a cell is empty, and where another batch has more rows: `epochs_of` counts them. A
+    last epoch that a file does not have for all its members is left out. Columns before `seed` are
+    the swept hyperparameters. Raises InputError where a file is missing or damaged.
     """
-    path = Path(path)
+    tables = [_read_table(Path(path), swept) for path in paths]
+    epochs = max(metrics["env_steps"].shape[1] for _, metrics in tables)
+    metrics = {
+        name: np.concatenate(
+            [
+                np.pad(x[name], ((0, 0), (0, epochs - x[name].shape[1])), constant_values=np.nan)
+                for _, x in tables
+            ]
+        )
+        for name in tables[0][1]
+    }
+    return [member for members, _ in tables for member in members], metrics
+
+
+def epochs_of(metrics: dict[str, np.ndarray]) -> np.ndarray:
+    """How many epochs each member has in what `read_metrics` gave [M]."""
+    return np.isfinite(metrics["env_steps"]).sum(axis=1)
+
+
+def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict[str, np.ndarray]]:
     if not path.is_file():
         raise InputError(f"{path} is missing: restore it, or train again")
     try:
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
+        text = path.read_bytes().decode()
+        text = text[: text.rfind("\n") + 1]  # without a row that is half written
+        rows = list(csv.DictReader(io.StringIO(text, newline="")))
         names = list(rows[0])
         keys = names[: names.index("seed") + 1]
         if swept is not None and keys[:-1] != swept:
@@ -59,6 +82,7 @@ def read_metrics(
             series.setdefault(tuple(values[: len(keys)]), []).append(values[len(keys) :])
         epochs = min(len(values) for values in series.values())
         table = np.array([values[:epochs] for values in series.values()])  # [M, epochs, metrics]
+        names.index("env_steps")
     except (ValueError, IndexError, KeyError, TypeError, csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged ({error}): restore it, or train again") from error
     members: list[Member] = [
@@ -77,29 +101,36 @@ def settings(members: list[Member]) -> dict[str, list[int]]:
 
 
 def learning_curve(
-    source: str | os.PathLike, target: str | os.PathLike, title: str | None = None
+    sources: Sequence[str | os.PathLike], target: str | os.PathLike, title: str | None = None
 ) -> None:
-    """Draw metrics.csv: evaluation return against environment steps, single seeds faint."""
+    """Draw metrics.csv, or those of batches: evaluation return against environment steps, single
+    seeds faint. The IQM goes as far as all seeds do that have not diverged."""
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
-    members, metrics = read_metrics(source)
+    members, metrics = read_metrics(*sources)
+    epochs = epochs_of(metrics)
+    last = metrics["eval_return"][np.arange(len(members)), epochs - 1]
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     groups = settings(members)
     for color, (name, index) in enumerate(groups.items()):
-        steps, returns = metrics["env_steps"][index[0]], metrics["eval_return"][index]
+        index = np.array(index)
+        steps = metrics["env_steps"][index[epochs[index].argmax()]]
+        returns = metrics["eval_return"][index]
         shade = f"C{color % 10}"
         axes.plot(steps, returns.T, color=shade, alpha=0.25, linewidth=0.8)
-        returns = returns[np.isfinite(returns[:, -1])]  # without those that diverged
-        if not len(returns):
+        alive = np.isfinite(last[index])
+        if not alive.any():
             continue
+        all_there = epochs[index][alive].min()
+        steps, returns = steps[:all_there], returns[alive, :all_there]
         low, high = interval(returns)
         axes.fill_between(steps, low, high, color=shade, alpha=0.2, linewidth=0)
         axes.plot(
             steps, iqm(returns), color=shade, linewidth=2.2, label=name or "IQM, 95% interval"
         )
     seeds = len({member["seed"] for member in members})
-    axes.set_title(title or f"{Path(source).resolve().parent.name}, {seeds} seeds", loc="left")
+    axes.set_title(title or f"{Path(target).resolve().parent.name}, {seeds} seeds", loc="left")
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of greedy episodes")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
@@ -113,14 +144,17 @@ def learning_curve(
     os.replace(part, target)
 
 
-def last_returns(metrics: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over the episodes of the last evaluation, [M] each.
+def last_returns(
+    metrics: dict[str, np.ndarray], epochs: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation over the episodes of each member's last evaluation, [M] each.
 
-    Of a run's metrics, or of those that were read back from its table.
+    Of a run's metrics, or of those that were read back from its table; `epochs` [M] are done.
     """
-    returns = metrics["eval_return"][:, -1]
+    who, last = np.arange(len(epochs)), epochs - 1
+    returns = metrics["eval_return"][who, last]
     if returns.ndim == 1:
-        return returns, metrics["eval_return_std"][:, -1]
+        return returns, metrics["eval_return_std"][who, last]
     return returns.mean(-1), returns.std(-1)
 
 

@@ -14,9 +14,7 @@ from sacjax.divergence import Divergence
 from sacjax.leaves import with_keys
 from sacjax.plan import Plan
 from sacjax.train import Program, as_arrays
-from sacjax.types import Key
-
-BATCHES = "batches"  # a folder, with a run's folder for each batch in it
+from sacjax.types import InputError, Key
 
 
 class Run(NamedTuple):
@@ -29,9 +27,14 @@ class Run(NamedTuple):
     program: Program
     algorithm: Callable  # what it was made with
     keys: Key  # [M] the keys of the loop: `epoch_keys(keys[i], epoch)` are an epoch's
-    epochs: int  # epochs done (by the first batch, where there are several)
+    epochs: np.ndarray  # [M] epochs done; of metrics, a member has as many
     completed: bool  # False if it was stopped before its end
     diverged: list[Divergence]  # the members that were frozen, in the order of time
+
+    @property
+    def env_steps(self) -> np.ndarray:
+        """[M] environment steps done."""
+        return self.config.warmup_steps + self.epochs * self.config.eval_every
 
 
 def run_of(plan: Plan, progress: journal.Progress) -> Run:
@@ -45,7 +48,7 @@ def run_of(plan: Plan, progress: journal.Progress) -> Run:
         program=plan.program,
         algorithm=plan.algorithm,
         keys=_gathered(progress.loop.key, members),
-        epochs=epochs,
+        epochs=np.full(members, epochs),
         completed=epochs == plan.config.num_epochs,
         diverged=progress.diverged,
     )
@@ -53,19 +56,17 @@ def run_of(plan: Plan, progress: journal.Progress) -> Run:
 
 def read(path: Path, written: folder.Written, program: Program, algorithm: Callable) -> Run:
     """The run in a folder, whose config.json says `written`."""
-    if parts := in_batches(path, "agents"):
-        return merged([read_one(part.parent, written, program, algorithm) for part in parts])
-    return read_one(path, written, program, algorithm)
-
-
-def in_batches(path: Path, name: str) -> list[Path]:
-    """What of this name the batches' folders have, first batch first."""
-    return sorted((path / BATCHES).glob(f"*/{name}"), key=lambda p: int(p.parent.name))
+    parts = folder.in_batches(path, "agents")
+    if not parts:
+        return read_one(path, written, program, algorithm)
+    run = merged([read_one(part.parent, written, program, algorithm) for part in parts])
+    all_there = len(run.members) == len(written.settings) * len(written.seeds)
+    return run._replace(completed=run.completed and all_there)
 
 
 def read_one(path: Path, written: folder.Written, program: Program, algorithm: Callable) -> Run:
     """The run in one folder: the whole, or a batch of it."""
-    members, metrics = report.read_metrics(path / "metrics.csv", written.swept)
+    members, metrics = report.read_metrics(path / "metrics.csv", swept=written.swept)
     hp, env_params = as_arrays(written.settings[0], program.default_params)
     loop = jax.eval_shape(program.init, jax.random.key(0), hp, env_params)
     agents, keys = jax.tree.map(
@@ -74,6 +75,11 @@ def read_one(path: Path, written: folder.Written, program: Program, algorithm: C
     numbers = jax.eval_shape(jax.random.key_data, keys)
     tree = folder.restore_agents(path, journal.agent_tree(agents, numbers, 0))
     epochs = int(tree["epochs"])
+    if report.epochs_of(metrics).min() < epochs:
+        raise InputError(
+            f"{path / 'metrics.csv'} has lost rows, its agents are of epoch {epochs}: `sacjax "
+            f"resume {path}` writes it anew"
+        )
     return Run(
         config=written.config,
         members=members,
@@ -82,7 +88,7 @@ def read_one(path: Path, written: folder.Written, program: Program, algorithm: C
         program=program,
         algorithm=algorithm,
         keys=with_keys(keys, tree["keys"]),
-        epochs=epochs,
+        epochs=np.full(len(members), epochs),
         completed=epochs == written.config.num_epochs,
         diverged=folder.read_diverged(path),
     )
@@ -90,7 +96,7 @@ def read_one(path: Path, written: folder.Written, program: Program, algorithm: C
 
 def merged(runs: list[Run]) -> Run:
     """Batches as one run; where one has fewer epochs, the rest is NaN, or the last count again."""
-    epochs = max(run.epochs for run in runs)
+    epochs = max(run.epochs.max() for run in runs)
 
     def padded(x: np.ndarray) -> np.ndarray:
         last = x[:, -1:]
@@ -106,6 +112,7 @@ def merged(runs: list[Run]) -> Run:
         },
         agents=jax.tree.map(lambda *x: np.concatenate(x), *(run.agents for run in runs)),
         keys=jnp.concatenate([run.keys for run in runs]),
+        epochs=np.concatenate([run.epochs for run in runs]),
         completed=all(run.completed for run in runs),
         diverged=all_diverged(runs),
     )

@@ -5,6 +5,7 @@ Members are the points of the hyperparameter grid x the seeds, trained together 
 stopped.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -24,6 +25,8 @@ from sacjax.result import Run, read
 from sacjax.sac import make_sac
 from sacjax.train import as_arrays, epoch_keys, make_program
 from sacjax.types import InputError, OnEpoch, OnNan
+
+_LOG = logging.getLogger("sacjax")
 
 
 def run(
@@ -121,7 +124,14 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     path = Path(directory)
     written = folder.read_config(path, env)
     program = make_program(written.config, algorithm)
-    return read(path, written, program, algorithm)
+    found = read(path, written, program, algorithm)
+    planned = len(written.settings) * len(written.seeds)
+    if len(found.members) < planned:
+        _LOG.warning(
+            "%s: %d of %d members have agents; `sacjax resume %s` trains the others",
+            *(path, len(found.members), planned, path),
+        )
+    return found
 
 
 def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
@@ -132,7 +142,7 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
     program = run.program
     if episodes is not None and episodes != run.config.eval_episodes:
         program = make_program(replace(run.config, eval_episodes=episodes), run.algorithm)
-    keys = jax.vmap(lambda key: epoch_keys(key, run.epochs - 1)[1])(run.keys)
+    keys = jax.vmap(lambda key, epoch: epoch_keys(key, epoch)[1])(run.keys, run.epochs - 1)
     _, env_params = as_arrays(Hyperparams(), program.default_params)
     if program.host is not None:  # outside of JAX: one after the other
         evaluate = jax.jit(program.evaluate)

@@ -206,15 +206,15 @@ def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> T
     actor_params = nets.actor.init(key_actor, example.obs)
     critic_params = nets.critic.init(key_critic, example.obs, example.action)
     log_alpha = jnp.log(jnp.asarray(hp.init_alpha, float))
-    adam = optax.adam(0.0)  # Adam's state does not depend on the learning rate
+    start = optax.adam(0.0).init  # Adam's state does not depend on the learning rate
     return TrainState(
         actor_params=actor_params,
         critic_params=critic_params,
         target_params=critic_params,
         log_alpha=log_alpha,
-        actor_opt=adam.init(actor_params),
-        critic_opt=adam.init(critic_params),
-        alpha_opt=adam.init(log_alpha),
+        actor_opt=start(actor_params),
+        critic_opt=start(critic_params),
+        alpha_opt=start(log_alpha),
         step=jnp.zeros((), jnp.int32),
     )
 
@@ -230,7 +230,7 @@ def make_sac(
     descend = extras.descent(config)
     improve = improve_policy
     if config.policy_delay > 1:
-        improve = extras.delayed(improve_policy, config.policy_delay)
+        improve = extras.delayed(improve_policy, config.policy_delay, config.updates_per_epoch)
 
     def act(state: TrainState, obs: Array, key: Key) -> Array:
         return nets.actor.apply(state.actor_params, obs).sample(seed=key)

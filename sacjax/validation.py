@@ -127,6 +127,11 @@ def check_sizes(config: Any) -> None:
             f"warmup_steps ({config.warmup_steps}) must be below total_steps "
             f"({config.total_steps}): use warmup_steps={config.total_steps // 10 // envs * envs}"
         )
+    if config.policy_delay > config.updates_per_epoch >= 1:
+        raise InputError(
+            f"policy_delay ({config.policy_delay}) must not be above an epoch's gradient steps "
+            f"({config.updates_per_epoch}): use a smaller one, or a larger eval_every"
+        )
     warmup = config.warmup_steps and _multiple(config.warmup_steps, envs)
     every = _multiple(config.eval_every, steps)
     total = warmup + _multiple(config.total_steps - warmup, every)

@@ -786,7 +786,7 @@ def test_a_policy_is_drawn_as_its_suite_draws(name, tmp_path):
     agents = jax.tree.map(lambda x: x[None], algorithm.init(jax.random.key(0), Hyperparams()))
     shown = Run(
         *(config, [{"seed": 0}], {}, agents, make_program(config), make_sac),
-        *(jax.random.key(0)[None], 1, True, []),
+        *(jax.random.key(0)[None], np.array([1]), True, []),
     )
     try:
         total = render(shown, 0, tmp_path / "policy.gif", frames=12)
@@ -812,7 +812,7 @@ def test_what_has_no_pictures_is_said(tmp_path):
     agents = jax.tree.map(lambda x: x[None], algorithm.init(jax.random.key(0), Hyperparams()))
     shown = Run(
         *(config, [{"seed": 0}], {}, agents, make_program(config), make_sac),
-        *(jax.random.key(0)[None], 1, True, []),
+        *(jax.random.key(0)[None], np.array([1]), True, []),
     )
     with pytest.raises(InputError, match="has no bodies to draw"):
         render(shown, 0, tmp_path / "policy.gif", frames=3)

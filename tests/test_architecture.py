@@ -43,7 +43,7 @@ ALLOWED = {
     "processes": {"types"},
     "leaves": set(),
     "checkpoints": {"leaves", "processes", "types"},
-    "divergence": {"types"},
+    "divergence": {"config", "types"},
     "folder": {"checkpoints", "config", "divergence", "envs", "processes", "types"},
     "report": {"types"},
     "comparison": {"folder", "report", "types"},
@@ -119,6 +119,7 @@ ALLOWED = {
     "render": {"config", "drawings", "envs", "leaves", "result", "run", "train", "types"},
     "flags": {"config", "members", "presets", "types"},
     "cli": {
+        "checkpoints",
         "comparison",
         "config",
         "driver",

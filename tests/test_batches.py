@@ -12,8 +12,10 @@ import pytest
 from checks import GRID
 
 from sacjax.cli import main
+from sacjax.comparison import read
 from sacjax.config import Config, Hyperparams
 from sacjax.folder import read_config
+from sacjax.page import write
 from sacjax.run import evaluate_run, load, resume, run
 from sacjax.types import InputError
 
@@ -105,16 +107,134 @@ def test_extended_it_is_configured_longer(whole, tmp_path):
     assert_same_runs(done, load(longer))
 
 
-def test_a_batch_that_diverges_costs_the_others_nothing(tmp_path, together):
+RATES = np.array([1e30, 3e-4])  # of the first three members, and of the others
+DIVERGING = Hyperparams(critic_lr=RATES, actor_lr=RATES)
+
+
+@pytest.fixture(scope="module")
+def diverged(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("batches") / "diverged"
+    told = []
+    done = run(
+        *(CONFIG, DIVERGING),
+        members_per_batch=3,
+        directory=folder,
+        on_epoch=[lambda step, metrics: told.append((step, metrics["member"].tolist()))],
+        **HOW,
+    )
+    return folder, done, told
+
+
+def test_a_batch_that_diverges_is_told_of_to_the_end_as_beside_others(diverged):
     """Its members are known by their place in the whole population."""
-    rates = Hyperparams(critic_lr=np.array([3e-4, 1e30]), actor_lr=np.array([3e-4, 1e30]))
-    how = HOW | {"members_per_batch": 3, "directory": tmp_path / "run"}
-    done = run(CONFIG, rates, **how)
-    assert [d.member for d in done.diverged] == [3, 4, 5]
+    folder, done, told = diverged
+    beside = run(CONFIG, DIVERGING, **HOW)
+    for other in (done, load(folder)):
+        assert other.completed
+        assert other.diverged == beside.diverged
+        assert [d.member for d in other.diverged] == [0, 1, 2]
+        np.testing.assert_array_equal(other.epochs, 4)
+        for name, x in beside.metrics.items():
+            if np.issubdtype(x.dtype, np.floating) or name in ("env_steps", "gradient_steps"):
+                want = x.mean(-1) if x.ndim > other.metrics[name].ndim else x
+                np.testing.assert_array_equal(other.metrics[name], want)
+    assert told == [(100 + 50 * i, who) for who in ([0, 1, 2], [3, 4, 5]) for i in range(1, 5)]
+
+
+def test_a_diverged_batch_is_finished(diverged, tmp_path, capsys):
+    folder = Path(shutil.copytree(diverged[0], tmp_path / "run"))
+    assert main(["resume", str(folder)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("seed" in line and "diverged" in line for line in lines) == 3
+    (entry, other) = read([folder])
+    assert np.isnan(entry.scores).all()
+    assert np.isfinite(other.scores).all()
+    assert len(other.steps) == 4
+
+
+def test_where_divergence_stops_a_run_it_can_go_on(diverged, tmp_path):
+    folder, on_nan = tmp_path / "run", "stop"
+    done = run(CONFIG, DIVERGING, members_per_batch=3, directory=folder, on_nan=on_nan, **HOW)
     assert not done.completed
-    for name in ("critic_loss", "eval_return"):
-        np.testing.assert_array_equal(done.metrics[name][:3], together.metrics[name][:3])
-    assert [d.member for d in load(tmp_path / "run").diverged] == [3, 4, 5]
+    assert len(done.members) == 3
+    assert resume(folder).completed
+    assert (folder / "metrics.csv").read_bytes() == (diverged[0] / "metrics.csv").read_bytes()
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """In the second batch, after one of its four epochs."""
+    folder, epochs = tmp_path_factory.mktemp("batches") / "stopped", []
+    done = run(
+        *(CONFIG, GRID),
+        members_per_batch=2,
+        directory=folder,
+        on_epoch=[lambda step, metrics: epochs.append(step)],
+        should_stop=lambda: len(epochs) >= 5,
+        **HOW,
+    )
+    return folder, done
+
+
+def test_a_batch_that_was_stopped_is_not_one_that_diverged(stopped, together, caplog, capsys):
+    folder, done = stopped
+    assert not done.completed
+    again = load(folder)
+    assert "4 of 6 members have agents" in caplog.text
+    for other in (done, again):
+        assert not other.completed
+        assert other.epochs.tolist() == [4, 4, 1, 1]
+        assert other.env_steps.tolist() == [300, 300, 150, 150]
+    returns, _ = evaluate_run(again)
+    for i, epochs in enumerate(again.epochs):
+        want = together.metrics["eval_return"][i, epochs - 1]
+        np.testing.assert_allclose(returns[i], want, rtol=1e-5)
+    assert main(["evaluate", str(folder)]) == 0
+    assert "diverged" not in capsys.readouterr().out
+
+
+def test_an_unfinished_run_is_compared_where_it_is(stopped, tmp_path, caplog):
+    folder = Path(shutil.copytree(stopped[0], tmp_path / "run"))
+    (folder / "metrics.csv").unlink()  # it is made when a batch has ended
+    first, second = read([folder])
+    assert "4 of 6 members have evaluations yet" in caplog.text
+    assert "not equally far" in caplog.text
+    assert (first.seeds, second.seeds) == ([0, 1, 2], [0])
+    assert first.steps.tolist() == [150, 200, 250, 300]
+    assert np.isfinite([*first.scores, *second.scores]).all()
+    assert np.isfinite(first.returns).sum(1).tolist() == [4, 4, 1]
+    (figure,) = [path for path in write([first], tmp_path / "report") if path.suffix == ".html"]
+    assert figure.stat().st_size > 10_000
+    with pytest.raises(InputError, match="1 evaluations of seed 2"):
+        read([folder], last=2)
+
+
+def test_resumed_it_is_told_how_far_all_members_are(stopped, tmp_path, capsys):
+    folder = Path(shutil.copytree(stopped[0], tmp_path / "run"))
+    assert main(["resume", str(folder), "--log-format", "json"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    done = [line["done"] for line in lines if line["event"] == "epoch"]
+    assert done[0] == pytest.approx((2 * 300 + 2 * 200) / (6 * 300))
+    assert done[-1] == 1
+    assert (lines[-1]["completed"], lines[-1]["step"]) == (True, 300)
+
+
+@pytest.mark.parametrize("lost", ["metrics.csv", "rows", "agents"])
+def test_what_a_finished_batch_has_lost_is_made_anew(whole, tmp_path, lost, caplog):
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    table = folder / "batches" / "1" / "metrics.csv"
+    if lost == "rows":
+        table.write_text("".join(table.read_text().splitlines(keepends=True)[:-3]))
+    elif lost == "agents":
+        for path in (folder / "batches" / "1" / "agents").rglob("*"):
+            if path.is_file():
+                path.write_bytes(b"")
+    else:
+        table.unlink()
+    assert resume(folder).completed
+    assert "making it anew" in caplog.text
+    assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    assert_same_runs(load(folder), load(whole))
 
 
 def test_another_batch_in_the_folder_is_refused(whole, tmp_path):

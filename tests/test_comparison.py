@@ -255,7 +255,7 @@ def damage(name, text):
         (damage("metrics.csv", ""), "no evaluation yet: wait"),
         (damage("metrics.csv", "seed,env_steps,eval_return\n"), "damaged"),
         (damage("metrics.csv", "seed,env_steps,eval_return\n0,1,1\n"), "not that of config.json"),
-        (damage("metrics.csv", "seed,q\n0,1\n1,1\n2,1\n3,1\n"), "not that of config.json"),
+        (damage("metrics.csv", "seed,q\n0,1\n1,1\n2,1\n3,1\n"), "damaged"),
     ],
 )
 def test_a_damaged_folder_is_one_line_and_nothing_is_written(tmp_path, capsys, harm, message):
@@ -274,7 +274,7 @@ def test_a_damaged_folder_is_one_line_and_nothing_is_written(tmp_path, capsys, h
         ({"labels": ["a"]}, "--labels names 1 runs of 2"),
         ({"labels": ["a", "a"]}, "are both 'a' in Pendulum-v1: give each a name"),
         ({"last": 0}, "1 evaluation or more"),
-        ({"last": 4}, "has 3 evaluations: use a smaller --last"),
+        ({"last": 4}, "has 3 evaluations of seed 0: use a smaller --last"),
         ({"until": 100}, "has 0 evaluations up to 100 steps"),
     ],
 )

@@ -236,7 +236,7 @@ def test_falling_learning_rates_end_at_0_and_are_not_extended():
 
 
 def test_delayed_policy_is_improved_in_every_third_step_only():
-    config = dataclasses.replace(CONFIG, policy_delay=3)
+    config = dataclasses.replace(CONFIG, policy_delay=3, eval_every=8)
     agent, nets = make_sac(config, ENV), mlp(config, 1)
     parts = {"nets": nets, "rule": make_sac.__defaults__[1], "descend": descent(config)}
     state = twin = agent.init(jax.random.key(0), HP)
@@ -246,7 +246,7 @@ def test_delayed_policy_is_improved_in_every_third_step_only():
         quick_jit(lambda *x: improve_policy(*x, **parts)),
     )
     rows, improvements = [], []
-    for i, key in enumerate(jax.random.split(jax.random.key(1), 6)):
+    for i, key in enumerate(jax.random.split(jax.random.key(1), 24)):
         batch = batch_of(key)
         state, metrics = update(state, batch, key, HP)
         rows.append(metrics)
@@ -254,13 +254,16 @@ def test_delayed_policy_is_improved_in_every_third_step_only():
         twin, _ = judge(twin, batch, (key_next, key_target), HP)
         if i % 3 == 0:
             twin, told = improve(twin, batch, key_actor, HP)
-            improvements.append(told)
+            improvements.append((i // 8, told))
         target = optax.incremental_update(twin.critic_params, twin.target_params, HP.tau)
         twin = twin.replace(target_params=target, step=twin.step + 1)
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6), state, twin)
-    for name in improvements[0]:
-        over_all = np.mean([row[name] for row in rows])
-        np.testing.assert_allclose(over_all, np.mean([m[name] for m in improvements]), rtol=1e-5)
+    for epoch, count in enumerate((3, 3, 2)):  # of 8 gradient steps: 0 3 6, 9 12 15, 18 21
+        those = [told for i, told in improvements if i == epoch]
+        assert len(those) == count
+        for name in those[0]:
+            over_all = np.mean([row[name] for row in rows[8 * epoch : 8 * epoch + 8]])
+            np.testing.assert_allclose(over_all, np.mean([m[name] for m in those]), rtol=1e-4)
 
 
 def test_under_vmap_delayed_members_are_what_they_are_alone():

@@ -35,23 +35,33 @@ def test_metrics_file_reads_back_to_the_bit(tmp_path):
     file = MetricsFile(tmp_path / "metrics.csv")
     for epoch in range(3):
         file.append(
-            {"tau": 0.005, "seed": s, "q": values[s, epoch].item(), "train_return": float("nan")}
+            {"tau": 0.005, "seed": s, "env_steps": epoch, "q": values[s, epoch].item()}
+            | {"train_return": float("nan")}
             for s in range(2)
         )
-    members, metrics = report.read_metrics(tmp_path / "metrics.csv", ["tau"])  # not closed: flushed
+    path = tmp_path / "metrics.csv"
+    members, metrics = report.read_metrics(path, swept=["tau"])  # not closed: flushed
     file.close()
     assert members == [{"tau": 0.005, "seed": 0}, {"tau": 0.005, "seed": 1}]
     np.testing.assert_array_equal(metrics["q"].astype(np.float32), values)
     assert np.isnan(metrics["train_return"]).all()
 
 
-def test_a_half_written_epoch_is_left_out(tmp_path):
-    (tmp_path / "m.csv").write_text("seed,q\n0,1\n1,2\n0,3\n")
-    _, metrics = report.read_metrics(tmp_path / "m.csv")
-    assert metrics["q"].tolist() == [[1], [2]]
+def test_a_half_written_epoch_is_left_out_and_batches_may_have_fewer_than_others(tmp_path):
+    (tmp_path / "a.csv").write_text("seed,env_steps,q\n0,1,1\n1,1,2\n0,2,3\n1,2,3\n0,3,5\n1,3.")
+    (tmp_path / "b.csv").write_text("seed,env_steps,q\n2,1,4\n")
+    members, metrics = report.read_metrics(tmp_path / "a.csv", tmp_path / "b.csv")
+    assert members == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
+    np.testing.assert_array_equal(metrics["q"], [[1, 3], [2, 3], [4, np.nan]])
+    assert report.epochs_of(metrics).tolist() == [2, 2, 1]
 
 
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "seed,q\n", "seed,q\n0,x\n", "seed,q\n0\n"])
+COLUMNS = "seed,env_steps\n"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a,b\n1,2\n", COLUMNS, f"{COLUMNS}0,x\n", f"{COLUMNS}0\n", "seed,q\n0,1\n"]
+)
 def test_a_damaged_csv_is_an_input_error(tmp_path, text):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match="damaged"):

@@ -61,13 +61,10 @@ class Copies(HostEnvs):
             "obs": self.obs.copy(),
         }
 
-    def load(self, saved: dict[str, np.ndarray]) -> bool:
-        """To where they were, by playing the open episodes again; whether they got there.
-
-        Where they did not, new episodes begin.
-        """
-        self.reset(saved["seed"])
-        self.steps = int(saved["steps"])
+    def put_back(self, saved: dict[str, np.ndarray]) -> bool:
+        """By playing the open episodes again. Where that leads elsewhere, new ones begin."""
+        self.seed, self.steps = int(saved["seed"]), int(saved["steps"])
+        self.obs = self.reset_all()
         self._episode[:] = saved["episode"] - 1
         for i, env in enumerate(self._envs):
             self.obs[i] = self._new_episode(i)

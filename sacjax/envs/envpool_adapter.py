@@ -46,7 +46,7 @@ class PooledEnvs(HostEnvs):
             self._lengths[ended] = 0
         return first, final, reward.astype(np.float32), terminated, truncated
 
-    def load(self, saved: dict[str, np.ndarray]) -> bool:
+    def put_back(self, saved: dict[str, np.ndarray]) -> bool:
         """New episodes."""
         self.seed, self.steps = int(saved["seed"]), int(saved["steps"])
         self.obs = self.reset_all()

@@ -4,8 +4,9 @@ Copies are made, stepped and reset one by one (`sacjax.envs.copies`): `gymnasium
 step late by default, and could not be put back to where a checkpoint was.
 """
 
+import logging
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from sacjax.envs.copies import Copies, episode_seed
 from sacjax.envs.host import make_host_env, rescale, spaces_of
 from sacjax.envs.names import Name
 from sacjax.types import Episode, InputError, MakeEnv, one_line
+
+_LOG = logging.getLogger("sacjax")
 
 
 def known() -> list[str]:
@@ -31,9 +34,21 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
     env = make()
     try:
         spaces = spaces_of(name, env.action_space, env.observation_space)
+        limit = env.spec and env.spec.max_episode_steps
     finally:
         env.close()
+    if not limit or limit < 0:
+        _say_endless(name)
     return make_host_env(name, partial(Copies, make, spaces), spaces)
+
+
+@cache
+def _say_endless(name: str) -> None:
+    _LOG.warning(
+        "%s has no time limit: where a greedy episode never ends, an evaluation never does. Give "
+        "it one, as in %s?max_episode_steps=1000",
+        *(name, name.partition("?")[0]),
+    )
 
 
 def pictures(name: str, parsed: Name, episode: Episode) -> Iterator[np.ndarray]:

@@ -80,8 +80,8 @@ class HostEnvs(ABC):
         """The fields of a TimeStep. `action` [E, ...] in the simulator's units."""
 
     @abstractmethod
-    def load(self, saved: dict[str, np.ndarray]) -> bool:
-        """To where they were when they were saved; False if new episodes begin instead."""
+    def put_back(self, saved: dict[str, np.ndarray]) -> bool:
+        """What `load` does."""
 
     @abstractmethod
     def close(self) -> None:
@@ -108,6 +108,11 @@ class HostEnvs(ABC):
             self.steps += 1
             self.obs = fields[0]
             return fields
+
+    def load(self, saved: dict[str, np.ndarray]) -> bool:
+        """To where they were when they were saved; False if new episodes begin instead."""
+        with self._kept_error():
+            return self.put_back(saved)
 
     def close_all(self) -> None:
         """What the family holds is given back."""
