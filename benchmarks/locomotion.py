@@ -22,8 +22,7 @@ import os
 import subprocess
 import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from queue import Queue
 from typing import Any
@@ -58,6 +57,12 @@ COLUMNS = (
     *("train_return", "alpha", "entropy", "q", "critic_loss"),
 )
 WRITING = threading.Lock()
+PINNED = """
+import os, sys
+os.sched_setaffinity(0, {int(core) for core in sys.argv[1].split(",")})
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+DIVERGED = 4  # sacjax's exit code
 NAMES = {"sacjax": "sacjax", "sb3": "Stable-Baselines3"}
 
 
@@ -80,12 +85,11 @@ def train(task: str, steps: int, seed: int, peer: str | None, cores: set[int] | 
     else:
         command = [sys.executable, "-m", "sacjax.cli", "train", f"gymnasium/{task}", "--out", out]
         command += ["--total-steps", steps, "--seeds", 1, "--seed", seed]
-    pin = partial(os.sched_setaffinity, 0, cores) if cores else None
+    if cores:
+        command = [sys.executable, "-c", PINNED, ",".join(map(str, cores)), *command]
     with out.with_suffix(".log").open("a") as log:
-        done = subprocess.run(
-            [str(x) for x in command], preexec_fn=pin, stdout=log, stderr=subprocess.STDOUT
-        )
-    if done.returncode:
+        done = subprocess.run([str(x) for x in command], stdout=log, stderr=subprocess.STDOUT)
+    if done.returncode not in (0, DIVERGED):
         raise RuntimeError(f"{task}, seed {seed}, ended with {done.returncode}: see {log.name}")
     collect(out, commit)
     print(f"{task}, {who}, seed {seed}: {score(rows(task, who, seed), steps):.0f}", flush=True)
@@ -124,7 +128,10 @@ def rows(task: str, who: str, seed: int) -> np.ndarray:
         return np.zeros((0, 2))
     with path.open(newline="") as file:
         return np.array(
-            [[float(row["env_steps"]), float(row["eval_return"])] for row in csv.DictReader(file)]
+            [
+                [float(row["env_steps"]), float(row["eval_return"] or "nan")]
+                for row in csv.DictReader(file)
+            ]
         )
 
 
@@ -135,7 +142,8 @@ def steps_of(task: str, who: str, seed: int) -> int:
 
 
 def score(found: np.ndarray, steps: int) -> float:
-    """The mean of the last three evaluations up to a step; NaN if it did not come so far."""
+    """The mean of the last three evaluations up to a step; NaN if it did not come so far, or has
+    diverged."""
     if not len(found) or found[-1, 0] < steps:
         return float("nan")
     return float(found[found[:, 0] <= steps, 1][-3:].mean())
@@ -147,13 +155,18 @@ def seeds_of(task: str, who: str) -> list[int]:
 
 
 def cell(task: str, who: str, steps: int) -> str:
-    """Mean over seeds, lowest and highest."""
-    scores = np.array([score(rows(task, who, seed), steps) for seed in seeds_of(task, who)])
+    """Mean over seeds, lowest and highest, and how many diverged."""
+    found = [rows(task, who, seed) for seed in seeds_of(task, who)]
+    gone = sum(bool(len(x) and np.isnan(x[x[:, 0] <= steps, 1]).any()) for x in found)
+    scores = np.array([score(x, steps) for x in found])
     scores = scores[np.isfinite(scores)]
+    others = f", {gone} diverged" if gone else ""
     if not scores.size:
-        return "not measured"
-    spread = f" [{scores.min():,.0f}, {scores.max():,.0f}]" if scores.size > 1 else ""
-    return f"{scores.mean():,.0f}{spread}, {scores.size} seed{'s' if scores.size > 1 else ''}"
+        return others[2:] or "not measured"
+    digits = 0 if abs(scores).max() >= 100 else 1
+    mean, low, high = (f"{x:,.{digits}f}" for x in (scores.mean(), scores.min(), scores.max()))
+    text = f"{mean} [{low}, {high}]" if scores.size > 1 else mean
+    return f"{text}, {scores.size} seed{'s' if scores.size > 1 else ''}{others}"
 
 
 def table(everything: bool) -> str:
@@ -261,9 +274,19 @@ def main() -> None:
             finally:
                 shares.put(cores)
 
+        failed: list[str] = []
         with ThreadPoolExecutor(args.jobs) as pool:
-            for done in [pool.submit(one, job) for job in jobs]:
-                done.result()
+            running = [pool.submit(one, job) for job in jobs]
+            try:
+                for done in as_completed(running):
+                    if error := done.exception():
+                        failed.append(str(error))
+                        print(error, file=sys.stderr, flush=True)
+            except KeyboardInterrupt:  # the runs have it too: they end with a checkpoint
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
+        draw()
+        sys.exit(1 if failed else 0)
     draw()
 
 

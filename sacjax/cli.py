@@ -1,4 +1,4 @@
-"""The command line: sacjax train | resume | evaluate | render | report | envs.
+"""The command line: sacjax train | resume | plan | evaluate | render | report | envs.
 
 Kept quick to start: JAX programs and environments are imported by the command that needs them.
 Exit codes: 0 done; 2 bad input, nothing was changed; 3 the files could not be written any longer;

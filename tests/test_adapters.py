@@ -19,7 +19,7 @@ from probes import quick_jit, stack
 from sacjax import Config, Hyperparams, make_program, make_sac, make_train, mlp
 from sacjax.envs import adapter, make_env, names
 from sacjax.envs.copies import Copies
-from sacjax.envs.host import spaces_of
+from sacjax.envs.host import errors_named, spaces_of
 from sacjax.envs.stepped import FIRST_STATES
 from sacjax.render import render, without_a_screen
 from sacjax.replay import ended, make_replay
@@ -637,6 +637,23 @@ def test_an_observation_that_is_written_over_keeps_its_end():
     one.step((np.uint32(1), np.int32(3)), np.ones((1, 1), np.float32))
     assert other.load(one.save())
     np.testing.assert_array_equal(other.save()["actions"], 2)
+
+
+def test_what_fails_when_a_run_is_put_back_is_kept_to_be_named():
+    one = Copies(Hosted, spaces_of("h", Hosted.action_space, Hosted.observation_space), 1)
+    other = Copies(lambda: Hosted(fails_at=2), one.spaces, 1)
+    one.reset(np.uint32(1))
+    for i in range(3):
+        one.step((np.uint32(1), np.int32(i)), np.ones((1, 1), np.float32))
+    failed = pytest.raises(RunError, match=r"h failed \(FloatingPointError: the physics")
+    with failed, errors_named(other, "h"):
+        other.load(one.save())
+
+
+@pytest.mark.parametrize(("limit", "said"), [(-1, True), (7, False)])
+def test_an_environment_without_a_time_limit_is_warned_of(limit, said, caplog):
+    make_env(f"gymnasium/Hosted-v0?max_episode_steps={limit}")
+    assert ("has no time limit" in caplog.text) == said
 
 
 def test_callbacks_do_not_wait_for_themselves():

@@ -16,7 +16,10 @@ ENVIRONMENTS: dict[str, list[str]] = {
     "evorl": ["evorl-jax==0.1.1", "brax==0.14.2", "jax==0.9.2"],
     "sbx": ["sbx-rl==0.28.0", "torch==2.13.0"],
     "sb3": ["stable-baselines3==2.9.2", "torch==2.13.0"],
-    "sb3-mujoco": ["stable-baselines3==2.9.2", "torch==2.13.0", "gymnasium[mujoco]==1.3.0"],
+    "sb3-mujoco": [
+        *("stable-baselines3==2.9.2", "torch==2.13.0"),
+        *("gymnasium[mujoco]==1.3.0", "mujoco==4.0.0"),
+    ],
     # it needs a C++ compiler too; NumPy is for workloads.py
     "rltools": ["rltools==2.2.1", "mkl==2026.2.0", "mkl-include==2026.2.0", "numpy==2.4.6"],
 }
