@@ -199,7 +199,8 @@ def _follow(
         return 4
     if not done.completed:
         trained = int((steps >= config.total_steps).sum())
-        whose = f", {trained} of {members} members are at the end" if len(set(steps)) > 1 else ""
+        alike = len(steps) == members and len(set(steps)) == 1
+        whose = "" if alike else f", {trained} of {members} members are at the end"
         print(
             f"sacjax: stopped after {steps.min():,} of {config.total_steps:,} steps{whose}: "
             + (f"`sacjax resume {out}` goes on" if _has_checkpoint(out) else _NOTHING_KEPT),
