@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sacjax import folder
+from sacjax import folder, report
 from sacjax.config import Hyperparams
 from sacjax.types import InputError
 
@@ -31,24 +31,26 @@ _NO_SERIES = {*_SWEPT, "seed", "member", "seconds", "diverged", "next_checkpoint
 class Series:
     """An epoch's metrics as numbers: of each member, and "iqm", "min", "max" over all of them.
 
-    Who is told of in parts, batch by batch, is aggregated when all are there.
+    Who is told of in parts, batch by batch, is aggregated when all are there, with those that were
+    told of before the run was resumed.
     """
 
-    def __init__(self, members: int | None = None):
-        """`members`: of the run (None: those of the first call)."""
-        self._members = members
-        self._waiting: dict[int, list[dict[str, float]]] = {}  # by step
+    def __init__(self, members: int | None = None, directory: Path | None = None):
+        """`members`: of the run (None: those of the first call). `directory`: the run's."""
+        self._members, self._directory = members, directory
+        self._waiting: dict[int, dict[str, dict[str, float]]] = {}  # by step and name
 
     def __call__(self, step: int, metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
         """Name ("seed_3_tau_0.005", "iqm") -> metric -> number; NaN (no data) is left out."""
         who = range(len(metrics["member"]))
         self._members = self._members or len(who)
-        rows = [_row(metrics, i) for i in who]
-        together = self._waiting.setdefault(step, [])
-        together += rows
-        found = {_name(metrics, i): row for i, row in zip(who, rows, strict=True)}
+        if self._directory:
+            self._waiting, self._directory = _in_tables(self._directory), None
+        found = {_name(metrics, i): _row(metrics, i) for i in who}
+        together = self._waiting.setdefault(step, {})
+        together |= found
         if len(together) >= self._members:
-            found |= _over_members(self._waiting.pop(step))
+            found |= _over_members(list(self._waiting.pop(step).values()))
         return {
             name: {metric: x for metric, x in row.items() if x == x} for name, row in found.items()
         }
@@ -69,7 +71,8 @@ class TensorBoard:
             raise InputError(
                 "TensorBoard's files need a package: pip install 'sacjax[tensorboard]'"
             ) from error
-        self._directory, self._series = Path(directory) / "tensorboard", Series(members)
+        path = Path(directory)
+        self._directory, self._series = path / "tensorboard", Series(members, path)
         self._files: dict[str, Path] = {}
         self._failed = False
 
@@ -128,9 +131,11 @@ class WandB:
         except ImportError as error:
             raise InputError("W&B needs a package: pip install 'sacjax[wandb]'") from error
         self._check_key()
-        self._directory, self._series, self._project = Path(directory), Series(members), project
+        self._directory, self._project = Path(directory), project
+        self._series = Series(members, self._directory)
         self._run: Any = None
-        self._rows, self._failed = -1, False
+        self._rows: int | None = None
+        self._failed = False
 
     def __enter__(self) -> "WandB":
         return self
@@ -147,6 +152,8 @@ class WandB:
         keys = {f"{metric}/{name}": x for name, row in found.items() for metric, x in row.items()}
         # W&B drops rows that go back. Those that a resumed run repeats it has; where batches of
         # members follow each other, the rows of the next go behind the last one's.
+        if self._rows is None:
+            self._rows = _rows_before(self._directory)
         self._rows = max(step, self._rows + 1)
         with self._never_mind():
             if self._run is None:
@@ -213,6 +220,32 @@ def _name(metrics: dict[str, Any], i: int) -> str:
     return f"seed_{metrics['seed'][i]}{''.join(swept)}"
 
 
+def _in_tables(directory: Path) -> dict[int, dict[str, dict[str, float]]]:
+    """By step and name, what the tables of a run in batches have; nothing of one that is not."""
+    found: dict[int, dict[str, dict[str, float]]] = {}
+    for members, metrics in _tables(directory):
+        who = {name: np.array([member[name] for member in members]) for name in members[0]}
+        for epoch in range(metrics["env_steps"].shape[1]):
+            told = who | {name: x[:, epoch] for name, x in metrics.items()}
+            rows = found.setdefault(int(told["env_steps"][0]), {})
+            rows |= {_name(told, i): _row(told, i) for i in range(len(members))}
+    return found
+
+
+def _rows_before(directory: Path) -> int:
+    """The number of W&B's last row: of a run in batches, as if it had not been stopped."""
+    steps = [metrics["env_steps"] for _, metrics in _tables(directory)]
+    further = sum(x.shape[1] for x in steps[1:])
+    return int(steps[0][0, -1]) + further - 1 if further else -1
+
+
+def _tables(directory: Path) -> list[tuple[list[dict[str, float]], dict[str, np.ndarray]]]:
+    try:
+        return [report.read_metrics(path) for path in folder.in_batches(directory, "metrics.csv")]
+    except InputError:  # not whole; the run itself says so
+        return []
+
+
 def _row(metrics: dict[str, Any], i: int) -> dict[str, float]:
     """A member's columns of metrics.csv: means, and standard deviations over episodes."""
     row = {}
@@ -226,14 +259,12 @@ def _row(metrics: dict[str, Any], i: int) -> dict[str, float]:
 
 def _over_members(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
     """Aggregates of each metric over the members where it is finite."""
-    from sacjax.report import iqm  # its scipy takes half a second to import
-
     found: dict[str, dict[str, float]] = {"iqm": {}, "min": {}, "max": {}}
     for metric in rows[0]:
         x = np.array([row[metric] for row in rows])
         x = x[np.isfinite(x)]
         if x.size:
-            for name, over in (("iqm", iqm), ("min", np.min), ("max", np.max)):
+            for name, over in (("iqm", report.iqm), ("min", np.min), ("max", np.max)):
                 found[name][metric] = float(over(x))
     return found
 

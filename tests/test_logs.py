@@ -300,3 +300,27 @@ def test_batches_of_members_are_aggregated_when_all_are_there():
     assert found["max"] == {"q": 6}
     assert found["iqm"] == {"q": 3}
     assert series(20, epoch([2], q=[5]))["min"] == {"q": 3}
+
+
+def test_a_run_in_batches_is_resumed_as_if_it_had_not_been_stopped(tmp_path):
+    """Stopped in the second of three batches, after four of eight epochs."""
+    whole, torso, epochs = tmp_path / "whole", tmp_path / "torso", []
+    how = {"seeds": 3, "members_per_batch": 1, "checkpoint_every": 1}
+    with TensorBoard(whole, 3) as tensorboard, WandB(whole, 3) as service:
+        run(CONFIG, directory=whole, on_epoch=[tensorboard, service], **how)
+    with TensorBoard(torso, 3) as tensorboard, WandB(torso, 3) as service:
+        tell = [tensorboard, service, lambda step, metrics: epochs.append(step)]
+        run(CONFIG, directory=torso, on_epoch=tell, should_stop=lambda: len(epochs) == 12, **how)
+    with TensorBoard(torso, 3) as tensorboard, WandB(torso, 3) as service:
+        assert resume(torso, on_epoch=[tensorboard, service]).completed
+    for name in ("seed_0", "seed_1", "seed_2", "iqm", "min", "max"):
+        want, got = (series_of(folder / "tensorboard" / name) for folder in (whole, torso))
+        assert want.keys() == got.keys()
+        for metric, values in want.items():
+            assert got[metric] == pytest.approx(values, rel=1e-5)
+    (file,) = whole.glob("wandb/offline-run-*/*.wandb")
+    files = sorted(torso.glob("wandb/offline-run-*/*.wandb"))
+    rows = [row for f, n in zip(files, (12, 12), strict=True) for row in written(f, n)[0]]
+    for row, other in zip(written(file, 24)[0], rows, strict=True):
+        assert row["_step"] == other["_step"]
+        assert {k for k in row if "/" in k} == {k for k in other if "/" in k}
