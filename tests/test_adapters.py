@@ -5,13 +5,15 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
 from types import SimpleNamespace
-from typing import Any, NamedTuple
+from typing import Any
 
+import contract
 import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contract import Rollout
 from flax import struct
 from PIL import Image
 from probes import quick_jit, stack
@@ -68,44 +70,17 @@ def limit_of(name):
     return options.get("limit", options.get("max_episode_steps", 200))
 
 
-class Rollout(NamedTuple):
-    """Leaves [STEPS, COPIES, ...], the first observation [COPIES, O]."""
-
-    first_obs: Any
-    obs: Any
-    final_obs: Any
-    reward: Any
-    terminated: Any
-    truncated: Any
-
-
 def inputs(name):
-    """Actions [STEPS, COPIES, A], some of them outside [-1, 1], and the steps' keys."""
-    key_action, key_steps = jax.random.split(jax.random.key(1))
-    shape = (STEPS, COPIES, ALL[name][1])
-    actions = jax.random.uniform(key_action, shape, minval=-1.2, maxval=1.2)
-    return np.asarray(actions), jax.random.split(key_steps, STEPS)
+    return contract.inputs(STEPS, COPIES, ALL[name][1])
 
 
 @cache
 def program(name):
-    """The whole rollout, compiled."""
-    env = make_env(name)(COPIES)
-
-    @quick_jit
-    def run(key, actions, keys):
-        state, obs = env.reset(key, env.default_params)
-        _, steps = jax.lax.scan(
-            lambda state, x: env.step(state, *x, env.default_params), state, (actions, keys)
-        )
-        return Rollout(obs, **steps._asdict())
-
-    return run
+    return contract.rollouts(make_env(name)(COPIES))
 
 
 def rolled_out(name, seed=0) -> Rollout:
-    out = program(name)(jax.random.key(seed), *inputs(name))
-    return jax.tree.map(np.asarray, out)
+    return program(name)(jax.random.key(seed), *inputs(name))
 
 
 @cache
@@ -200,28 +175,12 @@ def pooled_by_hand(name: str) -> Rollout:
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_thousand_steps_equal_the_raw_environment_stepped_by_hand(name):
-    ours, by_hand = rollout(name), rollout_by_hand(name)
-    for field in Rollout._fields:
-        a, b = getattr(ours, field), getattr(by_hand, field)
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=field)
+    contract.assert_equal(rollout(name), rollout_by_hand(name))
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_shapes_and_dtypes_are_those_of_the_contract(name):
-    obs_size, action_size, _ = ALL[name]
-    env, steps = make_env(name)(COPIES), rollout(name)
-    assert (env.name, env.action_size) == (name, action_size)
-    assert env.example.obs.shape == env.example.next_obs.shape == (obs_size,)
-    assert env.example.action.shape == (action_size,)
-    assert {x.dtype for x in env.example} == {np.dtype("float32")}
-    assert steps.first_obs.shape == (COPIES, obs_size)
-    assert steps.obs.shape == steps.final_obs.shape == (STEPS, COPIES, obs_size)
-    assert steps.obs.dtype == steps.final_obs.dtype == steps.reward.dtype == np.float32
-    assert steps.terminated.shape == steps.truncated.shape == (STEPS, COPIES)
-    assert steps.terminated.dtype == steps.truncated.dtype == np.bool_
-    action = env.random_action(jax.random.key(0))
-    assert action.shape == (COPIES, action_size)
-    assert np.abs(action).max() <= 1
+    contract.assert_shapes(make_env(name)(COPIES), name, *ALL[name][:2], rollout(name))
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -229,8 +188,7 @@ def test_a_reset_is_seen_only_where_an_episode_ended(name):
     steps = rollout(name)
     ended = steps.terminated | steps.truncated
     assert ended.sum() >= COPIES * (STEPS // limit_of(name))
-    same = (steps.obs == steps.final_obs).all(axis=-1)
-    np.testing.assert_array_equal(same, ~ended)
+    contract.assert_resets_are_seen_only_at_ends(steps)
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -280,13 +238,7 @@ def test_seeds_and_time_limits_can_be_vmapped(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_state_keeps_its_types_and_has_no_weak_ones(name):
-    env = make_env(name)(COPIES)
-    state, _ = jax.eval_shape(env.reset, jax.random.key(0), env.default_params)
-    action = jnp.zeros((COPIES, env.action_size))
-    after, _ = jax.eval_shape(env.step, state, action, jax.random.key(0), env.default_params)
-    assert not any(x.weak_type for x in jax.tree.leaves(state))
-    one, other = jax.tree.leaves(state), jax.tree.leaves(after)
-    assert [(x.shape, x.dtype) for x in one] == [(x.shape, x.dtype) for x in other]
+    contract.assert_state_keeps_its_types(make_env(name)(COPIES), COPIES)
 
 
 @pytest.mark.parametrize("name", ["brax/inverted_pendulum?backend=spring&limit=2&reset=fresh"])

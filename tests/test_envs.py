@@ -1,13 +1,15 @@
 """The gymnax adapter: one contract for all environments, checked against gymnax stepped by hand."""
 
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any
 
+import contract
 import gymnax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from contract import Rollout
 from flax import struct
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
@@ -34,43 +36,18 @@ def _swimmer_promotes_ranks(request):
         yield
 
 
-class Rollout(NamedTuple):
-    """Leaves [STEPS, COPIES, ...], the first observation [COPIES, O]."""
-
-    first_obs: Any
-    obs: Any
-    final_obs: Any
-    reward: Any
-    terminated: Any
-    truncated: Any
-
-
 def params_of(name):
     return gymnax.make(name)[1].replace(max_steps_in_episode=LIMIT)
 
 
 def actions_and_keys(name):
-    """Actions [STEPS, COPIES, A], some of them outside [-1, 1], and the keys of the steps."""
-    key_action, key_steps = jax.random.split(jax.random.key(1))
-    shape = (STEPS, COPIES, ENVS[name][1])
-    actions = jax.random.uniform(key_action, shape, minval=-1.2, maxval=1.2)
-    return actions, jax.random.split(key_steps, STEPS)
+    return contract.inputs(STEPS, COPIES, ENVS[name][1])
 
 
 @cache
 def rollout(name: str) -> Rollout:
-    env, params = make_env(name)(COPIES), params_of(name)
-
-    @quick_jit
-    def run(key, actions, keys):
-        state, obs = env.reset(key, params)
-        _, steps = jax.lax.scan(
-            lambda state, inputs: env.step(state, *inputs, params), state, (actions, keys)
-        )
-        return obs, steps
-
-    obs, steps = run(jax.random.key(0), *actions_and_keys(name))
-    return jax.tree.map(np.asarray, Rollout(obs, **steps._asdict()))
+    run = contract.rollouts(make_env(name)(COPIES), params_of(name))
+    return run(jax.random.key(0), *actions_and_keys(name))
 
 
 @cache
@@ -99,29 +76,12 @@ def rollout_by_hand(name: str) -> Rollout:
 
 @pytest.mark.parametrize("name", ENVS)
 def test_rollout_equals_gymnax_stepped_by_hand(name):
-    ours, by_hand = rollout(name), rollout_by_hand(name)
-    for field in Rollout._fields:
-        a, b = getattr(ours, field), getattr(by_hand, field)
-        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5, err_msg=field)
+    contract.assert_equal(rollout(name), rollout_by_hand(name))
 
 
 @pytest.mark.parametrize("name", ENVS)
 def test_shapes_and_dtypes_are_those_of_the_contract(name):
-    obs_size, action_size, _ = ENVS[name]
-    env, steps = make_env(name)(COPIES), rollout(name)
-    assert (env.name, env.action_size) == (name, action_size)
-    assert env.example.obs.shape == env.example.next_obs.shape == (obs_size,)
-    assert env.example.action.shape == (action_size,)
-    assert env.example.reward.shape == env.example.discount.shape == ()
-    assert {x.dtype for x in env.example} == {np.dtype("float32")}
-    assert steps.first_obs.shape == (COPIES, obs_size)
-    assert steps.obs.shape == steps.final_obs.shape == (STEPS, COPIES, obs_size)
-    assert steps.obs.dtype == steps.final_obs.dtype == steps.reward.dtype == np.float32
-    assert steps.reward.shape == steps.terminated.shape == steps.truncated.shape
-    assert steps.terminated.dtype == steps.truncated.dtype == np.bool_
-    action = env.random_action(jax.random.key(0))
-    assert action.shape == (COPIES, action_size)
-    assert action.dtype == np.float32
+    contract.assert_shapes(make_env(name)(COPIES), name, *ENVS[name][:2], rollout(name))
 
 
 @pytest.mark.parametrize("name", ENVS)
@@ -134,22 +94,12 @@ def test_time_limit_truncates_and_does_not_terminate(name):
 
 @pytest.mark.parametrize("name", ENVS)
 def test_next_observation_is_a_reset_only_where_the_episode_ended(name):
-    steps = rollout(name)
-    ended = steps.terminated | steps.truncated
-    same = (steps.obs == steps.final_obs).all(axis=-1)
-    np.testing.assert_array_equal(same, ~ended)
+    contract.assert_resets_are_seen_only_at_ends(rollout(name))
 
 
 @pytest.mark.parametrize("name", ENVS)
 def test_state_keeps_its_types_and_has_no_weak_ones(name):
-    env = make_env(name)(COPIES)
-    state, _ = jax.eval_shape(env.reset, jax.random.key(0), env.default_params)
-    action = jnp.zeros((COPIES, env.action_size))
-    after, _ = jax.eval_shape(env.step, state, action, jax.random.key(0), env.default_params)
-    assert not any(x.weak_type for x in jax.tree.leaves(state))
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
-        lambda x: (x.shape, x.dtype), after
-    )
+    contract.assert_state_keeps_its_types(make_env(name)(COPIES), COPIES)
 
 
 def test_every_continuous_environment_of_gymnax_is_known():
