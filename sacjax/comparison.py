@@ -33,7 +33,7 @@ class Estimate(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """What is compared: the seeds of one run at one point of its grid."""
+    """What is compared: the seeds of one run, or of several alike, at one point of the grid."""
 
     label: str
     env: str
@@ -44,6 +44,7 @@ class Entry(NamedTuple):
     scores: np.ndarray  # [S] what counts at the end; NaN for a seed that diverged
     settings: dict[str, Any]  # the fields of Config and Hyperparams
     content: dict[str, Any]  # config.json
+    others: tuple["Entry", ...] = ()  # the runs whose seeds are among these, but for the first
 
 
 class Panel(NamedTuple):
@@ -104,9 +105,10 @@ def read(
 ) -> list[Entry]:
     """The runs in `directories`, finished or not, each point of a sweep for itself.
 
-    `labels`: a name for each; runs of several environments under one name are one algorithm.
+    `labels`: a name for each; runs of several environments under one name are one algorithm, and
+    runs of one environment and the same settings, with other seeds, are one run.
     A seed's score is the mean of its `last` evaluations, of those up to `until` environment steps.
-    InputError where a folder is damaged or two runs of an environment have one name.
+    InputError where a folder is damaged, or two runs that are no such one have one name.
     """
     if not directories:
         raise InputError("name the folders of the runs, as in `sacjax report runs/a runs/b`")
@@ -126,14 +128,39 @@ def read(
         entries += _read_run(path, name, last, until)
     seen: dict[tuple[str, str], Entry] = {}
     for entry in entries:
-        other = seen.setdefault((entry.label, entry.env), entry)
-        if other is not entry:
-            raise InputError(
-                f"{other.directory} and {entry.directory} are both {entry.label!r} in "
-                f"{entry.env}: give each a name of its own with --labels"
-            )
+        key = (entry.label, entry.env)
+        seen[key] = _together(seen[key], entry) if key in seen else entry
     envs = list(dict.fromkeys(entry.env for entry in entries))
-    return sorted(entries, key=lambda entry: envs.index(entry.env))
+    return sorted(seen.values(), key=lambda entry: envs.index(entry.env))
+
+
+def _together(one: Entry, other: Entry) -> Entry:
+    """The seeds of both. InputError where they are not of one kind."""
+    shared = sorted(set(one.seeds) & set(other.seeds))
+    if one.settings != other.settings or shared:
+        what = f"seed {shared[0]} is in both" if shared else "their settings differ"
+        raise InputError(
+            f"{one.directory} and {other.directory} are both {other.label!r} in {other.env}, and "
+            f"{what}: give each a name of its own with --labels"
+        )
+    longer = max(one, other, key=lambda entry: len(entry.steps))
+    returns = [
+        np.pad(x, ((0, 0), (0, len(longer.steps) - x.shape[1])), constant_values=np.nan)
+        for x in (one.returns, other.returns)
+    ]
+    return one._replace(
+        seeds=one.seeds + other.seeds,
+        steps=longer.steps,
+        returns=np.concatenate(returns),
+        scores=np.concatenate([one.scores, other.scores]),
+        others=(*one.others, other),
+    )
+
+
+def runs_of(entries: Sequence[Entry]) -> list[Entry]:
+    """Each run by itself, as in its folder."""
+    every = [run for entry in entries for run in (entry, *entry.others)]
+    return list({run.directory: run for run in every}.values())
 
 
 def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry]:
@@ -251,13 +278,13 @@ def notes(entries: list[Entry]) -> list[str]:
         episodes = sorted({entry.settings["eval_episodes"] for entry in here})
         if len(episodes) > 1:
             said.append(f"{env}: evaluations have {episodes[0]} to {episodes[-1]} episodes.")
-    for entry in {entry.directory: entry for entry in entries}.values():
+    for entry in runs_of(entries):
         step, total = int(entry.steps[-1]), entry.settings["total_steps"]
         if step < total:
             said.append(f"{entry.directory}: shown to {step:,} of {total:,} steps.")
     if any(len(finite(entry)) == 1 for entry in entries):
         said.append("A single seed has no interval: it says nothing of its spread.")
-    versions = {tuple(sorted(entry.content["versions"].items())) for entry in entries}
+    versions = {tuple(sorted(entry.content["versions"].items())) for entry in runs_of(entries)}
     if len(versions) > 1:
         said.append("The runs were made with different versions, listed under Runs.")
     return said

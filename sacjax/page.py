@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from sacjax import comparison, folder, plots
-from sacjax.comparison import Entry, Estimate, Panel, finite
+from sacjax.comparison import Entry, Estimate, Panel, finite, runs_of
 from sacjax.types import InputError, RunError
 
 PAGE = "report.html"
@@ -278,8 +278,8 @@ def _value(x: Any) -> str:
 
 def _runs(entries: list[Entry]) -> tuple[list[str], list[list[Cell]]]:
     rows: list[list[Cell]] = []
-    for entry in {entry.directory: entry for entry in entries}.values():
-        content, seeds = entry.content, entry.seeds
+    for entry in runs_of(entries):
+        content, seeds = entry.content, entry.content["seeds"]
         whole = seeds == list(range(seeds[0], seeds[0] + len(seeds))) and len(seeds) > 2
         device, versions = content["device"], content["versions"]
         rows.append(

@@ -19,11 +19,11 @@ SCORES = {name: list(np.array(x).T) for name, x in RLIABLE["scores"].items()}
 PNG = b"\x89PNG"
 
 
-def write_run(path, returns, env="Pendulum-v1", every=100, swept=(), **hp):
+def write_run(path, returns, env="Pendulum-v1", every=100, swept=(), seeds=None, **hp):
     """A run's folder as `run` leaves it. `returns` [points x seeds, epochs]; a point per tau."""
     returns = np.asarray(returns, float)
     taus = swept or [hp.pop("tau", 0.01)]
-    seeds = list(range(len(returns) // len(taus)))
+    seeds = seeds or list(range(len(returns) // len(taus)))
     config = Config(env, total_steps=every * (1 + returns.shape[1]), warmup_steps=every,
                     eval_every=every, batch_size=1)  # fmt: skip
     points = [Hyperparams(tau=tau, **hp) for tau in taus]
@@ -272,7 +272,7 @@ def test_a_damaged_folder_is_one_line_and_nothing_is_written(tmp_path, capsys, h
     ("options", "message"),
     [
         ({"labels": ["a"]}, "--labels names 1 runs of 2"),
-        ({"labels": ["a", "a"]}, "are both 'a' in Pendulum-v1: give each a name"),
+        ({"labels": ["a", "a"]}, "are both 'a' in Pendulum-v1, and seed 0 is in both: give"),
         ({"last": 0}, "1 evaluation or more"),
         ({"last": 4}, "has 3 evaluations of seed 0: use a smaller --last"),
         ({"until": 100}, "has 0 evaluations up to 100 steps"),
@@ -282,6 +282,28 @@ def test_options_that_cannot_work(tmp_path, options, message):
     runs = [write_run(tmp_path / name, curves()) for name in "xy"]
     with pytest.raises(InputError, match=re.escape(message)):
         comparison.read(runs, **options)
+
+
+def test_runs_of_other_seeds_under_one_name_are_one(tmp_path):
+    """One of them not finished."""
+    x, y = (write_run(tmp_path / n, curves(level=i), seeds=s) for i, (n, s) in enumerate(
+        [("x", [0, 1, 2, 3]), ("y", [7, 8, 5, 6])]))  # fmt: skip
+    lines = (y / "metrics.csv").read_text().splitlines(keepends=True)
+    (y / "metrics.csv").write_text("".join(lines[:9]))
+    one, other = comparison.read([x, y])
+    (both,) = comparison.read([x, y], ["sac", "sac"])
+    assert both.seeds == [0, 1, 2, 3, 7, 8, 5, 6]
+    np.testing.assert_array_equal(both.scores, [*one.scores, *other.scores])
+    assert both.steps.tolist() == [200, 300, 400]
+    assert np.isfinite(both.returns).sum(1).tolist() == [3] * 4 + [2] * 4
+    page.write([both], tmp_path / "report")
+    text = (tmp_path / "report" / "report.html").read_text()
+    assert str(x) in text
+    assert "7, 8, 5, 6" in text
+    assert any(f"{y}: shown to 300 of 400" in note for note in comparison.notes([both]))
+    write_run(tmp_path / "z", curves(), seeds=[9, 10, 11, 12], tau=0.5)
+    with pytest.raises(InputError, match="their settings differ"):
+        comparison.read([x, tmp_path / "z"], ["sac", "sac"])
 
 
 def test_no_folder_at_all(capsys):
