@@ -5,7 +5,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from sacjax.folder import surroundings, write_text
+from sacjax.folder import write_text
+from sacjax.provenance import surroundings
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "results"

@@ -13,41 +13,25 @@ The plot, agents and diverged.json are written when a run ends or is stopped.
 
 import contextlib
 import csv
-import importlib.metadata
 import io
 import json
 import math
 import os
-import platform
 import shutil
-import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-
 from sacjax import processes
 from sacjax.checkpoints import locked, quiet_readers
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
-from sacjax.envs.names import parse
+from sacjax.provenance import FORMAT
 from sacjax.types import InputError, RunError, one_line
 
 BATCHES = "batches"
-FORMAT = 2  # of config.json and agents/; a reader refuses others
 PART = ".part"  # the end of the name of a file that is not whole yet
-SUITES = {  # what an environment depends on besides
-    "brax": ["brax", "mujoco-mjx"],
-    "playground": ["playground", "mujoco-mjx"],
-    "gymnasium": ["gymnasium", "mujoco"],
-    "envpool": ["envpool"],
-}
-PACKAGES = [
-    *("sacjax", "jax", "jaxlib", "flax", "optax", "chex"),
-    *("gymnax", "distrax", "orbax-checkpoint"),
-]
 
 
 @contextlib.contextmanager
@@ -134,25 +118,6 @@ def write_config(directory: Path, content: dict[str, Any]) -> None:
         raise RunError(
             f"cannot write to {directory} ({error.strerror or error}): make room, then start again"
         ) from error
-
-
-def description(
-    config: Config, settings: list[Hyperparams], swept: list[str], seeds: list[int]
-) -> dict[str, Any]:
-    """What a run is. `settings` are the grid's points, each of scalars."""
-    fields, around = dict(vars(config)), surroundings()
-    if isinstance(config.env, str):
-        around["versions"] |= _versions(SUITES.get(parse(config.env).suite, []))
-    else:
-        fields["env"] = None  # an object cannot be written down; `load` asks for it
-    return {
-        "format": FORMAT,
-        "command": sys.argv if sys.argv[0].endswith("sacjax") else None,
-        "config": fields,
-        "hyperparams": [{k: _number(v) for k, v in vars(hp).items()} for hp in settings],
-        "swept": swept,
-        "seeds": seeds,
-    } | around
 
 
 class Written(NamedTuple):
@@ -309,48 +274,6 @@ def restore_agents(directory: Path, like: Any) -> Any:
             f"{path} is damaged or of another config ({one_line(error)}): restore the folder, or "
             "train again"
         ) from error
-
-
-def surroundings() -> dict[str, Any]:
-    """Versions, device and JAX settings: what a figure or a run depends on besides its config."""
-    device = jax.devices()[0]
-    return {
-        "versions": {"python": platform.python_version()} | _versions(PACKAGES),
-        "device": {
-            "platform": device.platform,
-            "kind": device.device_kind,
-            "count": jax.device_count(),
-            "cpu": _cpu(),
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-        },
-        "jax": {
-            "x64": jax.config.read("jax_enable_x64"),
-            "prng": str(jax.random.key_impl(jax.random.key(0))),
-        },
-    }
-
-
-def _cpu() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
-def _versions(packages: Iterable[str]) -> dict[str, str | None]:
-    found = {}
-    for package in packages:
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = None
-    return found
-
-
-def _number(value: Any) -> float | str:
-    number = float(value)
-    return number if math.isfinite(number) else str(number)
 
 
 def _cell(value: Any) -> Any:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sacjax import folder, memory
+from sacjax import memory, provenance
 from sacjax.config import Config, Hyperparams
 from sacjax.members import layout
 from sacjax.memory import Memory
@@ -62,7 +62,7 @@ class Plan(NamedTuple):
 
     def description(self) -> dict[str, Any]:
         """For config.json and the checkpoints."""
-        told = folder.description(self.config, self.settings, self.swept, self.seeds)
+        told = provenance.description(self.config, self.settings, self.swept, self.seeds)
         return told | {"part": self.part, "per_batch": self.per_batch, "layout": self.how}
 
     def batches(self) -> list["Plan"]:

@@ -44,7 +44,8 @@ ALLOWED = {
     "leaves": set(),
     "checkpoints": {"leaves", "processes", "types"},
     "divergence": {"config", "types"},
-    "folder": {"checkpoints", "config", "divergence", "envs", "processes", "types"},
+    "provenance": {"config", "envs"},
+    "folder": {"checkpoints", "config", "divergence", "processes", "provenance", "types"},
     "report": {"types"},
     "comparison": {"folder", "report", "types"},
     "plots": {"comparison", "report"},
@@ -52,7 +53,7 @@ ALLOWED = {
     "progress": {"config", "report", "types"},
     "logs": {"config", "folder", "report", "types"},
     "memory": {"config"},
-    "plan": {"config", "folder", "members", "memory", "train", "types"},
+    "plan": {"config", "members", "memory", "provenance", "train", "types"},
     "journal": {
         "checkpoints",
         "config",

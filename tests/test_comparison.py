@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sacjax import comparison, folder, page
+from sacjax import comparison, folder, page, provenance
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
@@ -28,7 +28,7 @@ def write_run(path, returns, env="Pendulum-v1", every=100, swept=(), seeds=None,
                     eval_every=every, batch_size=1)  # fmt: skip
     points = [Hyperparams(tau=tau, **hp) for tau in taus]
     path.mkdir(parents=True)
-    content = folder.description(config, points, ["tau"] if swept else [], seeds)
+    content = provenance.description(config, points, ["tau"] if swept else [], seeds)
     folder.write_config(path, content)
     file = folder.MetricsFile(path / "metrics.csv")
     keys = [{"tau": tau, "seed": s} if swept else {"seed": s} for tau in taus for s in seeds]

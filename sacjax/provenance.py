@@ -1,0 +1,88 @@
+"""What a run, or a figure, was made with: settings, versions, device."""
+
+import importlib.metadata
+import math
+import os
+import platform
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from sacjax.config import Config, Hyperparams
+from sacjax.envs.names import parse
+
+FORMAT = 2  # of config.json and agents/; a reader refuses others
+SUITES = {  # what an environment depends on besides
+    "brax": ["brax", "mujoco-mjx"],
+    "playground": ["playground", "mujoco-mjx"],
+    "gymnasium": ["gymnasium", "mujoco"],
+    "envpool": ["envpool"],
+}
+PACKAGES = [
+    *("sacjax", "jax", "jaxlib", "flax", "optax", "chex"),
+    *("gymnax", "distrax", "orbax-checkpoint"),
+]
+
+
+def description(
+    config: Config, settings: list[Hyperparams], swept: list[str], seeds: list[int]
+) -> dict[str, Any]:
+    """What a run is. `settings` are the grid's points, each of scalars."""
+    fields, around = dict(vars(config)), surroundings()
+    if isinstance(config.env, str):
+        around["versions"] |= _versions(SUITES.get(parse(config.env).suite, []))
+    else:
+        fields["env"] = None  # an object cannot be written down; `load` asks for it
+    return {
+        "format": FORMAT,
+        "command": sys.argv if sys.argv[0].endswith("sacjax") else None,
+        "config": fields,
+        "hyperparams": [{k: _number(v) for k, v in vars(hp).items()} for hp in settings],
+        "swept": swept,
+        "seeds": seeds,
+    } | around
+
+
+def surroundings() -> dict[str, Any]:
+    """Versions, device and JAX settings: what a figure or a run depends on besides its config."""
+    device = jax.devices()[0]
+    return {
+        "versions": {"python": platform.python_version()} | _versions(PACKAGES),
+        "device": {
+            "platform": device.platform,
+            "kind": device.device_kind,
+            "count": jax.device_count(),
+            "cpu": _cpu(),
+            "cores": os.cpu_count(),
+            "system": platform.platform(),
+        },
+        "jax": {
+            "x64": jax.config.read("jax_enable_x64"),
+            "prng": str(jax.random.key_impl(jax.random.key(0))),
+        },
+    }
+
+
+def _cpu() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
+
+
+def _versions(packages: Iterable[str]) -> dict[str, str | None]:
+    found = {}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
+    return found
+
+
+def _number(value: Any) -> float | str:
+    number = float(value)
+    return number if math.isfinite(number) else str(number)
