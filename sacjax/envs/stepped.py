@@ -24,8 +24,8 @@ class TimeLimit(struct.PyTreeNode):
     max_steps_in_episode: int = 1000
 
 
-class Copies(NamedTuple):
-    """E running copies."""
+class Running(NamedTuple):
+    """E copies."""
 
     inner: Any  # the raw states, leaves [E, ...]
     steps: Array  # [E] since the episode's beginning
@@ -56,16 +56,16 @@ def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
     def make(num_envs: int) -> Env:
         dtype = jnp.zeros(()).dtype
 
-        def reset_copies(key: Key, params: EnvParams) -> tuple[Copies, Array]:
+        def reset_copies(key: Key, params: EnvParams) -> tuple[Running, Array]:
             del params
             number = max(num_envs, FIRST_STATES) if reset == "cached" else num_envs
             firsts = strong(jax.vmap(raw.reset)(jax.random.split(key, number)))
             inner = jax.tree.map(lambda x: x[:num_envs], firsts)
             steps = jnp.zeros(num_envs, jnp.int32)
-            state = Copies(inner, steps, firsts if reset == "cached" else None)
+            state = Running(inner, steps, firsts if reset == "cached" else None)
             return state, inner.obs.astype(dtype)
 
-        def step(state: Copies, action: Array, key: Key, params: EnvParams) -> Any:
+        def step(state: Running, action: Array, key: Key, params: EnvParams) -> Any:
             new = jax.vmap(raw.step)(state.inner, jnp.clip(action, -1, 1))
             new = jax.tree.map(_as_before, new, state.inner)
             steps = state.steps + 1
@@ -81,9 +81,9 @@ def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
                 terminated=terminated,
                 truncated=truncated,
             )
-            return Copies(inner, jnp.where(ended, 0, steps), state.firsts), timestep
+            return Running(inner, jnp.where(ended, 0, steps), state.firsts), timestep
 
-        def _first(state: Copies, key: Key) -> Any:
+        def _first(state: Running, key: Key) -> Any:
             """States [E] for the copies whose episode ends."""
             if state.firsts is None:
                 return strong(jax.vmap(raw.reset)(jax.random.split(key, num_envs)))
