@@ -203,7 +203,8 @@ def draw() -> None:
             if curves:
                 length = min(map(len, curves))
                 mean = np.mean([curve[:length] for curve in curves], axis=0)
-                axes.plot(*mean.T, colour, linewidth=2, label=f"{name}, {len(curves)} seeds")
+                seeds = f"{len(curves)} seed{'s' if len(curves) > 1 else ''}"
+                axes.plot(*mean.T, colour, linewidth=2, label=f"{name}, {seeds}")
         for i, (steps, value) in enumerate(PUBLISHED.get(task, {}).items()):
             if steps <= axes.get_xlim()[1] * 1.02:
                 label = None if i else "published SAC (v4, 10 seeds)"
