@@ -94,7 +94,7 @@ class Writer:
 
         failed: Exception | None = None
         try:
-            _first(make_room)
+            processes.first(make_room)
             _write(path, {name: x for name, x in arrays.items() if x.size})
         except Exception as error:  # orbax and its stores raise many kinds where the disk is full
             failed = error
@@ -109,9 +109,9 @@ class Writer:
             return
         (epoch, done), self._unfinished = self._unfinished, None
         try:
-            _first(lambda: done and done.result())
-        except RunError as error:
-            raise _unwritten(self._directory, epoch, error.__cause__ or error) from error
+            processes.first(lambda: done and done.result())
+        except Exception as error:  # as above
+            raise _unwritten(self._directory, epoch, error) from error
 
     def close(self) -> None:
         """Until nothing is written any more, whatever happened."""
@@ -130,18 +130,6 @@ def _write(path: Path, arrays: Arrays) -> None:
     handler = ocp.PyTreeCheckpointHandler(use_compression=False)
     with quiet_readers(), ocp.Checkpointer(handler) as checkpointer:
         checkpointer.save(path, args=ocp.args.PyTreeSave(arrays))
-
-
-def _first(do: Callable[[], None]) -> None:
-    """In the first process; what it raises is known in all."""
-
-    def told() -> None:
-        try:
-            do()
-        except Exception as error:  # whatever it is: the other processes wait to hear of it
-            raise RunError(one_line(error)) from error
-
-    processes.first(told)
 
 
 def _unwritten(directory: Path, epoch: int, error: Any) -> RunError:

@@ -120,8 +120,8 @@ class Journal:
         self._first(lambda: folder.write_diverged(self._path, diverged))
         numbers = np.asarray(jax.random.key_data(keys))
         folder.save_agents(self._path, agent_tree(agents, numbers, len(history)))
-        tables, curve = folder.tables(self._path), self._path / "learning_curve.png"
-        self._first(lambda: report.learning_curve(tables, curve))
+        table, curve = self._path / "metrics.csv", self._path / "learning_curve.png"
+        self._first(lambda: report.learning_curve([table], curve))
 
     def close(self) -> None:
         """Whatever happened."""

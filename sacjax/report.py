@@ -82,7 +82,7 @@ def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict
             series.setdefault(tuple(values[: len(keys)]), []).append(values[len(keys) :])
         epochs = min(len(values) for values in series.values())
         table = np.array([values[:epochs] for values in series.values()])  # [M, epochs, metrics]
-        names.index("env_steps")
+        names.index("env_steps")  # ValueError: without it nothing says how far it is
     except (ValueError, IndexError, KeyError, TypeError, csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged ({error}): restore it, or train again") from error
     members: list[Member] = [
