@@ -8,7 +8,8 @@
 after the other, under runs/locomotion; what was begun is gone on with, what is there is left. It
 takes half an hour to an hour for 300,000 steps on two cores. Each run's evaluations come into
 results/locomotion/TASK/WHO-SEED.csv, what they were made with into results/locomotion.json, and
-`draw` makes results/locomotion.png and the tables in docs/results.md and the README of them.
+`draw` makes of them results/locomotion.png, results/ant.png and the tables in docs/results.md and
+the README.
 
 Protocol, the same for all: an evaluation every 10,000 steps (3,000 for the easy tasks) is 10 greedy
 episodes from new start states; the score at a step is the mean of the last three evaluations up to
@@ -42,6 +43,8 @@ STEPS = {
         ("InvertedPendulum-v5", "InvertedDoublePendulum-v5", "Reacher-v5", "Pusher-v5"), 100_000
     ),
 }
+# What Ant-v5 is compared with, to find out what its observations' contact forces cost.
+ANTS = ("Ant-v5", "Ant-v5?include_cfrc_ext_in_observation=False", "Ant-v4")
 # Plain SAC on the v4 tasks, means over 10 seeds, by environment steps: figures that were handed to
 # this benchmark as published, without their source. A guide.
 PUBLISHED = {
@@ -71,7 +74,7 @@ def train(task: str, steps: int, seed: int, peer: str | None, cores: set[int] | 
     who = peer or "sacjax"
     if steps_of(task, who, seed) >= steps:
         return
-    out = RUNS / task / f"{who}-{seed}"
+    out = RUNS / slug(task) / f"{who}-{seed}"
     out.parent.mkdir(parents=True, exist_ok=True)
     commit = record.commit()
     if peer:
@@ -102,8 +105,9 @@ def collect(out: Path, commit: str) -> None:
     who, seed = about.get("who", "sacjax"), about["seeds"][0]
     with (out / "metrics.csv").open(newline="") as file:
         found = [{name: row.get(name, "") for name in COLUMNS} for row in csv.DictReader(file)]
-    (FOLDER / task).mkdir(parents=True, exist_ok=True)
-    with (FOLDER / task / f"{who}-{seed}.csv").open("w", newline="") as file:
+    path = csv_of(task, who, seed)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(found)
@@ -121,17 +125,24 @@ def runs() -> dict[str, Any]:
         return {}
 
 
-def rows(task: str, who: str, seed: int) -> np.ndarray:
-    """[evaluations, 2]: steps and returns."""
-    path = FOLDER / task / f"{who}-{seed}.csv"
+def slug(task: str) -> str:
+    """A folder's name, on any system."""
+    return task.replace("?", "-").replace("=", "-")
+
+
+def csv_of(task: str, who: str, seed: int) -> Path:
+    """Where a run's evaluations are."""
+    return FOLDER / slug(task) / f"{who}-{seed}.csv"
+
+
+def rows(task: str, who: str, seed: int, column: str = "eval_return") -> np.ndarray:
+    """[evaluations, 2]: steps and returns, or another column; NaN where it has nothing."""
+    path = csv_of(task, who, seed)
     if not path.exists():
         return np.zeros((0, 2))
     with path.open(newline="") as file:
         return np.array(
-            [
-                [float(row["env_steps"]), float(row["eval_return"] or "nan")]
-                for row in csv.DictReader(file)
-            ]
+            [[float(row["env_steps"]), float(row[column] or "nan")] for row in csv.DictReader(file)]
         )
 
 
@@ -151,7 +162,9 @@ def score(found: np.ndarray, steps: int) -> float:
 
 def seeds_of(task: str, who: str) -> list[int]:
     """The seeds that there are."""
-    return sorted(int(path.stem.split("-")[-1]) for path in (FOLDER / task).glob(f"{who}-*.csv"))
+    return sorted(
+        int(path.stem.split("-")[-1]) for path in (FOLDER / slug(task)).glob(f"{who}-*.csv")
+    )
 
 
 def cell(task: str, who: str, steps: int) -> str:
@@ -186,8 +199,48 @@ def table(everything: bool) -> str:
     return "\n".join(lines)
 
 
+def ants() -> str:
+    """Of Ant's versions, at 300,000 steps."""
+    lines = ["| task | sacjax | Stable-Baselines3 |", "|---|---|---|"]
+    for task in ANTS:
+        cells = " | ".join(cell(task, who, 300_000) for who in NAMES)
+        lines.append(f"| `{task}` | {cells} |")
+    return "\n".join(lines)
+
+
+def draw_ants() -> None:
+    """Return, temperature, entropy and value of Ant's versions, mean over seeds."""
+    figure = Figure(figsize=(14, 3.4), layout="constrained")
+    panels = np.ravel(figure.subplots(1, 4))
+    titles = {
+        "eval_return": "return of 10 greedy episodes",
+        "alpha": "temperature",
+        "entropy": "entropy in nats (target: -8)",
+        "q": "Q on replayed transitions",
+    }
+    for axes, (column, title) in zip(panels, titles.items(), strict=True):
+        for i, task in enumerate(ANTS):
+            for (who, name), style in zip(NAMES.items(), ("-", "--"), strict=True):
+                curves = [rows(task, who, seed, column) for seed in seeds_of(task, who)]
+                if not curves or all(np.isnan(curve[:, 1]).all() for curve in curves):
+                    continue
+                length = min(map(len, curves))
+                mean = np.mean([curve[:length] for curve in curves], axis=0)
+                axes.plot(*mean.T, f"C{i}{style}", linewidth=1.5, label=f"{task}, {name}")
+        axes.set_title(title, loc="left", fontsize=10)
+        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
+        axes.set(xlabel="environment steps")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[1].set_yscale("log")
+    figure.legend(
+        *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
+    )
+    figure.savefig(record.RESULTS / "ant.png", dpi=110)
+
+
 def draw() -> None:
-    """The figure, and the tables in the documents."""
+    """The figures, and the tables in the documents."""
     tasks = [task for task in STEPS if (FOLDER / task).is_dir()]
     if not tasks:
         sys.exit("nothing is measured yet: python benchmarks/locomotion.py train")
@@ -219,13 +272,16 @@ def draw() -> None:
     for axes in panels[len(tasks) :]:
         axes.axis("off")
     figure.savefig(record.RESULTS / "locomotion.png", dpi=110)
-    fill_in(record.ROOT.parent / "docs" / "results.md", table(True))
-    fill_in(record.ROOT.parent / "README.md", table(False))
+    draw_ants()
+    results = record.ROOT.parent / "docs" / "results.md"
+    fill_in(results, "locomotion", table(True))
+    fill_in(results, "ants", ants())
+    fill_in(record.ROOT.parent / "README.md", "locomotion", table(False))
 
 
-def fill_in(path: Path, text: str) -> None:
+def fill_in(path: Path, name: str, text: str) -> None:
     """Replace what stands between a document's markers."""
-    begin, end = "<!-- locomotion: begin -->\n", "<!-- locomotion: end -->"
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     before, after_begin = path.read_text().split(begin)
     _, after = after_begin.split(end)
     path.write_text(before + begin + text + "\n" + end + after)

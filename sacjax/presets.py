@@ -67,18 +67,18 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 # MuJoCo's tasks: the paper's table 1 throughout, the defaults of `Config`. 10,000 random steps
 # first, as in Spinning Up's SAC (start_steps) and the SAC authors' code for these tasks; 1e6 steps
-# are the x axis of most published curves.
+# are the x axis of most published curves. v5 is Gymnasium's present version of the tasks, v4 is
+# that of most published figures.
 _MUJOCO: dict[str, Any] = {"warmup_steps": 10_000, "eval_every": 10_000, "eval_episodes": 10}
 _EASY = {"total_steps": 100_000, "warmup_steps": 1_000, "eval_every": 3_000, "eval_episodes": 10}
+_BY_TASK: dict[str, dict[str, Any]] = {
+    **dict.fromkeys(("HalfCheetah", "Hopper", "Walker2d", "Ant", "Swimmer"), _MUJOCO),
+    "Humanoid": _MUJOCO | {"total_steps": 3_000_000},
+    "HumanoidStandup": _MUJOCO,
+    **dict.fromkeys(("InvertedPendulum", "InvertedDoublePendulum", "Reacher", "Pusher"), _EASY),
+}
 GYMNASIUM: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(
-        ("HalfCheetah-v5", "Hopper-v5", "Walker2d-v5", "Ant-v5", "Swimmer-v5"), _MUJOCO
-    ),
-    "Humanoid-v5": _MUJOCO | {"total_steps": 3_000_000},
-    "HumanoidStandup-v5": _MUJOCO,
-    **dict.fromkeys(
-        ("InvertedPendulum-v5", "InvertedDoublePendulum-v5", "Reacher-v5", "Pusher-v5"), _EASY
-    ),
+    f"{task}-{version}": values for task, values in _BY_TASK.items() for version in ("v4", "v5")
 }
 
 # What Brax's own SAC adds to table 1, for the two suites that were made with it.

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import gymnasium
 import numpy as np
+import torch
 from stable_baselines3 import SAC
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.evaluation import evaluate_policy
@@ -26,6 +27,7 @@ class Evaluations(BaseCallback):
         super().__init__()
         self.env, self.first, self.every, self.out = gymnasium.make(task), first, every, out
         self.env.reset(seed=10_000 + seed)
+        self.rng = np.random.default_rng(seed)
 
     def _on_step(self) -> bool:
         after = self.num_timesteps - self.first
@@ -43,6 +45,7 @@ class Evaluations(BaseCallback):
         values = self.model.logger.name_to_value
         row["alpha"] = values.get("train/ent_coef", "")
         row["critic_loss"] = values.get("train/critic_loss", "")
+        row["entropy"], row["q"] = self.entropy_and_q()
         new = not self.out.exists()
         with self.out.open("a", newline="") as file:
             writer = csv.DictWriter(file, list(row))
@@ -50,6 +53,16 @@ class Evaluations(BaseCallback):
                 writer.writeheader()
             writer.writerow(row)
         return True
+
+    @torch.no_grad()
+    def entropy_and_q(self) -> tuple[float, float]:
+        """Means over 2,560 replayed transitions, in the units of sacjax's metrics."""
+        replay = self.model.replay_buffer
+        batch = replay._get_samples(self.rng.integers(replay.size(), size=2_560))
+        with torch.random.fork_rng():  # the run draws the numbers that it would have drawn
+            _, log_prob = self.model.actor.action_log_prob(batch.observations)
+        q = torch.stack(self.model.critic(batch.observations, batch.actions))
+        return -float(log_prob.mean()), float(q.mean())
 
 
 def main() -> None:
