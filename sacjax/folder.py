@@ -49,9 +49,8 @@ def created(directory: str | os.PathLike) -> Iterator[Path]:
             f"cannot write to {path} ({error.strerror}): give a folder you may write to with --out"
         ) from error
     with locked(path):
-        if any(
-            x.name != "config.json" + PART for x in path.iterdir()
-        ):  # killed at once, nothing yet
+        left = "config.json" + PART  # of a run that was killed at once: nothing yet
+        if any(x.name != left for x in path.iterdir()):
             raise InputError(
                 f"{path} is not empty, it may hold another run: give a new folder with --out, "
                 "remove it yourself, or go on with it by `sacjax resume`"
@@ -84,14 +83,14 @@ def tables(directory: Path) -> list[Path]:
 
 
 @contextlib.contextmanager
-def written(directory: Path) -> Iterator[None]:
+def written(directory: Path, then: str | None = None) -> Iterator[None]:
     """What cannot be written to a run's folder is a RunError with the remedy."""
     try:
         yield
     except OSError as error:
         raise RunError(
             f"cannot write to {directory} ({error.strerror or error}): make room, then "
-            f"`sacjax resume {directory}`"
+            + (then or f"`sacjax resume {directory}`")
         ) from error
 
 
@@ -112,12 +111,9 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_config(directory: Path, content: dict[str, Any]) -> None:
     """config.json, from `description`. RunError if it cannot be written."""
-    try:
-        write_text(directory / "config.json", json.dumps(content, indent=2, allow_nan=False) + "\n")
-    except OSError as error:
-        raise RunError(
-            f"cannot write to {directory} ({error.strerror or error}): make room, then start again"
-        ) from error
+    text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+    with written(directory, then="start again"):
+        write_text(directory / "config.json", text)
 
 
 class Written(NamedTuple):
