@@ -27,9 +27,13 @@ def train(
 ) -> Run:
     """All members, or batch after batch; `again`: what is in the folder already is gone on with."""
 
+    begun = False
+
     def begin() -> None:
-        if path:
-            folder.write_config(path, plan.description() | options.noted())
+        nonlocal begun
+        if path and not begun:
+            folder.write_config(path, plan.description() | options.noted(), again)
+        begun = True
 
     batches, follow = plan.batches(), (on_epoch, should_stop, options)
     with ExitStack() as stack:
@@ -60,17 +64,19 @@ def _train_batches(
         if done is None:
             started = again and place is not None and (place / "config.json").exists()
 
-            def begin_batch(batch: Plan = batch, place: Path | None = place) -> None:
+            def begin_batch(
+                batch: Plan = batch, place: Path | None = place, started: bool = started
+            ) -> None:
                 begin()
                 if place:
                     with folder.written(place):
                         place.mkdir(parents=True, exist_ok=True)
-                    folder.write_config(place, batch.description() | options.noted())
+                    folder.write_config(place, batch.description() | options.noted(), started)
 
             done, fell = _train_batch(batch, place, begin_batch, started, compiled, *follow)
         runs.append(done._replace(agents=jax.tree.map(np.asarray, done.agents)))
         if path:
-            processes.first(lambda: _write_table(path, all_diverged(runs)))
+            processes.first(lambda: _write_table(path, plan, all_diverged(runs)))
         if not done.completed or (fell and options.on_nan == "stop"):
             break
     if path and again:  # of a batch that was finished before, its files only
@@ -93,14 +99,15 @@ def _train_batch(
 ) -> tuple[Run, bool]:
     """And whether a member has diverged in it now.
 
-    `begin` is called when what is there already has been found in order.
+    `begin` is called when what is there already has been found in order, and is not all there is.
     """
     progress = _progress(plan, path) if again and path else None
     follow = (on_epoch, should_stop, options.on_nan, compiled)
     if path is None:
         done = run_of(plan, driver.train(plan, None, progress, *follow))
         return done, bool(done.diverged)
-    processes.first(begin)
+    if not driver.over(plan, progress):
+        processes.first(begin)
     before, known = (progress.history, len(progress.diverged)) if progress else ([], 0)
     with closing(journal.Journal(path, plan, options, before)) as files:
         progress = driver.train(plan, files, progress, *follow)
@@ -135,7 +142,7 @@ def _finished(plan: Plan, path: Path) -> Run | None:
     return done if done.completed else None
 
 
-def _write_table(path: Path, diverged: list[Divergence]) -> None:
+def _write_table(path: Path, plan: Plan, diverged: list[Divergence]) -> None:
     """metrics.csv, the curve and who diverged, of all batches so far."""
     tables = folder.tables(path)
     texts = [table.read_text() for table in tables]
@@ -143,4 +150,4 @@ def _write_table(path: Path, diverged: list[Divergence]) -> None:
     with folder.written(path):
         folder.write_text(whole, header + "".join(t.partition("\n")[2] for t in texts))
         report.learning_curve(tables, path / "learning_curve.png")
-        folder.write_diverged(path, diverged)
+        folder.write_diverged(path, diverged, plan.members, plan.config)

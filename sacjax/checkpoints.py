@@ -14,8 +14,11 @@ import json
 import logging
 import os
 import shutil
+import sys
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +31,7 @@ from sacjax.types import InputError, RunError, one_line
 
 _LOG = logging.getLogger("sacjax")
 _FOLDER = "checkpoints"
+BATCHES = "batches"  # where a run has the folders of its batches
 
 
 class Checkpoint(NamedTuple):
@@ -36,6 +40,12 @@ class Checkpoint(NamedTuple):
     epoch: int
     note: dict[str, Any]
     arrays: Arrays
+
+
+def whole_run(directory: Path) -> Path:
+    """The folder to resume: this one, or the run's of which it is a batch."""
+    batched = directory.parent.name == BATCHES
+    return directory.parent.parent if batched else directory
 
 
 @contextlib.contextmanager
@@ -64,8 +74,8 @@ def locked(directory: Path) -> Iterator[None]:
 
 def epochs(directory: Path) -> list[int]:
     """Those that there are complete checkpoints of, oldest first."""
-    found = (directory / _FOLDER).glob("*.json")
-    return sorted(int(path.stem) for path in found if path.with_suffix("").is_dir())
+    found = [path.with_suffix("") for path in (directory / _FOLDER).glob("*.json")]
+    return sorted(int(path.name) for path in found if path.name.isdigit() and path.is_dir())
 
 
 class Writer:
@@ -128,7 +138,7 @@ def _write(path: Path, arrays: Arrays) -> None:
     import orbax.checkpoint as ocp  # takes a second to import; only runs with a folder need it
 
     handler = ocp.PyTreeCheckpointHandler(use_compression=False)
-    with quiet_readers(), ocp.Checkpointer(handler) as checkpointer:
+    with quiet(), ocp.Checkpointer(handler) as checkpointer:
         checkpointer.save(path, args=ocp.args.PyTreeSave(arrays))
 
 
@@ -141,7 +151,7 @@ def _unwritten(directory: Path, epoch: int, error: Any) -> RunError:
     why = one_line(error) if error else "another process could not write its part"
     return RunError(
         f"the checkpoint of epoch {epoch} could not be written to {directory / _FOLDER} "
-        f"({why}); {left}: make room, then `sacjax resume {directory}`"
+        f"({why}); {left}: make room, then `sacjax resume {whole_run(directory)}`"
     )
 
 
@@ -247,7 +257,7 @@ def _checked_note(path: Path, files: bool = True) -> dict[str, Any]:
 def _shapes(path: Path) -> Arrays:
     import orbax.checkpoint as ocp
 
-    with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
+    with quiet(), ocp.StandardCheckpointer() as checkpointer:
         item = checkpointer.metadata(path).item_metadata
     assert item is not None
     return {name: jax.ShapeDtypeStruct(m.shape, m.dtype) for name, m in item.tree.items()}
@@ -260,7 +270,7 @@ def _read(path: Path, wanted: Arrays) -> Arrays:
         name: x if getattr(x, "sharding", None) else np.empty(x.shape, x.dtype)
         for name, x in wanted.items()
     }
-    with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
+    with quiet(), ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(path, like)
 
 
@@ -279,19 +289,40 @@ def _remove_torsos(directory: Path) -> None:
     """What an interrupted write or removal left."""
     whole = {str(epoch) for epoch in epochs(directory)}
     for path in (directory / _FOLDER).iterdir():
-        if path.name.removesuffix(".json") not in whole:
+        of_ours = path.name.split(".")[0].isdigit()
+        if of_ours and path.name.removesuffix(".json") not in whole:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextlib.contextmanager
-def quiet_readers() -> Iterator[None]:
-    """orbax's readers would print the tracebacks of damaged files, each through asyncio's log."""
-    log = logging.getLogger("asyncio")
-    log.disabled, before = True, log.disabled
+def quiet() -> Iterator[None]:
+    """orbax's threads would print a traceback for each file that is damaged, or that there is no
+    room for, through asyncio's log and absl's; the caller says it in a sentence."""
+    logs = [logging.getLogger(name) for name in ("asyncio", "absl")]
+    before, hook = [log.disabled for log in logs], sys.unraisablehook
+    for log in logs:
+        log.disabled = True
+    sys.unraisablehook = partial(_but_closed_loops, hook)
     try:
         yield
-    except Exception:
-        gc.collect()  # other readers' exceptions that nobody took, while the log is off
+        sys.unraisablehook = hook  # where it failed, tensorstore's threads go on telling of it
+    except Exception as error:
+        _let_go(error)
+        gc.collect()  # other threads' exceptions that nobody took are told of now, to nobody
         raise
     finally:
-        log.disabled = before
+        for log, was in zip(logs, before, strict=True):
+            log.disabled = was
+
+
+def _but_closed_loops(hook: Callable, what: Any) -> None:
+    """`sys.unraisablehook` without writes that end after their asyncio loop has: it had failed."""
+    if not (what.exc_type is RuntimeError and str(what.exc_value) == "Event loop is closed"):
+        hook(what)
+
+
+def _let_go(error: BaseException | None) -> None:
+    """What an exception, and those that it comes from, hold: orbax's tasks among it."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__

@@ -70,15 +70,15 @@ def main(argv: list[str] | None = None) -> int:
         return _leave(2)
     except RunError as error:
         print(f"sacjax: {' '.join(str(error).split())}", file=sys.stderr)
-        return _leave(3)
+        return _leave(3, at_once=from_shell)  # writes that failed would go on telling of it
     except KeyboardInterrupt:
         print("\nsacjax: stopped", file=sys.stderr)
         return _leave(130, at_once=from_shell)
 
 
 def _leave(code: int, at_once: bool = False) -> int:
-    """The exit code. `at_once`, and where there are other processes, without what JAX would wait
-    for at the end: the epoch that is running, the others."""
+    """The exit code. `at_once`, and where there are other processes, without what would be waited
+    for at the end: the epoch that is running, the others, writes that cannot end."""
     if "sacjax.processes" in sys.modules:
         from sacjax import processes
 
@@ -182,6 +182,7 @@ def _follow(
         loggers = _loggers(config, members, out, flags, before) if first else []
         loggers = [stack.enter_context(x) for x in loggers]
         done = start(on_epoch=loggers, should_stop=stop.asked)
+        stopped = processes.largest(stop.exit_code if stop.asked() else 0)  # here or elsewhere
     steps = done.env_steps
     if not loggers:
         pass  # not the first process: it is the one that tells
@@ -206,7 +207,7 @@ def _follow(
             + (f"`sacjax resume {out}` goes on" if _has_checkpoint(out) else _NOTHING_KEPT),
             file=sys.stderr,
         )
-        return stop.exit_code if stop.asked() else 4
+        return stopped or 4
     return 0
 
 

@@ -187,7 +187,8 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
         )
     if counts.min() < counts.max():
         _LOG.warning("%s: its seeds are not equally far, each is scored where it is", path)
-    for gone in folder.read_diverged(path):  # the evaluation that found it is not empty in the file
+    gone_ones = folder.read_diverged(path, len(there))
+    for gone in gone_ones:  # the evaluation that found it is not empty in the file
         metrics["eval_return"][gone.member, gone.epoch :] = np.nan
     steps = metrics["env_steps"][counts.argmax(), : counts.max()]
     returns = metrics["eval_return"][:, : counts.max()]

@@ -53,10 +53,7 @@ def train(
     loop: Any
     loop, history, diverged, host = progress or (None, [], [], None)
 
-    def over() -> bool:
-        return len(history) == config.num_epochs or (len(diverged) == members and not plan.is_part)
-
-    stop, step = over(), None
+    stop, step = over(plan, progress), None
     if not stop and len(diverged) < members:
         loop, step = _start(plan, loop, {} if known is None else known)
         if host:
@@ -89,8 +86,21 @@ def train(
         }
         for tell in on_epoch if processes.is_first() else ():
             tell(env_steps, told)
-        stop = over() or (bool(new) and on_nan == "stop") or processes.any_of(should_stop())
+        stop = (
+            over(plan, Progress(loop, history, diverged))
+            or (bool(new) and on_nan == "stop")
+            or processes.any_of(should_stop())
+        )
     return Progress(loop, history, diverged)
+
+
+def over(plan: Plan, progress: Progress | None) -> bool:
+    """Whether there is nothing left to do. Members of a batch that have all diverged are told of
+    to the end."""
+    if progress is None:
+        return False
+    all_gone = len(progress.diverged) == len(plan.members)
+    return len(progress.history) == plan.config.num_epochs or (all_gone and not plan.is_part)
 
 
 def compile_programs(plan: Plan, fresh: bool = True) -> Compiled:

@@ -24,13 +24,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sacjax import processes
-from sacjax.checkpoints import locked, quiet_readers
+from sacjax.checkpoints import BATCHES, locked, quiet, whole_run
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
-from sacjax.provenance import FORMAT
+from sacjax.provenance import FORMAT, gone_on
 from sacjax.types import InputError, RunError, one_line
 
-BATCHES = "batches"
 PART = ".part"  # the end of the name of a file that is not whole yet
 
 
@@ -90,7 +89,7 @@ def written(directory: Path, then: str | None = None) -> Iterator[None]:
     except OSError as error:
         raise RunError(
             f"cannot write to {directory} ({error.strerror or error}): make room, then "
-            + (then or f"`sacjax resume {directory}`")
+            + (then or f"`sacjax resume {whole_run(directory)}`")
         ) from error
 
 
@@ -109,10 +108,13 @@ def write_bytes(path: Path, content: bytes) -> None:
     os.replace(part, path)
 
 
-def write_config(directory: Path, content: dict[str, Any]) -> None:
-    """config.json, from `description`. RunError if it cannot be written."""
+def write_config(directory: Path, content: dict[str, Any], again: bool = False) -> None:
+    """config.json, from `description`; `again`: of a run that goes on, whose own description stays,
+    but for what has changed. RunError if it cannot be written."""
+    if again:
+        content = gone_on(read_description(directory), content)
     text = json.dumps(content, indent=2, allow_nan=False) + "\n"
-    with written(directory, then="start again"):
+    with written(directory, None if again else "start again"):
         write_text(directory / "config.json", text)
 
 
@@ -130,6 +132,13 @@ def check_is_run(directory: str | os.PathLike) -> None:
     """InputError if this is no run's folder."""
     if not (Path(directory) / "config.json").is_file():
         raise InputError(f"{directory} is not a run's folder (no config.json): give what --out was")
+
+
+def check_is_whole(directory: Path) -> None:
+    """InputError if this is the folder of a batch: alone it is no run."""
+    whole = whole_run(directory.absolute())
+    if whole != directory.absolute() and (whole / "config.json").is_file():
+        raise InputError(f"{directory} is a batch of {whole}: give that folder")
 
 
 def read_description(directory: str | os.PathLike) -> dict[str, Any]:
@@ -175,22 +184,34 @@ def _damage_named(path: Path) -> Iterator[None]:
         ) from error
 
 
-def write_diverged(directory: Path, diverged: list[Divergence]) -> None:
-    """diverged.json, if any did."""
+def write_diverged(
+    directory: Path, diverged: list[Divergence], members: list[dict[str, float]], config: Config
+) -> None:
+    """diverged.json, if any did: who, before which environment step, what was not finite."""
     path = directory / "diverged.json"
     if diverged:
-        write_text(path, json.dumps([d._asdict() for d in diverged], indent=2) + "\n")
+        told = [
+            d._asdict()
+            | {"before_env_step": config.warmup_steps + (d.epoch + 1) * config.eval_every}
+            | members[d.member]
+            for d in diverged
+        ]
+        write_text(path, json.dumps(told, indent=2) + "\n")
     else:
         path.unlink(missing_ok=True)
 
 
-def read_diverged(directory: Path) -> list[Divergence]:
-    """What `write_diverged` wrote."""
+def read_diverged(directory: Path, members: int) -> list[Divergence]:
+    """What `write_diverged` wrote, of a run of so many members."""
     path = directory / "diverged.json"
-    try:
-        return [Divergence(**d) for d in json.loads(path.read_text())] if path.exists() else []
-    except (json.JSONDecodeError, TypeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged: restore it, or train again") from error
+    if not path.exists():
+        return []
+    with _damage_named(path):
+        told = json.loads(path.read_text())
+        found = [Divergence(*(d[name] for name in Divergence._fields)) for d in told]
+        if any(d.member not in range(members) or d.epoch < 0 for d in found):
+            raise ValueError(f"there are {members} members")
+        return found
 
 
 class MetricsFile:
@@ -233,7 +254,7 @@ def save_agents(directory: Path, tree: Any) -> None:
     new, place = (directory.absolute() / name for name in ("agents.new", "agents"))
     failed: Exception | None = None
     try:
-        with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
+        with quiet(), ocp.StandardCheckpointer() as checkpointer:
             checkpointer.save(new, tree, force=True)
         if processes.is_first():
             old = place.with_name("agents.old")
@@ -248,7 +269,7 @@ def save_agents(directory: Path, tree: Any) -> None:
         why = one_line(failed) if failed else "another process could not write its part"
         raise RunError(
             f"the agents could not be written to {place} ({why}): make room, then "
-            f"`sacjax resume {directory}`"
+            f"`sacjax resume {whole_run(directory)}`"
         ) from failed
 
 
@@ -260,15 +281,15 @@ def restore_agents(directory: Path, like: Any) -> Any:
     if not path.is_dir():
         raise InputError(
             f"{directory} holds no trained agents (no folder agents/): its run did not end; "
-            f"`sacjax resume {directory}` goes on with it"
+            f"`sacjax resume {whole_run(directory)}` goes on with it"
         )
     try:
-        with quiet_readers(), ocp.StandardCheckpointer() as checkpointer:
+        with quiet(), ocp.StandardCheckpointer() as checkpointer:
             return checkpointer.restore(path, like)
     except Exception as error:  # orbax and its stores raise many kinds for damaged files
         raise InputError(
             f"{path} is damaged or of another config ({one_line(error)}): restore the folder, or "
-            "train again"
+            f"`sacjax resume {whole_run(directory)}`, which makes it anew from its last checkpoint"
         ) from error
 
 

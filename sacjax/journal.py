@@ -117,7 +117,8 @@ class Journal:
         if self._options.every != 0 and len(history) > self._saved:
             self._save(loop, history, diverged)
         self._checkpoints.finish()
-        self._first(lambda: folder.write_diverged(self._path, diverged))
+        who = self._plan.members, self._plan.config
+        self._first(lambda: folder.write_diverged(self._path, diverged, *who))
         numbers = np.asarray(jax.random.key_data(keys))
         folder.save_agents(self._path, agent_tree(agents, numbers, len(history)))
         table, curve = self._path / "metrics.csv", self._path / "learning_curve.png"

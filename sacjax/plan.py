@@ -100,6 +100,11 @@ def make_plan(
     if program.host is not None:  # environments outside of JAX: one member after the other
         if jax.process_count() > 1:
             raise InputError(f"{config.env} runs outside of JAX: train it in one process")
+        if per_batch not in (None, 1) or devices not in (None, 1):
+            raise InputError(
+                f"{config.env} runs outside of JAX, one seed after the other: leave devices "
+                f"({devices}) and members_per_batch ({per_batch}) out"
+            )
         per_batch, devices = 1, 1
     how = _how(min(per_batch or members, members), strategy, devices)
     hp, env_params = as_arrays(settings[0], program.default_params)
@@ -171,8 +176,9 @@ def fit(plan: Plan) -> Fit:
     return Fit(members, needed, available, max(most, 0), max(min(places, capacity), 0))
 
 
-def check_memory(plan: Plan) -> None:
-    """InputError, with what would fit, where there is not enough."""
+def check_memory(plan: Plan, again: bool = False) -> None:
+    """InputError, with what would fit, where there is not enough; `again`: for a run that is gone
+    on with, whose settings are what they are."""
     found = fit(plan)
     if found.available is None or found.enough:
         return
@@ -184,7 +190,9 @@ def check_memory(plan: Plan) -> None:
     raise InputError(
         f"{found.members} members need {found.needed / 2**30:.1f} GiB, of which the replays are "
         f"{plan.memory.replay * found.members / 2**30:.1f}, and there are "
-        f"{found.available / 2**30:.1f}: {' or '.join(remedies) or 'use smaller networks'}"
+        f"{found.available / 2**30:.1f}: "
+        + ("go on with it where there is more, or train anew and " if again else "")
+        + (" or ".join(remedies) or "use smaller networks")
     )
 
 

@@ -94,9 +94,14 @@ def everywhere(tree: Any) -> Any:
     return jax.tree.map(gather, tree)
 
 
+def largest(number: int) -> int:
+    """Of all processes' numbers."""
+    return int(multihost_utils.process_allgather(np.array(number)).max()) if several() else number
+
+
 def any_of(said: bool) -> bool:
     """Whether any process says so."""
-    return bool(multihost_utils.process_allgather(np.array(said)).any()) if several() else said
+    return bool(largest(int(said)))
 
 
 def of_first(number: int) -> int:

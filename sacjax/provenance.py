@@ -15,6 +15,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.envs.names import parse
 
 FORMAT = 2  # of config.json and agents/; a reader refuses others
+_COMMANDS = ("sacjax", os.path.join("sacjax", "cli.py"))  # in Python it is none
 SUITES = {  # what an environment depends on besides
     "brax": ["brax", "mujoco-mjx"],
     "playground": ["playground", "mujoco-mjx"],
@@ -38,12 +39,21 @@ def description(
         fields["env"] = None  # an object cannot be written down; `load` asks for it
     return {
         "format": FORMAT,
-        "command": sys.argv if sys.argv[0].endswith("sacjax") else None,
+        "command": sys.argv if sys.argv[0].endswith(_COMMANDS) else None,
         "config": fields,
         "hyperparams": [{k: _number(v) for k, v in vars(hp).items()} for hp in settings],
         "swept": swept,
         "seeds": seeds,
     } | around
+
+
+def gone_on(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """The description of a run that goes on: what it was begun with, its settings now, and under
+    "resumed" what it went on with each time."""
+    around = ("command", "versions", "device", "jax", "layout")
+    again = {name: now[name] for name in around}
+    changed = {name: now[name] for name in ("config", "layout", "options")}
+    return before | changed | {"resumed": [*before.get("resumed", []), again]}
 
 
 def surroundings() -> dict[str, Any]:

@@ -15,6 +15,7 @@ import numpy as np
 from sacjax.types import InputError
 
 Member = dict[str, float]
+_REMEDY = "restore it, or `sacjax resume` its run, which writes it anew from its last checkpoint"
 
 
 def iqm(x: np.ndarray, axis: int = 0) -> np.ndarray:
@@ -67,11 +68,15 @@ def epochs_of(metrics: dict[str, np.ndarray]) -> np.ndarray:
 
 def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict[str, np.ndarray]]:
     if not path.is_file():
-        raise InputError(f"{path} is missing: restore it, or train again")
+        raise InputError(f"{path} is missing: {_REMEDY}")
     try:
         text = path.read_bytes().decode()
         text = text[: text.rfind("\n") + 1]  # without a row that is half written
         rows = list(csv.DictReader(io.StringIO(text, newline="")))
+        if not rows:
+            raise InputError(
+                f"{path} has no evaluation yet: wait for the first, or `sacjax resume` its run"
+            )
         names = list(rows[0])
         keys = names[: names.index("seed") + 1]
         if swept is not None and keys[:-1] != swept:
@@ -83,8 +88,10 @@ def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict
         epochs = min(len(values) for values in series.values())
         table = np.array([values[:epochs] for values in series.values()])  # [M, epochs, metrics]
         names.index("env_steps")  # ValueError: without it nothing says how far it is
+    except InputError:
+        raise
     except (ValueError, IndexError, KeyError, TypeError, csv.Error, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is damaged ({error}): restore it, or train again") from error
+        raise InputError(f"{path} is damaged ({error}): {_REMEDY}") from error
     members: list[Member] = [
         dict(zip(keys, (*point[:-1], int(point[-1])), strict=True)) for point in series
     ]

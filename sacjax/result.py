@@ -78,7 +78,7 @@ def read_one(path: Path, written: folder.Written, program: Program, algorithm: C
     if report.epochs_of(metrics).min() < epochs:
         raise InputError(
             f"{path / 'metrics.csv'} has lost rows, its agents are of epoch {epochs}: `sacjax "
-            f"resume {path}` writes it anew"
+            f"resume {folder.whole_run(path)}` writes it anew"
         )
     return Run(
         config=written.config,
@@ -90,7 +90,7 @@ def read_one(path: Path, written: folder.Written, program: Program, algorithm: C
         keys=with_keys(keys, tree["keys"]),
         epochs=np.full(len(members), epochs),
         completed=epochs == written.config.num_epochs,
-        diverged=folder.read_diverged(path),
+        diverged=folder.read_diverged(path, len(members)),
     )
 
 

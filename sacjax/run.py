@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
@@ -19,7 +19,7 @@ import numpy as np
 from sacjax import batches, checkpoints, folder, journal, processes
 from sacjax.config import Config, Hyperparams
 from sacjax.envs.host import errors_named
-from sacjax.members import layout, over_members
+from sacjax.members import Strategy, layout, over_members
 from sacjax.plan import check_memory, extended, make_plan, points
 from sacjax.result import Run, read
 from sacjax.sac import make_sac
@@ -59,9 +59,7 @@ def run(
     Raises InputError before anything is allocated or written, RunError where the files can no
     longer be written.
     """
-    seeds = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise InputError(f"seeds ({seeds}) must be different whole numbers from 0: use seeds=8")
+    seeds = _checked_seeds(seeds)
     settings, swept = points(hp)
     plan = make_plan(
         config, settings, swept, seeds, algorithm, strategy, devices, members_per_batch
@@ -100,6 +98,7 @@ def resume(
     """
     path = Path(directory)
     folder.check_is_run(path)
+    folder.check_is_whole(path)
     with _held(lambda: checkpoints.locked(path)):
         written = folder.read_config(path, env)
         config = written.config if extend_to is None else extended(written.config, extend_to)
@@ -112,7 +111,7 @@ def resume(
             *(config, written.settings, written.swept, written.seeds, algorithm),
             *(strategy or "auto", devices, written.content.get("per_batch")),
         )
-        check_memory(plan)
+        check_memory(plan, again=True)
         return batches.train(plan, path, options, on_epoch, should_stop, again=True)
 
 
@@ -122,6 +121,7 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     Raises InputError if the folder is damaged, or is not a run's.
     """
     path = Path(directory)
+    folder.check_is_whole(path)
     written = folder.read_config(path, env)
     program = make_program(written.config, algorithm)
     found = read(path, written, program, algorithm)
@@ -159,9 +159,23 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
     return np.asarray(returns), np.asarray(lengths)
 
 
+def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
+    found = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    whole = all(isinstance(seed, (int, np.integer)) and 0 <= seed < 2**32 for seed in found)
+    if not found or not whole or len(set(found)) < len(found):
+        raise InputError(
+            f"seeds ({seeds}) must be different whole numbers from 0 to 2**32 - 1: use seeds=8"
+        )
+    return [int(seed) for seed in found]
+
+
 def _layout_before(content: dict[str, Any]) -> tuple[str, int | None]:
     """The layout that a run had, if it can be had here."""
     then = content.get("layout", {})
+    if not isinstance(then, dict) or then.get("strategy", "auto") not in get_args(Strategy):
+        raise InputError(
+            f"config.json is damaged (layout {then!r}): restore it, or give --strategy"
+        )
     if processes.several() or then.get("devices", 0) not in range(1, jax.device_count() + 1):
         return then.get("strategy", "auto"), None
     return then["strategy"], then["devices"]

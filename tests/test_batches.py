@@ -17,7 +17,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.folder import read_config
 from sacjax.page import write
 from sacjax.run import evaluate_run, load, resume, run
-from sacjax.types import InputError
+from sacjax.types import InputError, RunError
 
 CONFIG = dataclasses.replace(checks.CONFIG, total_steps=300)
 HOW = {"strategy": "map", "devices": 1, "seeds": 3}  # six members, each compiled as in any batch
@@ -248,6 +248,34 @@ def test_another_batch_in_the_folder_is_refused(whole, tmp_path):
     )
     with pytest.raises(InputError, match="not the one that the checkpoints"):
         resume(folder)
+
+
+def test_a_batch_is_no_run_of_its_own(whole):
+    for use in load, resume:
+        with pytest.raises(InputError, match=r"batches/1 is a batch of .*run: give that folder"):
+            use(whole / "batches" / "1")
+
+
+def test_what_is_wrong_in_a_batch_names_the_run(tmp_path, monkeypatch):
+    from sacjax import checkpoints, folder
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    how = {"members_per_batch": 2, "seeds": 3, "checkpoint_every": 1}
+    for number, (where, name) in enumerate(
+        [(folder.MetricsFile, "append"), (checkpoints, "_write"), (checkpoints, "_write_note")]
+    ):
+        out = tmp_path / str(number)
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, full)
+            with pytest.raises(RunError, match=f"make room, then `sacjax resume {out}`"):
+                run(CONFIG, directory=out, **how)
+    assert resume(out).completed
+    shutil.rmtree(out / "batches" / "2" / "agents")
+    (out / "batches" / "1" / "metrics.csv").write_text("seed,env_steps\n0,1\n")
+    with pytest.raises(InputError, match=f"lost rows.*`sacjax resume {out}` writes it anew"):
+        load(out)
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 2.5])

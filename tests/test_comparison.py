@@ -205,7 +205,9 @@ def test_diverged_seeds_are_left_out_and_that_is_said(tmp_path, capsys):
 
 def test_the_evaluation_in_which_a_seed_diverged_does_not_count(tmp_path):
     run = write_run(tmp_path / "a", curves(seeds=3, epochs=3))
-    folder.write_diverged(run, [Divergence(member=1, epoch=2, quantities="state")])
+    members = [{"seed": seed} for seed in range(3)]
+    gone = Divergence(member=1, epoch=2, quantities="state")
+    folder.write_diverged(run, [gone], members, Config("Pendulum-v1"))
     assert np.isnan(comparison.read([run])[0].scores).tolist() == [False, True, False]
     assert np.isfinite(comparison.read([run], until=300)[0].scores).all()
 

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -51,6 +53,22 @@ def test_the_wild_ones_are_frozen_and_finite(wild):
         # the gradient steps that its frozen state has taken
         assert int(done.agents.step[d.member]) == 100 * d.epoch
     assert {int(done.agents.step[i]) for i in GOOD} == {600}
+
+
+def test_its_file_says_who_before_which_step_and_what(wild, tmp_path):
+    done, folder = wild
+    told = json.loads((folder / "diverged.json").read_text())
+    assert {(d["critic_lr"], d["seed"]) for d in told} == {(1e3, 0), (1e3, 1)}
+    for d in told:
+        assert d["before_env_step"] == 100 + 100 * (d["epoch"] + 1)
+        assert "critic" in d["quantities"]
+    assert load(folder).diverged == done.diverged
+    for harm in ([told[0] | {"member": 4}], [{"member": 0}], ["x"], 3):
+        broken = Path(shutil.copytree(folder, tmp_path / "broken"))
+        (broken / "diverged.json").write_text(json.dumps(harm))
+        with pytest.raises(InputError, match=r"diverged\.json is damaged"):
+            load(broken)
+        shutil.rmtree(broken)
 
 
 def test_the_others_are_to_the_bit_what_they_would_have_been(wild):

@@ -61,6 +61,19 @@ def test_two_processes_are_one_with_as_many_devices(tmp_path):
     assert load(two).completed
 
 
+def test_what_stops_one_stops_all_with_its_exit_code(tmp_path):
+    folder = tmp_path / "run"
+    pair = start_two("train", "Pendulum-v1", "--total-steps", 200_100, *FLAGS, "--out", folder)
+    end = time.monotonic() + 200
+    while not checkpoints.epochs(folder) and time.monotonic() < end:
+        assert pair[0].poll() is None, pair[0].communicate()
+        time.sleep(0.05)
+    pair[1].send_signal(signal.SIGTERM)
+    told = [process.communicate(timeout=200) for process in pair]
+    assert [process.returncode for process in pair] == [143, 143], told
+    assert load(folder).epochs[0] == checkpoints.epochs(folder)[-1]
+
+
 def test_one_is_killed_the_other_says_so_and_the_run_goes_on_here(tmp_path):
     """In one process, with another number of devices."""
     folder = tmp_path / "run"

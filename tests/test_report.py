@@ -60,9 +60,16 @@ COLUMNS = "seed,env_steps\n"
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a,b\n1,2\n", COLUMNS, f"{COLUMNS}0,x\n", f"{COLUMNS}0\n", "seed,q\n0,1\n"]
+    "text", ["a,b\n1,2\n", f"{COLUMNS}0,x\n", f"{COLUMNS}0\n", "seed,q\n0,1\n"]
 )
 def test_a_damaged_csv_is_an_input_error(tmp_path, text):
     (tmp_path / "m.csv").write_text(text)
-    with pytest.raises(InputError, match="damaged"):
+    with pytest.raises(InputError, match=r"damaged .*sacjax resume"):
+        report.read_metrics(tmp_path / "m.csv")
+
+
+@pytest.mark.parametrize("text", ["", COLUMNS, f"{COLUMNS}0,1"])
+def test_a_csv_without_rows_is_not_damaged(tmp_path, text):
+    (tmp_path / "m.csv").write_text(text)
+    with pytest.raises(InputError, match="has no evaluation yet: wait"):
         report.read_metrics(tmp_path / "m.csv")

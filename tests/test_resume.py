@@ -82,6 +82,16 @@ def test_resumed_is_never_stopped(whole, torso):
     assert_same(whole, torso)
 
 
+def test_a_vmapped_population_resumed_is_never_stopped(tmp_path):
+    how = {"seeds": 3, "strategy": "vmap", "devices": 1, "checkpoint_every": 1}
+    stopped, vmapped = tmp_path / "stopped", tmp_path / "vmapped"
+    stops = iter([False, False, True])
+    run(CONFIG, GRID, directory=stopped, should_stop=lambda: next(stops), **how)
+    assert resume(stopped).completed
+    run(CONFIG, GRID, directory=vmapped, **how)
+    assert_same(vmapped, stopped)
+
+
 def test_without_a_checkpoint_it_starts_again_and_says_so(whole, torso, caplog):
     shutil.rmtree(torso / "checkpoints")
     resume(torso)
@@ -276,6 +286,10 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(tmp_pa
         with pytest.raises(InputError, match=message):
             run(CONFIG, directory=out, **changes)  # pyright: ignore[reportArgumentType]
         assert not out.exists()
+    for seeds in (0, [], [0, 0], [-1], [2**32], [1.5]):
+        with pytest.raises(InputError, match=r"from 0 to 2\*\*32 - 1: use seeds=8"):
+            run(CONFIG, seeds=seeds, directory=out)  # pyright: ignore[reportArgumentType]
+        assert not out.exists()
     with pytest.raises(InputError, match="needs a folder"):
         run(CONFIG, checkpoint_every=3)
     with pytest.raises(InputError, match=r"extend_to \(400\) must not be below"):
@@ -308,6 +322,43 @@ def test_a_finished_run_without_checkpoints_is_not_begun_again(whole, tmp_path):
         resume(folder, extend_to=900)
     assert (folder / "metrics.csv").read_bytes() == before
     assert load(folder).config == CONFIG
+
+
+@population
+def test_what_it_was_begun_with_stays_and_what_it_goes_on_with_is_added(whole, torso, tmp_path):
+    finished = Path(shutil.copytree(whole, tmp_path / "finished"))
+    for folder in finished, torso:
+        edit(folder, command=["sacjax", "train"], versions={"jax": "0.9"})
+    before = (finished / "config.json").read_bytes()
+    resume(finished, strategy="vmap", devices=1)  # nothing to do
+    assert (finished / "config.json").read_bytes() == before
+    resume(torso, keep=5)
+    told = json.loads((torso / "config.json").read_text())
+    assert told["command"] == ["sacjax", "train"]
+    assert told["versions"] == {"jax": "0.9"}
+    assert told["options"]["keep"] == 5
+    (again,) = told["resumed"]
+    assert again["versions"]["jax"] == jax.__version__
+    assert load(torso).completed
+
+
+@population
+@pytest.mark.parametrize("layout", [["x"], {"strategy": "zmap", "devices": 1}])
+def test_a_layout_that_is_none_is_damage(torso, layout):
+    edit(torso, layout=layout)
+    with pytest.raises(InputError, match=r"config\.json is damaged \(layout"):
+        resume(torso)
+
+
+@population
+def test_what_others_put_beside_the_checkpoints_stays(whole, torso):
+    notes = torso / "checkpoints" / "notes"
+    notes.mkdir()
+    notes.with_suffix(".json").write_text("mine")
+    resume(torso, checkpoint_every=3)
+    assert notes.is_dir()
+    assert notes.with_suffix(".json").read_text() == "mine"
+    assert_same(whole, torso)
 
 
 @population
@@ -350,6 +401,15 @@ def wait_for(condition, process, seconds=120):
     assert condition() or process.poll() is not None
 
 
+@pytest.mark.parametrize("command", ["sacjax", "-m sacjax.cli"])
+def test_the_command_is_written_down(tmp_path, monkeypatch, command):
+    program = "bin/sacjax" if command == "sacjax" else str(Path("lib", "sacjax", "cli.py"))
+    flags = ["train", "Pendulum-v1", "--out", str(tmp_path / "run"), "--seeds", "1", *FLAGS]
+    monkeypatch.setattr(sys, "argv", [program, *flags])
+    assert main() == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["command"][1] == "train"
+
+
 def test_sigterm_checkpoints_and_leaves_with_143_and_resume_goes_on(tmp_path):
     folder, whole = tmp_path / "run", tmp_path / "whole"
     flags = [*FLAGS, "--seeds", "1", "--checkpoint-every", "1"]
@@ -378,13 +438,13 @@ def save(self, loop, history, diverged):
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
     before(self, loop, history, diverged)
 sacjax.journal.Journal._save = save
-sys.exit(main(sys.argv[1:]))
+sys.exit(main())
 """
 
 
 def test_a_disk_that_is_full_ends_the_run_with_the_one_before_whole(tmp_path):
     folder, whole = tmp_path / "run", tmp_path / "whole"
-    flags = [*FLAGS, "--seeds", "2", "--checkpoint-every", "1"]
+    flags = [*FLAGS, "--seeds", "2", "--checkpoint-every", "1", "--log-format", "none"]
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, "train", "Pendulum-v1", "--out", str(folder), *flags],
         capture_output=True,
@@ -394,6 +454,7 @@ def test_a_disk_that_is_full_ends_the_run_with_the_one_before_whole(tmp_path):
     assert done.returncode == 3, done.stderr
     assert "sacjax: the checkpoint of epoch 4 could not be written" in done.stderr
     assert "the one of epoch 3 is whole: make room, then `sacjax resume" in done.stderr
+    assert done.stderr.count("\n") == 1  # nothing of orbax's threads
     assert checkpoints.epochs(folder) == [2, 3]
     assert main(["resume", str(folder), "--checkpoint-every", "1"]) == 0
     assert main(["train", "Pendulum-v1", "--out", str(whole), *flags]) == 0
@@ -451,12 +512,13 @@ def writing_in(folder):
     return any((folder / "checkpoints").glob("*tmp*"))
 
 
-def kill_and_resume(tmp_path, seeds, kills, seed):
+def kill_and_resume(tmp_path, seeds, kills, seed, *layout):
     """SIGKILL at random moments, a new process each time; every third during a write."""
     rng = random.Random(seed)
     folder, whole = tmp_path / "run", tmp_path / "whole"
     flags = [*FLAGS, "--seeds", str(seeds), "--checkpoint-every", "1", "--replay-size", "400"]
     flags[1] = "1500"
+    flags += layout
     assert main(["train", "Pendulum-v1", "--out", str(whole), *flags]) == 0
     arguments, killed, writing = ["train", "Pendulum-v1", "--out", str(folder), *flags], 0, 0
     while killed < kills:
@@ -490,9 +552,13 @@ def test_killed_three_times_it_ends_like_never_stopped(tmp_path):
 
 
 @pytest.mark.slow  # a new process, and its compilation, for each kill
-@pytest.mark.parametrize("seeds", [1, 4])
-def test_killed_twenty_times_it_ends_like_never_stopped(tmp_path, seeds):
-    killed, writing = kill_and_resume(tmp_path, seeds=seeds, kills=20, seed=seeds)
+@pytest.mark.parametrize(
+    ("seeds", "layout"),
+    [(1, ()), (4, ("--strategy", "map")), (4, ("--strategy", "vmap", "--devices", "1"))],
+    ids=["one seed", "mapped over two devices", "vmapped"],
+)
+def test_killed_twenty_times_it_ends_like_never_stopped(tmp_path, seeds, layout):
+    killed, writing = kill_and_resume(tmp_path, seeds, 20, seeds, *layout)
     assert killed == 20
     assert writing >= 3  # in the middle of a checkpoint
 
