@@ -3,6 +3,7 @@
 Members exchange nothing, so the others are to the bit what they would have been without it.
 """
 
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +20,7 @@ class Divergence(NamedTuple):
 
     member: int  # its index
     epoch: int  # the first one whose outcome was not kept, from 0
-    quantities: str  # what was not finite: metrics, and "state", the algorithm's
+    quantities: str  # what was not finite: metrics, and fields of the algorithm's state
 
 
 def guarded(epoch: Callable) -> Callable:
@@ -79,7 +80,7 @@ def nothing(metrics: dict[str, np.ndarray], config: Config) -> dict[str, np.ndar
 
 
 def _finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]:
-    """Name -> whether all of it is finite: the algorithm's own metrics, and its "state" as a whole.
+    """Name -> whether it is finite: the algorithm's own metrics, and each field of its state.
 
     The loop's metrics do not count: a return can be NaN because no episode has ended. Nor does what
     was infinite before and still is: the logarithm of a temperature of 0. The state is checked as
@@ -91,9 +92,21 @@ def _finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]:
         if not name.startswith(("eval_", "train_")) and jnp.issubdtype(x.dtype, jnp.inexact)
     }
     new, old = _vector(agent), _vector(before)
-    return finite | {"state": (jnp.isfinite(new) | (new == old)).all()}
+    ok, end = jnp.isfinite(new) | (new == old), 0
+    for field, leaves in itertools.groupby(_floats(agent), key=lambda leaf: leaf[0]):
+        begin, end = end, end + sum(x.size for _, x in leaves)
+        finite[field] = ok[begin:end].all()
+    return finite
+
+
+def _floats(tree: Any) -> list[tuple[str, Array]]:
+    """The arrays, each with the name of its field; those of one field beside each other."""
+    return [
+        (jax.tree_util.keystr(path[:1]).strip(".[]'") or "state", x)
+        for path, x in jax.tree_util.tree_leaves_with_path(tree)
+        if jnp.issubdtype(x.dtype, jnp.inexact)
+    ]
 
 
 def _vector(tree: Any) -> Array:
-    leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(x.dtype, jnp.inexact)]
-    return jnp.concatenate([x.ravel().astype(float) for x in leaves])
+    return jnp.concatenate([x.ravel().astype(float) for _, x in _floats(tree)])

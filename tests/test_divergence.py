@@ -138,7 +138,7 @@ def test_an_infinite_parameter_alone_is_found_in_its_epoch():
         return sac._replace(update=update)
 
     done = run(CONFIG, seeds=1, algorithm=make)
-    assert [(d.epoch, d.quantities) for d in done.diverged] == [(1, "state")]
+    assert [(d.epoch, d.quantities) for d in done.diverged] == [(1, "log_alpha")]
     assert int(done.agents.step[0]) == 100
 
 
