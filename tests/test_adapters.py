@@ -521,6 +521,12 @@ def test_vmap_over_seeds_says_what_to_do_instead():
         jax.jit(jax.vmap(train))(jax.random.split(jax.random.key(0)))
 
 
+@pytest.mark.parametrize("how", [{"devices": 2}, {"members_per_batch": 3}])
+def test_a_layout_that_would_be_ignored_is_refused(how):
+    with pytest.raises(InputError, match="outside of JAX, one seed after the other: leave devices"):
+        run(Config("gymnasium/Hosted-v0"), seeds=4, **how)
+
+
 @pytest.mark.parametrize("steps", [0, 3, 5, 12])
 def test_episodes_are_played_again_to_where_they_were(steps):
     name = "gymnasium/HalfCheetah-v5?max_episode_steps=5"
