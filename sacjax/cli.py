@@ -1,13 +1,16 @@
 """The command line: sacjax train | resume | plan | evaluate | render | report | envs.
 
 Kept quick to start: JAX programs and environments are imported by the command that needs them.
-Exit codes: 0 done; 2 bad input, nothing was changed; 3 the files could not be written any longer;
-4 stopped because agents diverged; 130 and 143 stopped by Ctrl-C and SIGTERM, files complete.
+Exit codes: 0 done; 2 bad input, nothing was changed; 3 the files, or what a command prints, could
+not be written any longer; 4 stopped because agents diverged; 130 and 143 stopped by Ctrl-C and
+SIGTERM, files complete; 141 nobody reads any longer what a command prints. Training needs no
+reader: the code of `train` and `resume` is the run's own, whatever becomes of stdout.
 """
 
 import contextlib
 import dataclasses
 import difflib
+import errno
 import os
 import signal
 import sys
@@ -44,6 +47,23 @@ Soft Actor-Critic, compiled end to end.
 def main(argv: list[str] | None = None) -> int:
     """Run a command; the exit code."""
     from_shell, argv = argv is None, sys.argv[1:] if argv is None else argv
+    try:
+        code = _command(argv, from_shell)
+        lost = _lost(sys.stdout)
+    except OSError as error:
+        if error.errno not in (errno.EPIPE, errno.ENOSPC):
+            raise
+        code, lost = 0, _lost(sys.stdout) or error
+    if not code and isinstance(lost, BrokenPipeError):
+        code = 141
+    elif not code and lost is not None:
+        _complain(f"sacjax: cannot write ({lost}): make room, or write to another place")
+        code = 3
+    _lost(sys.stderr)
+    return code
+
+
+def _command(argv: list[str], from_shell: bool) -> int:
     commands: dict[str, Callable[[list[str]], int]] = {
         "train": _train,
         "plan": _plan,
@@ -66,28 +86,57 @@ def main(argv: list[str] | None = None) -> int:
             raise InputError(f"unknown command {argv[0]!r}: {hint}")
         return commands[argv[0]](argv[1:])
     except InputError as error:
-        print(f"sacjax: error: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(f"sacjax: error: {' '.join(str(error).split())}")
         return _leave(2)
     except RunError as error:
-        print(f"sacjax: {' '.join(str(error).split())}", file=sys.stderr)
+        _complain(f"sacjax: {' '.join(str(error).split())}")
         return _leave(3, at_once=from_shell)  # writes that failed would go on telling of it
     except KeyboardInterrupt:
-        print("\nsacjax: stopped", file=sys.stderr)
+        _complain("\nsacjax: stopped")
         return _leave(130, at_once=from_shell)
+    except SystemExit as stop:  # the parser has printed help, or on stderr what is wrong
+        if not stop.code:
+            return 0
+        raise
 
 
 def _leave(code: int, at_once: bool = False) -> int:
     """The exit code. `at_once`, and where there are other processes, without what would be waited
     for at the end: the epoch that is running, the others, writes that cannot end."""
-    if "sacjax.processes" in sys.modules:
-        from sacjax import processes
-
-        at_once = at_once or processes.joined()
-    if at_once:
-        sys.stdout.flush()
-        sys.stderr.flush()
+    if at_once or _is_one_of_several():
+        _lost(sys.stdout)
+        _lost(sys.stderr)
         os._exit(code)
     return code
+
+
+def _is_one_of_several() -> bool:
+    if "sacjax.processes" not in sys.modules:
+        return False
+    from sacjax import processes
+
+    return processes.joined()
+
+
+def _complain(text: str) -> None:
+    """On stderr, as long as there is one."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)
+
+
+def _lost(stream: Any) -> OSError | None:
+    """Flush it. Where it takes no more: why, and the rest goes nowhere, also at Python's exit."""
+    if stream is None:  # there never was one
+        return None
+    try:
+        stream.flush()
+        return None
+    except OSError as error:
+        with contextlib.suppress(OSError):  # a stream that is no file
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, stream.fileno())
+            os.close(nowhere)
+        return error
 
 
 def _start_jax(flags: ProcessFlags = ProcessFlags()) -> None:
@@ -188,13 +237,19 @@ def _follow(
         pass  # not the first process: it is the one that tells
     elif isinstance(loggers[0], JsonLines):
         loggers[0].end(done, out)
+        _lost(sys.stdout)  # which has been said
     else:
         after = " to ".join(f"{step:,}" for step in sorted({steps.min(), steps.max()}))
         title = f"{config.env} after {after} steps: greedy return, {config.eval_episodes} episodes"
         last = report.last_returns(done.metrics, done.epochs)
-        print(report.table(done.members, *last, title))
-        for path in sorted(out.iterdir()):
-            print(f"{path}{os.sep if path.is_dir() else ''}")
+        files = [f"{path}{os.sep if path.is_dir() else ''}" for path in sorted(out.iterdir())]
+        lost = _lost(sys.stdout)
+        try:
+            print(report.table(done.members, *last, title), *files, sep="\n", flush=True)
+        except OSError as error:
+            lost = _lost(sys.stdout) or error
+        if lost is not None:
+            _complain(f"sacjax: cannot print the returns ({lost}), the files are in {out}")
     if len(done.diverged) == members:
         print("sacjax: all agents diverged: use smaller learning rates", file=sys.stderr)
         return 4
@@ -312,8 +367,11 @@ def _envs(argv: list[str]) -> int:
         obs = env.observation_space(params).shape
         limit, has = str(params.max_steps_in_episode), "yes" if name in PRESETS else "the paper's"
         view.add_row(name, str(obs), str(space.shape), str(space.low), str(space.high), limit, has)
-    Console(width=110, highlight=False).print(view)
-    print("\nOther suites, each an extra (pip install 'sacjax[brax]'); what is in one of them:")
+    console = Console(width=110, highlight=False)
+    with console.capture() as capture:  # rich itself would leave where nobody reads
+        console.print(view)
+    print(capture.get())
+    print("Other suites, each an extra (pip install 'sacjax[brax]'); what is in one of them:")
     for suite in SUITES[1:]:
         print(f"  sacjax envs {suite}")
     return 0

@@ -108,7 +108,8 @@ class Progress:
     def __exit__(self, *_: Any) -> None:
         self._stack.close()
         self._bar.leave = self._bar.n > 0  # where nothing was to be done, nothing stays
-        self._bar.close()
+        with contextlib.suppress(OSError):
+            self._bar.close()
 
     def __call__(self, step: int, metrics: dict[str, Any]) -> None:
         standing = self._standing(step, metrics)
@@ -123,9 +124,12 @@ class Progress:
         head = "{percentage:3.0f}%|{bar}| " if width - len(text) > 10 else "{percentage:3.0f}%  "
         head = head if width - len(text) > 5 else ""
         self._bar.bar_format = head + text
-        self._bar.refresh()
-        if done >= 1:
-            self._bar.close()
+        try:
+            self._bar.refresh()
+            if done >= 1:
+                self._bar.close()
+        except OSError:  # nobody is there to see it any longer
+            self._bar.disable = True
 
 
 def line(standing: dict[str, Any], elapsed: float) -> str:
@@ -151,7 +155,8 @@ def line(standing: dict[str, Any], elapsed: float) -> str:
 class JsonLines:
     """One JSON object per line, flushed: events "epoch", "warning", "error" and "end".
 
-    Strict JSON: null where a number is not finite.
+    Strict JSON: null where a number is not finite. Where `file` takes no more, that is said in the
+    log, once, and the run goes on.
     """
 
     def __init__(
@@ -165,7 +170,8 @@ class JsonLines:
         """`members` and `steps` as in `Standing`."""
         self._standing, self._file = Standing(config, members, steps), file or sys.stdout
         self._handler = logging.Handler(logging.WARNING)
-        self._handler.emit = lambda record: self._write("warning", message=record.getMessage())
+        self._handler.emit = self._warn
+        self._failed = False
 
     def __enter__(self) -> "JsonLines":
         _LOG.addHandler(self._handler)
@@ -174,15 +180,16 @@ class JsonLines:
     def __exit__(self, kind: Any, error: BaseException | None, _: Any) -> None:
         _LOG.removeHandler(self._handler)
         if error is not None:
-            self._write("error", message=str(error) or type(error).__name__)
+            self._write(error_event(error))
+            vars(error)["told"] = True  # for `was_told`
 
     def __call__(self, step: int, metrics: dict[str, Any]) -> None:
-        self._write("epoch", **self._standing(step, metrics))
+        self._write(_event("epoch", **self._standing(step, metrics)))
 
     def end(self, run: Any, directory: Path) -> None:
         """Of a `run.Run` that has ended: what each member reached, and where it is."""
         returns, _ = report.last_returns(run.metrics, run.epochs)
-        self._write(
+        text = _event(
             "end",
             completed=run.completed,
             step=int(run.env_steps.min()),  # of the member that is least far
@@ -192,10 +199,36 @@ class JsonLines:
             directory=str(directory),
             files=sorted(path.name for path in directory.iterdir()),
         )
+        self._write(text)
 
-    def _write(self, event: str, **content: Any) -> None:
-        text = json.dumps({"event": event} | _strict(content), allow_nan=False)
-        print(text, file=self._file, flush=True)
+    def _warn(self, record: logging.LogRecord) -> None:
+        self._write(_event("warning", message=record.getMessage()))
+        if self._failed and not _LOG.hasHandlers():
+            _LOG.handle(record)  # on stderr then
+
+    def _write(self, text: str) -> None:
+        if self._failed:
+            return
+        try:
+            print(text, file=self._file, flush=True)
+        except OSError as error:
+            self._failed = True
+            _LOG.removeHandler(self._handler)  # warnings go where they would without it
+            _LOG.warning("JSON lines end here, the run goes on: %s", error)
+
+
+def error_event(error: BaseException) -> str:
+    """As `JsonLines` tells of it."""
+    return _event("error", message=str(error) or type(error).__name__)
+
+
+def was_told(error: BaseException) -> bool:
+    """Whether a `JsonLines` has told of it."""
+    return "told" in vars(error)
+
+
+def _event(event: str, **content: Any) -> str:
+    return json.dumps({"event": event} | _strict(content), allow_nan=False)
 
 
 def _strict(x: Any) -> Any:

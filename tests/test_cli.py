@@ -210,6 +210,74 @@ def test_an_unknown_flag_exits_with_2(capsys):
     assert stop.value.code == 2
 
 
+def closed_pipe():
+    """A pipe to write to, that nobody reads."""
+    ends = os.pipe()
+    os.close(ends[0])
+    return open(ends[1], "w")
+
+
+def full_disk():
+    return open("/dev/full", "w")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's")
+@pytest.mark.parametrize(("stdout", "code"), [(closed_pipe, 141), (full_disk, 3)])
+@pytest.mark.parametrize("command", ["evaluate", "report", "envs", "train --help"])
+def test_what_cannot_be_printed_is_no_traceback(
+    command, stdout, code, folder, tmp_path, monkeypatch, capsys
+):
+    argv = command.split()
+    argv += [str(folder)] if command in ("evaluate", "report") else []
+    argv += ["--out", str(tmp_path / "out")] if command == "report" else []
+    with stdout() as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        assert main(argv) == code
+    error = capsys.readouterr().err
+    assert error == "" if code == 141 else error.startswith("sacjax: cannot write")
+    assert len(error.splitlines()) == (code == 3)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's")
+@pytest.mark.parametrize("stdout", [closed_pipe, full_disk])
+def test_a_run_whose_table_cannot_be_printed_is_done(stdout, copy, monkeypatch, capsys):
+    with stdout() as file:
+        monkeypatch.setattr(sys, "stdout", file)
+        assert main(["resume", str(copy), "--extend-to", "400"]) == 0
+    error = capsys.readouterr().err
+    assert error.startswith("sacjax: cannot print the returns")
+    assert str(copy) in error
+    assert len(error.splitlines()) == 1
+    assert load(copy).completed
+
+
+def test_a_run_whose_json_lines_nobody_reads_goes_on(tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "sacjax.cli", "train", "Pendulum-v1", "--out", str(out), *TINY]
+    with closed_pipe() as stdout:
+        done = subprocess.run(
+            [*command, "--log-format", "json"],
+            stdout=stdout, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": ""},
+        )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == "JSON lines end here, the run goes on: [Errno 32] Broken pipe\n"
+    assert load(out).completed
+    assert (out / "checkpoints").is_dir()
+    assert len(rows(out)) == 4
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["train", "--help"], ["envs"]])
+def test_nothing_is_said_where_nobody_reads(arguments):
+    with closed_pipe() as stdout:
+        done = subprocess.run(
+            [sys.executable, "-m", "sacjax.cli", *arguments],
+            stdout=stdout, stderr=subprocess.PIPE, text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": ""},
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (141, "")
+
+
 def test_another_runs_folder_is_refused_and_left_alone(copy, capsys):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     assert main(["train", "Pendulum-v1", "--out", str(copy), *TINY]) == 2

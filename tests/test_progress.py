@@ -178,6 +178,48 @@ def test_json_has_null_for_nan_and_events_for_warnings_and_errors():
     assert logging.getLogger("sacjax").handlers == []
 
 
+class Gone(io.StringIO):
+    """Where nobody reads any longer after `lines` writes."""
+
+    def __init__(self, writes):
+        super().__init__()
+        self.left = writes
+
+    def write(self, text):
+        self.left -= 1
+        if self.left < 0:
+            raise BrokenPipeError(32, "Broken pipe")
+        return super().write(text)
+
+
+def test_where_json_lines_end_that_is_said_once_and_warnings_go_to_stderr(monkeypatch, capsys):
+    log = logging.getLogger("sacjax")
+    monkeypatch.setattr(log, "propagate", False)  # as where nobody has set up logging
+    file = Gone(2)  # a line and its end
+    with contextlib.suppress(InputError), JsonLines(CONFIG, file=file) as tell:
+        tell(150, epoch([0], [1.0]))
+        log.warning("member 3 diverged")
+        tell(200, epoch([0], [1.0]))
+        log.warning("member 4 diverged")
+        raise InputError("use another")
+    assert [x["event"] for x in strict(file.getvalue())] == ["epoch"]
+    assert capsys.readouterr().err.splitlines() == [
+        "JSON lines end here, the run goes on: [Errno 32] Broken pipe",
+        "member 3 diverged",
+        "member 4 diverged",
+    ]
+    assert log.handlers == []
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2, 3])
+def test_a_bar_that_nobody_sees_any_longer_costs_nothing(writes):
+    file = Gone(100)
+    with Progress(CONFIG, file=file, show=True) as bar:
+        file.left = writes
+        for step in (150, 200):
+            bar(step, epoch([0], [1.0]))
+
+
 def test_the_bar_is_quiet_where_stderr_is_no_terminal(tmp_path, capsys):
     for format in ("auto", "none", "bar"):
         out = str(tmp_path / format)
