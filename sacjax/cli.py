@@ -87,16 +87,20 @@ def _command(argv: list[str], from_shell: bool) -> int:
         return commands[argv[0]](argv[1:])
     except InputError as error:
         _complain(f"sacjax: error: {' '.join(str(error).split())}")
+        _tell_reader(argv, error)
         return _leave(2)
     except RunError as error:
         _complain(f"sacjax: {' '.join(str(error).split())}")
+        _tell_reader(argv, error)
         return _leave(3, at_once=from_shell)  # writes that failed would go on telling of it
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         _complain("\nsacjax: stopped")
+        _tell_reader(argv, error)
         return _leave(130, at_once=from_shell)
     except SystemExit as stop:  # the parser has printed help, or on stderr what is wrong
         if not stop.code:
             return 0
+        _tell_reader(argv, InputError("unknown or wrong options: stderr names them"))
         raise
 
 
@@ -122,6 +126,22 @@ def _complain(text: str) -> None:
     """On stderr, as long as there is one."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr)
+
+
+def _tell_reader(argv: list[str], error: BaseException) -> None:
+    """An event "error" for whoever reads JSON lines, if `JsonLines` has not told it already."""
+    from sacjax import progress
+
+    asked = "--log-format json" in " ".join(argv).replace("=", " ").replace("_", "-")
+    if not asked or progress.was_told(error):
+        return
+    if _is_one_of_several():
+        from sacjax import processes
+
+        if not processes.is_first():
+            return
+    with contextlib.suppress(OSError):
+        print(progress.error_event(error), flush=True)
 
 
 def _lost(stream: Any) -> OSError | None:

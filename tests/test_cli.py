@@ -210,6 +210,29 @@ def test_an_unknown_flag_exits_with_2(capsys):
     assert stop.value.code == 2
 
 
+ERRORS = {
+    "before the run": ["--seeds", "0"],
+    "written otherwise": ["--seeds", "0", "--log_format=json"],
+    "in the run": ["--out", "."],
+    "of the parser": ["--taau", "0.1"],
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_every_error_is_one_event_for_those_who_read_json(case, tmp_path, monkeypatch, capsys):
+    (tmp_path / "file").write_text("not a run's")
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = main(["train", "Pendulum-v1", *TINY, "--log-format", "json", *ERRORS[case]])
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    captured = capsys.readouterr()
+    (event,) = (json.loads(line) for line in captured.out.splitlines())
+    assert event["event"] == "error"
+    assert event["message"] in captured.err or case == "of the parser"
+
+
 def closed_pipe():
     """A pipe to write to, that nobody reads."""
     ends = os.pipe()
