@@ -173,7 +173,13 @@ def _start_jax(flags: ProcessFlags = ProcessFlags()) -> None:
 
 
 def _train(argv: list[str]) -> int:
-    if any(argument.split("=")[0] == "--extend-to" for argument in argv):
+    given = {argument.split("=")[0].replace("_", "-") for argument in argv}
+    if "--extend-to" in given:
+        if "--out" in given or not (argv[0].startswith("-") or Path(argv[0]).exists()):
+            raise InputError(
+                "--extend-to goes on with a run that is there, in its own folder: use "
+                "`sacjax train --extend-to STEPS DIR`, without ENV and without --out"
+            )
         return _resume(argv)
     config, hp, args = parse_train(argv)
     _say_loading(config.env, args.logs)

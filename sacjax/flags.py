@@ -188,8 +188,15 @@ def parse_train(argv: list[str]) -> tuple[Config, Hyperparams, Train]:
     )
     if env is None:
         raise InputError("name the environment first, as in `sacjax train Pendulum-v1`")
-    if args.seeds < 1 or args.seed < 0:
-        raise InputError(f"seeds ({args.seeds}) must be 1 or more and seed ({args.seed}) 0 or more")
+    if args.seeds < 1:
+        raise InputError(f"seeds ({args.seeds}) must be 1 or more")
+    if not 0 <= args.seed < 2**32:
+        raise InputError(f"seed ({args.seed}) must be from 0 to {2**32 - 1}")
+    if args.seed + args.seeds > 2**32:
+        raise InputError(
+            f"seed + seeds - 1 ({args.seed + args.seeds - 1}), the last agent's seed, must be "
+            f"{2**32 - 1} or less: use a smaller seed or fewer seeds"
+        )
     hp = Hyperparams(**vars(args.hp))
     return Config(**vars(args.config)), _grid(hp, base[1], args.sweep), args
 

@@ -32,8 +32,9 @@ def layout(members: int, strategy: str = "auto", devices: int | None = None) -> 
         raise InputError(f"strategy ({strategy!r}) must be one of {', '.join(get_args(Strategy))}")
     if devices is not None and not 1 <= devices <= here:
         raise InputError(
-            f"devices ({devices}) must be from 1 to {here}, what JAX has here: on a CPU, call "
-            "sacjax.use_all_cores() before JAX's first computation"
+            f"devices ({devices}) must be from 1 to {here}, as many as JAX has here: keep to "
+            "these, or leave devices (--devices) out. On a CPU each core is one after "
+            "sacjax.use_all_cores(), called before JAX's first computation; the command line does"
         )
     if several and devices not in (None, here):
         raise InputError(f"devices ({devices}) must be left out: several processes use all {here}")

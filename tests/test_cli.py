@@ -167,7 +167,28 @@ BAD = {
     "negative rate": (["train", "Pendulum-v1", *TINY, "--actor-lr", "-1"], "actor_lr"),
     "not a number": (["train", "Pendulum-v1", *TINY, "--gamma", "nan"], "gamma"),
     "out of range": (["train", "Pendulum-v1", *TINY, "--tau", "1.5"], "tau"),
-    "no seeds": (["train", "Pendulum-v1", *TINY, "--seeds", "0"], "seeds"),
+    "no seeds": (["train", "Pendulum-v1", *TINY, "--seeds", "0"], "seeds (0) must be 1 or more"),
+    "negative seed": (["train", "Pendulum-v1", *TINY, "--seed", "-1"], "seed (-1) must be from 0"),
+    "huge seed": (
+        ["train", "Pendulum-v1", *TINY, "--seed", "4294967296"],
+        "seed (4294967296) must be from 0 to 4294967295",
+    ),
+    "huge last seed": (
+        ["train", "Pendulum-v1", *TINY, "--seed", "4294967295", "--seeds", "2"],
+        "use a smaller seed or fewer seeds",
+    ),
+    "too many devices": (
+        ["train", "Pendulum-v1", *TINY, "--devices", "9"],
+        "must be from 1 to 2, as many as JAX has here: keep to these, or leave devices (--devices)",
+    ),
+    "extend an environment": (
+        ["train", "Pendulum-v1", "--extend-to", "500"],
+        "use `sacjax train --extend-to STEPS DIR`",
+    ),
+    "extend into a folder": (
+        ["train", "--extend-to=500", "--out=runs"],
+        "use `sacjax train --extend-to STEPS DIR`",
+    ),
     "does not divide": (["train", "Pendulum-v1", *TINY, "--eval-every", "70"], "use warmup"),
     "small replay": (["train", "Pendulum-v1", *TINY, "--replay-size", "4"], "batch_size=4"),
     "long warm-up": (["train", "Pendulum-v1", *TINY, "--warmup-steps", "900"], "warmup_steps"),
@@ -204,10 +225,24 @@ def test_bad_input_is_one_line_with_the_remedy_and_exit_code_2(case, tmp_path, m
     assert not list(tmp_path.rglob("*.csv"))  # nothing was written
 
 
+def test_one_message_for_one_mistake(capsys):
+    assert main(["train", "Pendulum-v1", "--seeds", "0"]) == 2
+    assert "seed (0)" not in capsys.readouterr().err
+    *_, args = parse_train(["Pendulum-v1", "--seed", "4294967294", "--seeds", "2"])
+    assert args.seed + args.seeds == 2**32  # the last of all
+
+
 def test_an_unknown_flag_exits_with_2(capsys):
     with pytest.raises(SystemExit) as stop:
         main(["train", "Pendulum-v1", "--taau", "0.1"])
     assert stop.value.code == 2
+
+
+def test_extended_by_train_it_is_extended(copy, capsys):
+    assert main(["train", "--extend-to", "400", str(copy)]) == 0
+    assert "after 400 steps" in capsys.readouterr().out
+    assert [r["env_steps"] for r in rows(copy)] == ["200"] * 8 + ["300"] * 8 + ["400"] * 8
+    assert load(copy).completed
 
 
 ERRORS = {

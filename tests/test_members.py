@@ -110,7 +110,10 @@ def test_auto_is_map_on_several_cpu_devices_and_vmap_on_one():
     ("arguments", "message"),
     [
         ((8, "vmapped"), "must be one of auto, vmap, map"),
-        ((8, "auto", 3), r"devices \(3\) must be from 1 to 2.*use_all_cores"),
+        (
+            (8, "auto", 3),
+            r"devices \(3\) must be from 1 to 2.*leave devices \(--devices\) out.*use_all_cores",
+        ),
         ((8, "auto", 0), r"devices \(0\)"),
     ],
 )
