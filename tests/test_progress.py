@@ -7,7 +7,9 @@ import logging
 import math
 import os
 import re
+import sys
 import termios
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -218,6 +220,16 @@ def test_a_bar_that_nobody_sees_any_longer_costs_nothing(writes):
         file.left = writes
         for step in (150, 200):
             bar(step, epoch([0], [1.0]))
+
+
+def test_the_bar_shows_in_a_notebook_unless_told_not_to(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", ModuleType("ipykernel.zmqshell"))
+    for show in (None, True, False):
+        file = io.StringIO()
+        with Progress(CONFIG, file=file, show=show) as bar:
+            bar(150, epoch([0], [1.5]))
+        assert ("150/500  return 1.5" in file.getvalue()) == (show is not False)
+        assert (file.getvalue() == "") == (show is False)
 
 
 def test_the_bar_is_quiet_where_stderr_is_no_terminal(tmp_path, capsys):
