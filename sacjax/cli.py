@@ -10,9 +10,7 @@ reader: the code of `train` and `resume` is the run's own, whatever becomes of s
 import contextlib
 import dataclasses
 import difflib
-import errno
 import os
-import signal
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +23,7 @@ import sacjax
 from sacjax.config import Config
 from sacjax.flags import Evaluate, LogFlags, ProcessFlags, Render, Report, Resume, parse_train
 from sacjax.presets import PRESETS
+from sacjax.terminal import StopOnSignal, complain, leave, lost, tell_reader, with_streams
 from sacjax.types import InputError, RunError
 
 OVERVIEW = """\
@@ -47,20 +46,7 @@ Soft Actor-Critic, compiled end to end.
 def main(argv: list[str] | None = None) -> int:
     """Run a command; the exit code."""
     from_shell, argv = argv is None, sys.argv[1:] if argv is None else argv
-    try:
-        code = _command(argv, from_shell)
-        lost = _lost(sys.stdout)
-    except OSError as error:
-        if error.errno not in (errno.EPIPE, errno.ENOSPC):
-            raise
-        code, lost = 0, _lost(sys.stdout) or error
-    if not code and isinstance(lost, BrokenPipeError):
-        code = 141
-    elif not code and lost is not None:
-        _complain(f"sacjax: cannot write ({lost}): make room, or write to another place")
-        code = 3
-    _lost(sys.stderr)
-    return code
+    return with_streams(lambda: _command(argv, from_shell))
 
 
 def _command(argv: list[str], from_shell: bool) -> int:
@@ -86,77 +72,22 @@ def _command(argv: list[str], from_shell: bool) -> int:
             raise InputError(f"unknown command {argv[0]!r}: {hint}")
         return commands[argv[0]](argv[1:])
     except InputError as error:
-        _complain(f"sacjax: error: {' '.join(str(error).split())}")
-        _tell_reader(argv, error)
-        return _leave(2)
+        complain(f"sacjax: error: {' '.join(str(error).split())}")
+        tell_reader(argv, error)
+        return leave(2)
     except RunError as error:
-        _complain(f"sacjax: {' '.join(str(error).split())}")
-        _tell_reader(argv, error)
-        return _leave(3, at_once=from_shell)  # writes that failed would go on telling of it
+        complain(f"sacjax: {' '.join(str(error).split())}")
+        tell_reader(argv, error)
+        return leave(3, at_once=from_shell)  # writes that failed would go on telling of it
     except KeyboardInterrupt as error:
-        _complain("\nsacjax: stopped")
-        _tell_reader(argv, error)
-        return _leave(130, at_once=from_shell)
+        complain("\nsacjax: stopped")
+        tell_reader(argv, error)
+        return leave(130, at_once=from_shell)
     except SystemExit as stop:  # the parser has printed help, or on stderr what is wrong
         if not stop.code:
             return 0
-        _tell_reader(argv, InputError("unknown or wrong options: stderr names them"))
+        tell_reader(argv, InputError("unknown or wrong options: stderr names them"))
         raise
-
-
-def _leave(code: int, at_once: bool = False) -> int:
-    """The exit code. `at_once`, and where there are other processes, without what would be waited
-    for at the end: the epoch that is running, the others, writes that cannot end."""
-    if at_once or _is_one_of_several():
-        _lost(sys.stdout)
-        _lost(sys.stderr)
-        os._exit(code)
-    return code
-
-
-def _is_one_of_several() -> bool:
-    if "sacjax.processes" not in sys.modules:
-        return False
-    from sacjax import processes
-
-    return processes.joined()
-
-
-def _complain(text: str) -> None:
-    """On stderr, as long as there is one."""
-    with contextlib.suppress(OSError):
-        print(text, file=sys.stderr)
-
-
-def _tell_reader(argv: list[str], error: BaseException) -> None:
-    """An event "error" for whoever reads JSON lines, if `JsonLines` has not told it already."""
-    from sacjax import progress
-
-    asked = "--log-format json" in " ".join(argv).replace("=", " ").replace("_", "-")
-    if not asked or progress.was_told(error):
-        return
-    if _is_one_of_several():
-        from sacjax import processes
-
-        if not processes.is_first():
-            return
-    with contextlib.suppress(OSError):
-        print(progress.error_event(error), flush=True)
-
-
-def _lost(stream: Any) -> OSError | None:
-    """Flush it. Where it takes no more: why, and the rest goes nowhere, also at Python's exit."""
-    if stream is None:  # there never was one
-        return None
-    try:
-        stream.flush()
-        return None
-    except OSError as error:
-        with contextlib.suppress(OSError):  # a stream that is no file
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, stream.fileno())
-            os.close(nowhere)
-        return error
 
 
 def _start_jax(flags: ProcessFlags = ProcessFlags()) -> None:
@@ -252,7 +183,7 @@ def _follow(
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.watched())
-        stop = stack.enter_context(_StopOnSignal())
+        stop = stack.enter_context(StopOnSignal())
         first = processes.is_first()
         loggers = _loggers(config, members, out, flags, before) if first else []
         loggers = [stack.enter_context(x) for x in loggers]
@@ -263,30 +194,29 @@ def _follow(
         pass  # not the first process: it is the one that tells
     elif isinstance(loggers[0], JsonLines):
         loggers[0].end(done, out)
-        _lost(sys.stdout)  # which has been said
+        lost(sys.stdout)  # which has been said
     else:
         after = " to ".join(f"{step:,}" for step in sorted({steps.min(), steps.max()}))
         title = f"{config.env} after {after} steps: greedy return, {config.eval_episodes} episodes"
         last = report.last_returns(done.metrics, done.epochs)
         files = [f"{path}{os.sep if path.is_dir() else ''}" for path in sorted(out.iterdir())]
-        lost = _lost(sys.stdout)
+        gone = lost(sys.stdout)
         try:
             print(report.table(done.members, *last, title), *files, sep="\n", flush=True)
         except OSError as error:
-            lost = _lost(sys.stdout) or error
-        if lost is not None:
-            _complain(f"sacjax: cannot print the returns ({lost}), the files are in {out}")
+            gone = lost(sys.stdout) or error
+        if gone is not None:
+            complain(f"sacjax: cannot print the returns ({gone}), the files are in {out}")
     if len(done.diverged) == members:
-        print("sacjax: all agents diverged: use smaller learning rates", file=sys.stderr)
+        complain("sacjax: all agents diverged: use smaller learning rates")
         return 4
     if not done.completed:
         trained = int((steps >= config.total_steps).sum())
         alike = len(steps) == members and len(set(steps)) == 1
         whose = "" if alike else f", {trained} of {members} members are at the end"
-        print(
+        complain(
             f"sacjax: stopped after {steps.min():,} of {config.total_steps:,} steps{whose}: "
-            + (f"`sacjax resume {out}` goes on" if _has_checkpoint(out) else _NOTHING_KEPT),
-            file=sys.stderr,
+            + (f"`sacjax resume {out}` goes on" if _has_checkpoint(out) else _NOTHING_KEPT)
         )
         return stopped or 4
     return 0
@@ -401,34 +331,6 @@ def _envs(argv: list[str]) -> int:
     for suite in SUITES[1:]:
         print(f"  sacjax envs {suite}")
     return 0
-
-
-class _StopOnSignal:
-    """The first Ctrl-C or SIGTERM ends the run after the current epoch; the second at once."""
-
-    exit_code = 130
-
-    def __enter__(self) -> "_StopOnSignal":
-        self._asked = False
-        self._before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def asked(self) -> bool:
-        return self._asked
-
-    def _handle(self, number: int, _: Any) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked, self.exit_code = True, 128 + number
-        with contextlib.suppress(OSError, RuntimeError):  # the terminal may be gone already
-            print(
-                "\nStopping after this epoch, files will be complete (Ctrl-C again: at once)",
-                file=sys.stderr,
-            )
 
 
 if __name__ == "__main__":

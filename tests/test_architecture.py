@@ -119,6 +119,7 @@ ALLOWED = {
     "drawings": set(),
     "render": {"config", "drawings", "envs", "leaves", "result", "run", "train", "types"},
     "flags": {"config", "members", "presets", "types"},
+    "terminal": {"processes", "progress"},
     "cli": {
         "checkpoints",
         "comparison",
@@ -138,6 +139,7 @@ ALLOWED = {
         "report",
         "run",
         "startup",
+        "terminal",
         "types",
         ROOT,
     },  # its version
