@@ -1,9 +1,13 @@
 """What a run needs of memory, from shapes, before anything is allocated; and what there is.
 
 Everything but the working memory is exact. That follows what XLA:CPU allocates for the compiled
-epoch, to a tenth of the total over the programs that tests/test_memory.py compiles.
+epoch: tests/test_memory.py compiles programs, and the total of each is within a fifth of the
+estimate, most within a twentieth. Not counted: what an environment allocates for itself in a step,
+which shows where many copies of it (`num_envs`, `eval_episodes`) meet small networks; the replays
+that XLA copies where an epoch is one iteration, unless under vmap.
 """
 
+import itertools
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +25,7 @@ class Memory(NamedTuple):
     parameters: int  # of networks and targets, and what else the algorithm's state holds
     optimizer: int
     environments: int  # their states, statistics of episodes, keys
-    working: int  # while it learns: keys, minibatches, activations, gradients, the agent before
+    working: int  # at most, learning or evaluating: keys, activations, gradients, the agent before
 
     @property
     def state(self) -> int:
@@ -48,27 +52,45 @@ def estimate(config: Config, loop: Any) -> Memory:
     replay, agent = _bytes(loop.replay), _bytes(loop.agent)
     leaves = jax.tree_util.tree_leaves_with_path(loop.agent)
     optimizer = sum(_bytes(x) for path, x in leaves if "_opt" in jax.tree_util.keystr(path))
+    environments = jax.tree.leaves((loop.env_state, loop.obs))
+    copy = sum(_bytes(x) for x in environments if x.shape[:1] == (config.num_envs,))
+    copy //= config.num_envs  # what they share is left out
     return Memory(
         replay=replay,
         parameters=agent - optimizer,
         optimizer=optimizer,
         environments=_bytes(loop) - replay - agent,
-        working=_working(config, replay // config.capacity, agent, _bytes(loop.key)),
+        working=_working(config, replay // config.capacity, agent, _bytes(loop.key), copy),
     )
 
 
-def _working(config: Config, row: int, agent: int, key: int) -> int:
-    """Fitted to what XLA:CPU allocates. An epoch's keys are drawn first, then they lie there."""
-    layers = config.batch_size * sum(config.hidden) * jnp.zeros(()).itemsize
-    per_critic = 5 if config.layer_norm else 3
-    learning = (
-        2.35 * agent  # as it was before the epoch (a diverged one is put back), as it is, gradients
-        + (per_critic * config.num_critics + 2) * layers  # activations
-        + 2 * config.updates_per_iteration * config.batch_size * row  # minibatches
-    )
+def _working(config: Config, row: int, agent: int, key: int, copy: int) -> int:
+    """The largest of what lives one after the other. What is no shape is fitted to XLA:CPU."""
+    number = jnp.zeros(()).itemsize
     per_iteration = 1 + 2 * config.rollout + config.updates_per_iteration
     keys = config.eval_every // config.steps_per_iteration * per_iteration * key
-    return int(keys + max(3.5 * keys, learning))
+    pairs = itertools.pairwise((0, *config.hidden))  # a layer is made from the one before it
+    widest = max(below + above for below, above in pairs) * number
+    # A copy's state before and after a step. Hashing holds five words for a key's two, and twice.
+    acting = 2 * copy + max(widest, 2 * 5 * key)
+    layers = config.batch_size * sum(config.hidden) * number
+    of_critics = (6 if config.layer_norm else 3) * config.num_critics  # LayerNorm: 5 to 7
+    of_policy = 2 if config.policy_delay == 1 else 1  # delayed: 0, or 2 under vmap
+    inputs = config.updates_per_iteration * config.n_step + config.num_critics + 2.5
+    learning = (
+        2.2 * agent  # as it was before the epoch (a diverged one is put back), as it is, gradients
+        + (of_critics + of_policy) * layers  # activations
+        + inputs * config.batch_size * row  # minibatches, and what each network is given of one
+    )
+    return int(
+        max(
+            5 * keys,  # hashed, all of an epoch's first; then they lie there
+            keys + agent + config.num_envs * acting,
+            keys + learning,
+            agent + config.eval_episodes * acting,
+            3.25 * agent,  # is it finite? The one before; both as vectors; a byte for each number
+        )
+    )
 
 
 def available() -> int | None:
