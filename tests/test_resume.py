@@ -435,6 +435,7 @@ import sacjax.journal
 before = sacjax.journal.Journal._save
 def save(self, loop, history, diverged):
     if len(history) == 4:  # from here on no file can be longer than 2 kB
+        self._checkpoints.finish()
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
     before(self, loop, history, diverged)
 sacjax.journal.Journal._save = save
