@@ -16,6 +16,7 @@ import os
 import shutil
 import sys
 import traceback
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
@@ -307,8 +308,10 @@ def quiet() -> Iterator[None]:
         yield
         sys.unraisablehook = hook  # where it failed, tensorstore's threads go on telling of it
     except Exception as error:
-        _let_go(error)
-        gc.collect()  # other threads' exceptions that nobody took are told of now, to nobody
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of coroutines that did not get to run
+            _let_go(error)
+            gc.collect()  # other threads' exceptions that nobody took are told of now, to nobody
         raise
     finally:
         for log, was in zip(logs, before, strict=True):
