@@ -81,8 +81,7 @@ def rounding() -> list[dict[str, Any]]:
                 loop = init(jax.random.split(jax.random.key(0), 4), hp, env_params)
             epoch = jax.jit(over_members(program.epoch, (0, None, None), **how))
             loop, _ = epoch(loop, hp, env_params)
-            agent = loop.agent
-            parameters[steps] = [np.asarray(x) for x in jax.tree.leaves(agent)]
+            parameters[steps] = [np.asarray(x) for x in jax.tree.leaves(loop.agent)]
             at = steps
         found[strategy, devices] = parameters
     reference = found["map", 1]

@@ -208,6 +208,21 @@ def ants() -> str:
     return "\n".join(lines)
 
 
+def mean_of(curves: list[np.ndarray]) -> np.ndarray:
+    """[evaluations, 2]: over seeds, as far as all of them go."""
+    length = min(map(len, curves))
+    return np.mean([curve[:length] for curve in curves], axis=0)
+
+
+def dress(axes: Any, title: str) -> None:
+    """A panel over environment steps."""
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
+    axes.set(xlabel="environment steps")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
 def draw_ants() -> None:
     """Return, temperature, entropy and value of Ant's versions, mean over seeds."""
     figure = Figure(figsize=(14, 3.4), layout="constrained")
@@ -224,14 +239,10 @@ def draw_ants() -> None:
                 curves = [rows(task, who, seed, column) for seed in seeds_of(task, who)]
                 if not curves or all(np.isnan(curve[:, 1]).all() for curve in curves):
                     continue
-                length = min(map(len, curves))
-                mean = np.mean([curve[:length] for curve in curves], axis=0)
-                axes.plot(*mean.T, f"C{i}{style}", linewidth=1.5, label=f"{task}, {name}")
-        axes.set_title(title, loc="left", fontsize=10)
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
-        axes.set(xlabel="environment steps")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+                axes.plot(
+                    *mean_of(curves).T, f"C{i}{style}", linewidth=1.5, label=f"{task}, {name}"
+                )
+        dress(axes, title)
     panels[1].set_yscale("log")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
@@ -254,19 +265,13 @@ def draw() -> None:
             for curve in curves:
                 axes.plot(*curve.T, colour, alpha=0.35, linewidth=0.8)
             if curves:
-                length = min(map(len, curves))
-                mean = np.mean([curve[:length] for curve in curves], axis=0)
                 seeds = f"{len(curves)} seed{'s' if len(curves) > 1 else ''}"
-                axes.plot(*mean.T, colour, linewidth=2, label=f"{name}, {seeds}")
+                axes.plot(*mean_of(curves).T, colour, linewidth=2, label=f"{name}, {seeds}")
         for i, (steps, value) in enumerate(PUBLISHED.get(task, {}).items()):
             if steps <= axes.get_xlim()[1] * 1.02:
                 label = None if i else "published SAC (v4, 10 seeds)"
                 axes.plot(steps, value, "k*", markersize=10, label=label)
-        axes.set_title(task, loc="left", fontsize=10)
-        axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
-        axes.set(xlabel="environment steps")
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        dress(axes, task)
         axes.legend(frameon=False, fontsize=8, loc="lower right")
     panels[0].set_ylabel("return of 10 greedy episodes")
     for axes in panels[len(tasks) :]:

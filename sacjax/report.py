@@ -80,7 +80,7 @@ def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict
         names = list(rows[0])
         keys = names[: names.index("seed") + 1]
         if swept is not None and keys[:-1] != swept:
-            raise InputError(f"its columns are keyed by {keys[:-1]}, config.json's by {swept}")
+            raise ValueError(f"its columns are keyed by {keys[:-1]}, config.json's by {swept}")
         series: dict[tuple, list[list[float]]] = {}
         for row in rows:
             values = [float("nan" if row[name] == "" else row[name]) for name in names]

@@ -68,6 +68,12 @@ def test_a_damaged_csv_is_an_input_error(tmp_path, text):
         report.read_metrics(tmp_path / "m.csv")
 
 
+def test_a_csv_of_another_sweep_is_damaged_and_named(tmp_path):
+    (tmp_path / "m.csv").write_text(f"{COLUMNS}0,1\n")
+    with pytest.raises(InputError, match=r"m\.csv is damaged \(its columns are keyed by"):
+        report.read_metrics(tmp_path / "m.csv", swept=["tau"])
+
+
 @pytest.mark.parametrize("text", ["", COLUMNS, f"{COLUMNS}0,1"])
 def test_a_csv_without_rows_is_not_damaged(tmp_path, text):
     (tmp_path / "m.csv").write_text(text)
