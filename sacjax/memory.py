@@ -3,8 +3,7 @@
 Everything but the working memory is exact. That follows what XLA:CPU allocates for the compiled
 epoch: tests/test_memory.py compiles programs, and the total of each is within a fifth of the
 estimate, most within a twentieth. Not counted: what an environment allocates for itself in a step,
-which shows where many copies of it (`num_envs`, `eval_episodes`) meet small networks; the replays
-that XLA copies where an epoch is one iteration, unless under vmap.
+which shows where thousands of copies of a large one meet networks of a few neurons.
 """
 
 import itertools
@@ -26,25 +25,28 @@ class Memory(NamedTuple):
     optimizer: int
     environments: int  # their states, statistics of episodes, keys
     working: int  # at most, learning or evaluating: keys, activations, gradients, the agent before
+    copied: int  # of the replay in every epoch, once or twice: where an epoch is a single step
 
     @property
     def state(self) -> int:
-        """What a member is between epochs: all but the working memory."""
-        return sum(self) - self.working
+        """What a member is between epochs."""
+        return self.replay + self.parameters + self.optimizer + self.environments
 
     def total(self, members: int, strategy: str) -> int:
         """Of so many members on one device: mapped ones share one's working memory, and the one
         that is learning is held twice."""
-        if strategy == "map" and members > 1:
-            return (members + 1) * self.state + self.working
-        return members * sum(self)
+        if members == 1:
+            return self.state + self.working + 2 * self.copied
+        if strategy == "map":
+            return (members + 1) * self.state + self.working + self.copied
+        return members * (self.state + self.working)
 
     def fitting(self, available: int, strategy: str) -> int:
         """The most members that one device has memory for."""
-        alone = available >= sum(self)
+        many = available // (self.state + self.working)
         if strategy == "map":
-            return max((available - self.working) // self.state - 1, int(alone))
-        return available // sum(self)
+            many = (available - self.working - self.copied) // self.state - 1
+        return many if many > 1 else int(available >= self.total(1, strategy))
 
 
 def estimate(config: Config, loop: Any) -> Memory:
@@ -55,12 +57,15 @@ def estimate(config: Config, loop: Any) -> Memory:
     environments = jax.tree.leaves((loop.env_state, loop.obs))
     copy = sum(_bytes(x) for x in environments if x.shape[:1] == (config.num_envs,))
     copy //= config.num_envs  # what they share is left out
+    # Without a loop around it, XLA:CPU fuses the insertion into the gather, unless under vmap.
+    single_step = config.eval_every == config.num_envs
     return Memory(
         replay=replay,
         parameters=agent - optimizer,
         optimizer=optimizer,
         environments=_bytes(loop) - replay - agent,
         working=_working(config, replay // config.capacity, agent, _bytes(loop.key), copy),
+        copied=replay if single_step else 0,
     )
 
 
@@ -82,7 +87,8 @@ def _working(config: Config, row: int, agent: int, key: int, copy: int) -> int:
         + (of_critics + of_policy) * layers  # activations
         + inputs * config.batch_size * row  # minibatches, and what each network is given of one
     )
-    return int(
+    small = 10 * 2**10  # many arrays of a few bytes: all there is in the smallest programs
+    return small + int(
         max(
             5 * keys,  # hashed, all of an epoch's first; then they lie there
             keys + agent + config.num_envs * acting,

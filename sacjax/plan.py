@@ -170,7 +170,7 @@ def fit(plan: Plan) -> Fit:
     if available is None:
         return Fit(members, needed, None, members, plan.config.capacity)
     most = plan.memory.fitting(available // sharing, strategy) * devices
-    rest = sharing * plan.memory._replace(replay=0).total(each, strategy)
+    rest = sharing * plan.memory._replace(replay=0, copied=0).total(each, strategy)
     envs, capacity = plan.config.num_envs, plan.config.capacity
     places = int(0.98 * (available - rest) * capacity / (needed - rest)) // envs * envs
     return Fit(members, needed, available, max(most, 0), max(min(places, capacity), 0))
@@ -203,16 +203,20 @@ def table(plan: Plan, compiled: int | None) -> str:
     each = -(-found.members // devices)
     one = plan.memory.total(each, strategy)
     at_once = found.members if strategy == "vmap" else min(devices, found.members)
-    rows = [(name, size, size * found.members) for name, size in part._asdict().items()]
-    rows[-1] = (f"working, {at_once} at once", part.working, part.working * at_once)
+    rows = [
+        *((name, getattr(part, name), found.members) for name in part._fields[:-2]),
+        (f"working, {at_once} at once", part.working, at_once),
+    ]
     if strategy == "map" and each > 1:
-        rows.append(("held twice", part.state, part.state * devices))
+        rows.append(("held twice", part.state, devices))
+    if part.copied and at_once == devices:
+        rows.append(("replay copied by XLA", (1 + (each == 1)) * part.copied, devices))
     lines = [
         f"{plan.config.env}: {plan.part[1]} members"
         + (f" in {len(plan.batches())} batches" if len(plan.batches()) > 1 else "")
         + f", {found.members} at once on {devices} {jax.default_backend()} devices ({strategy})",
         f"{'':24}{'each':>12}{'together':>12}",
-        *(f"{name:24}{_size(size):>12}{_size(total):>12}" for name, size, total in rows),
+        *(f"{name:24}{_size(size):>12}{_size(size * times):>12}" for name, size, times in rows),
         f"{'per device':36}{_size(one):>12}",
     ]
     if compiled is not None:

@@ -14,7 +14,32 @@ from sacjax.train import as_arrays
 from sacjax.types import InputError
 
 BASE = {"env": "Pendulum-v1", "total_steps": 20_000, "hidden": (64, 64), "batch_size": 64}
+ONE_STEP = {  # an epoch is a single one
+    "total_steps": 31_000,
+    "num_envs": 500,
+    "warmup_steps": 1_000,
+    "eval_every": 500,
+    "utd": 0.01,
+    "hidden": (8,),
+    "batch_size": 8,
+    "eval_episodes": 1,
+}
 CASES = {
+    "tiny": (
+        {
+            "total_steps": 300,
+            "warmup_steps": 100,
+            "eval_every": 100,
+            "hidden": (8,),
+            "batch_size": 8,
+        },
+        1,
+        "vmap",
+        1,
+    ),
+    "one step, alone": (ONE_STEP, 1, "vmap", 1),
+    "one step, vmapped": (ONE_STEP, 2, "vmap", 1),
+    "one step, mapped": (ONE_STEP, 4, "map", 2),
     "the paper's sizes": ({"hidden": (256, 256), "batch_size": 256}, 1, "vmap", 1),
     "vmapped": ({}, 3, "vmap", 1),
     "mapped over two devices": ({}, 6, "map", 2),
@@ -80,20 +105,21 @@ def test_the_state_is_counted_to_the_byte():
     assert found.memory.optimizer == sum(x.nbytes for x in moments)
 
 
+@pytest.mark.parametrize("changes", [{}, ONE_STEP], ids=["usual", "one step"])
 @pytest.mark.parametrize(("strategy", "devices"), [("vmap", 1), ("map", 1), ("map", 2)])
-def test_what_is_said_to_fit_fits_and_one_more_does_not(monkeypatch, strategy, devices):
+def test_what_is_said_to_fit_fits_and_one_more_does_not(monkeypatch, strategy, devices, changes):
     monkeypatch.setattr(memory, "available", lambda: 100_000_000)
     with pytest.raises(InputError, match="members_per_batch") as error:
-        plan.check_memory(planned(200, strategy, devices))
+        plan.check_memory(planned(200, strategy, devices, **changes))
     most = int(re.findall(r"at most (\d+) at once", str(error.value))[0])
     assert 10 < most < 200
-    plan.check_memory(planned(most, strategy, devices))
-    plan.check_memory(planned(200, strategy, devices, per_batch=most))
+    plan.check_memory(planned(most, strategy, devices, **changes))
+    plan.check_memory(planned(200, strategy, devices, per_batch=most, **changes))
     with pytest.raises(InputError):
-        plan.check_memory(planned(most + 1, strategy, devices))
+        plan.check_memory(planned(most + 1, strategy, devices, **changes))
     places = int(re.findall(r"replay_size=(\d+)", str(error.value) + "replay_size=0")[0])
     if places:
-        plan.check_memory(planned(200, strategy, devices, replay_size=places))
+        plan.check_memory(planned(200, strategy, devices, **(changes | {"replay_size": places})))
 
 
 def test_a_replay_that_is_too_large_is_refused_with_one_that_fits(monkeypatch, tmp_path):
