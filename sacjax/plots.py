@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sacjax.comparison import Entry, Panel, finite, improvement, profile
-from sacjax.report import interval, iqm
+from sacjax.report import draw_returns
 
 LINES = ["solid", "dashed", "dashdot", "dotted"]  # for ten labels each
 DPI = 150
@@ -34,17 +34,7 @@ def learning_curves(entries: list[Entry], dark: bool = False) -> bytes:
         for entry in (entry for entry in entries if entry.env == env):
             epochs = np.unique(np.linspace(0, len(entry.steps) - 1, CURVE_POINTS).astype(int))
             steps, returns = entry.steps[epochs], entry.returns[:, epochs]
-            look = style[entry.label]
-            axes.plot(steps, returns.T, color=look["color"], alpha=0.22, linewidth=0.7)
-            returns = returns[np.isfinite(entry.scores)]
-            all_there = np.isfinite(returns).all(0)  # the IQM goes as far as all seeds do
-            steps, returns = steps[all_there], returns[:, all_there]
-            if len(returns):
-                low, high = interval(returns, resamples=500)
-                axes.fill_between(steps, low, high, color=look["color"], alpha=0.2, linewidth=0)
-            middle = iqm(returns) if len(returns) else np.full(len(steps), np.nan)
-            mark = "o" if len(steps) == 1 else None
-            axes.plot(steps, middle, **look, linewidth=2.2, marker=mark, label=entry.label)
+            draw_returns(axes, steps, returns, entry.scores, style[entry.label], entry.label)
         axes.set_title(env, loc="left")
         axes.set_xlabel("environment steps")
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")

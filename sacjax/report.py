@@ -9,6 +9,7 @@ import io
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -123,19 +124,10 @@ def learning_curve(
     for color, (name, index) in enumerate(groups.items()):
         index = np.array(index)
         steps = metrics["env_steps"][index[epochs[index].argmax()]]
-        returns = metrics["eval_return"][index]
-        shade = f"C{color % 10}"
-        axes.plot(steps, returns.T, color=shade, alpha=0.25, linewidth=0.8)
-        alive = np.isfinite(last[index])
-        if not alive.any():
-            continue
-        all_there = epochs[index][alive].min()
-        steps, returns = steps[:all_there], returns[alive, :all_there]
-        low, high = interval(returns)
-        axes.fill_between(steps, low, high, color=shade, alpha=0.2, linewidth=0)
-        axes.plot(
-            steps, iqm(returns), color=shade, linewidth=2.2, label=name or "IQM, 95% interval"
-        )
+        returns, look = metrics["eval_return"][index], {"color": f"C{color % 10}"}
+        label = name or "IQM, 95% interval"
+        label += "" if np.isfinite(last[index]).any() else " (all diverged)"
+        draw_returns(axes, steps, returns, last[index], look, label)
     seeds = len({member["seed"] for member in members})
     axes.set_title(title or f"{Path(target).resolve().parent.name}, {seeds} seeds", loc="left")
     axes.set_xlabel("environment steps")
@@ -143,12 +135,37 @@ def learning_curve(
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, loc="lower right", fontsize="small")
+    axes.legend(frameon=False, loc="lower right", fontsize="small")
     target = Path(target)
     part = target.with_name(target.name + ".part")
     figure.savefig(part, format="png", dpi=150)
     os.replace(part, target)
+
+
+def draw_returns(
+    axes: Any,
+    steps: np.ndarray,
+    returns: np.ndarray,
+    scores: np.ndarray,
+    look: dict[str, Any],
+    label: str,
+) -> None:
+    """One setting's curves: seeds faint, and the IQM of those that have a finite score, as far as
+    all of these go.
+
+    Steps [epochs], returns [S, epochs], NaN where a seed has none, scores [S].
+    """
+    axes.plot(steps, returns.T, color=look["color"], alpha=0.22, linewidth=0.7)
+    alive = returns[np.isfinite(scores)]
+    if not len(alive):
+        axes.plot([], [], **look, linewidth=2.2, label=label)  # the legend names it
+        return
+    there = np.isfinite(alive).all(0)
+    steps, alive = steps[there], alive[:, there]
+    low, high = interval(alive, resamples=500)
+    axes.fill_between(steps, low, high, color=look["color"], alpha=0.2, linewidth=0)
+    mark = "o" if len(steps) == 1 else None
+    axes.plot(steps, iqm(alive), **look, linewidth=2.2, marker=mark, label=label)
 
 
 def last_returns(
