@@ -77,7 +77,7 @@ def soak(minutes: float, folder: Path) -> dict:
         process.send_signal(signal.SIGTERM)
         code = process.wait()
     rows = list(csv.DictReader((folder / "metrics.csv").open(newline="")))
-    epochs, steps = load(folder).epochs[0], {}
+    epochs, steps = int(load(folder).epochs[0]), {}
     for row in rows:
         steps.setdefault(row["seed"], []).append(int(row["env_steps"]))
     whole = [WARMUP + EVERY * (i + 1) for i in range(epochs)]

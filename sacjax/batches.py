@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from sacjax import driver, folder, journal, processes, report
 from sacjax.divergence import Divergence
 from sacjax.plan import Plan
-from sacjax.result import Run, all_diverged, merged, read, read_one, run_of
+from sacjax.result import Run, all_diverged, merged, read_one, run_of
 from sacjax.types import InputError, OnEpoch
 
 _LOG = logging.getLogger("sacjax")
@@ -40,6 +41,11 @@ def train(
         if plan.program.host is not None:
             stack.callback(plan.program.host.close_all)
         if len(batches) == 1:
+            if again and path and (path / folder.BATCHES).exists():
+                raise InputError(
+                    f"{path / 'config.json'} is of a run in one batch, and there are "
+                    f"{path / folder.BATCHES}: restore it, or train again in a new folder"
+                )
             return _train_batch(plan, path, begin, again, {}, *follow)[0]
         return _train_batches(plan, batches, path, begin, again, *follow)
 
@@ -58,11 +64,25 @@ def _train_batches(
     follow = (on_epoch, should_stop, options)
     runs: list[Run] = []
     compiled: dict[int, driver.Compiled] = {}
+
+    def place_of(number: int) -> Path | None:
+        return path and path / folder.BATCHES / str(number)
+
+    def before(number: int, batch: Plan) -> tuple[bool, Run | None]:
+        """Whether a batch was begun already, and what it has come to."""
+        place = place_of(number)
+        if place is None or not (again and _is_begun(batch, place)):
+            return False, None
+        return True, _at_hand(batch, place)
+
+    def write_table() -> None:
+        if path:
+            processes.first(partial(_write_table, path, plan, all_diverged(runs)))
+
     for number, batch in enumerate(batches, 1):
-        place = path and path / folder.BATCHES / str(number)
-        done, fell = (_finished(batch, place) if again and place else None), False
-        if done is None:
-            started = again and place is not None and (place / "config.json").exists()
+        place, fell = place_of(number), False
+        started, done = before(number, batch)
+        if done is None or not done.completed:
 
             def begin_batch(
                 batch: Plan = batch, place: Path | None = place, started: bool = started
@@ -75,15 +95,17 @@ def _train_batches(
 
             done, fell = _train_batch(batch, place, begin_batch, started, compiled, *follow)
         runs.append(done._replace(agents=jax.tree.map(np.asarray, done.agents)))
-        if path:
-            processes.first(lambda: _write_table(path, plan, all_diverged(runs)))
+        write_table()
         if not done.completed or (fell and options.on_nan == "stop"):
             break
-    if path and again:  # of a batch that was finished before, its files only
-        written = folder.read_config(path, plan.config.env)
-        whole = read(path, written, plan.program, plan.algorithm)
-    else:
-        whole = merged(runs)
+    stopped = len(runs)
+    for number, batch in enumerate(batches[stopped:], stopped + 1):  # where a run is extended
+        if (later := before(number, batch)[1]) is None:
+            break
+        runs.append(later)
+    if len(runs) > stopped:
+        write_table()
+    whole = merged(runs)
     return whole._replace(completed=whole.completed and len(runs) == len(batches))
 
 
@@ -128,18 +150,30 @@ def _progress(plan: Plan, path: Path) -> journal.Progress | None:
     return found
 
 
-def _finished(plan: Plan, path: Path) -> Run | None:
-    """A batch that needs no more training; None also where its files are not all in order, which
-    are then made anew from its last checkpoint."""
-    if not (path / "agents").is_dir():
+def _is_begun(plan: Plan, path: Path) -> bool:
+    """Whether this batch is in its folder. InputError where another one is."""
+
+    def check() -> bool:
+        if not (path / "config.json").exists():
+            return False
+        journal.same_run(plan, folder.read_description(path))
+        return True
+
+    return bool(processes.of_first(bool(processes.first(check))))
+
+
+def _at_hand(plan: Plan, path: Path) -> Run | None:
+    """What a batch's folder holds, so far; None where its files are not all in order, which are
+    then made anew from its last checkpoint."""
+    if not processes.of_first((path / "agents").is_dir()):
         return None
+    done = None
     try:
         written = folder.read_config(path, plan.config.env)._replace(config=plan.config)
         done = read_one(path, written, plan.program, plan.algorithm)
     except InputError as error:
         _LOG.warning("%s: making it anew", error)
-        return None
-    return done if done.completed else None
+    return None if processes.any_of(done is None) else done
 
 
 def _write_table(path: Path, plan: Plan, diverged: list[Divergence]) -> None:

@@ -100,6 +100,8 @@ def _start_jax(flags: ProcessFlags = ProcessFlags()) -> None:
     if flags != ProcessFlags():
         from sacjax import processes
 
+        if flags.coordinator:
+            complain(f"sacjax: waiting for all processes at {flags.coordinator}")
         processes.join(flags.coordinator, flags.num_processes, flags.process_id)
 
 

@@ -5,7 +5,7 @@ metrics.csv          one row per member and evaluation, flushed as it goes
 checkpoints/         everything needed to go on (`sacjax.checkpoints`)
 diverged.json        the members that were frozen, if any were
 learning_curve.png   IQM and interval over seeds
-agents/              the trained agents of all members (an orbax checkpoint)
+agents/              the trained agents of all members, and their metrics (an orbax checkpoint)
 batches/             where members are trained in batches: a folder like this one for each
 
 The plot, agents and diverged.json are written when a run ends or is stopped.
@@ -13,6 +13,8 @@ The plot, agents and diverged.json are written when a run ends or is stopped.
 
 import contextlib
 import csv
+import dataclasses
+import errno
 import io
 import json
 import math
@@ -22,6 +24,9 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import jax
+import numpy as np
 
 from sacjax import processes
 from sacjax.checkpoints import BATCHES, locked, quiet, whole_run
@@ -87,8 +92,10 @@ def written(directory: Path, then: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise RunError(
-            f"cannot write to {directory} ({error.strerror or error}): make room, then "
+            f"cannot write to {directory} ({error.strerror or error}): "
+            f"{'make room' if full else 'mend that'}, then "
             + (then or f"`sacjax resume {whole_run(directory)}`")
         ) from error
 
@@ -101,11 +108,16 @@ def write_text(path: Path, text: str) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Whole or not at all, like `write_text`."""
     part = path.with_name(path.name + PART)
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
 
 
 def write_config(directory: Path, content: dict[str, Any], again: bool = False) -> None:
@@ -168,8 +180,13 @@ def read_config(directory: str | os.PathLike, env: Any = None) -> Written:
         settings = [
             Hyperparams(**{k: float(v) for k, v in hp.items()}) for hp in content["hyperparams"]
         ]
-        seeds = [int(seed) for seed in content["seeds"]]
-        return Written(Config(**fields), settings, list(content["swept"]), seeds, content)
+        seeds, swept = [int(seed) for seed in content["seeds"]], list(content["swept"])
+        for name, found in (("seeds", seeds), ("hyperparams", settings)):
+            if not found or len(set(found)) < len(found):
+                raise ValueError(f"no {name}, or some twice")
+        if unknown := set(swept) - {field.name for field in dataclasses.fields(Hyperparams)}:
+            raise ValueError(f"no hyperparameters {unknown}")
+        return Written(Config(**fields), settings, swept, seeds, content)
 
 
 @contextlib.contextmanager
@@ -273,8 +290,9 @@ def save_agents(directory: Path, tree: Any) -> None:
         ) from failed
 
 
-def restore_agents(directory: Path, like: Any) -> Any:
-    """The tree that `save_agents` was given; `like` has its shapes and dtypes."""
+def restore_agents(directory: Path, like: dict[str, Any]) -> dict[str, Any]:
+    """The tree that `save_agents` was given, as NumPy arrays; `like` has its shapes and dtypes, but
+    for the metrics. Of several processes each reads for itself."""
     import orbax.checkpoint as ocp
 
     path = directory.absolute() / "agents"
@@ -284,8 +302,16 @@ def restore_agents(directory: Path, like: Any) -> Any:
             f"`sacjax resume {whole_run(directory)}` goes on with it"
         )
     try:
-        with quiet(), ocp.StandardCheckpointer() as checkpointer:
-            return checkpointer.restore(path, like)
+        with quiet(), ocp.StandardCheckpointer(**processes.alone()) as checkpointer:
+            there = checkpointer.metadata(path).item_metadata
+            assert there is not None
+            wanted = like | {"metrics": dict(there.tree["metrics"])}
+            tree = checkpointer.restore(
+                path, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), wanted)
+            )
+        if jax.tree.map(np.shape, tree) != jax.tree.map(lambda x: x.shape, wanted):
+            raise ValueError("arrays of other shapes")
+        return tree
     except Exception as error:  # orbax and its stores raise many kinds for damaged files
         raise InputError(
             f"{path} is damaged or of another config ({one_line(error)}): restore the folder, or "

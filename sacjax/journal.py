@@ -112,7 +112,7 @@ class Journal:
         return min(ahead, self._plan.config.num_epochs - epochs) * seconds
 
     def at_the_end(self, progress: Progress, agents: Any, keys: Key) -> None:
-        """The last checkpoint, the agents and the curve."""
+        """The last checkpoint, the agents with their metrics, and the curve."""
         loop, history, diverged, _ = progress
         if self._options.every != 0 and len(history) > self._saved:
             self._save(loop, history, diverged)
@@ -120,7 +120,8 @@ class Journal:
         who = self._plan.members, self._plan.config
         self._first(lambda: folder.write_diverged(self._path, diverged, *who))
         numbers = np.asarray(jax.random.key_data(keys))
-        folder.save_agents(self._path, agent_tree(agents, numbers, len(history)))
+        tree = {"agents": agents, "keys": numbers, "metrics": stacked(history)}
+        folder.save_agents(self._path, tree)
         table, curve = self._path / "metrics.csv", self._path / "learning_curve.png"
         self._first(lambda: report.learning_curve([table], curve))
 
@@ -158,7 +159,8 @@ def progress(plan: Plan, directory: Path) -> Progress | None:
 
     def like(note: dict[str, Any], shapes: Arrays) -> Arrays:
         nonlocal was
-        was = _same_run(plan, note)
+        was = same_run(plan, note)
+        _say_changes(plan, note)
 
         def placed(name: str, x: Any) -> Any:
             if (
@@ -218,8 +220,9 @@ def _loop(plan: Plan, was: Config, found: checkpoints.Checkpoint, filled: int) -
     return with_keys(like, loop)
 
 
-def _same_run(plan: Plan, note: dict[str, Any]) -> Config:
-    """The config that a checkpoint was made with. InputError if it is not one of this run's."""
+def same_run(plan: Plan, note: dict[str, Any]) -> Config:
+    """The config that was described in `note`, of a checkpoint or a batch. InputError if it is not
+    this run's, but for the end."""
     now = plan.description()
     env = note["config"]["env"] or plan.config.env  # an object is not written down
     was = Config(**(note["config"] | {"env": env}))
@@ -232,15 +235,19 @@ def _same_run(plan: Plan, note: dict[str, Any]) -> Config:
             "config.json is not the one that the checkpoints were made with: restore it, or train "
             "again in a new folder"
         )
+    return was
+
+
+def _say_changes(plan: Plan, note: dict[str, Any]) -> None:
+    """What is another than when the checkpoint was made."""
     then, now = (
         x["versions"]
         | {"processor": (x["device"]["platform"], x["device"]["kind"], x["device"]["cpu"])}
         | {"layout": x["layout"], "settings of JAX": x["jax"]}
-        for x in (note, now)
+        for x in (note, plan.description())
     )
     if changed := [name for name in then if then[name] != now.get(name)]:
         _LOG.warning("not to the bit what it would have been: %s changed", ", ".join(changed))
-    return was
 
 
 def stacked(history: History) -> dict[str, np.ndarray]:
@@ -260,8 +267,3 @@ def _rows(members: list[dict[str, float]], metrics: dict[str, np.ndarray]) -> li
                 row[name + "_std"] = value[i].std().item()
         rows.append(row)
     return rows
-
-
-def agent_tree(agents: Any, keys: Any, epochs: int) -> dict[str, Any]:
-    """What agents/ holds; `keys` as the numbers in them."""
-    return {"agents": agents, "keys": keys, "epochs": np.asarray(epochs)}

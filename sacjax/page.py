@@ -69,9 +69,9 @@ def write(
     text = page(entries, panels, drawn[False], drawn[True], last, command)
     try:
         path.mkdir(parents=True, exist_ok=True)
+        folder.write_text(path / PAGE, text)  # first: with it, what follows can be replaced
         for name, image in drawn[False].items():
             folder.write_bytes(path / name, image)
-        folder.write_text(path / PAGE, text)
         for name in set(FIGURES) - set(drawn[False]):  # of the report that was here
             (path / name).unlink(missing_ok=True)
     except OSError as error:

@@ -30,8 +30,16 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
             "of --coordinator, --num-processes and --process-id give all three, or none and "
             "--distributed where Slurm, MPI, Kubernetes or a TPU pod started the processes"
         )
-    if processes is not None and process is not None and not 0 <= process < processes:
-        raise InputError(f"process-id ({process}) must be from 0 to {processes - 1}")
+    if coordinator is not None and processes is not None and process is not None:
+        host, _, port = coordinator.rpartition(":")
+        if not host or not port.isdecimal():
+            raise InputError(
+                f"coordinator ({coordinator!r}) must be HOST:PORT: use {host or coordinator}:1234"
+            )
+        if processes < 1:
+            raise InputError(f"num-processes ({processes}) must be at least 1")
+        if not 0 <= process < processes:
+            raise InputError(f"process-id ({process}) must be from 0 to {processes - 1}")
     try:
         jax.distributed.initialize(coordinator, processes, process)
     except (ValueError, RuntimeError) as error:
@@ -53,6 +61,19 @@ def several() -> bool:
 def is_first() -> bool:
     """Whether this process writes: the others have nothing to say."""
     return jax.process_index() == 0
+
+
+def alone() -> dict[str, Any]:
+    """Arguments for an orbax checkpointer that one process uses, waiting for none of the others."""
+    if not several():
+        return {}
+    import orbax.checkpoint as ocp
+
+    this = jax.process_index()
+    options = ocp.options.MultiprocessingOptions(
+        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"of_{this}"
+    )
+    return {"multiprocessing_options": options}
 
 
 def sharding(devices: int) -> Sharding:

@@ -14,7 +14,7 @@ import jax
 from sacjax.config import Config, Hyperparams
 from sacjax.envs.names import parse
 
-FORMAT = 2  # of config.json and agents/; a reader refuses others
+FORMAT = 3  # of config.json and agents/; a reader refuses others
 _COMMANDS = ("sacjax", os.path.join("sacjax", "cli.py"))  # in Python it is none
 SUITES = {  # what an environment depends on besides
     "brax": ["brax", "mujoco-mjx"],

@@ -1,8 +1,9 @@
 """A GIF of a policy, in the pictures of its environment's suite."""
 
+import contextlib
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from sacjax.envs.names import parse
 from sacjax.leaves import unkeyed
 from sacjax.result import Run
 from sacjax.train import as_arrays, epoch_keys
-from sacjax.types import Episode, InputError, one_line
+from sacjax.types import Episode, InputError, RunError, one_line
 
 
 def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) -> float:
@@ -25,7 +26,7 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
 
     Shown is the episode of the last evaluation that had the median return, at most `frames` steps.
     MuJoCo's pictures need EGL or OSMesa where there is no screen. Raises InputError if there is no
-    such member, the file cannot be written, or nothing can be drawn.
+    such member, or nothing can be drawn, RunError if the file cannot be written.
     """
     target = Path(target)
     if not 0 <= member < len(run.members):
@@ -38,27 +39,28 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
     with errors_named(run.program.host, str(run.config.env)):
         episode = _episode(run, member, frames)
     returns = np.cumsum(episode.rewards)
-    part = target.with_name(f".{target.stem}.part.gif")
     parsed = parse(run.config.env) if isinstance(run.config.env, str) else None
     if parsed is None or parsed.suite == "gymnax":
         from sacjax import drawings
         from sacjax.envs.gymnax_adapter import base_env
 
-        drawings.write_gif(base_env(run.config.env), episode.states, returns, part)
-    else:
-        pictures = getattr(adapter(parsed.suite), "pictures", None)
-        if pictures is None:
-            raise InputError(f"{run.config.env} has no pictures: try gymnasium/{parsed.id}")
-        try:
-            _write_gif(pictures(run.config.env, parsed, episode), returns, part)
-        except InputError:
-            raise
-        except Exception as error:  # OpenGL and its bindings raise many kinds
-            raise InputError(
-                f"cannot draw {run.config.env} ({one_line(error)}): MuJoCo needs OpenGL; "
-                "without a screen, set MUJOCO_GL=egl (libegl1) or osmesa (libosmesa6)"
-            ) from error
-    os.replace(part, target)
+        with _written(target) as part:
+            drawings.write_gif(base_env(run.config.env), episode.states, returns, part)
+        return float(returns[-1])
+    pictures = getattr(adapter(parsed.suite), "pictures", None)
+    if pictures is None:
+        raise InputError(f"{run.config.env} has no pictures: try gymnasium/{parsed.id}")
+    try:
+        first, *others = _labelled(pictures(run.config.env, parsed, episode), returns)
+    except InputError:
+        raise
+    except Exception as error:  # OpenGL and its bindings raise many kinds
+        raise InputError(
+            f"cannot draw {run.config.env} ({one_line(error)}): MuJoCo needs OpenGL; "
+            "without a screen, set MUJOCO_GL=egl (libegl1) or osmesa (libosmesa6)"
+        ) from error
+    with _written(target) as part:
+        first.save(part, save_all=True, append_images=others, duration=50, loop=0)
     return float(returns[-1])
 
 
@@ -68,13 +70,27 @@ def without_a_screen() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def _write_gif(pictures: Iterable[np.ndarray], returns: np.ndarray, path: Path) -> None:
-    images = []
+@contextlib.contextmanager
+def _written(target: Path) -> Iterator[Path]:
+    """A file to write to, which then becomes `target`. RunError where it cannot be written."""
+    part = target.with_name(f".{target.stem}.part.gif")
+    try:
+        yield part
+        os.replace(part, target)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise RunError(
+            f"cannot write {target} ({error.strerror or error}): give another file with --out"
+        ) from error
+
+
+def _labelled(pictures: Iterable[np.ndarray], returns: np.ndarray) -> Iterator[Image.Image]:
+    """With the step and the return so far."""
     for i, (pixels, total) in enumerate(zip(pictures, returns, strict=True)):
         image = Image.fromarray(np.asarray(pixels, np.uint8))
         ImageDraw.Draw(image).text((6, 4), f"step {i + 1}  return {total:.1f}", fill="white")
-        images.append(image)
-    images[0].save(path, save_all=True, append_images=images[1:], duration=50, loop=0)
+        yield image
 
 
 def _episode(run: Run, member: int, frames: int) -> Episode:

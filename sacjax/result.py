@@ -66,16 +66,16 @@ def read(path: Path, written: folder.Written, program: Program, algorithm: Calla
 
 def read_one(path: Path, written: folder.Written, program: Program, algorithm: Callable) -> Run:
     """The run in one folder: the whole, or a batch of it."""
-    members, metrics = report.read_metrics(path / "metrics.csv", swept=written.swept)
+    members, table = report.read_metrics(path / "metrics.csv", swept=written.swept)
     hp, env_params = as_arrays(written.settings[0], program.default_params)
     loop = jax.eval_shape(program.init, jax.random.key(0), hp, env_params)
     agents, keys = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((len(members), *x.shape), x.dtype), (loop.agent, loop.key)
     )
     numbers = jax.eval_shape(jax.random.key_data, keys)
-    tree = folder.restore_agents(path, journal.agent_tree(agents, numbers, 0))
-    epochs = int(tree["epochs"])
-    if report.epochs_of(metrics).min() < epochs:
+    tree = folder.restore_agents(path, {"agents": agents, "keys": numbers})
+    epochs = tree["metrics"]["env_steps"].shape[1]
+    if report.epochs_of(table).min() < epochs:
         raise InputError(
             f"{path / 'metrics.csv'} has lost rows, its agents are of epoch {epochs}: `sacjax "
             f"resume {folder.whole_run(path)}` writes it anew"
@@ -83,8 +83,8 @@ def read_one(path: Path, written: folder.Written, program: Program, algorithm: C
     return Run(
         config=written.config,
         members=members,
-        metrics={name: x[:, :epochs] for name, x in metrics.items()},  # others are of a later try
-        agents=tree["agents"],
+        metrics=tree["metrics"],
+        agents=tree["agents"] if processes.several() else jax.tree.map(jnp.asarray, tree["agents"]),
         program=program,
         algorithm=algorithm,
         keys=with_keys(keys, tree["keys"]),

@@ -27,6 +27,7 @@ def assert_same_runs(one, other):
     assert one.members == other.members
     assert one.metrics.keys() == other.metrics.keys()
     jax.tree.map(np.testing.assert_array_equal, one.metrics, other.metrics)
+    assert [x.dtype for x in one.metrics.values()] == [x.dtype for x in other.metrics.values()]
     jax.tree.map(np.testing.assert_array_equal, one.agents, other.agents)
     np.testing.assert_array_equal(jax.random.key_data(one.keys), jax.random.key_data(other.keys))
 
@@ -61,18 +62,14 @@ def test_batches_are_what_they_would_be_together(together):
 def test_its_folder_reads_as_one_run(whole, together):
     done = load(whole)
     assert done.completed
-    assert done.members == together.members
-    jax.tree.map(np.testing.assert_array_equal, done.agents, together.agents)
-    np.testing.assert_array_equal(  # what it wrote are means over episodes
-        done.metrics["eval_return"], together.metrics["eval_return"].mean(-1)
-    )
+    assert_same_runs(done, together)
     returns, _ = evaluate_run(done)
     np.testing.assert_allclose(returns, together.metrics["eval_return"][:, -1], rtol=1e-5)
     assert (whole / "learning_curve.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("stop_after", [2, 4, 6])
-def test_stopped_in_any_batch_it_goes_on_to_the_same_bits(whole, tmp_path, stop_after):
+def test_stopped_in_any_batch_it_goes_on_to_the_same_bits(whole, together, tmp_path, stop_after):
     """In the first one, between them, in the second."""
     folder, epochs = tmp_path / "run", []
     done = run(
@@ -84,7 +81,9 @@ def test_stopped_in_any_batch_it_goes_on_to_the_same_bits(whole, tmp_path, stop_
         **HOW,
     )
     assert not done.completed
-    assert resume(folder).completed
+    done = resume(folder)
+    assert done.completed
+    assert_same_runs(done, together)
     assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
     assert_same_runs(load(folder), load(whole))
 
@@ -248,6 +247,44 @@ def test_another_batch_in_the_folder_is_refused(whole, tmp_path):
     )
     with pytest.raises(InputError, match="not the one that the checkpoints"):
         resume(folder)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"config": {"batch_size": 16}},
+        {"hyperparams": [{"gamma": 0.5}, {"gamma": 0.5, "tau": 0.02}]},
+        {"seeds": [0, 1, 5]},
+        {"seeds": [0, 1, 2, 3]},
+        {"per_batch": 2},
+        {"per_batch": 100},
+        {"per_batch": None},
+    ],
+    ids=str,
+)
+def test_finished_batches_are_of_the_same_run(whole, tmp_path, changed):
+    """Killed between two batches, and config.json edited."""
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    shutil.rmtree(folder / "batches" / "2")
+    content = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(content | changed_in(content, changed)))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with pytest.raises(InputError, match=r"config\.json is .*restore it, or train again"):
+        resume(folder)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def changed_in(content, changed):
+    """With what `changed` has of a dictionary, or of each one in a list, the rest as it is."""
+
+    def merge(old, new):
+        if isinstance(new, dict):
+            return old | new
+        if isinstance(new, list) and isinstance(new[0], dict):
+            return [a | b for a, b in zip(old, new, strict=True)]
+        return new
+
+    return {name: merge(content[name], new) for name, new in changed.items()}
 
 
 def test_a_batch_is_no_run_of_its_own(whole):

@@ -343,22 +343,44 @@ def test_another_runs_folder_is_refused_and_left_alone(copy, capsys):
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 
+def test_a_picture_that_cannot_be_written_is_one_line(folder, tmp_path, monkeypatch, capsys):
+    def read_only(*_):
+        raise OSError(30, "Read-only file system")
+
+    monkeypatch.setattr("sacjax.render.os.replace", read_only)
+    command = ["render", str(folder), "--frames", "2", "--out", str(tmp_path / "policy.gif")]
+    assert main(command) == 3
+    error = capsys.readouterr().err
+    assert "cannot write" in error
+    assert len(error.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unwritable_folder_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["train", "Pendulum-v1", "--out", str(tmp_path / "file" / "x"), *TINY]) == 2
     assert "cannot write" in capsys.readouterr().err
 
 
+def edit(folder, **fields):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
 DAMAGE = {
     "no agents": lambda d: shutil.rmtree(d / "agents"),
-    "truncated config": lambda d: (d / "config.json").write_text('{"format": 2, "conf'),
+    "truncated config": lambda d: (d / "config.json").write_text('{"format": 3, "conf'),
     "foreign config": lambda d: (d / "config.json").write_text('{"name": "other"}'),
     "another format": lambda d: (d / "config.json").write_text(
-        (d / "config.json").read_text().replace('"format": 2', '"format": 99')
+        (d / "config.json").read_text().replace('"format": 3', '"format": 99')
     ),
     "another network": lambda d: (d / "config.json").write_text(
         (d / "config.json").read_text().replace('"hidden": [\n      8', '"hidden": [\n      9')
     ),
+    "no seeds": lambda d: edit(d, seeds=[]),
+    "a seed twice": lambda d: edit(d, seeds=[0, 0]),
+    "no settings": lambda d: edit(d, hyperparams=[]),
+    "an unknown setting is swept": lambda d: edit(d, swept=["nosuch"]),
     "binary csv": lambda d: (d / "metrics.csv").write_bytes(b"\xff\xfe\x00"),
     "no csv": lambda d: (d / "metrics.csv").unlink(),
     "truncated agents": lambda d: [p.write_bytes(p.read_bytes()[: p.stat().st_size // 2])
@@ -382,8 +404,11 @@ def test_loaded_agents_are_the_trained_ones(folder):
     assert run.completed
     assert run.agents.log_alpha.shape == (8,)
     assert set(np.asarray(run.agents.step)) == {200}
+    assert run.metrics["eval_return"].shape == (8, 2, 2)  # as `run` gave it: every episode
     np.testing.assert_allclose(
-        run.metrics["eval_return"][:, -1], [float(r["eval_return"]) for r in rows(folder)[8:]]
+        run.metrics["eval_return"][:, -1].mean(-1),
+        [float(r["eval_return"]) for r in rows(folder)[8:]],
+        rtol=1e-6,
     )
 
 

@@ -253,7 +253,7 @@ def damage(name, text):
         (lambda run: (run / "metrics.csv").unlink(), "missing: restore"),
         (damage("config.json", "{"), "damaged"),
         (damage("config.json", "[]"), "damaged"),
-        (damage("config.json", '{"format": 2, "config": {}}'), "damaged"),
+        (damage("config.json", '{"format": 3, "config": {}}'), "damaged"),
         (damage("metrics.csv", ""), "no evaluation yet: wait"),
         (damage("metrics.csv", "seed,env_steps,eval_return\n"), "damaged"),
         (damage("metrics.csv", "seed,env_steps,eval_return\n0,1,1\n"), "not that of config.json"),
@@ -317,10 +317,17 @@ def test_a_disk_that_is_full_is_a_run_error(tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    run = write_run(tmp_path / "a", curves())
-    monkeypatch.setattr(folder, "write_bytes", full)
-    assert main(["report", str(run), "--out", str(tmp_path / "out")]) == 3
-    assert "No space left" in capsys.readouterr().err
+    run, out = write_run(tmp_path / "a", curves()), tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(folder, "write_bytes", full)
+        assert main(["report", str(run), "--out", str(out)]) == 3
+        assert "No space left" in capsys.readouterr().err
+    synced = iter([None, None])
+    with monkeypatch.context() as patch:  # after the page and a picture
+        patch.setattr(folder.os, "fsync", lambda _: next(synced, 0) == 0 and full())
+        assert main(["report", str(run), "--out", str(out)]) == 3
+    assert {path.name for path in out.iterdir()} == {"report.html", "learning_curves.png"}
+    assert main(["report", str(run), "--out", str(out)]) == 0
 
 
 def test_numbers_have_the_decimals_that_say_something():

@@ -1,6 +1,7 @@
 """Two processes on this machine, with two devices each, train one population."""
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -61,6 +62,22 @@ def test_two_processes_are_one_with_as_many_devices(tmp_path):
     assert load(two).completed
 
 
+def test_batches_that_one_process_has_finished_are_gone_on_with_by_two(tmp_path):
+    """To the bytes of one that one process has gone on with, on as many devices."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    command = ["train", "Pendulum-v1", "--total-steps", 200, *FLAGS, "--members-per-batch", 4]
+    alone = start(4, *command, "--out", one)
+    alone.communicate(timeout=200)
+    shutil.copytree(one, two)
+    shutil.rmtree(two / "batches" / "2")
+    pair = start_two("resume", two)
+    (told, errors), (_, other) = (process.communicate(timeout=200) for process in pair)
+    assert [process.returncode for process in pair] == [0, 0], errors
+    assert "seed 5" in told
+    assert "damaged" not in errors + other
+    assert (one / "metrics.csv").read_bytes() == (two / "metrics.csv").read_bytes()
+
+
 def test_what_stops_one_stops_all_with_its_exit_code(tmp_path):
     folder = tmp_path / "run"
     pair = start_two("train", "Pendulum-v1", "--total-steps", 200_100, *FLAGS, "--out", folder)
@@ -119,6 +136,9 @@ def stop_after(folder, epochs):
     [
         (["--coordinator", "localhost:1"], "give all three"),
         (["--coordinator", "localhost:1", "--num-processes", "2", "--process-id", "2"], "0 to 1"),
+        (["--coordinator", "here", "--num-processes", "2", "--process-id", "0"], "here:1234"),
+        (["--coordinator", "here:", "--num-processes", "2", "--process-id", "0"], "here:1234"),
+        (["--coordinator", "here:1", "--num-processes", "0", "--process-id", "0"], "at least 1"),
         (["--distributed"], "start all of them"),
     ],
 )
