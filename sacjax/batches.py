@@ -156,7 +156,7 @@ def _is_begun(plan: Plan, path: Path) -> bool:
     def check() -> bool:
         if not (path / "config.json").exists():
             return False
-        journal.same_run(plan, folder.read_description(path))
+        journal.same_run(plan, folder.read_config(path, plan.config.env).content)
         return True
 
     return bool(processes.of_first(bool(processes.first(check))))
@@ -169,7 +169,8 @@ def _at_hand(plan: Plan, path: Path) -> Run | None:
         return None
     done = None
     try:
-        written = folder.read_config(path, plan.config.env)._replace(config=plan.config)
+        who = plan.config, plan.settings, plan.swept, plan.seeds
+        written = folder.Written(*who, plan.description())
         done = read_one(path, written, plan.program, plan.algorithm)
     except InputError as error:
         _LOG.warning("%s: making it anew", error)

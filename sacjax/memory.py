@@ -25,7 +25,7 @@ class Memory(NamedTuple):
     optimizer: int
     environments: int  # their states, statistics of episodes, keys
     working: int  # at most, learning or evaluating: keys, activations, gradients, the agent before
-    copied: int  # of the replay in every epoch, once or twice: where an epoch is a single step
+    copied: int  # the replay, where an epoch is a single step: XLA copies it (`copies`)
 
     @property
     def state(self) -> int:
@@ -35,11 +35,17 @@ class Memory(NamedTuple):
     def total(self, members: int, strategy: str) -> int:
         """Of so many members on one device: mapped ones share one's working memory, and the one
         that is learning is held twice."""
+        if strategy == "map" and members > 1:
+            held = (members + 1) * self.state + self.working
+        else:
+            held = members * (self.state + self.working)
+        return held + self.copies(members, strategy)
+
+    def copies(self, members: int, strategy: str) -> int:
+        """Of replays, in every epoch, where so many members are on one device."""
         if members == 1:
-            return self.state + self.working + 2 * self.copied
-        if strategy == "map":
-            return (members + 1) * self.state + self.working + self.copied
-        return members * (self.state + self.working)
+            return 2 * self.copied
+        return self.copied if strategy == "map" else 0
 
     def fitting(self, available: int, strategy: str) -> int:
         """The most members that one device has memory for."""

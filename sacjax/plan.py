@@ -209,8 +209,8 @@ def table(plan: Plan, compiled: int | None) -> str:
     ]
     if strategy == "map" and each > 1:
         rows.append(("held twice", part.state, devices))
-    if part.copied and at_once == devices:
-        rows.append(("replay copied by XLA", (1 + (each == 1)) * part.copied, devices))
+    if copies := part.copies(each, strategy):
+        rows.append(("replay copied by XLA", copies, devices))
     lines = [
         f"{plan.config.env}: {plan.part[1]} members"
         + (f" in {len(plan.batches())} batches" if len(plan.batches()) > 1 else "")

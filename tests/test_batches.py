@@ -274,6 +274,16 @@ def test_finished_batches_are_of_the_same_run(whole, tmp_path, changed):
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"format": 3, "config": {"env": "x"}, "versions": {}, "device": {}}']
+)
+def test_a_batch_with_a_damaged_config_is_named(whole, tmp_path, text):
+    folder = Path(shutil.copytree(whole, tmp_path / "run"))
+    (folder / "batches" / "1" / "config.json").write_text(text)
+    with pytest.raises(InputError, match=r"batches/1/config\.json is damaged"):
+        resume(folder)
+
+
 def changed_in(content, changed):
     """With what `changed` has of a dictionary, or of each one in a list, the rest as it is."""
 
