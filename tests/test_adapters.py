@@ -57,6 +57,10 @@ POOLED = {  # it has wheels for Linux on x86 only
 if find_spec("envpool") is None:
     POOLED = {}
 ALL = STEPPED | HOSTED | POOLED
+LONG_COMPILED = (
+    "brax/inverted_pendulum?backend=spring&limit=300",
+    "playground/CartpoleBalance?limit=100",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -173,7 +177,10 @@ def pooled_by_hand(name: str) -> Rollout:
     return Rollout(np.stack(first), *(np.stack(field, axis=1) for field in fields))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=[pytest.mark.thorough] * (name in LONG_COMPILED)) for name in ALL],
+)
 def test_a_thousand_steps_equal_the_raw_environment_stepped_by_hand(name):
     contract.assert_equal(rollout(name), rollout_by_hand(name))
 
@@ -241,6 +248,7 @@ def test_state_keeps_its_types_and_has_no_weak_ones(name):
     contract.assert_state_keeps_its_types(make_env(name)(COPIES), COPIES)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["brax/inverted_pendulum?backend=spring&limit=2&reset=fresh"])
 def test_fresh_first_states_are_all_different(name):
     env = make_env(name)(3)
@@ -614,6 +622,7 @@ def test_an_environment_without_a_time_limit_is_warned_of(limit, said, caplog):
     assert ("has no time limit" in caplog.text) == said
 
 
+@pytest.mark.thorough
 def test_callbacks_do_not_wait_for_themselves():
     """16 copies, 2,000 steps, between matrix products that keep all threads busy."""
     env = make_env("gymnasium/Hosted-v0")(16)
@@ -647,6 +656,7 @@ SMALL: dict[str, Any] = {
 }
 
 
+@pytest.mark.thorough
 def test_seeds_are_trained_one_after_the_other_and_resumed_to_the_bit(tmp_path):
     config = Config("gymnasium/InvertedPendulum-v5", **SMALL)
     whole, stopped, epochs = tmp_path / "whole", tmp_path / "stopped", []
@@ -672,6 +682,7 @@ def test_seeds_are_trained_one_after_the_other_and_resumed_to_the_bit(tmp_path):
     np.testing.assert_array_equal(alone.metrics["eval_return"], done.metrics["eval_return"][1])
 
 
+@pytest.mark.thorough
 def test_what_does_not_repeat_itself_is_said_when_resumed(tmp_path, caplog):
     odd = {"eval_every": 52, "total_steps": 308, "n_step": 3}  # stops within an episode
     config = Config("gymnasium/Hosted-v0?forgets=True", **SMALL | odd)
@@ -689,6 +700,7 @@ def test_what_does_not_repeat_itself_is_said_when_resumed(tmp_path, caplog):
     np.testing.assert_array_equal(done.metrics["train_length"], 5)  # none spans the gap
 
 
+@pytest.mark.thorough
 def test_an_environment_that_fails_later_is_named_too(tmp_path, monkeypatch):
     """When it is put back to where it was, and when it is evaluated."""
     config, epochs = Config("gymnasium/Hosted-v0", **SMALL), []
@@ -728,6 +740,7 @@ def test_an_environment_that_fails_ends_the_run_with_its_error(tmp_path):
         run(config, seeds=1, directory=tmp_path / "run")
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not POOLED, reason="envpool is not installed")
 def test_a_pool_s_ends_can_fall_together_and_it_begins_anew_when_resumed(tmp_path, caplog):
     endless = make_env("envpool/Hopper-v5")(1).host
@@ -747,6 +760,7 @@ def test_a_pool_s_ends_can_fall_together_and_it_begins_anew_when_resumed(tmp_pat
 # Pictures
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name",
     [

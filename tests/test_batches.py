@@ -19,7 +19,8 @@ from sacjax.page import write
 from sacjax.run import evaluate_run, load, resume, run
 from sacjax.types import InputError, RunError
 
-CONFIG = dataclasses.replace(checks.CONFIG, total_steps=300)
+# A replay that does not grow with total_steps: extended, it is the same program.
+CONFIG = dataclasses.replace(checks.CONFIG, total_steps=300, replay_size=250)
 HOW = {"strategy": "map", "devices": 1, "seeds": 3}  # six members, each compiled as in any batch
 
 
@@ -68,7 +69,9 @@ def test_its_folder_reads_as_one_run(whole, together):
     assert (whole / "learning_curve.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("stop_after", [2, 4, 6])
+@pytest.mark.parametrize(
+    "stop_after", [2, *(pytest.param(n, marks=pytest.mark.thorough) for n in (4, 6))]
+)
 def test_stopped_in_any_batch_it_goes_on_to_the_same_bits(whole, together, tmp_path, stop_after):
     """In the first one, between them, in the second."""
     folder, epochs = tmp_path / "run", []
@@ -97,6 +100,7 @@ def test_killed_before_the_second_batch_has_a_config_it_starts_that_one(whole, t
     assert_same_runs(load(folder), load(whole))
 
 
+@pytest.mark.thorough
 def test_extended_it_is_configured_longer(whole, tmp_path):
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     longer = tmp_path / "longer"
@@ -175,6 +179,7 @@ def stopped(tmp_path_factory):
     return folder, done
 
 
+@pytest.mark.thorough
 def test_a_batch_that_was_stopped_is_not_one_that_diverged(stopped, together, caplog, capsys):
     folder, done = stopped
     assert not done.completed
@@ -303,6 +308,7 @@ def test_a_batch_is_no_run_of_its_own(whole):
             use(whole / "batches" / "1")
 
 
+@pytest.mark.thorough
 def test_what_is_wrong_in_a_batch_names_the_run(tmp_path, monkeypatch):
     from sacjax import checkpoints, folder
 
@@ -331,6 +337,7 @@ def test_no_batches_of_nothing(wrong):
         run(CONFIG, members_per_batch=wrong)
 
 
+@pytest.mark.thorough
 def test_from_the_command_line(tmp_path, capsys):
     flags = "--total-steps 200 --warmup-steps 100 --eval-every 50 --hidden 8 --batch-size 8"
     out = str(tmp_path / "run")

@@ -238,6 +238,7 @@ def test_an_unknown_flag_exits_with_2(capsys):
     assert stop.value.code == 2
 
 
+@pytest.mark.thorough
 def test_extended_by_train_it_is_extended(copy, capsys):
     assert main(["train", "--extend-to", "400", str(copy)]) == 0
     assert "after 400 steps" in capsys.readouterr().out
@@ -309,6 +310,7 @@ def test_a_run_whose_table_cannot_be_printed_is_done(stdout, copy, monkeypatch, 
     assert load(copy).completed
 
 
+@pytest.mark.thorough
 def test_a_run_whose_json_lines_nobody_reads_goes_on(tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "sacjax.cli", "train", "Pendulum-v1", "--out", str(out), *TINY]
@@ -412,6 +414,7 @@ def test_loaded_agents_are_the_trained_ones(folder):
     )
 
 
+@pytest.mark.thorough
 def test_ctrl_c_leaves_complete_files_and_exit_code_130(tmp_path):
     out = tmp_path / "run"
     flags = [*TINY, "--total-steps", "1000100"]

@@ -98,8 +98,9 @@ def test_a_frozen_member_has_no_more_data(wild):
 
 
 def test_it_is_said_who_when_and_what(caplog):
-    run(CONFIG, WILD, seeds=[5])
-    assert "member 1 (critic_lr 1000, seed 5) diverged before step" in caplog.text
+    run(CONFIG, WILD, seeds=[5, 6])
+    assert "member 2 (critic_lr 1000, seed 5) diverged before step" in caplog.text
+    assert "member 3 (critic_lr 1000, seed 6) diverged before step" in caplog.text
     assert "critic_loss" in caplog.text
     assert "member 0" not in caplog.text
 
@@ -116,6 +117,7 @@ def test_stop_ends_the_run_there_with_whole_files_and_resume_goes_on(wild, tmp_p
     assert load(folder).diverged == done.diverged
 
 
+@pytest.mark.thorough
 def test_a_run_of_nothing_but_diverged_members_ends(tmp_path):
     done = run(CONFIG, Hyperparams(critic_lr=1e3), seeds=2, directory=tmp_path / "run")
     assert len(done.diverged) == 2
@@ -123,6 +125,7 @@ def test_a_run_of_nothing_but_diverged_members_ends(tmp_path):
     np.testing.assert_array_equal(resume(tmp_path / "run").epochs, done.epochs)
 
 
+@pytest.mark.thorough
 def test_an_infinite_parameter_alone_is_found_in_its_epoch():
     """One that no loss has met yet."""
 
@@ -144,7 +147,7 @@ def test_an_infinite_parameter_alone_is_found_in_its_epoch():
 
 def test_a_temperature_of_zero_is_no_divergence():
     """Its logarithm is minus infinity from the beginning."""
-    done = run(CONFIG, Hyperparams(init_alpha=0.0, alpha_lr=0.0), seeds=2)
+    done = run(CONFIG, Hyperparams(init_alpha=np.array([0.0, 0.1]), alpha_lr=0.0), seeds=2)
     assert done.completed
     assert not done.diverged
 

@@ -61,7 +61,7 @@ def test_states_stepped_in_place_are_those_stepped_alone():
     assert_close(alone, step(loop, hps, params))
 
 
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.thorough), 2])
 def test_run_gives_the_same_members_on_any_number_of_devices(devices):
     hp = Hyperparams(tau=np.array([0.005, 0.02]))
     one = run(TINY, hp, seeds=[0, 1, 2], strategy="map", devices=devices)

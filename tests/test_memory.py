@@ -76,6 +76,7 @@ CASES = {
     ),
     "a delayed policy": ({"batch_size": 512, "policy_delay": 2, "max_grad_norm": 1}, 1, "vmap", 1),
 }
+USUAL = ("tiny", "one step, alone", "vmapped", "mapped over two devices")
 
 
 def planned(members, strategy="vmap", devices=1, per_batch=None, **changes):
@@ -86,7 +87,10 @@ def planned(members, strategy="vmap", devices=1, per_batch=None, **changes):
     )
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(case, marks=[] if case in USUAL else pytest.mark.thorough) for case in CASES],
+)
 def test_the_estimate_is_what_xla_allocates_to_a_fifth(case):
     changes, members, strategy, devices = CASES[case]
     found = planned(members, strategy, devices, **changes)

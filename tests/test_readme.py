@@ -23,6 +23,7 @@ SMALLER = {
 }
 
 
+@pytest.mark.thorough
 def test_the_code_runs(tmp_path, monkeypatch):
     code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
     for full, tiny in SMALLER.items():

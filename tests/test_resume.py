@@ -82,6 +82,7 @@ def test_resumed_is_never_stopped(whole, torso):
     assert_same(whole, torso)
 
 
+@pytest.mark.thorough
 def test_a_vmapped_population_resumed_is_never_stopped(tmp_path):
     how = {"seeds": 3, "strategy": "vmap", "devices": 1, "checkpoint_every": 1}
     stopped, vmapped = tmp_path / "stopped", tmp_path / "vmapped"
@@ -122,6 +123,7 @@ def test_extended_is_configured_longer(whole, tmp_path):
     assert_same(longer, folder)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("devices", [1, 2])
 def test_members_go_on_on_another_number_of_devices_to_rounding(tmp_path, devices):
     hp, folder = Hyperparams(), tmp_path / "run"
@@ -361,6 +363,7 @@ def test_what_others_put_beside_the_checkpoints_stays(whole, torso):
     assert_same(whole, torso)
 
 
+@pytest.mark.thorough
 @population
 def test_another_layout_is_said(whole, torso, caplog):
     resume(torso, strategy="vmap", devices=1)
@@ -410,6 +413,7 @@ def test_the_command_is_written_down(tmp_path, monkeypatch, command):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["command"][1] == "train"
 
 
+@pytest.mark.thorough
 def test_sigterm_checkpoints_and_leaves_with_143_and_resume_goes_on(tmp_path):
     folder, whole = tmp_path / "run", tmp_path / "whole"
     flags = [*FLAGS, "--seeds", "1", "--checkpoint-every", "1"]
@@ -443,6 +447,7 @@ sys.exit(main())
 """
 
 
+@pytest.mark.thorough
 def test_a_disk_that_is_full_ends_the_run_with_the_one_before_whole(tmp_path):
     folder, whole = tmp_path / "run", tmp_path / "whole"
     flags = [*FLAGS, "--seeds", "2", "--checkpoint-every", "1", "--log-format", "none"]
@@ -547,6 +552,7 @@ def kill_and_resume(tmp_path, seeds, kills, seed, *layout):
     return killed, writing
 
 
+@pytest.mark.thorough
 def test_killed_three_times_it_ends_like_never_stopped(tmp_path):
     killed, _ = kill_and_resume(tmp_path, seeds=2, kills=3, seed=0)
     assert killed == 3
@@ -564,6 +570,7 @@ def test_killed_twenty_times_it_ends_like_never_stopped(tmp_path, seeds, layout)
     assert writing >= 3  # in the middle of a checkpoint
 
 
+@pytest.mark.thorough
 def test_a_second_ctrl_c_leaves_at_once_with_whole_files(tmp_path):
     folder = tmp_path / "run"
     flags = [*FLAGS, "--seeds", "1", "--checkpoint-every", "1"]
