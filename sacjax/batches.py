@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from sacjax import driver, folder, journal, processes, report
+from sacjax import driver, folder, journal, processes
 from sacjax.divergence import Divergence
 from sacjax.plan import Plan
 from sacjax.result import Run, all_diverged, merged, read_one, run_of
@@ -184,5 +184,5 @@ def _write_table(path: Path, plan: Plan, diverged: list[Divergence]) -> None:
     header, whole = texts[0].partition("\n")[0] + "\n", path / "metrics.csv"
     with folder.written(path):
         folder.write_text(whole, header + "".join(t.partition("\n")[2] for t in texts))
-        report.learning_curve(tables, path / "learning_curve.png")
+        journal.write_curve(path, tables)
         folder.write_diverged(path, diverged, plan.members, plan.config)

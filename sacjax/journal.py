@@ -122,8 +122,7 @@ class Journal:
         numbers = np.asarray(jax.random.key_data(keys))
         tree = {"agents": agents, "keys": numbers, "metrics": stacked(history)}
         folder.save_agents(self._path, tree)
-        table, curve = self._path / "metrics.csv", self._path / "learning_curve.png"
-        self._first(lambda: report.learning_curve([table], curve))
+        self._first(lambda: write_curve(self._path, [self._path / "metrics.csv"]))
 
     def close(self) -> None:
         """Whatever happened."""
@@ -146,6 +145,12 @@ class Journal:
                 return do()
 
         return processes.first(written)
+
+
+def write_curve(directory: Path, tables: list[Path]) -> None:
+    """learning_curve.png of a run's table, or of its batches'."""
+    image = report.learning_curve(tables, directory.resolve().name)
+    folder.write_bytes(directory / "learning_curve.png", image)
 
 
 def progress(plan: Plan, directory: Path) -> Progress | None:

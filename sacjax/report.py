@@ -108,11 +108,9 @@ def settings(members: list[Member]) -> dict[str, list[int]]:
     return groups
 
 
-def learning_curve(
-    sources: Sequence[str | os.PathLike], target: str | os.PathLike, title: str | None = None
-) -> None:
-    """Draw metrics.csv, or those of batches: evaluation return against environment steps, single
-    seeds faint. The IQM goes as far as all seeds do that have not diverged."""
+def learning_curve(sources: Sequence[str | os.PathLike], run: str) -> bytes:
+    """PNG of metrics.csv, or those of batches: evaluation return against environment steps, single
+    seeds faint. The IQM goes as far as all seeds do that have not diverged. `run`: its name."""
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
     members, metrics = read_metrics(*sources)
@@ -129,17 +127,16 @@ def learning_curve(
         label += "" if np.isfinite(last[index]).any() else " (all diverged)"
         draw_returns(axes, steps, returns, last[index], look, label)
     seeds = len({member["seed"] for member in members})
-    axes.set_title(title or f"{Path(target).resolve().parent.name}, {seeds} seeds", loc="left")
+    axes.set_title(f"{run}, {seeds} seeds", loc="left")
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of greedy episodes")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, loc="lower right", fontsize="small")
-    target = Path(target)
-    part = target.with_name(target.name + ".part")
-    figure.savefig(part, format="png", dpi=150)
-    os.replace(part, target)
+    image = io.BytesIO()
+    figure.savefig(image, format="png", dpi=150)
+    return image.getvalue()
 
 
 def draw_returns(

@@ -97,7 +97,6 @@ ALLOWED = {
         "journal",
         "plan",
         "processes",
-        "report",
         "result",
         "types",
     },

@@ -472,5 +472,6 @@ def test_table_and_curve_of_a_single_seed(tmp_path):
     assert "2.0" in text
     assert "one seed has none" in text
     (tmp_path / "metrics.csv").write_text("seed,env_steps,eval_return\n0,10,1\n0,20,2\n")
-    report.learning_curve([tmp_path / "metrics.csv"], tmp_path / "curve.png")
-    assert (tmp_path / "curve.png").stat().st_size > 5_000
+    curve = report.learning_curve([tmp_path / "metrics.csv"], "run")
+    assert curve.startswith(b"\x89PNG")
+    assert len(curve) > 5_000
