@@ -63,6 +63,7 @@ def _train_batches(
     """One after the other, in folders of their own."""
     follow = (on_epoch, should_stop, options)
     runs: list[Run] = []
+    tabled = 0  # of them, how many are in the whole run's table
     compiled: dict[int, driver.Compiled] = {}
 
     def place_of(number: int) -> Path | None:
@@ -75,26 +76,33 @@ def _train_batches(
             return False, None
         return True, _at_hand(batch, place)
 
+    def keep(done: Run) -> None:  # in the host's memory, away from the next batch
+        runs.append(done._replace(agents=jax.tree.map(np.asarray, done.agents)))
+
     def write_table() -> None:
+        nonlocal tabled
+        tabled = len(runs)
         if path:
             processes.first(partial(_write_table, path, plan, all_diverged(runs)))
 
     for number, batch in enumerate(batches, 1):
-        place, fell = place_of(number), False
+        place = place_of(number)
         started, done = before(number, batch)
-        if done is None or not done.completed:
+        if done is not None and done.completed:
+            keep(done)
+            continue
 
-            def begin_batch(
-                batch: Plan = batch, place: Path | None = place, started: bool = started
-            ) -> None:
-                begin()
-                if place:
-                    with folder.written(place):
-                        place.mkdir(parents=True, exist_ok=True)
-                    folder.write_config(place, batch.description() | options.noted(), started)
+        def begin_batch(
+            batch: Plan = batch, place: Path | None = place, started: bool = started
+        ) -> None:
+            begin()
+            if place:
+                with folder.written(place):
+                    place.mkdir(parents=True, exist_ok=True)
+                folder.write_config(place, batch.description() | options.noted(), started)
 
-            done, fell = _train_batch(batch, place, begin_batch, started, compiled, *follow)
-        runs.append(done._replace(agents=jax.tree.map(np.asarray, done.agents)))
+        done, fell = _train_batch(batch, place, begin_batch, started, compiled, *follow)
+        keep(done)
         write_table()
         if not done.completed or (fell and options.on_nan == "stop"):
             break
@@ -102,8 +110,8 @@ def _train_batches(
     for number, batch in enumerate(batches[stopped:], stopped + 1):  # where a run is extended
         if (later := before(number, batch)[1]) is None:
             break
-        runs.append(later)
-    if len(runs) > stopped:
+        keep(later)
+    if tabled < len(runs):
         write_table()
     whole = merged(runs)
     return whole._replace(completed=whole.completed and len(runs) == len(batches))
