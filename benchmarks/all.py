@@ -1,6 +1,8 @@
-"""W1 to W7, sacjax alone, one after the other: what to run on a GPU. No network, ten minutes.
+"""W1 to W7, sacjax alone, one after the other: what to run on a GPU. It needs no network.
 
 python benchmarks/all.py
+
+It replaces results/*.json, the peers' figures included; on a GPU it writes results/gpu/*.json.
 """
 
 import subprocess

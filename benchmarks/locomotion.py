@@ -184,7 +184,7 @@ def cell(task: str, who: str, steps: int) -> str:
 
 def table(everything: bool) -> str:
     """Of all tasks, or of those that were measured."""
-    lines = ["| task | steps | sacjax | Stable-Baselines3 | published SAC (v4, 10 seeds) |"]
+    lines = ["| task | steps | sacjax | Stable-Baselines3 | reported SAC (v4, 10 seeds) |"]
     lines.append("|---|---|---|---|---|")
     for task, least in STEPS.items():
         for steps in (least, 1_000_000) if least > 100_000 else (least,):
@@ -237,7 +237,8 @@ def draw_ants() -> None:
         for i, task in enumerate(ANTS):
             for (who, name), style in zip(NAMES.items(), ("-", "--"), strict=True):
                 curves = [rows(task, who, seed, column) for seed in seeds_of(task, who)]
-                if not curves or all(np.isnan(curve[:, 1]).all() for curve in curves):
+                curves = [curve for curve in curves if np.isfinite(curve[:, 1]).all()]
+                if not curves:
                     continue
                 axes.plot(
                     *mean_of(curves).T, f"C{i}{style}", linewidth=1.5, label=f"{task}, {name}"
@@ -269,7 +270,7 @@ def draw() -> None:
                 axes.plot(*mean_of(curves).T, colour, linewidth=2, label=f"{name}, {seeds}")
         for i, (steps, value) in enumerate(PUBLISHED.get(task, {}).items()):
             if steps <= axes.get_xlim()[1] * 1.02:
-                label = None if i else "published SAC (v4, 10 seeds)"
+                label = None if i else "reported SAC (v4, 10 seeds)"
                 axes.plot(steps, value, "k*", markersize=10, label=label)
         dress(axes, task)
         axes.legend(frameon=False, fontsize=8, loc="lower right")

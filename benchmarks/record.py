@@ -13,10 +13,16 @@ RESULTS = ROOT / "results"
 
 
 def save(name: str, content: dict[str, Any]) -> Path:
-    """Write results/NAME.json: the content, and what it was measured with."""
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    write_text(path, json.dumps(content | surroundings() | {"commit": commit()}, indent=1) + "\n")
+    """Write results/NAME.json: the content, and what it was measured with.
+
+    What was measured on an accelerator goes to results/PLATFORM/NAME.json, beside the CPU's.
+    """
+    about = surroundings()
+    platform = about["device"]["platform"]
+    folder = RESULTS if platform == "cpu" else RESULTS / platform
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
+    write_text(path, json.dumps(content | about | {"commit": commit()}, indent=1) + "\n")
     return path
 
 

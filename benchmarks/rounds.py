@@ -26,6 +26,8 @@ import record
 from environments import ENVIRONMENTS, python_of  # pyright: ignore[reportMissingImports]
 from workloads import Workload
 
+# Those that have a driver here; an environment may be another benchmark's.
+PEERS = [name for name in ENVIRONMENTS if (ROOT / "peers" / f"{name}_sac.py").exists()]
 ROUNDED = "sacjax, bfloat16"  # hidden_precision="bfloat16", which no peer has
 
 
@@ -202,13 +204,13 @@ def options(description: str | None) -> Any:
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--peers", nargs="*", choices=ENVIRONMENTS, default=[], metavar="PEER",
-        help=f"also run these (alone: all), each in its own environment: {', '.join(ENVIRONMENTS)}",
+        "--peers", nargs="*", choices=PEERS, default=[], metavar="PEER",
+        help=f"also run these (alone: all), each in its own environment: {', '.join(PEERS)}",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     if "--peers" in sys.argv and not args.peers:
-        args.peers = list(ENVIRONMENTS)
+        args.peers = list(PEERS)
     return args
 
 

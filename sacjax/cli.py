@@ -37,7 +37,7 @@ Soft Actor-Critic, compiled end to end.
   sacjax evaluate DIR [options]   greedy returns of the agents that a run saved
   sacjax render DIR [options]     a GIF of a trained policy
   sacjax report DIR ... [options] runs side by side: an HTML page with curves and statistics
-  sacjax envs [SUITE]             what can be trained
+  sacjax envs [SUITE]             environments by name
 
 `sacjax COMMAND --help` explains a command. Start here: sacjax train Pendulum-v1
 """
@@ -131,7 +131,11 @@ def _train(argv: list[str]) -> int:
 
 
 def _plan(argv: list[str]) -> int:
-    config, hp, args = parse_train(argv)
+    what = (
+        "The memory that a run with these options of `sacjax train` needs on each device, as "
+        "estimated and as XLA says, and what there is. Nothing is trained or written."
+    )
+    config, hp, args = parse_train(argv, "plan", what)
     _say_loading(config.env, args.logs)
     _start_jax()
     from sacjax import driver
@@ -311,7 +315,11 @@ def _envs(argv: list[str]) -> int:
     from sacjax.envs.names import SUITES
 
     if argv and argv[0] in ("-h", "--help"):
-        print(f"usage: sacjax envs [{' | '.join(SUITES)}]\n\nThe environments of a suite by name.")
+        print(
+            f"usage: sacjax envs [{' | '.join(SUITES)}]\n\nThe environments of a suite by name; of "
+            "gymnasium and envpool also those\nwhose actions are not a bounded Box, which `sacjax "
+            "train` refuses."
+        )
         return 0
     if len(argv) > 1 or (argv and argv[0] not in SUITES):
         raise InputError(f"`sacjax envs` takes the name of one suite: {', '.join(SUITES)}")

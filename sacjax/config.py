@@ -63,9 +63,9 @@ class Config:
     layer_norm: bool = False
     """LayerNorm before each activation of the critics (SAC: none)."""
     hidden_precision: Precision = "float32"
-    """Of products between hidden layers; bfloat16 rounds factors, not sums: docs/performance.md."""
+    """Of the factors of products between hidden layers; sums stay float32: docs/performance.md."""
     normalize_obs: bool = False
-    """Observations by their running mean and deviation, as networks see them (SAC: none)."""
+    """Networks see observations less their running mean, over their running deviation (SAC: no)."""
     n_step: int = 1
     """Rewards summed before a target bootstraps (SAC: 1)."""
     max_grad_norm: float | None = None

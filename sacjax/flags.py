@@ -69,9 +69,9 @@ class ProcessFlags:
     coordinator: str | None = None
     """HOST:PORT of process 0, where nothing of the kind is to be found."""
     num_processes: int | None = None
-    """How many there are."""
+    """Processes in all."""
     process_id: int | None = None
-    """Which one this is, from 0."""
+    """This process's number, from 0."""
 
 
 @dataclass(frozen=True)
@@ -175,19 +175,23 @@ class Report:
     """Folder for the page: new, empty, or of an earlier report, which is replaced."""
 
 
-def parse_train(argv: list[str]) -> tuple[Config, Hyperparams, Train]:
-    """Arguments after `train`, over the environment's preset. InputError where they cannot work."""
+def parse_train(
+    argv: list[str], command: str = "train", description: str | None = None
+) -> tuple[Config, Hyperparams, Train]:
+    """Arguments after `train`, or of a command that takes the same, over the environment's preset.
+    InputError where they cannot work."""
     env = argv[0] if argv and not argv[0].startswith("-") else None
     base = (Config(env), Hyperparams()) if "--paper" in argv or env is None else preset(env)
     args = tyro.cli(
         Train,
         args=argv if env is None else argv[1:],
         default=Train(ConfigFlags(**vars(base[0])), HyperparamFlags(**vars(base[1]))),
-        prog="sacjax train ENV",
+        prog=f"sacjax {command} ENV",
+        description=description,
         config=(tyro.conf.OmitArgPrefixes,),
     )
     if env is None:
-        raise InputError("name the environment first, as in `sacjax train Pendulum-v1`")
+        raise InputError(f"name the environment first, as in `sacjax {command} Pendulum-v1`")
     if args.seeds < 1:
         raise InputError(f"seeds ({args.seeds}) must be 1 or more")
     if not 0 <= args.seed < 2**32:

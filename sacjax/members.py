@@ -2,9 +2,9 @@
 
 Members (seeds, points of a grid) never exchange anything, so how they are laid out decides the
 speed and nothing else. On an accelerator they are vmapped: one wide program. On a CPU it is fastest
-(1.4 to 2.8 times a vmap on two cores, docs/performance.md) to give every core a device of its own
-and let it train its members one after the other, each with its whole working set in the cache. M
-members, D devices.
+(1.4 to 2.8 times a vmap on one device, on two cores: docs/performance.md) to give every core a
+device of its own and let it train its members one after the other, each with its whole working set
+in the cache. M members, D devices.
 """
 
 from collections.abc import Callable
