@@ -87,8 +87,10 @@ class Writer:
     on in a thread while the run goes on, so RunError comes with the next call if it fails.
     """
 
-    def __init__(self, directory: Path, keep: int):
-        self._directory, self._keep = directory, keep
+    def __init__(self, directory: Path, keep: int, begun: int = 0):
+        """`begun`: the epoch that the run goes on from; later ones were damaged."""
+        self._directory, self._keep, self._begun = directory, keep, begun
+        self._whole: set[int] = set()  # of those after it, the ones that were written since
         self._aside = ThreadPoolExecutor(1, "checkpoint")
         self._unfinished: tuple[int, Future | None] | None = None
 
@@ -130,7 +132,12 @@ class Writer:
 
     def _complete(self, path: Path, note: dict[str, Any]) -> None:
         _write_note(path, note)
-        _remove_old(self._directory, int(path.name), self._keep)
+        self._whole.add(int(path.name))
+        written = epochs(self._directory)
+        damaged = [x for x in written if x > self._begun and x not in self._whole]
+        good = [x for x in written if x not in damaged]
+        for epoch in damaged + good[: -self._keep]:
+            _remove(path.with_name(str(epoch)))
 
 
 def _write(path: Path, arrays: Arrays) -> None:
@@ -156,13 +163,6 @@ def _unwritten(directory: Path, epoch: int, error: Any) -> RunError:
     )
 
 
-def _remove_old(directory: Path, epoch: int, keep: int) -> None:
-    written = epochs(directory)
-    later = [other for other in written if other > epoch]  # damaged: the run went back past them
-    for other in later + written[: written.index(epoch) + 1][:-keep]:
-        _remove(directory.absolute() / _FOLDER / str(other))
-
-
 def restore(
     directory: Path, like: Callable[[dict[str, Any], Arrays], Arrays] = lambda note, shapes: shapes
 ) -> Checkpoint | None:
@@ -170,7 +170,8 @@ def restore(
 
     `like(note, shapes)` says how each array is wanted: a `jax.ShapeDtypeStruct` with a sharding
     makes it one on those devices, of which each process reads its own part; else it is NumPy's. A
-    damaged one is passed over with a warning. Raises InputError if all are damaged.
+    damaged one is passed over with a warning. Raises InputError if all are damaged, RunError where
+    a whole one cannot be read here: going back to one before would lose what is not lost.
     """
     damaged: list[str] = []
     _say_torsos(directory)
@@ -181,10 +182,11 @@ def restore(
             wanted = like(note, _shapes(path))
             try:
                 return Checkpoint(epoch, note, _read(path, wanted))
-            except Exception as error:  # orbax and its stores raise many kinds for damaged files
-                if processes.several():
-                    raise InputError(f"{path} is damaged ({one_line(error)}): remove it") from error
-                note = one_line(error)
+            except Exception as error:  # of memory, devices, the file system
+                raise RunError(
+                    f"{path} is whole, but cannot be read here ({one_line(error)}): free memory, "
+                    f"or mend that, then `sacjax resume {whole_run(directory)}`"
+                ) from error
         damaged.append(f"{path} is damaged ({note})")
         _LOG.warning("%s: going back to the one before", damaged[-1])
     if damaged:

@@ -289,7 +289,7 @@ def _render(argv: list[str]) -> int:
         member = int(np.nan_to_num(last, nan=-np.inf).argmax())
     target = args.out or args.dir / "policy.gif"
     total = render(done, member, target, args.frames)
-    who = ", ".join(f"{name} {value:g}" for name, value in done.members[member].items())
+    who = ", ".join(f"{name} {value:.10g}" for name, value in done.members[member].items())
     print(f"{target}: {who}, return {total:.1f}")
     return 0
 

@@ -51,7 +51,8 @@ class Config:
     batch_size: int = 256
     """Transitions per gradient step (table 1)."""
     replay_size: int = 1_000_000
-    """Transitions that replay holds (table 1: 1e6); never more than total_steps are allocated."""
+    """Transitions that replay holds (table 1: 1e6), in whole steps of all environments; never more
+    than total_steps are allocated."""
     eval_every: int = 1_000
     """Environment steps per epoch: one evaluation and one row of metrics each."""
     eval_episodes: int = 16
@@ -116,8 +117,9 @@ class Config:
 
     @property
     def capacity(self) -> int:
-        """C, the transitions that replay holds: `replay_size`, capped by `total_steps`."""
-        return min(self.replay_size, self.total_steps)
+        """C, the transitions that replay holds: `replay_size`, capped by `total_steps`, in whole
+        steps of all environments."""
+        return min(self.replay_size, self.total_steps) // self.num_envs * self.num_envs
 
 
 @dataclass(frozen=True)

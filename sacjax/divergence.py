@@ -14,6 +14,8 @@ import numpy as np
 from sacjax.config import Config
 from sacjax.types import Array, Metrics
 
+_COUNTS = "env_steps", "gradient_steps", "replay_size"  # since the start: these go on
+
 
 class Divergence(NamedTuple):
     """What happened to a member."""
@@ -56,27 +58,35 @@ def found(finite: dict[str, np.ndarray], epoch: int, known: list[Divergence]) ->
 
 
 def without(metrics: dict[str, np.ndarray], known: list[Divergence]) -> dict[str, np.ndarray]:
-    """The metrics [M, ...] of an epoch, with no data (NaN) for the members frozen before it."""
+    """The metrics [M, ...] of an epoch, with no data for the members frozen before it: NaN, and
+    where they are whole numbers, but for counts since the start, 0."""
     frozen = [divergence.member for divergence in known]
     if not frozen:
         return metrics
     metrics = {name: x.copy() for name, x in metrics.items()}
-    for x in metrics.values():
-        if np.issubdtype(x.dtype, np.floating):
-            x[frozen] = np.nan
+    for name, x in metrics.items():
+        if name not in _COUNTS:
+            x[frozen] = _no_data(x)
     return metrics
 
 
 def nothing(metrics: dict[str, np.ndarray], config: Config) -> dict[str, np.ndarray]:
     """The metrics [M, ...] of an epoch after these, of members that are all frozen: no data."""
-    further = {"env_steps": config.eval_every, "gradient_steps": config.updates_per_epoch}
+    further = dict.fromkeys(_COUNTS, config.eval_every)
+    further["gradient_steps"] = config.updates_per_epoch
 
     def next_one(name: str, x: np.ndarray) -> np.ndarray:
-        if np.issubdtype(x.dtype, np.floating):
-            return np.full_like(x, np.nan)
-        return x + np.asarray(further[name], x.dtype) if name in further else np.zeros_like(x)
+        if name == "replay_size":
+            return np.minimum(x + np.asarray(further[name], x.dtype), config.capacity)
+        if name in _COUNTS:
+            return x + np.asarray(further[name], x.dtype)
+        return np.full_like(x, _no_data(x))
 
     return {name: next_one(name, x) for name, x in metrics.items()}
+
+
+def _no_data(x: np.ndarray) -> float:
+    return np.nan if np.issubdtype(x.dtype, np.floating) else 0
 
 
 def _finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]:

@@ -32,8 +32,16 @@ class Compiled(NamedTuple):
     """The programs of a batch. M' members: those of the plan, filled up to all devices alike."""
 
     init: Callable[..., Any] | None  # (keys [M'], hp, env_params) -> loop
-    epoch: Callable[..., Any]  # (loop, frozen [M'], hp, env_params) -> loop, (metrics, finite)
-    memory: int  # bytes that the epoch takes of one device, as XLA says
+    epoch: Any  # (loop, frozen [M'], hp, env_params) -> loop, (metrics, finite)
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that the epoch takes of one device, as XLA says; None where it does not."""
+        found = self.epoch.memory_analysis()
+        if found is None:
+            return None
+        new = found.output_size_in_bytes - found.alias_size_in_bytes
+        return found.argument_size_in_bytes + found.temp_size_in_bytes + new
 
 
 def train(
@@ -60,7 +68,8 @@ def train(
             with errors_named(plan.program.host, plan.config.env):
                 loop = _put_back(plan, loop, host)
     while not stop:
-        if step and len(diverged) < members:
+        trained = step is not None and len(diverged) < members
+        if step and trained:
             begin = time.perf_counter()
             with errors_named(plan.program.host, plan.config.env):
                 loop, outcome = _patiently(partial(step, loop, _mask(plan, diverged)))
@@ -78,7 +87,7 @@ def train(
         env_steps = int(metrics["env_steps"][0])
         _say(plan, new, env_steps)
         if files:
-            files.after_epoch(loop, history, diverged)
+            files.after_epoch(loop, history, diverged, trained)
         ahead = files.next_checkpoint(len(history), seconds) if files else np.nan
         told = _told(plan, metrics, diverged) | {
             "seconds": np.full(members, seconds),
@@ -106,12 +115,13 @@ def over(plan: Plan, progress: Progress | None) -> bool:
 def compile_programs(plan: Plan, fresh: bool = True) -> Compiled:
     """Of a plan's members; `init` only if `fresh`."""
     hp, keys, env_params = _inputs(plan)
-    how = plan.how
-    axes = (0, 0 if len(plan.settings) > 1 else None, None)
-    epoch = over_members(divergence.guarded(plan.program.epoch), (0, *axes), donated=True, **how)
+    axes = _axes(plan)
+    epoch = over_members(
+        divergence.guarded(plan.program.epoch), (0, *axes), donated=True, **plan.how
+    )
     epoch = jax.jit(epoch, donate_argnums=0)
-    init = jax.jit(over_members(plan.program.init, axes, **how))
-    where = processes.sharding(how["devices"])
+    init = jax.jit(over_members(plan.program.init, axes, **plan.how))
+    where = processes.sharding(plan.how["devices"])
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         jax.eval_shape(init, keys, hp, env_params),
@@ -119,22 +129,25 @@ def compile_programs(plan: Plan, fresh: bool = True) -> Compiled:
     with ThreadPoolExecutor(1) as aside:  # one compiles while the other is traced and compiled
         compiling = aside.submit(init.lower(keys, hp, env_params).compile) if fresh else None
         compiled = epoch.lower(like, _mask(plan, []), hp, env_params).compile()
-        memory: Any = compiled.memory_analysis()
-        new = memory.output_size_in_bytes - memory.alias_size_in_bytes
-        return Compiled(
-            compiling.result() if compiling else None,
-            compiled,
-            memory.argument_size_in_bytes + memory.temp_size_in_bytes + new,
-        )
+        return Compiled(compiling.result() if compiling else None, compiled)
+
+
+def _axes(plan: Plan) -> tuple[int | None, ...]:
+    """Of keys, hyperparameters and the environment's parameters: 0 where members differ."""
+    return 0, 0 if len(plan.settings) > 1 else None, None
 
 
 def _start(plan: Plan, loop: Any, known: dict[int, Compiled]) -> tuple[Any, Callable]:
     """The first state, warm-up done, or `loop`; and the compiled epoch."""
     members = len(plan.members)
-    if members not in known or (loop is None and known[members].init is None):
-        known[members] = compile_programs(plan, fresh=loop is None)
-    init, epoch, _ = known[members]
     hp, keys, env_params = _inputs(plan)
+    if members not in known:
+        known[members] = compile_programs(plan, fresh=loop is None)
+    elif loop is None and known[members].init is None:  # the batch before was gone on with
+        init = jax.jit(over_members(plan.program.init, _axes(plan), **plan.how))
+        init = init.lower(keys, hp, env_params).compile()
+        known[members] = known[members]._replace(init=init)
+    init, epoch = known[members]
     if loop is None:
         assert init is not None
         with errors_named(plan.program.host, plan.config.env):
@@ -218,7 +231,7 @@ def _frozen(plan: Plan, diverged: list[Divergence]) -> np.ndarray:
 
 def _say(plan: Plan, diverged: list[Divergence], env_steps: int) -> None:
     for d in diverged if processes.is_first() else ():
-        who = ", ".join(f"{name} {value:g}" for name, value in plan.members[d.member].items())
+        who = ", ".join(f"{name} {value:.10g}" for name, value in plan.members[d.member].items())
         _LOG.warning(
             "member %d (%s) diverged before step %s (%s): frozen where all was finite",
             *(plan.part[0] + d.member, who, f"{env_steps:,}", d.quantities),

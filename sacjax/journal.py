@@ -80,12 +80,14 @@ class Journal:
         rows = [row for metrics in before for row in _rows(plan.members, metrics)]
         self._path, self._plan, self._options = path, plan, options
         self._saved, self._time = len(before), time.monotonic()
-        self._checkpoints = checkpoints.Writer(path, options.keep)
+        self._checkpoints = checkpoints.Writer(path, options.keep, begun=len(before))
         self._rows: folder.MetricsFile | None = None
         self._rows = self._first(lambda: folder.MetricsFile(path / "metrics.csv", rows))
 
-    def after_epoch(self, loop: Any, history: History, diverged: list[Divergence]) -> None:
-        """A row for each member, and a checkpoint if it is time for one."""
+    def after_epoch(
+        self, loop: Any, history: History, diverged: list[Divergence], trained: bool = True
+    ) -> None:
+        """A row for each member, and, if any was `trained`, a checkpoint if it is time for one."""
 
         def add_rows() -> None:
             assert self._rows is not None
@@ -93,7 +95,9 @@ class Journal:
 
         self._first(add_rows)
         every = self._options.every
-        if every is None:
+        if not trained:
+            due = False
+        elif every is None:
             due = time.monotonic() - self._time > PAUSE
         else:
             due = every > 0 and len(history) % every == 0
@@ -206,12 +210,15 @@ def _loop(plan: Plan, was: Config, found: checkpoints.Checkpoint, filled: int) -
         """Without the copies that filled up other devices, with those that fill up these."""
         if isinstance(x, jax.Array):
             return x
+        if len(x) == filled:
+            return x
         x = x[:members]
         return np.concatenate([x, np.repeat(x[-1:], filled - members, 0)]) if len(x) else x
 
+    arrays = {k: found.arrays[k] for k in list(found.arrays) if not k.startswith(_HOST)}
+    found.arrays.clear()  # replays may be most of the memory: none is held longer than needed
     try:
-        arrays = found.arrays.items()
-        loop = unflatten(like, {k: refit(x) for k, x in arrays if not k.startswith(_HOST)})
+        loop = unflatten(like, {k: refit(arrays.pop(k)) for k in list(arrays)})
     except ValueError as error:
         raise InputError(
             f"the checkpoint of epoch {found.epoch} is of another program ({error}): resume with "
@@ -261,14 +268,5 @@ def stacked(history: History) -> dict[str, np.ndarray]:
 
 
 def _rows(members: list[dict[str, float]], metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """One row per member: who it is, then every metric; a mean and a standard deviation over
-    episodes where there are several."""
-    rows = []
-    for i, member in enumerate(members):
-        row: dict[str, Any] = dict(member)
-        for name, value in metrics.items():
-            row[name] = value[i].item() if value.ndim == 1 else value[i].mean().item()
-            if value.ndim > 1:
-                row[name + "_std"] = value[i].std().item()
-        rows.append(row)
-    return rows
+    """One row per member: who it is, then every metric."""
+    return [member | report.row(metrics, i) for i, member in enumerate(members)]

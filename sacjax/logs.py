@@ -247,14 +247,9 @@ def _tables(directory: Path) -> list[tuple[list[dict[str, float]], dict[str, np.
 
 
 def _row(metrics: dict[str, Any], i: int) -> dict[str, float]:
-    """A member's columns of metrics.csv: means, and standard deviations over episodes."""
-    row = {}
-    for name, value in metrics.items():
-        if name not in _NO_SERIES:
-            row[name] = float(value[i].mean())
-            if value.ndim > 1:
-                row[f"{name}_std"] = float(value[i].std())
-    return row
+    """A member's columns of metrics.csv."""
+    series = {name: value for name, value in metrics.items() if name not in _NO_SERIES}
+    return {name: float(x) for name, x in report.row(series, i).items()}
 
 
 def _over_members(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:

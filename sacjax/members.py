@@ -7,7 +7,7 @@ device of its own and let it train its members one after the other, each with it
 in the cache. M members, D devices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -54,7 +54,7 @@ def fill_up(tree: Any, devices: int) -> Any:
 
 def over_members(
     f: Callable,
-    in_axes: int | tuple[int | None, ...] = 0,
+    in_axes: int | Sequence[int | None] = 0,
     *,
     strategy: str = "auto",
     devices: int | None = None,
@@ -69,7 +69,12 @@ def over_members(
     """
 
     def laid_out(*args: Any) -> Any:
-        axes = in_axes if isinstance(in_axes, tuple) else (in_axes,) * len(args)
+        axes = (in_axes,) * len(args) if isinstance(in_axes, int) else tuple(in_axes)
+        if not set(axes) <= {0, None} or 0 not in axes:
+            raise InputError(
+                f"in_axes ({in_axes!r}) must be 0 for what each member has of its own and None for "
+                "what all share: move the members' axis to the front"
+            )
         mapped = [arg for arg, axis in zip(args, axes, strict=True) if axis == 0]
         members = len(jax.tree.leaves(mapped)[0])
         how, number = layout(members, strategy, devices)

@@ -170,6 +170,10 @@ def fit(plan: Plan) -> Fit:
     if available is None:
         return Fit(members, needed, None, members, plan.config.capacity)
     most = plan.memory.fitting(available // sharing, strategy) * devices
+    if most <= 0 and jax.process_count() == 1:  # fewer members than devices use as many of these
+        fewer = range(1, devices)
+        fits = (plan.memory.fitting(available // min(sharing, d), strategy) > 0 for d in fewer)
+        most = max((d for d, enough in zip(fewer, fits, strict=True) if enough), default=0)
     rest = sharing * plan.memory._replace(replay=0, copied=0).total(each, strategy)
     envs, capacity = plan.config.num_envs, plan.config.capacity
     places = int(0.98 * (available - rest) * capacity / (needed - rest)) // envs * envs

@@ -13,12 +13,12 @@ from PIL import Image, ImageDraw
 
 from sacjax.config import Hyperparams
 from sacjax.envs import adapter, make_env
-from sacjax.envs.host import errors_named
+from sacjax.envs.host import for_a_while
 from sacjax.envs.names import parse
 from sacjax.leaves import unkeyed
 from sacjax.result import Run
 from sacjax.train import as_arrays, epoch_keys
-from sacjax.types import Episode, InputError, RunError, one_line
+from sacjax.types import Env, Episode, InputError, RunError, one_line
 
 
 def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) -> float:
@@ -36,8 +36,9 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
     if target.suffix != ".gif" or not target.parent.is_dir():
         raise InputError(f"{target} must be a .gif in a folder that exists")
     without_a_screen()
-    with errors_named(run.program.host, str(run.config.env)):
-        episode = _episode(run, member, frames)
+    env = make_env(run.config.env)(run.config.eval_episodes)
+    with for_a_while(env.host, str(run.config.env)):
+        episode = _episode(run, env, member, frames)
     returns = np.cumsum(episode.rewards)
     parsed = parse(run.config.env) if isinstance(run.config.env, str) else None
     if parsed is None or parsed.suite == "gymnax":
@@ -93,9 +94,8 @@ def _labelled(pictures: Iterable[np.ndarray], returns: np.ndarray) -> Iterator[I
         yield image
 
 
-def _episode(run: Run, member: int, frames: int) -> Episode:
+def _episode(run: Run, env: Env, member: int, frames: int) -> Episode:
     """That of the last evaluation that had the median return."""
-    env = make_env(run.config.env)(run.config.eval_episodes)
     agent = run.algorithm(run.config, env)
     state = jax.tree.map(lambda x: x[member], run.agents)
     key_reset, key = jax.random.split(epoch_keys(run.keys[member], run.epochs[member] - 1)[1])

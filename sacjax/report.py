@@ -99,6 +99,17 @@ def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict
     return members, {name: table[..., i] for i, name in enumerate(names[len(keys) :])}
 
 
+def row(metrics: dict[str, np.ndarray], i: int) -> dict[str, int | float]:
+    """Member i's columns, of an epoch's metrics [M, ...]: means, and standard deviations where
+    there are several episodes."""
+    found = {}
+    for name, value in metrics.items():
+        found[name] = value[i].item() if value.ndim == 1 else value[i].mean().item()
+        if value.ndim > 1:
+            found[f"{name}_std"] = value[i].std().item()
+    return found
+
+
 def settings(members: list[Member]) -> dict[str, list[int]]:
     """The points of the grid, named ("tau=0.005, actor_lr=0.0003"), with their members' indices."""
     groups: dict[str, list[int]] = {}

@@ -18,7 +18,7 @@ import numpy as np
 
 from sacjax import batches, checkpoints, folder, journal, processes
 from sacjax.config import Config, Hyperparams
-from sacjax.envs.host import errors_named
+from sacjax.envs.host import for_a_while
 from sacjax.members import Strategy, layout, over_members
 from sacjax.plan import check_memory, extended, make_plan, points
 from sacjax.result import Run, read
@@ -59,7 +59,7 @@ def run(
     Raises InputError before anything is allocated or written, RunError where the files can no
     longer be written.
     """
-    seeds = _checked_seeds(seeds)
+    seeds, on_epoch = _checked_seeds(seeds), _checked_callables(on_epoch)
     settings, swept = points(hp)
     plan = make_plan(
         config, settings, swept, seeds, algorithm, strategy, devices, members_per_batch
@@ -96,7 +96,7 @@ def resume(
     the run, the layout as far as there are the devices for it. The rest is `run`'s and `load`'s.
     Raises InputError if the folder is damaged, in use, or not a run's.
     """
-    path = Path(directory)
+    path, on_epoch = Path(directory), _checked_callables(on_epoch)
     folder.check_is_run(path)
     folder.check_is_whole(path)
     with _held(lambda: checkpoints.locked(path)):
@@ -146,7 +146,7 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
     _, env_params = as_arrays(Hyperparams(), program.default_params)
     if program.host is not None:  # outside of JAX: one after the other
         evaluate = jax.jit(program.evaluate)
-        with errors_named(program.host, run.config.env):
+        with for_a_while(program.host, run.config.env):
             results = [
                 evaluate(jax.tree.map(lambda x: x[i], run.agents), keys[i], env_params)  # noqa: B023
                 for i in range(len(run.members))
@@ -160,13 +160,24 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
 
 
 def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
-    found = list(range(seeds)) if isinstance(seeds, int) else list(seeds)
+    found = list(range(seeds)) if isinstance(seeds, int | np.integer) else seeds
+    found = list(found) if np.iterable(found) else []
     whole = all(isinstance(seed, (int, np.integer)) and 0 <= seed < 2**32 for seed in found)
     if not found or not whole or len(set(found)) < len(found):
         raise InputError(
             f"seeds ({seeds}) must be different whole numbers from 0 to 2**32 - 1: use seeds=8"
         )
     return [int(seed) for seed in found]
+
+
+def _checked_callables(on_epoch: Sequence[OnEpoch]) -> tuple[OnEpoch, ...]:
+    found: tuple[Any, ...] = tuple(on_epoch) if np.iterable(on_epoch) else (None,)
+    if not all(callable(tell) for tell in found):
+        raise InputError(
+            f"on_epoch ({on_epoch!r}) must be a list of callables f(step, metrics): use "
+            "on_epoch=[f]"
+        )
+    return found
 
 
 def _layout_before(content: dict[str, Any]) -> tuple[str, int | None]:

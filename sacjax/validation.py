@@ -100,16 +100,23 @@ def check_sizes(config: Any) -> None:
             f"utd ({config.utd:g}) x num_envs ({envs}) x rollout_length ({config.rollout_length}) "
             f"must be a whole number of gradient steps: use rollout_length={fits}"
         )
+    if config.replay_size < envs:
+        raise InputError(
+            f"replay_size ({config.replay_size}) must hold a step of all num_envs ({envs}): use "
+            f"replay_size={_multiple(config.batch_size, envs)} or more"
+        )
     if config.capacity > _COUNTED:
         raise InputError(
             f"replay_size ({config.replay_size}) must be below 2^31, what its index can count: use "
             f"replay_size={_COUNTED // envs * envs} at most"
         )
-    if config.total_steps > _COUNTED:
-        raise InputError(
-            f"total_steps ({config.total_steps}) must be below 2^31, what its counter can count: "
-            "use fewer"
-        )
+    for name in ("total_steps", "gradient_steps", "warmup_hold"):
+        if getattr(config, name) > _COUNTED:
+            how = ", which utd and total_steps make," if name == "gradient_steps" else ""
+            raise InputError(
+                f"{name} ({getattr(config, name)}){how} must be below 2^31, what its counter can "
+                "count: use fewer"
+            )
     if config.capacity < config.batch_size:
         raise InputError(
             f"the replay ({config.capacity} transitions: replay_size, capped by total_steps) must "
@@ -135,22 +142,12 @@ def check_sizes(config: Any) -> None:
     warmup = config.warmup_steps and _multiple(config.warmup_steps, envs)
     every = _multiple(config.eval_every, steps)
     total = warmup + _multiple(config.total_steps - warmup, every)
-    replay = config.replay_size
-    if replay < total:
-        replay = _multiple(replay, envs)
-    bigger = f"replay_size={replay}" if replay != config.replay_size else ""
     if (warmup, every, total) != (config.warmup_steps, config.eval_every, config.total_steps):
         raise InputError(
             f"warmup_steps ({config.warmup_steps}) must be a multiple of num_envs ({envs}), "
             f"eval_every ({config.eval_every}) of the {steps} steps of an iteration, and "
             f"total_steps - warmup_steps ({config.total_steps - config.warmup_steps}) of "
             f"eval_every: use warmup_steps={warmup}, eval_every={every}, total_steps={total}"
-            + (f", {bigger}" if bigger else "")
-        )
-    if bigger:
-        raise InputError(
-            f"replay_size ({config.replay_size}) must be a multiple of num_envs ({envs}): "
-            f"use {bigger}"
         )
 
 
@@ -166,9 +163,9 @@ def number(name: str, value: Any) -> Any:
     """A number as a float, an array as it is."""
     if _is_real(value):
         return float(str(value)) if isinstance(value, np.floating) else float(value)
-    if isinstance(value, np.ndarray | jax.Array) and value.dtype.kind in "iuf":
+    if isinstance(value, np.ndarray | jax.Array) and value.dtype.kind in "iuf" and value.size:
         return value
-    raise InputError(f"{name} ({value!r}) must be a number, or an array of numbers")
+    raise InputError(f"{name} ({value!r}) must be a number, or an array of some numbers")
 
 
 def is_concrete(value: Any) -> bool:

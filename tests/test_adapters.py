@@ -678,6 +678,7 @@ def test_seeds_are_trained_one_after_the_other_and_resumed_to_the_bit(tmp_path):
     returns, lengths = evaluate_run(one)
     np.testing.assert_array_equal(returns, done.metrics["eval_return"][:, -1])
     np.testing.assert_array_equal(lengths, done.metrics["eval_length"][:, -1])
+    assert not any(envs._envs for envs in one.program.host.family)  # given back
     alone = jax.jit(make_train(config))(jax.random.key(1))
     np.testing.assert_array_equal(alone.metrics["eval_return"], done.metrics["eval_return"][1])
 

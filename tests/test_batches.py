@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from checks import GRID
 
+from sacjax import checkpoints, driver
 from sacjax.cli import main
 from sacjax.comparison import read
 from sacjax.config import Config, Hyperparams
@@ -72,8 +73,10 @@ def test_its_folder_reads_as_one_run(whole, together):
 @pytest.mark.parametrize(
     "stop_after", [2, *(pytest.param(n, marks=pytest.mark.thorough) for n in (4, 6))]
 )
-def test_stopped_in_any_batch_it_goes_on_to_the_same_bits(whole, together, tmp_path, stop_after):
-    """In the first one, between them, in the second."""
+def test_stopped_in_any_batch_it_goes_on_to_the_same_bits(
+    whole, together, tmp_path, stop_after, monkeypatch
+):
+    """In the first one, between them, in the second. The epoch is compiled once."""
     folder, epochs = tmp_path / "run", []
     done = run(
         *(CONFIG, GRID),
@@ -84,7 +87,12 @@ def test_stopped_in_any_batch_it_goes_on_to_the_same_bits(whole, together, tmp_p
         **HOW,
     )
     assert not done.completed
+    calls, compile_programs = [], driver.compile_programs
+    monkeypatch.setattr(
+        driver, "compile_programs", lambda *a, **k: calls.append(a) or compile_programs(*a, **k)
+    )
     done = resume(folder)
+    assert len(calls) == 1
     assert done.completed
     assert_same_runs(done, together)
     assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
@@ -122,6 +130,7 @@ def diverged(tmp_path_factory):
         *(CONFIG, DIVERGING),
         members_per_batch=3,
         directory=folder,
+        checkpoint_every=1,
         on_epoch=[lambda step, metrics: told.append((step, metrics["member"].tolist()))],
         **HOW,
     )
@@ -138,10 +147,17 @@ def test_a_batch_that_diverges_is_told_of_to_the_end_as_beside_others(diverged):
         assert [d.member for d in other.diverged] == [0, 1, 2]
         np.testing.assert_array_equal(other.epochs, 4)
         for name, x in beside.metrics.items():
-            if np.issubdtype(x.dtype, np.floating) or name in ("env_steps", "gradient_steps"):
-                want = x.mean(-1) if x.ndim > other.metrics[name].ndim else x
-                np.testing.assert_array_equal(other.metrics[name], want)
+            np.testing.assert_array_equal(other.metrics[name], x)
     assert told == [(100 + 50 * i, who) for who in ([0, 1, 2], [3, 4, 5]) for i in range(1, 5)]
+
+
+def test_a_batch_that_has_diverged_is_not_checkpointed_again_and_again(diverged):
+    """After its last step, and at the end."""
+    folder, done, _ = diverged
+    (when,) = {d.epoch for d in done.diverged}
+    assert when < 3
+    assert checkpoints.epochs(folder / "batches" / "1") == [when + 1, 4]
+    assert checkpoints.epochs(folder / "batches" / "2") == [3, 4]
 
 
 def test_a_diverged_batch_is_finished(diverged, tmp_path, capsys):
@@ -329,6 +345,21 @@ def test_what_is_wrong_in_a_batch_names_the_run(tmp_path, monkeypatch):
     (out / "batches" / "1" / "metrics.csv").write_text("seed,env_steps\n0,1\n")
     with pytest.raises(InputError, match=f"lost rows.*`sacjax resume {out}` writes it anew"):
         load(out)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"seeds": 8.0}, "different whole numbers"),
+        ({"seeds": np.int64(0)}, "different whole numbers"),
+        ({"on_epoch": print}, r"on_epoch .* must be a list of callables"),
+        ({"on_epoch": [3]}, r"on_epoch .* must be a list of callables"),
+    ],
+)
+def test_what_is_no_list_is_refused_before_anything_is_done(tmp_path, wrong, message):
+    with pytest.raises(InputError, match=message):
+        run(CONFIG, directory=tmp_path / "run", **wrong)
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 2.5])

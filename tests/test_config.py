@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from sacjax.config import Config, Hyperparams
+from sacjax.plan import extended
 from sacjax.presets import BRAX, GYMNASIUM, PRESETS, preset
 from sacjax.types import InputError
 
@@ -70,10 +71,12 @@ def test_count_of_zero_is_refused(name):
         ({"total_steps": 2_000, "batch_size": 4_000}, "use batch_size=2000 or a larger"),
         ({"warmup_steps": 1_000_000}, "must be below total_steps .*use warmup_steps=100000"),
         (
-            {"num_envs": 64, "replay_size": 1_000},
-            "total_steps=1000448, replay_size=1024",
+            {"num_envs": 1_000, "replay_size": 999},
+            r"must hold a step of all num_envs \(1000\): use replay_size=1000 or more",
         ),
-        ({"num_envs": 5, "replay_size": 999}, r"multiple of num_envs \(5\): use replay_size=1000"),
+        ({"total_steps": 2**31 + 1_000 - 648}, r"total_steps .* must be below 2\^31"),
+        ({"total_steps": 2_000_001_000, "utd": 2.0}, r"gradient_steps .*utd .* below 2\^31"),
+        ({"warmup_hold": 2**40}, r"warmup_hold .* must be below 2\^31"),
         (
             {"num_envs": 3},
             "use warmup_steps=1002, eval_every=1002, total_steps=1000998",
@@ -196,6 +199,13 @@ def test_iteration_is_the_shortest_that_makes_utd_exact(utd, num_envs, rollout, 
 def test_replay_that_is_larger_than_the_run_is_capped():
     assert Config("Pendulum-v1", total_steps=5_000).capacity == 5_000
     assert Config("Pendulum-v1", replay_size=3_000).capacity == 3_000
+
+
+def test_replay_holds_whole_steps_of_all_environments_in_a_longer_run_too():
+    sizes = {"num_envs": 128, "warmup_steps": 1_024, "eval_every": 1_024}
+    config = Config("Pendulum-v1", total_steps=512_000, **sizes)
+    assert config.capacity == 512_000
+    assert extended(config, 2_048_000).capacity == 1_000_000 // 128 * 128
 
 
 def test_config_is_frozen_hashable_and_equal_by_value():

@@ -122,6 +122,16 @@ def test_what_there_is_not_is_refused(arguments, message):
         layout(*arguments)
 
 
+@pytest.mark.parametrize("axes", [1, (0, 1), [None, None]])
+def test_an_axis_that_is_not_in_front_is_refused(axes):
+    with pytest.raises(InputError, match="must be 0 for what each member has"):
+        over_members(jnp.add, axes)(jnp.zeros((2, 2)), jnp.zeros((2, 2)))
+
+
+def test_axes_may_be_a_list():
+    assert over_members(jnp.add, [0, None])(jnp.arange(2), 1).tolist() == [1, 2]
+
+
 def test_filling_up_repeats_the_last_member():
     assert fill_up(jnp.arange(3), 2).tolist() == [0, 1, 2, 2]
     assert fill_up(jnp.arange(4), 2).tolist() == [0, 1, 2, 3]

@@ -126,6 +126,15 @@ def test_what_is_said_to_fit_fits_and_one_more_does_not(monkeypatch, strategy, d
         plan.check_memory(planned(200, strategy, devices, **(changes | {"replay_size": places})))
 
 
+def test_where_not_every_device_can_have_one_fewer_are_used(monkeypatch):
+    """The devices of a CPU share its memory."""
+    one = planned(1, "map", 1).memory.total(1, "map")
+    monkeypatch.setattr(memory, "available", lambda: int(1.5 * one))
+    with pytest.raises(InputError, match="train at most 1 at once with members_per_batch"):
+        plan.check_memory(planned(4, "map", 2))
+    plan.check_memory(planned(4, "map", None, per_batch=1))
+
+
 def test_a_replay_that_is_too_large_is_refused_with_one_that_fits(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "available", lambda: 10_000_000)
     config = Config(**(BASE | {"total_steps": 1_000_000, "hidden": (8,)}))

@@ -315,6 +315,39 @@ def test_a_damaged_one_is_not_kept_instead_of_a_good_one(whole, tmp_path, caplog
     assert_same(whole, folder)
 
 
+def test_one_that_was_passed_over_is_none_of_those_that_are_kept(tmp_path):
+    """Also where the next one is of a later epoch than the damaged one."""
+    (tmp_path / "checkpoints").mkdir()
+    arrays = {"x": np.arange(3.0)}
+
+    def written(begun, *epochs):
+        writer = checkpoints.Writer(tmp_path, keep=2, begun=begun)
+        for epoch in epochs:
+            writer.save(epoch, {}, arrays)
+        writer.finish()
+        writer.close()
+        return checkpoints.epochs(tmp_path)
+
+    assert written(0, 1, 2) == [1, 2]
+    flip(data_files(tmp_path, 2)[-1])
+    assert checkpoints.restore(tmp_path).epoch == 1
+    assert written(1, 3) == [1, 3]
+    assert written(3, 4) == [3, 4]
+
+
+@population
+def test_a_whole_one_that_cannot_be_read_here_is_not_taken_for_damaged(torso, monkeypatch):
+    before = checkpoints.epochs(torso)
+
+    def fails(*_):
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(checkpoints, "_read", fails)
+    with pytest.raises(RunError, match=r"is whole, but cannot be read here \(.*no room.*\): free"):
+        resume(torso)
+    assert checkpoints.epochs(torso) == before
+
+
 @population
 def test_a_finished_run_without_checkpoints_is_not_begun_again(whole, tmp_path):
     folder = Path(shutil.copytree(whole, tmp_path / "run"))

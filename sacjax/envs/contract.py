@@ -43,6 +43,11 @@ def check_bounds(name: str, space: Any) -> None:
         )
 
 
+def as_before(new: Any, old: Any) -> Any:
+    """The arrays of `new` in the dtypes of `old`: what runs in a scan must keep its types."""
+    return jax.tree.map(lambda x, was: x if x.dtype == was.dtype else x.astype(was.dtype), new, old)
+
+
 def strong(tree: Any) -> Any:
     """The same arrays without weak types, which would change in a scan's carry."""
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sacjax.envs import names
-from sacjax.envs.contract import check_bounds, make_record, strong
+from sacjax.envs.contract import as_before, check_bounds, make_record, strong
 from sacjax.envs.names import Name
 from sacjax.envs.quick_import import imported_on_first_use
 
@@ -69,7 +69,7 @@ def _make(name: str, base: Environment) -> MakeEnv:
                 terminated=terminated.astype(bool).reshape(num_envs),
                 truncated=truncated.astype(bool).reshape(num_envs),
             )
-            return jax.tree.map(lambda new, old: new.astype(old.dtype), new_state, state), timestep
+            return as_before(new_state, state), timestep
 
         return make_record(name, num_envs, obs_size, action_size, reset, step, default_params)
 

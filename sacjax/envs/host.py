@@ -145,6 +145,17 @@ def errors_named(envs: HostEnvs | None, name: str) -> Iterator[None]:
         ) from cause
 
 
+@contextmanager
+def for_a_while(envs: HostEnvs | None, name: str) -> Iterator[None]:
+    """`errors_named`, and what they hold is given back at the end."""
+    try:
+        with errors_named(envs, name):
+            yield
+    finally:
+        if envs is not None:
+            envs.close_all()
+
+
 def rescale(action: np.ndarray, spaces: Spaces) -> np.ndarray:
     """[-1, 1] [E, A] -> the simulator's units [E, ...], clipped."""
     low, high = spaces.low, spaces.high

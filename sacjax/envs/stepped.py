@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from sacjax.envs.contract import make_record, strong
+from sacjax.envs.contract import as_before, make_record, strong
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep
 
 Reset = Literal["cached", "fresh"]
@@ -67,7 +67,7 @@ def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
 
         def step(state: Running, action: Array, key: Key, params: EnvParams) -> Any:
             new = jax.vmap(raw.step)(state.inner, jnp.clip(action, -1, 1))
-            new = jax.tree.map(_as_before, new, state.inner)
+            new = as_before(new, state.inner)
             steps = state.steps + 1
             terminated = new.done.astype(bool)
             truncated = steps >= params.max_steps_in_episode
@@ -112,11 +112,6 @@ def _reseeded(states: Any, keys: Key) -> Any:
 def _like(mask: Array, x: Array) -> Array:
     """[E] -> [E, 1, ...], as many axes as x has."""
     return mask.reshape(mask.shape + (1,) * (x.ndim - 1))
-
-
-def _as_before(new: Array, old: Array) -> Array:
-    """In the dtype that it had: what runs in a scan must keep its types."""
-    return new if new.dtype == old.dtype else new.astype(old.dtype)
 
 
 def camera(model: Any) -> str | None:
