@@ -1,4 +1,4 @@
-"""Uniform replay: one row of numbers per transition, preallocated, its bytes known beforehand.
+"""Uniform replay: one row of numbers per transition, preallocated.
 
 Inserting writes one slice in place and sampling is one gather, so neither touches the whole buffer:
 a step costs the same at any capacity. Insert first and sample after (in the other order XLA copies
@@ -99,8 +99,3 @@ def ended(state: ReplayState, num_envs: int) -> ReplayState:
     return state._replace(
         rows=jax.vmap(lambda rows, index: rows.at[index, -1].set(1))(state.rows, last)
     )
-
-
-def replay_bytes(config: Config, example: Any) -> int:
-    """Bytes that one agent's replay allocates: C times one transition."""
-    return config.capacity * ravel_pytree(example)[0].nbytes
