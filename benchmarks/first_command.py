@@ -17,6 +17,7 @@ from sacjax import report
 if __name__ == "__main__":
     environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     with tempfile.TemporaryDirectory() as folder:
+        environment["XDG_CACHE_HOME"] = str(Path(folder) / "cache")  # nothing is compiled yet
         begin = time.time()
         command = [str(Path(sys.executable).with_name("sacjax")), "train", "Pendulum-v1"]
         subprocess.run(command, cwd=folder, env=environment, check=True)

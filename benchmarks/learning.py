@@ -166,7 +166,7 @@ def draw(results: dict[str, Any]) -> None:
         0, 0.75, "IQM and 95% interval of 16 seeds,\nsingle seeds faint,\nrandom policy dotted",
         va="top",
     )  # fmt: skip
-    figure.savefig(record.RESULTS / "learning.png", dpi=110)
+    figure.savefig(record.folder() / "learning.png", dpi=110)
 
 
 def fill_in_readme(results: dict[str, Any]) -> None:

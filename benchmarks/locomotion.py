@@ -53,7 +53,7 @@ PUBLISHED = {
     "Walker2d-v5": {300_000: 2_396, 1_000_000: 4_549},
     "Ant-v5": {300_000: 3_113, 1_000_000: 5_285},
 }
-FOLDER = record.RESULTS / "locomotion"
+FOLDER = record.folder() / "locomotion"
 RUNS = Path("runs/locomotion")
 COLUMNS = (
     *("env_steps", "eval_return", "eval_return_std", "eval_length"),
@@ -248,7 +248,7 @@ def draw_ants() -> None:
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False
     )
-    figure.savefig(record.RESULTS / "ant.png", dpi=110)
+    figure.savefig(record.folder() / "ant.png", dpi=110)
 
 
 def draw() -> None:
@@ -277,7 +277,7 @@ def draw() -> None:
     panels[0].set_ylabel("return of 10 greedy episodes")
     for axes in panels[len(tasks) :]:
         axes.axis("off")
-    figure.savefig(record.RESULTS / "locomotion.png", dpi=110)
+    figure.savefig(record.folder() / "locomotion.png", dpi=110)
     draw_ants()
     results = record.ROOT.parent / "docs" / "results.md"
     fill_in(results, "locomotion", table(True))
@@ -326,6 +326,8 @@ def main() -> None:
             for task in seeds
             if seed in seeds[task]
         ]
+        if args.peer:
+            python_of(f"{args.peer}-mujoco")  # made once, before several jobs ask for it
         shares: Queue[set[int] | None] = Queue()
         for job in range(args.jobs):
             shares.put(cores_of(job, args.jobs))

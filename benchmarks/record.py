@@ -1,34 +1,39 @@
 """What every benchmark writes beside its figures: versions, hardware, commit."""
 
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
+
+# A script's processes share a GPU with this one: each takes memory as it needs it.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 from sacjax.folder import write_text
 from sacjax.provenance import surroundings
 
 ROOT = Path(__file__).parent
-RESULTS = ROOT / "results"
+
+
+def folder() -> Path:
+    """results/, of an accelerator results/PLATFORM/: beside the CPU's, which the documents show."""
+    platform = surroundings()["device"]["platform"]
+    path = ROOT / "results" / ("" if platform == "cpu" else platform)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def save(name: str, content: dict[str, Any]) -> Path:
-    """Write results/NAME.json: the content, and what it was measured with.
-
-    What was measured on an accelerator goes to results/PLATFORM/NAME.json, beside the CPU's.
-    """
-    about = surroundings()
-    platform = about["device"]["platform"]
-    folder = RESULTS if platform == "cpu" else RESULTS / platform
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name}.json"
-    write_text(path, json.dumps(content | about | {"commit": commit()}, indent=1) + "\n")
+    """Write NAME.json in `folder()`: the content, and what it was measured with."""
+    path = folder() / f"{name}.json"
+    content = content | surroundings() | {"commit": commit()}
+    write_text(path, json.dumps(content, indent=1) + "\n")
     return path
 
 
 def load(name: str) -> dict[str, Any]:
-    """Read results/NAME.json."""
-    return json.loads((RESULTS / f"{name}.json").read_text())
+    """Read NAME.json in `folder()`."""
+    return json.loads((folder() / f"{name}.json").read_text())
 
 
 def commit() -> str:

@@ -4,6 +4,7 @@ A contender is a driver (peers/protocol.py) with a workload. One process compute
 slow phase of the machine falls on everybody. Figures are medians over the rounds, with all values.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,9 +16,6 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
-
-# Several processes share a GPU, this one too (`on_gpu`): each takes memory as it needs it.
-os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 ROOT = Path(__file__).parent
 sys.path.insert(0, str(ROOT / "peers"))
@@ -94,8 +92,9 @@ class _Racer:
     def piece(self) -> None:
         if "failed" not in self.told:
             assert self._process.stdin is not None
-            self._process.stdin.write("go\n")
-            self._process.stdin.flush()
+            with contextlib.suppress(BrokenPipeError):  # it has died: `_answer` says of what
+                self._process.stdin.write("go\n")
+                self._process.stdin.flush()
             answer = self._answer()
             if "failed" in answer:
                 self.told = answer

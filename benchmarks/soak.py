@@ -103,6 +103,6 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place) / "run"
         found = soak(minutes, folder)
-    draw(found["samples"], record.RESULTS / "soak.png")
+    draw(found["samples"], record.folder() / "soak.png")
     print({k: v for k, v in found.items() if k != "samples"})
     record.save("soak", {"minutes": minutes} | found)

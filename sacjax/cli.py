@@ -117,11 +117,13 @@ def _train(argv: list[str]) -> int:
     config, hp, args = parse_train(argv)
     _say_loading(config.env, args.logs)
     _start_jax(args.processes)
-    from sacjax import folder
+    from sacjax import folder, processes
     from sacjax.envs.names import path_of
     from sacjax.plan import points
     from sacjax.run import run
 
+    if args.out is None and processes.several():
+        raise InputError("several processes write to one folder: give all of them the same --out")
     name = Path("runs") / path_of(config.env)
     out = folder.unused(name) if args.out is None else args.out
     seeds = range(args.seed, args.seed + args.seeds)

@@ -7,7 +7,6 @@ formulas, and `tests/test_comparison.py` holds them to its numbers. In the formu
 array [S] per environment, a score per seed; S may differ.
 """
 
-import logging
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -20,8 +19,6 @@ from sacjax.types import InputError
 
 RESAMPLES = 2_000  # as rliable draws for profiles and for the improvement
 Scores = Sequence[np.ndarray]
-
-_LOG = logging.getLogger("sacjax")
 
 
 class Estimate(NamedTuple):
@@ -44,7 +41,8 @@ class Entry(NamedTuple):
     scores: np.ndarray  # [S] what counts at the end; NaN for a seed that diverged
     settings: dict[str, Any]  # the fields of Config and Hyperparams
     content: dict[str, Any]  # config.json
-    others: tuple["Entry", ...] = ()  # the runs whose seeds are among these, but for the first
+    least: int  # environment steps of the seed that is least far
+    parts: tuple["Entry", ...] = ()  # the runs whose seeds these are, if there are several
 
 
 class Panel(NamedTuple):
@@ -153,14 +151,24 @@ def _together(one: Entry, other: Entry) -> Entry:
         steps=longer.steps,
         returns=np.concatenate(returns),
         scores=np.concatenate([one.scores, other.scores]),
-        others=(*one.others, other),
+        least=min(one.least, other.least),
+        parts=(*(one.parts or (one,)), other),
     )
 
 
-def runs_of(entries: Sequence[Entry]) -> list[Entry]:
-    """Each run by itself, as in its folder."""
-    every = [run for entry in entries for run in (entry, *entry.others)]
-    return list({run.directory: run for run in every}.values())
+def runs_of(entries: Sequence[Entry]) -> list[list[Entry]]:
+    """What is in each folder: the points of a sweep that have evaluations."""
+    runs: dict[Path, list[Entry]] = {}
+    for entry in entries:
+        for part in entry.parts or (entry,):
+            runs.setdefault(part.directory, []).append(part)
+    return list(runs.values())
+
+
+def reached(run: Sequence[Entry]) -> str:
+    """To which environment step a folder's seeds have come: "300", or "300 to 1,100"."""
+    low, high = min(entry.least for entry in run), max(int(entry.steps[-1]) for entry in run)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry]:
@@ -175,8 +183,6 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
     same = there == (planned[: len(there)] if in_batches else planned)
     if not same or "eval_return" not in metrics:
         raise InputError(f"{csvs[0]} is not that of config.json: restore it, or train again")
-    if len(there) < len(planned):
-        _LOG.warning("%s: %d of %d members have evaluations yet", path, len(there), len(planned))
     shown = metrics["env_steps"] <= (np.inf if until is None else until)  # NaN is not
     counts = shown.sum(1)
     if counts.min() < last:
@@ -185,19 +191,14 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
             f"seed {there[counts.argmin()]}: use a smaller --last or a later --until, or leave it "
             "out"
         )
-    if counts.min() < counts.max():
-        _LOG.warning("%s: its seeds are not equally far, each is scored where it is", path)
-    gone_ones = folder.read_diverged(path, len(there))
-    for gone in gone_ones:  # the evaluation that found it is not empty in the file
-        metrics["eval_return"][gone.member, gone.epoch :] = np.nan
-    steps = metrics["env_steps"][counts.argmax(), : counts.max()]
-    returns = metrics["eval_return"][:, : counts.max()]
+    returns = metrics["eval_return"]
     ends = np.array([x[n - last : n].mean() for x, n in zip(returns, counts, strict=True)])
     entries = []
     for i, point in enumerate(points):
         index = slice(i * len(seeds), min((i + 1) * len(seeds), len(there)))
         if index.start >= index.stop:
             break
+        far, most = index.start + counts[index].argmax(), counts[index].max()
         where = ", ".join(f"{field}={getattr(point, field):g}" for field in swept)
         entries.append(
             Entry(
@@ -205,11 +206,12 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
                 env=config.env,
                 directory=path,
                 seeds=there[index],
-                steps=steps,
-                returns=returns[index],
+                steps=metrics["env_steps"][far, :most],
+                returns=returns[index, :most],
                 scores=np.where(np.isfinite(ends[index]), ends[index], np.nan),
                 settings=vars(config) | vars(point),
                 content=content,
+                least=int(metrics["env_steps"][index, counts[index].min() - 1].min()),
             )
         )
     return entries
@@ -279,13 +281,25 @@ def notes(entries: list[Entry]) -> list[str]:
         episodes = sorted({entry.settings["eval_episodes"] for entry in here})
         if len(episodes) > 1:
             said.append(f"{env}: evaluations have {episodes[0]} to {episodes[-1]} episodes.")
-    for entry in runs_of(entries):
-        step, total = int(entry.steps[-1]), entry.settings["total_steps"]
-        if step < total:
-            said.append(f"{entry.directory}: shown to {step:,} of {total:,} steps.")
+    runs = runs_of(entries)
+    for run in runs:
+        total, content = run[0].settings["total_steps"], run[0].content
+        if min(entry.least for entry in run) < total:
+            said.append(f"{run[0].directory}: shown to {reached(run)} of {total:,} steps.")
+        if any(entry.least < entry.steps[-1] for entry in run):
+            said.append(
+                f"{run[0].directory}: its seeds are not equally far, each is scored where it is."
+            )
+        there = sum(len(entry.seeds) for entry in run)
+        planned = len(content["seeds"]) * len(content["hyperparams"])
+        if there < planned:
+            said.append(f"{run[0].directory}: {there} of {planned} agents have evaluations yet.")
     if any(len(finite(entry)) == 1 for entry in entries):
         said.append("A single seed has no interval: it says nothing of its spread.")
-    versions = {tuple(sorted(entry.content["versions"].items())) for entry in runs_of(entries)}
-    if len(versions) > 1:
-        said.append("The runs were made with different versions, listed under Runs.")
+    versions = [run[0].content["versions"] for run in runs]
+    shared = sorted(set.intersection(*map(set, versions)))
+    found = {name: sorted({str(v[name]) for v in versions}) for name in shared}
+    several = [f"{name} {' and '.join(each)}" for name, each in found.items() if len(each) > 1]
+    if several:
+        said.append(f"The runs were made with different versions: {', '.join(several)}.")
     return said

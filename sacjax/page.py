@@ -59,13 +59,15 @@ def write(
     path = Path(directory)
     _check_ours(path)
     panels = comparison.panels(entries)
+    scored = [panel for panel in panels if panel.scores]
     several = [panel for panel in panels if len(panel.scores) > 1]
     drawn = {}
     for dark in (False, True):
-        figures = [plots.learning_curves(entries, dark)]
-        figures += [plots.profiles(panels, entries, dark)] if panels[0].scores else []
-        figures += [plots.improvements(several, entries, dark)] if several else []
-        drawn[dark] = dict(zip(FIGURES, figures, strict=False))
+        drawn[dark] = {FIGURES[0]: plots.learning_curves(entries, dark)}
+        if scored:
+            drawn[dark][FIGURES[1]] = plots.profiles(scored, entries, dark)
+        if several:
+            drawn[dark][FIGURES[2]] = plots.improvements(several, entries, dark)
     text = page(entries, panels, drawn[False], drawn[True], last, command)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -129,7 +131,7 @@ def page(
     ]
     for panel in together:
         parts += ["<h2>All environments</h2>", _text(_normalisation(panel, entries))]
-        parts.append(_table(*_totals(panel)))
+        parts.append(_table(*_totals(panel, entries)))
     if FIGURES[1] in light:
         parts += ["<h2>Performance profiles</h2>", _picture(FIGURES[1], light, dark, "profiles")]
         parts.append(
@@ -179,12 +181,17 @@ def finals(entries: list[Entry], panels: list[Panel]) -> tuple[list[str], list[l
                 middle = comparison.iqm([ends])
                 row += [number(middle.value), spread(middle), number(ends.min())]
                 better = comparison.improvement([ends], next(iter(scores[env].values())))
-                row.append("-" if entry.label == first else estimate(better, ".2f"))
+                row.append("-" if entry.label == first else _beats(better, first, entries))
             else:
                 row += ["all diverged", "", "", ""]
             rows.append([row[0], row[1], *((cell, "number") for cell in row[2:])])
     names = ["environment", "run", "seeds", "steps", "IQM", "95% interval", "worst seed"]
     return [*names, "P(beats first)"], rows
+
+
+def _beats(better: Estimate, first: str | None, entries: list[Entry]) -> str:
+    """Where the first run of all has no score here, it says whom instead."""
+    return estimate(better, ".2f") + ("" if first == entries[0].label else f" (beats {first})")
 
 
 def table(entries: list[Entry]) -> str:
@@ -196,7 +203,8 @@ def table(entries: list[Entry]) -> str:
     console = Console(width=120, highlight=False)
     panels = comparison.panels(entries)
     shown = [finals(entries, panels)]
-    shown += [_totals(panel) for panel in panels if panel.title not in {e.env for e in entries}]
+    envs = {entry.env for entry in entries}
+    shown += [_totals(panel, entries) for panel in panels if panel.title not in envs]
     with console.capture() as capture:
         for names, rows in shown:
             view = Table(show_edge=False, pad_edge=False)
@@ -227,13 +235,13 @@ def estimate(x: Estimate, digits: str) -> str:
     return f"{x.value:{digits}}{ends}"
 
 
-def _totals(panel: Panel) -> tuple[list[str], list[list[Cell]]]:
+def _totals(panel: Panel, entries: list[Entry]) -> tuple[list[str], list[list[Cell]]]:
     first = next(iter(panel.scores))
     rows: list[list[Cell]] = []
     for label, scores in panel.scores.items():
         better = comparison.improvement(scores, panel.scores[first])
         cells = [estimate(comparison.iqm(scores), ".3f")]
-        cells.append("-" if label == first else estimate(better, ".2f"))
+        cells.append("-" if label == first else _beats(better, first, entries))
         rows.append([label, *((cell, "number") for cell in cells)])
     return ["all environments", "normalised IQM [95%]", "P(beats first)"], rows
 
@@ -278,8 +286,8 @@ def _value(x: Any) -> str:
 
 def _runs(entries: list[Entry]) -> tuple[list[str], list[list[Cell]]]:
     rows: list[list[Cell]] = []
-    for entry in runs_of(entries):
-        content, seeds = entry.content, entry.content["seeds"]
+    for run in runs_of(entries):
+        entry, content, seeds = run[0], run[0].content, run[0].content["seeds"]
         whole = seeds == list(range(seeds[0], seeds[0] + len(seeds))) and len(seeds) > 2
         device, versions = content["device"], content["versions"]
         rows.append(
@@ -287,7 +295,7 @@ def _runs(entries: list[Entry]) -> tuple[list[str], list[list[Cell]]]:
                 str(entry.directory),
                 entry.env,
                 f"{seeds[0]} to {seeds[-1]}" if whole else ", ".join(map(str, seeds)),
-                f"{entry.steps[-1]:,.0f} of {entry.settings['total_steps']:,}",
+                f"{comparison.reached(run)} of {entry.settings['total_steps']:,}",
                 ", ".join(f"{n} {versions.get(n)}" for n in ("sacjax", "jax", "gymnax", "python")),
                 f"{device.get('count')} x {device.get('kind')}, {device.get('cpu')}",
                 shlex.join(map(str, content.get("command") or [])) or "from Python",

@@ -44,7 +44,7 @@ def learning_curves(entries: list[Entry], dark: bool = False) -> bytes:
 
 
 def profiles(panels: list[Panel], entries: list[Entry], dark: bool = False) -> bytes:
-    """PNG: the fraction of seeds that score above tau."""
+    """PNG: the fraction of seeds that score above tau, of panels that have any."""
     style = styles(entries)
 
     def draw(axes: Any, panel: Panel) -> None:

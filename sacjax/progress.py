@@ -45,11 +45,12 @@ class Standing:
         returns = returns[np.isfinite(returns)]
         reached = (report.iqm(returns), returns.min(), returns.max()) if returns.size else ()
         iqm, low, high = (float(x) for x in reached or [math.nan] * 3)
-        first = math.isnan(self._then)
-        # `seconds` is without compilation; what lies between two calls has the checkpoints too
-        passed = seconds if first else time.monotonic() - self._then
-        pace = passed / (len(who) * config.eval_every)
-        self._pace = pace if first else 0.7 * self._pace + 0.3 * pace
+        if not math.isnan(seconds):  # they were trained, and not only told of
+            # `seconds` is without compilation; what lies between two calls has the checkpoints too
+            first = math.isnan(self._pace)
+            passed = seconds if first else time.monotonic() - self._then
+            pace = passed / (len(who) * config.eval_every)
+            self._pace = pace if first else 0.7 * self._pace + 0.3 * pace
         self._then = time.monotonic()
         return {
             "step": step,
@@ -146,7 +147,8 @@ def line(standing: dict[str, Any], elapsed: float) -> str:
         parts.append(f"{_count(standing['gradient_steps_per_second'])} grad/s")
     if standing["done"] >= 1:
         return "  ".join([*parts, f"in {_clock(elapsed)}"])
-    parts.append(f"{_clock(standing['time_left'])} left")
+    if not math.isnan(standing["time_left"]):
+        parts.append(f"{_clock(standing['time_left'])} left")
     if not math.isnan(standing["next_checkpoint"]):
         parts.append(f"ckpt {_clock(standing['next_checkpoint'])}")
     return "  ".join(parts)
@@ -255,6 +257,7 @@ def _in_notebook() -> bool:
 
 def _count(x: float) -> str:
     """Three digits: 950, 6.75k, 1.2M."""
+    x = float(f"{x:.3g}")
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if x >= size:
             return f"{x / size:.3g}{unit}"

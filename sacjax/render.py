@@ -118,7 +118,8 @@ def _episode(run: Run, env: Env, member: int, frames: int) -> Episode:
         rewards.append(np.asarray(timestep.reward))
         running.append(running[-1] & ~np.asarray(timestep.terminated | timestep.truncated))
     returns = (np.array(rewards) * np.array(running[:-1])).sum(axis=0)
-    shown = int(np.argsort(returns)[len(returns) // 2])
+    whole = run.metrics["eval_return"][member, run.epochs[member] - 1]  # not only of these frames
+    shown = int(np.argsort(whole if np.isfinite(whole).all() else returns)[len(returns) // 2])
     length = int(np.array(running[:-1])[:, shown].sum())
     return Episode(
         states=[_of_copy(s, shown, run.config.eval_episodes) for s in states[:length]],

@@ -16,6 +16,7 @@ import numpy as np
 from sacjax.types import InputError
 
 Member = dict[str, float]
+_RESAMPLED = 10_000_000  # numbers that a bootstrap holds at once
 _REMEDY = "restore it, or `sacjax resume` its run, which writes it anew from its last checkpoint"
 
 
@@ -35,7 +36,12 @@ def interval(x: np.ndarray, resamples: int = 2_000, seed: int = 0) -> tuple[np.n
     if len(x) < 2:
         return np.full(x.shape[1:], np.nan), np.full(x.shape[1:], np.nan)
     picks = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
-    low, high = np.percentile(iqm(x[picks], axis=1), [2.5, 97.5], axis=0)
+    columns, most = x.reshape(len(x), -1), max(1, _RESAMPLED // picks.size)
+    ends = [  # few columns at once: a long run of many seeds would take gigabytes
+        np.percentile(iqm(columns[:, i : i + most][picks], axis=1), [2.5, 97.5], axis=0)
+        for i in range(0, columns.shape[1], most)
+    ]
+    low, high = np.concatenate(ends, axis=1).reshape(2, *x.shape[1:])
     return low, high
 
 
@@ -89,13 +95,13 @@ def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict
         epochs = min(len(values) for values in series.values())
         table = np.array([values[:epochs] for values in series.values()])  # [M, epochs, metrics]
         names.index("env_steps")  # ValueError: without it nothing says how far it is
+        members: list[Member] = [
+            dict(zip(keys, (*point[:-1], int(point[-1])), strict=True)) for point in series
+        ]
     except InputError:
         raise
     except (ValueError, IndexError, KeyError, TypeError, csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged ({error}): {_REMEDY}") from error
-    members: list[Member] = [
-        dict(zip(keys, (*point[:-1], int(point[-1])), strict=True)) for point in series
-    ]
     return members, {name: table[..., i] for i, name in enumerate(names[len(keys) :])}
 
 

@@ -13,7 +13,7 @@ from checks import GRID
 
 from sacjax import checkpoints, driver
 from sacjax.cli import main
-from sacjax.comparison import read
+from sacjax.comparison import notes, read
 from sacjax.config import Config, Hyperparams
 from sacjax.folder import read_config
 from sacjax.page import write
@@ -213,12 +213,14 @@ def test_a_batch_that_was_stopped_is_not_one_that_diverged(stopped, together, ca
     assert "diverged" not in capsys.readouterr().out
 
 
-def test_an_unfinished_run_is_compared_where_it_is(stopped, tmp_path, caplog):
+def test_an_unfinished_run_is_compared_where_it_is(stopped, tmp_path):
     folder = Path(shutil.copytree(stopped[0], tmp_path / "run"))
     (folder / "metrics.csv").unlink()  # it is made when a batch has ended
     first, second = read([folder])
-    assert "4 of 6 members have evaluations yet" in caplog.text
-    assert "not equally far" in caplog.text
+    said = " ".join(notes([first, second]))
+    assert "4 of 6 agents have evaluations yet" in said
+    assert said.count("not equally far") == 1
+    assert f"{folder}: shown to 150 to 300 of 300 steps" in said
     assert (first.seeds, second.seeds) == ([0, 1, 2], [0])
     assert first.steps.tolist() == [150, 200, 250, 300]
     assert np.isfinite([*first.scores, *second.scores]).all()

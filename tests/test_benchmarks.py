@@ -8,10 +8,10 @@ import pytest
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
-def result(tmp_path, name, *medians, cores=2, better="higher", who="sacjax"):
+def result(tmp_path, name, *medians, cores=2, better="higher", who="sacjax", unit="x/s"):
     device = {"platform": "cpu", "kind": "cpu", "cpu": "a", "cores": cores}
     entries = [
-        {"case": f"case {i}", "name": who, "median": m, "unit": "x/s", "better": better}
+        {"case": f"case {i}", "name": who, "median": m, "unit": unit, "better": better}
         for i, m in enumerate(medians)
     ]
     path = tmp_path / name
@@ -47,6 +47,19 @@ def test_compare_takes_another_loss_and_forgives_what_peers_lose(tmp_path, bench
     assert compare([old, new, "--loss", "0.5"]) == 0
     peer_old = result(tmp_path, "peer_old.json", 100.0, who="rejax")
     assert compare([peer_old, result(tmp_path, "peer_new.json", 10.0, who="rejax")]) == 0
+
+
+def test_compare_holds_whatever_is_not_a_peers_and_no_share(tmp_path, benchmark_module):
+    compare = benchmark_module("compare").main
+    for who, code in {"training waits": 1, "one program": 1, "dependencies": 0}.items():
+        old = result(tmp_path, "old.json", 100.0, who=who, better="lower")
+        new = result(tmp_path, "new.json", 200.0, who=who, better="lower")
+        assert compare([old, new]) == code
+    shares = [
+        result(tmp_path, f"{x}.json", x, who="overhead", unit="%", better="lower")
+        for x in (0.0, 3.0)
+    ]
+    assert compare(shares) == 0
 
 
 def test_compare_refuses_another_machine(tmp_path, benchmark_module):

@@ -11,7 +11,6 @@ import pytest
 from sacjax import comparison, folder, page, provenance
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
-from sacjax.divergence import Divergence
 from sacjax.types import InputError
 
 RLIABLE = json.loads((Path(__file__).parent / "data" / "rliable.json").read_text())
@@ -203,13 +202,48 @@ def test_diverged_seeds_are_left_out_and_that_is_said(tmp_path, capsys):
     assert "all in Pendulum-v1: 2 of 2 seeds diverged" in text
 
 
-def test_the_evaluation_in_which_a_seed_diverged_does_not_count(tmp_path):
-    run = write_run(tmp_path / "a", curves(seeds=3, epochs=3))
-    members = [{"seed": seed} for seed in range(3)]
-    gone = Divergence(member=1, epoch=2, quantities="state")
-    folder.write_diverged(run, [gone], members, Config("Pendulum-v1"))
-    assert np.isnan(comparison.read([run])[0].scores).tolist() == [False, True, False]
-    assert np.isfinite(comparison.read([run], until=300)[0].scores).all()
+def test_where_all_diverged_in_one_environment_the_others_are_shown(tmp_path, capsys):
+    """Also where that is the first one, and the first run has no score to be measured against."""
+    gone = write_run(tmp_path / "gone", np.full((2, 2), np.nan))
+    here = [write_run(tmp_path / name, curves(), "Reacher-misc") for name in "ab"]
+    for order in ([gone, *here], [*here, gone], [here[0], gone]):
+        out = tmp_path / "-".join(run.name for run in order)
+        assert main(["report", *map(str, order), "--out", str(out)]) == 0
+        assert (out / "profiles.png").exists()
+        assert (out / "improvement.png").exists() == (len(order) == 3)
+        text = (out / "report.html").read_text()
+        assert ("<h2>Probability of improvement</h2>" in text) == (len(order) == 3)
+        assert ("(beats a)" in text) == (order[0] == gone)
+
+
+def test_what_is_not_trained_to_the_end_is_said_of_each_point(tmp_path):
+    """A sweep in three batches: whole, stopped after one of three evaluations, not begun."""
+    taus = [0.005, 0.01, 0.02]
+    run = write_run(tmp_path / "a", curves(seeds=6), swept=taus)
+    header, *rows = (run / "metrics.csv").read_text().splitlines(keepends=True)
+    (run / "metrics.csv").unlink()
+    for number, (tau, epochs) in enumerate(zip(taus, (3, 1), strict=False), 1):
+        (run / "batches" / str(number)).mkdir(parents=True)
+        mine = [row for row in rows if float(row.split(",")[0]) == tau][: 2 * epochs]
+        (run / "batches" / str(number) / "metrics.csv").write_text(header + "".join(mine))
+    low, high = comparison.read([run])
+    assert (low.steps.tolist(), high.steps.tolist()) == ([200, 300, 400], [200])
+    said = " ".join(comparison.notes([low, high]))
+    assert "the runs end between 200 and 400 steps" in said
+    assert f"{run}: shown to 200 to 400 of 400 steps" in said
+    assert f"{run}: 4 of 6 agents have evaluations yet" in said
+    assert "equally far" not in said  # within a point they are
+    assert comparison.reached([low, high]) == "200 to 400"
+
+
+def test_versions_that_differ_are_named(tmp_path):
+    one, other = (write_run(tmp_path / name, curves()) for name in "ab")
+    content = folder.read_description(other)
+    versions = content["versions"] | {"optax": "0.0.1", "mujoco": "9"}  # one has no mujoco
+    folder.write_config(other, content | {"versions": versions})
+    (note,) = (n for n in comparison.notes(comparison.read([one, other])) if "versions" in n)
+    assert "optax 0.0.1 and " in note
+    assert "mujoco" not in note
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (3, 1)])

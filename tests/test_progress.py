@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from checks import CONFIG
 
+from sacjax import progress
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
 from sacjax.progress import JsonLines, Progress, Standing, line
@@ -130,6 +131,29 @@ def test_time_left_counts_what_is_left_and_not_what_was_done_before():
     resumed = standing(400, epoch([0, 1], [1.0, 2.0], seconds=3.0))
     assert resumed["time_left"] == pytest.approx(6.0)  # two epochs
     assert resumed["done"] == pytest.approx(0.8)
+
+
+def test_where_the_first_that_is_told_of_was_not_trained_the_pace_is_that_of_the_next():
+    """A batch that has diverged as a whole is told of, in no time, when its run is gone on with."""
+    standing = Standing(CONFIG, 4)
+
+    def told(step, seconds, member):
+        reached = np.nan if np.isnan(seconds) else 1.0
+        return standing(step, epoch([member], [reached], seconds, diverged=True))
+
+    found = told(150, np.nan, 0)
+    assert "left" not in line(found, 0.0)
+    found = told(150, 2.0, 1)
+    assert found["time_left"] == pytest.approx(2.0 / 50 * (4 * 500 - 300))
+    assert "left" in line(found, 0.0)
+    assert "left" in line(told(200, np.nan, 0), 0.0)
+
+
+@pytest.mark.parametrize(
+    ("x", "text"), [(999.7, "1k"), (999_700, "1M"), (950, "950"), (1.5, "1.5")]
+)
+def test_counts_have_the_unit_of_what_they_are_rounded_to(x, text):
+    assert progress._count(x) == text
 
 
 def test_batches_of_members_add_up():

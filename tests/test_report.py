@@ -30,6 +30,13 @@ def test_interval_works_along_a_curve_and_says_nothing_of_one_seed():
     assert np.isnan(report.interval(np.zeros((1, 5)))).all()
 
 
+def test_interval_of_few_columns_at_once_is_the_same(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(8, 3, 5))
+    whole = report.interval(x)
+    monkeypatch.setattr(report, "_RESAMPLED", 4 * 2_000 * 8)  # four columns
+    np.testing.assert_array_equal(report.interval(x), whole)
+
+
 def test_metrics_file_reads_back_to_the_bit(tmp_path):
     values = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
     file = MetricsFile(tmp_path / "metrics.csv")
@@ -60,7 +67,7 @@ COLUMNS = "seed,env_steps\n"
 
 
 @pytest.mark.parametrize(
-    "text", ["a,b\n1,2\n", f"{COLUMNS}0,x\n", f"{COLUMNS}0\n", "seed,q\n0,1\n"]
+    "text", ["a,b\n1,2\n", f"{COLUMNS}0,x\n", f"{COLUMNS}0\n", "seed,q\n0,1\n", f"{COLUMNS},1\n"]
 )
 def test_a_damaged_csv_is_an_input_error(tmp_path, text):
     (tmp_path / "m.csv").write_text(text)
