@@ -39,7 +39,7 @@ def interval(x: np.ndarray, resamples: int = 2_000, seed: int = 0) -> tuple[np.n
     columns, most = x.reshape(len(x), -1), max(1, _RESAMPLED // picks.size)
     ends = [  # few columns at once: a long run of many seeds would take gigabytes
         np.percentile(iqm(columns[:, i : i + most][picks], axis=1), [2.5, 97.5], axis=0)
-        for i in range(0, columns.shape[1], most)
+        for i in range(0, max(columns.shape[1], 1), most)
     ]
     low, high = np.concatenate(ends, axis=1).reshape(2, *x.shape[1:])
     return low, high

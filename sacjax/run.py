@@ -151,7 +151,7 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
                 evaluate(jax.tree.map(lambda x: x[i], run.agents), keys[i], env_params)  # noqa: B023
                 for i in range(len(run.members))
             ]
-        returns, lengths = (np.stack(x) for x in zip(*results, strict=True))
+            returns, lengths = (np.stack(x) for x in zip(*results, strict=True))
         return returns, lengths
     strategy, _ = layout(len(run.members))  # as in training, to the rounding
     evaluate = jax.jit(over_members(program.evaluate, (0, 0, None), strategy=strategy, devices=1))

@@ -28,6 +28,7 @@ def test_interval_works_along_a_curve_and_says_nothing_of_one_seed():
     assert low.shape == high.shape == (5,)
     assert (low < high).all()
     assert np.isnan(report.interval(np.zeros((1, 5)))).all()
+    assert report.interval(np.zeros((3, 0)))[0].shape == (0,)
 
 
 def test_interval_of_few_columns_at_once_is_the_same(monkeypatch):
