@@ -761,6 +761,9 @@ def test_a_pool_s_ends_can_fall_together_and_it_begins_anew_when_resumed(tmp_pat
 # Pictures
 
 
+UNKNOWN = {"eval_return": np.full((1, 1, 2), np.nan)}
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     "name",
@@ -775,7 +778,7 @@ def test_a_policy_is_drawn_as_its_suite_draws(name, tmp_path):
     algorithm = make_sac(config, make_env(name)(2))  # untrained: what moves is gravity
     agents = jax.tree.map(lambda x: x[None], algorithm.init(jax.random.key(0), Hyperparams()))
     shown = Run(
-        *(config, [{"seed": 0}], {}, agents, make_program(config), make_sac),
+        *(config, [{"seed": 0}], UNKNOWN, agents, make_program(config), make_sac),
         *(jax.random.key(0)[None], np.array([1]), True, []),
     )
     try:
@@ -801,7 +804,7 @@ def test_what_has_no_pictures_is_said(tmp_path):
     algorithm = make_sac(config, make_env(name)(2))
     agents = jax.tree.map(lambda x: x[None], algorithm.init(jax.random.key(0), Hyperparams()))
     shown = Run(
-        *(config, [{"seed": 0}], {}, agents, make_program(config), make_sac),
+        *(config, [{"seed": 0}], UNKNOWN, agents, make_program(config), make_sac),
         *(jax.random.key(0)[None], np.array([1]), True, []),
     )
     with pytest.raises(InputError, match="has no bodies to draw"):
