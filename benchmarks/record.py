@@ -9,6 +9,8 @@ from typing import Any
 # A script's processes share a GPU with this one: each takes memory as it needs it.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
+import jax
+
 from sacjax.folder import write_text
 from sacjax.provenance import surroundings
 
@@ -17,7 +19,7 @@ ROOT = Path(__file__).parent
 
 def folder() -> Path:
     """results/, of an accelerator results/PLATFORM/: beside the CPU's, which the documents show."""
-    platform = surroundings()["device"]["platform"]
+    platform = jax.default_backend()
     path = ROOT / "results" / ("" if platform == "cpu" else platform)
     path.mkdir(parents=True, exist_ok=True)
     return path

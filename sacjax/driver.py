@@ -115,12 +115,9 @@ def over(plan: Plan, progress: Progress | None) -> bool:
 def compile_programs(plan: Plan, fresh: bool = True) -> Compiled:
     """Of a plan's members; `init` only if `fresh`."""
     hp, keys, env_params = _inputs(plan)
-    axes = _axes(plan)
-    epoch = over_members(
-        divergence.guarded(plan.program.epoch), (0, *axes), donated=True, **plan.how
-    )
-    epoch = jax.jit(epoch, donate_argnums=0)
-    init = jax.jit(over_members(plan.program.init, axes, **plan.how))
+    epoch = divergence.guarded(plan.program.epoch)
+    epoch = over_members(epoch, (0, *_axes(plan)), donated=True, **plan.how)
+    epoch, init = jax.jit(epoch, donate_argnums=0), _jitted_init(plan)
     where = processes.sharding(plan.how["devices"])
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
@@ -130,6 +127,10 @@ def compile_programs(plan: Plan, fresh: bool = True) -> Compiled:
         compiling = aside.submit(init.lower(keys, hp, env_params).compile) if fresh else None
         compiled = epoch.lower(like, _mask(plan, []), hp, env_params).compile()
         return Compiled(compiling.result() if compiling else None, compiled)
+
+
+def _jitted_init(plan: Plan) -> Any:
+    return jax.jit(over_members(plan.program.init, _axes(plan), **plan.how))
 
 
 def _axes(plan: Plan) -> tuple[int | None, ...]:
@@ -144,8 +145,7 @@ def _start(plan: Plan, loop: Any, known: dict[int, Compiled]) -> tuple[Any, Call
     if members not in known:
         known[members] = compile_programs(plan, fresh=loop is None)
     elif loop is None and known[members].init is None:  # the batch before was gone on with
-        init = jax.jit(over_members(plan.program.init, _axes(plan), **plan.how))
-        init = init.lower(keys, hp, env_params).compile()
+        init = _jitted_init(plan).lower(keys, hp, env_params).compile()
         known[members] = known[members]._replace(init=init)
     init, epoch = known[members]
     if loop is None:

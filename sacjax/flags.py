@@ -159,8 +159,7 @@ class Report:
     Reads config.json and metrics.csv of each DIR, of a run that is still going too, and writes
     report.html, which needs no other file, and its figures as PNGs. Each point of a sweep is
     compared for itself; the first DIR is what the others are measured against, where it has seeds
-    that did not diverge. Seeds that diverged
-    are left out, and that is said.
+    that did not diverge. Seeds that diverged are left out, and that is said.
     """
 
     dirs: tyro.conf.Positional[tuple[Path, ...]]

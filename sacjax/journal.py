@@ -85,7 +85,7 @@ class Journal:
         self._rows = self._first(lambda: folder.MetricsFile(path / "metrics.csv", rows))
 
     def after_epoch(
-        self, loop: Any, history: History, diverged: list[Divergence], trained: bool = True
+        self, loop: Any, history: History, diverged: list[Divergence], trained: bool
     ) -> None:
         """A row for each member, and, if any was `trained`, a checkpoint if it is time for one."""
 
@@ -208,14 +208,12 @@ def _loop(plan: Plan, was: Config, found: checkpoints.Checkpoint, filled: int) -
 
     def refit(x: Any) -> Any:
         """Without the copies that filled up other devices, with those that fill up these."""
-        if isinstance(x, jax.Array):
-            return x
-        if len(x) == filled:
+        if isinstance(x, jax.Array) or len(x) == filled:
             return x
         x = x[:members]
         return np.concatenate([x, np.repeat(x[-1:], filled - members, 0)]) if len(x) else x
 
-    arrays = {k: found.arrays[k] for k in list(found.arrays) if not k.startswith(_HOST)}
+    arrays = {k: x for k, x in found.arrays.items() if not k.startswith(_HOST)}
     found.arrays.clear()  # replays may be most of the memory: none is held longer than needed
     try:
         loop = unflatten(like, {k: refit(arrays.pop(k)) for k in list(arrays)})
