@@ -15,6 +15,8 @@ import logging
 import os
 import shutil
 import sys
+import threading
+import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator
@@ -300,7 +302,8 @@ def _remove_torsos(directory: Path) -> None:
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
     """orbax's threads would print a traceback for each file that is damaged, or that there is no
-    room for, through asyncio's log and absl's; the caller says it in a sentence."""
+    room for, through asyncio's log and absl's; the caller says it in a sentence. What fails has
+    ended in all of them when this raises."""
     logs = [logging.getLogger(name) for name in ("asyncio", "absl")]
     before, hook = [log.disabled for log in logs], sys.unraisablehook
     for log in logs:
@@ -310,6 +313,7 @@ def quiet() -> Iterator[None]:
         yield
         sys.unraisablehook = hook  # where it failed, tensorstore's threads go on telling of it
     except Exception as error:
+        _wait_for_orbax()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)  # of coroutines that did not get to run
             _let_go(error)
@@ -318,6 +322,14 @@ def quiet() -> Iterator[None]:
     finally:
         for log, was in zip(logs, before, strict=True):
             log.disabled = was
+
+
+def _wait_for_orbax(seconds: float = 30) -> None:
+    """Until none of its threads writes any more, or that long: one may wait for another process."""
+    end = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if type(thread).__module__.startswith("orbax."):
+            threading.Thread.join(thread, max(0, end - time.monotonic()))  # its own join raises
 
 
 def _but_closed_loops(hook: Callable, what: Any) -> None:

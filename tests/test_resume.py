@@ -500,6 +500,28 @@ def test_a_disk_that_is_full_ends_the_run_with_the_one_before_whole(tmp_path):
     assert_same(whole, folder)
 
 
+def test_what_fails_has_ended_in_orbax_threads_when_it_is_raised():
+    from orbax.checkpoint.future import CommitFutureAwaitingContractedSignals as CommitFuture
+
+    go = threading.Event()
+
+    async def fail():
+        assert go.wait(60)
+        time.sleep(0.2)
+        raise OSError("no room, in a thread")
+
+    def write():
+        with checkpoints.quiet():
+            go.set()
+            raise OSError("no room, in the call")
+
+    thread = CommitFuture(fail(), name="of orbax")
+    with pytest.raises(OSError, match="no room, in the call"):
+        write()
+    with pytest.raises(OSError, match="no room, in a thread"):
+        thread.result(timeout=0)
+
+
 def test_training_goes_on_while_a_checkpoint_is_completed(tmp_path, monkeypatch):
     went_on, note = threading.Event(), checkpoints._write_note
 
