@@ -1,6 +1,7 @@
 """Does it learn to walk? Gymnasium's MuJoCo tasks, beside Stable-Baselines3 and published curves.
 
     python benchmarks/locomotion.py train [TASK ...] [--seeds 0 1 2] [--peer sb3] [--jobs 2]
+    python benchmarks/locomotion.py train "Ant-v5 --critic-lr 1e-3"     with other settings
     python benchmarks/locomotion.py collect FOLDER ... --commit COMMIT     of runs made elsewhere
     python benchmarks/locomotion.py draw
 
@@ -20,6 +21,7 @@ import argparse
 import csv
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -43,8 +45,12 @@ STEPS = {
         ("InvertedPendulum-v5", "InvertedDoublePendulum-v5", "Reacher-v5", "Pusher-v5"), 100_000
     ),
 }
-# What Ant-v5 is compared with, to find out what its observations' contact forces cost.
-ANTS = ("Ant-v5", "Ant-v5?include_cfrc_ext_in_observation=False", "Ant-v4")
+# What Ant-v5 is compared with, to find out why it is behind: its observations' contact forces, its
+# version, jaxrl's target entropy, CleanRL's learning rates.
+ANTS = (
+    *("Ant-v5", "Ant-v5?include_cfrc_ext_in_observation=False", "Ant-v4"),
+    *("Ant-v5 --target-entropy-per-dim -0.5", "Ant-v5 --critic-lr 1e-3 --alpha-lr 1e-3"),
+)
 # Plain SAC on the v4 tasks, means over 10 seeds, by environment steps: figures that were handed to
 # this benchmark as published, without their source. A guide.
 PUBLISHED = {
@@ -70,14 +76,17 @@ NAMES = {"sacjax": "sacjax", "sb3": "Stable-Baselines3"}
 
 
 def train(task: str, steps: int, seed: int, peer: str | None, cores: set[int] | None) -> None:
-    """One run, on these cores only."""
+    """One run, on these cores only. A task may have options of `sacjax train` behind it."""
     who = peer or "sacjax"
     if steps_of(task, who, seed) >= steps:
         return
     out = RUNS / slug(task) / f"{who}-{seed}"
     out.parent.mkdir(parents=True, exist_ok=True)
     commit = record.commit()
+    id, *options = task.split()
     if peer:
+        if options:
+            raise ValueError(f"{NAMES[peer]} has no {options[0]}: leave out --peer")
         script = record.ROOT / "peers" / f"{peer}_locomotion.py"
         ours, _ = preset(f"gymnasium/{task}")
         when = (ours.warmup_steps, ours.eval_every)  # evaluations at the same steps
@@ -86,22 +95,21 @@ def train(task: str, steps: int, seed: int, peer: str | None, cores: set[int] | 
         command = [sys.executable, "-m", "sacjax.cli", "resume", out]
         command += ["--extend-to", steps]
     else:
-        command = [sys.executable, "-m", "sacjax.cli", "train", f"gymnasium/{task}", "--out", out]
-        command += ["--total-steps", steps, "--seeds", 1, "--seed", seed]
+        command = [sys.executable, "-m", "sacjax.cli", "train", f"gymnasium/{id}", "--out", out]
+        command += [*options, "--total-steps", steps, "--seeds", 1, "--seed", seed]
     if cores:
         command = [sys.executable, "-c", PINNED, ",".join(map(str, cores)), *command]
     with out.with_suffix(".log").open("a") as log:
         done = subprocess.run([str(x) for x in command], stdout=log, stderr=subprocess.STDOUT)
     if done.returncode not in (0, DIVERGED):
         raise RuntimeError(f"{task}, seed {seed}, ended with {done.returncode}: see {log.name}")
-    collect(out, commit)
+    collect(out, task, commit)
     print(f"{task}, {who}, seed {seed}: {score(rows(task, who, seed), steps):.0f}", flush=True)
 
 
-def collect(out: Path, commit: str) -> None:
+def collect(out: Path, task: str, commit: str) -> None:
     """A run's evaluations, and what they were made with, into results/."""
     about = json.loads((out / "config.json").read_text())
-    task = about["config"]["env"].removeprefix("gymnasium/")
     who, seed = about.get("who", "sacjax"), about["seeds"][0]
     with (out / "metrics.csv").open(newline="") as file:
         found = [{name: row.get(name, "") for name in COLUMNS} for row in csv.DictReader(file)]
@@ -127,7 +135,14 @@ def runs() -> dict[str, Any]:
 
 def slug(task: str) -> str:
     """A folder's name, on any system."""
-    return task.replace("?", "-").replace("=", "-")
+    return re.sub(r"[^\w.]+", "-", task)
+
+
+def task_of(out: Path) -> str:
+    """The task whose run is in a folder that `train` made."""
+    about = json.loads((out / "config.json").read_text())
+    known = {slug(task): task for task in (*STEPS, *ANTS)}
+    return known.get(out.absolute().parent.name, about["config"]["env"].removeprefix("gymnasium/"))
 
 
 def csv_of(task: str, who: str, seed: int) -> Path:
@@ -314,7 +329,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.what == "collect":
         for name in args.names:
-            collect(Path(name), args.commit)
+            collect(Path(name), task_of(Path(name)), args.commit)
     elif args.what == "train":
         seeds = {
             task: args.seeds or range(3 if STEPS.get(task, 0) > 100_000 else 5)
