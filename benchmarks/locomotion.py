@@ -140,9 +140,9 @@ def slug(task: str) -> str:
 
 def task_of(out: Path) -> str:
     """The task whose run is in a folder that `train` made."""
-    about = json.loads((out / "config.json").read_text())
     known = {slug(task): task for task in (*STEPS, *ANTS)}
-    return known.get(out.absolute().parent.name, about["config"]["env"].removeprefix("gymnasium/"))
+    env = json.loads((out / "config.json").read_text())["config"]["env"]
+    return known.get(out.absolute().parent.name) or env.removeprefix("gymnasium/")
 
 
 def csv_of(task: str, who: str, seed: int) -> Path:

@@ -24,7 +24,7 @@ from sacjax.config import Config
 from sacjax.flags import Evaluate, LogFlags, ProcessFlags, Render, Report, Resume, parse_train
 from sacjax.presets import PRESETS
 from sacjax.terminal import StopOnSignal, complain, leave, lost, tell_reader, with_streams
-from sacjax.types import InputError, RunError
+from sacjax.types import InputError, RunError, named
 
 OVERVIEW = """\
 usage: sacjax COMMAND ...
@@ -291,8 +291,7 @@ def _render(argv: list[str]) -> int:
         member = int(np.nan_to_num(last, nan=-np.inf).argmax())
     target = args.out or args.dir / "policy.gif"
     total = render(done, member, target, args.frames)
-    who = ", ".join(f"{name} {value:.10g}" for name, value in done.members[member].items())
-    print(f"{target}: {who}, return {total:.1f}")
+    print(f"{target}: {named(done.members[member])}, return {total:.1f}")
     return 0
 
 

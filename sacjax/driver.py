@@ -23,7 +23,7 @@ from sacjax.journal import Journal, Progress
 from sacjax.members import fill_up, over_members
 from sacjax.plan import Plan
 from sacjax.train import as_arrays
-from sacjax.types import OnEpoch, OnNan
+from sacjax.types import OnEpoch, OnNan, named
 
 _LOG = logging.getLogger("sacjax")
 
@@ -231,7 +231,7 @@ def _frozen(plan: Plan, diverged: list[Divergence]) -> np.ndarray:
 
 def _say(plan: Plan, diverged: list[Divergence], env_steps: int) -> None:
     for d in diverged if processes.is_first() else ():
-        who = ", ".join(f"{name} {value:.10g}" for name, value in plan.members[d.member].items())
+        who = named(plan.members[d.member])
         _LOG.warning(
             "member %d (%s) diverged before step %s (%s): frozen where all was finite",
             *(plan.part[0] + d.member, who, f"{env_steps:,}", d.quantities),

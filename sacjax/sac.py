@@ -105,33 +105,6 @@ def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: Array) -
     return (-jnp.exp(log_alpha) * (log_prob + target_entropy)).mean()
 
 
-def update_step(
-    state: TrainState,
-    batch: Transition,
-    key: Key,
-    hp: Hyperparams,
-    *,
-    nets: Networks,
-    rule: CriticRule = CLIPPED_DOUBLE_Q,
-    descend: Descend = adam,
-    improve: Callable[..., tuple[TrainState, Metrics]] | None = None,
-) -> tuple[TrainState, Metrics]:
-    """Algorithm 1, one gradient step: critics, actor, temperature, target.
-
-    `batch` is a Transition of arrays with leading axis [B]. Metrics, all []: `critic_loss`,
-    `actor_loss`, `alpha_loss` (the J's above), `q` (mean of Q_i(s, a)), `alpha` (used in this
-    step), `entropy` (-E log pi(a~|s), nats), `critic_grad_norm` and `actor_grad_norm` (global L2).
-    `improve` stands in for `improve_policy`.
-    """
-    key_next, key_target, key_actor = jax.random.split(key, 3)
-    batch = batch._replace(reward=hp.reward_scale * batch.reward)
-    parts = {"nets": nets, "rule": rule, "descend": descend}
-    state, of_critics = evaluate_policy(state, batch, (key_next, key_target), hp, **parts)
-    state, of_policy = (improve or improve_policy)(state, batch, key_actor, hp, **parts)
-    target_params = optax.incremental_update(state.critic_params, state.target_params, hp.tau)
-    return state.replace(target_params=target_params, step=state.step + 1), of_critics | of_policy
-
-
 def evaluate_policy(
     state: TrainState,
     batch: Transition,
@@ -198,6 +171,33 @@ def improve_policy(
         "entropy": -log_prob.mean(),
         "actor_grad_norm": optax.tree.norm(actor_grads),
     }
+
+
+def update_step(
+    state: TrainState,
+    batch: Transition,
+    key: Key,
+    hp: Hyperparams,
+    *,
+    nets: Networks,
+    rule: CriticRule = CLIPPED_DOUBLE_Q,
+    descend: Descend = adam,
+    improve: Callable[..., tuple[TrainState, Metrics]] = improve_policy,
+) -> tuple[TrainState, Metrics]:
+    """Algorithm 1, one gradient step: critics, actor, temperature, target.
+
+    `batch` is a Transition of arrays with leading axis [B]. Metrics, all []: `critic_loss`,
+    `actor_loss`, `alpha_loss` (the J's above), `q` (mean of Q_i(s, a)), `alpha` (used in this
+    step), `entropy` (-E log pi(a~|s), nats), `critic_grad_norm` and `actor_grad_norm` (global L2).
+    `improve` stands in for `improve_policy`.
+    """
+    key_next, key_target, key_actor = jax.random.split(key, 3)
+    batch = batch._replace(reward=hp.reward_scale * batch.reward)
+    parts = {"nets": nets, "rule": rule, "descend": descend}
+    state, of_critics = evaluate_policy(state, batch, (key_next, key_target), hp, **parts)
+    state, of_policy = improve(state, batch, key_actor, hp, **parts)
+    target_params = optax.incremental_update(state.critic_params, state.target_params, hp.tau)
+    return state.replace(target_params=target_params, step=state.step + 1), of_critics | of_policy
 
 
 def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> TrainState:

@@ -33,6 +33,11 @@ class RunError(RuntimeError):
     """A run cannot go on, the disk is full say; the message has the remedy."""
 
 
+def named(member: dict[str, float]) -> str:
+    """A member in words: its seed and what is swept."""
+    return ", ".join(f"{name} {value:.10g}" for name, value in member.items())
+
+
 def one_line(error: Exception) -> str:
     """Its kind, and the beginning of what it says."""
     lines = str(error).strip().splitlines()
