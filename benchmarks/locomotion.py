@@ -1,7 +1,7 @@
 """Does it learn to walk? Gymnasium's MuJoCo tasks, beside Stable-Baselines3 and published curves.
 
     python benchmarks/locomotion.py train [TASK ...] [--seeds 0 1 2] [--peer sb3] [--jobs 2]
-    python benchmarks/locomotion.py train "Ant-v5 --critic-lr 1e-3"     with other settings
+    python benchmarks/locomotion.py train "Ant-v5 --critic-lr 1e-3"     by other settings
     python benchmarks/locomotion.py collect FOLDER ... --commit COMMIT     of runs made elsewhere
     python benchmarks/locomotion.py draw
 
@@ -46,10 +46,11 @@ STEPS = {
     ),
 }
 # What Ant-v5 is compared with, to find out why it is behind: its observations' contact forces, its
-# version, jaxrl's target entropy, CleanRL's learning rates.
+# version, jaxrl's target entropy, Tianshou's learning rates, these and its fixed temperature.
+FAST = "Ant-v5 --actor-lr 1e-3 --critic-lr 1e-3"
 ANTS = (
     *("Ant-v5", "Ant-v5?include_cfrc_ext_in_observation=False", "Ant-v4"),
-    *("Ant-v5 --target-entropy-per-dim -0.5", "Ant-v5 --critic-lr 1e-3 --alpha-lr 1e-3"),
+    *("Ant-v5 --target-entropy-per-dim -0.5", FAST, f"{FAST} --alpha-lr 0 --init-alpha 0.2"),
 )
 # Plain SAC on the v4 tasks, means over 10 seeds, by environment steps: figures that were handed to
 # this benchmark as published, without their source. A guide.
@@ -73,6 +74,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 DIVERGED = 4  # sacjax's exit code
 NAMES = {"sacjax": "sacjax", "sb3": "Stable-Baselines3"}
+THEIRS = "tianshou"  # made elsewhere, by another's settings: published.py
 
 
 def train(task: str, steps: int, seed: int, peer: str | None, cores: set[int] | None) -> None:
@@ -157,7 +159,10 @@ def rows(task: str, who: str, seed: int, column: str = "eval_return") -> np.ndar
         return np.zeros((0, 2))
     with path.open(newline="") as file:
         return np.array(
-            [[float(row["env_steps"]), float(row[column] or "nan")] for row in csv.DictReader(file)]
+            [
+                [float(row["env_steps"]), float(row.get(column) or "nan")]
+                for row in csv.DictReader(file)
+            ]
         )
 
 
@@ -199,18 +204,20 @@ def cell(task: str, who: str, steps: int) -> str:
 
 def table(everything: bool) -> str:
     """Of all tasks, or of those that were measured."""
-    lines = ["| task | steps | sacjax | Stable-Baselines3 | reported SAC (v4, 10 seeds) |"]
-    lines.append("|---|---|---|---|---|")
+    lines = [
+        "| task | steps | sacjax | Stable-Baselines3 | Tianshou (v3) | reported (v4, 10 seeds) |"
+    ]
+    lines.append("|---|---|---|---|---|---|")
     for task, least in STEPS.items():
         for steps in (least, 1_000_000) if least > 100_000 else (least,):
             published = PUBLISHED.get(task, {}).get(steps)
-            cells = [cell(task, who, steps) for who in NAMES]
+            cells = [cell(task, who, steps) for who in (*NAMES, THEIRS)]
             if not everything and "not measured" in cells[0]:
                 continue
-            lines.append(
-                f"| {task} | {steps:,} | {cells[0]} | {cells[1]} "
-                f"| {f'{published:,}' if published else '-'} |"
-            )
+            if not seeds_of(task, THEIRS):
+                cells[-1] = "-"
+            cells.append(f"{published:,}" if published else "-")
+            lines.append(f"| {task} | {steps:,} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -283,12 +290,16 @@ def draw() -> None:
             if curves:
                 seeds = f"{len(curves)} seed{'s' if len(curves) > 1 else ''}"
                 axes.plot(*mean_of(curves).T, colour, linewidth=2, label=f"{name}, {seeds}")
+        if curves := [rows(task, THEIRS, seed) for seed in seeds_of(task, THEIRS)]:
+            theirs = mean_of(curves)
+            theirs = theirs[theirs[:, 0] <= axes.get_xlim()[1]]
+            axes.plot(*theirs.T, "0.4", linestyle=":", label=f"Tianshou (v3), {len(curves)} seeds")
         for i, (steps, value) in enumerate(PUBLISHED.get(task, {}).items()):
             if steps <= axes.get_xlim()[1] * 1.02:
                 label = None if i else "reported SAC (v4, 10 seeds)"
                 axes.plot(steps, value, "k*", markersize=10, label=label)
         dress(axes, task)
-        axes.legend(frameon=False, fontsize=8, loc="lower right")
+        axes.legend(frameon=False, fontsize=8, loc="best")
     panels[0].set_ylabel("return of 10 greedy episodes")
     for axes in panels[len(tasks) :]:
         axes.axis("off")

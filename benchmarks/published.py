@@ -1,0 +1,60 @@
+"""What Tianshou published of its SAC, in the form of locomotion.py's results.
+
+    git clone https://github.com/thu-ml/tianshou && python benchmarks/published.py tianshou
+
+writes results/locomotion/TASK/tianshou-SEED.csv: the raw evaluations of ten seeds (April 2021, gym
+0.17.3, MuJoCo 2.0, the tasks' versions 3 and 2) up to 1,000,000 steps, every 10,000 of them (every
+5,000 up to 100,000 for the easy tasks). An evaluation is ten greedy episodes, as here. Their steps
+are counted after 10,000 random ones, which are added. Their settings are the paper's but for
+learning rates of 1e-3 and a temperature that is fixed at 0.2: examples/mujoco/mujoco_sac.py there.
+"""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+from locomotion import STEPS, csv_of
+
+COMMIT = (
+    "39acf2094d96268d92ebb54dcbfc3de76d702567"  # later ones have other forms, then others' runs
+)
+FILE = "examples/mujoco/benchmark/{task}/sac/test_rew_10seeds.csv"
+RANDOM, SEEDS = 10_000, 10
+VERSIONS = {
+    **dict.fromkeys(("HalfCheetah", "Hopper", "Walker2d", "Ant"), "v3"),
+    **dict.fromkeys(("InvertedPendulum", "InvertedDoublePendulum", "Reacher"), "v2"),
+}
+
+
+def evaluations(clone: Path, task: str) -> list[tuple[int, list[str]]]:
+    """Of a task of theirs: steps, and the return of each seed."""
+    command = ["git", "-C", str(clone), "show", f"{COMMIT}:{FILE.format(task=task)}"]
+    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    _, *rows = csv.reader(text.splitlines())
+    return [(int(row[0]) + RANDOM, row[-SEEDS:]) for row in rows]
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        sys.exit(__doc__)
+    for task, least in STEPS.items():
+        name = task.removesuffix("-v5")
+        if name not in VERSIONS:
+            continue
+        easy = least == 100_000
+        every, last = (5_000, least) if easy else (10_000, 1_000_000)
+        found = evaluations(Path(sys.argv[1]), f"{name}-{VERSIONS[name]}")
+        kept = [(step, returns) for step, returns in found if step <= last and step % every == 0]
+        for seed in range(SEEDS):
+            path = csv_of(task, "tianshou", seed)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w", newline="") as file:
+                writer = csv.writer(file, lineterminator="\n")
+                writer.writerow(("env_steps", "eval_return"))
+                writer.writerows((step, returns[seed]) for step, returns in kept)
+        print(f"{task}: {len(kept)} evaluations of {SEEDS} seeds")
+
+
+if __name__ == "__main__":
+    main()
