@@ -10,20 +10,18 @@ reader: the code of `train` and `resume` is the run's own, whatever becomes of s
 import contextlib
 import dataclasses
 import difflib
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import tyro
 
 import sacjax
-from sacjax.config import Config
-from sacjax.flags import Evaluate, LogFlags, ProcessFlags, Render, Report, Resume, parse_train
+from sacjax.flags import Evaluate, ProcessFlags, Render, Report, Resume, parse_train
+from sacjax.follow import follow, say_loading, steps_before
 from sacjax.presets import PRESETS
-from sacjax.terminal import StopOnSignal, complain, leave, lost, tell_reader, with_streams
+from sacjax.terminal import complain, leave, tell_reader, with_streams
 from sacjax.types import InputError, RunError, named
 
 OVERVIEW = """\
@@ -115,7 +113,7 @@ def _train(argv: list[str]) -> int:
             )
         return _resume(argv)
     config, hp, args = parse_train(argv)
-    _say_loading(config.env, args.logs)
+    say_loading(config.env, args.logs)
     _start_jax(args.processes)
     from sacjax import folder, processes
     from sacjax.envs.names import path_of
@@ -129,7 +127,7 @@ def _train(argv: list[str]) -> int:
     seeds = range(args.seed, args.seed + args.seeds)
     members = args.seeds * len(points(hp)[0])
     start = partial(run, config, hp, seeds=seeds, directory=out, **vars(args.flags))
-    return _follow(config, members, out, args.logs, start)
+    return follow(config, members, out, args.logs, start)
 
 
 def _plan(argv: list[str]) -> int:
@@ -138,7 +136,7 @@ def _plan(argv: list[str]) -> int:
         "estimated and as XLA says, and what there is. Nothing is trained or written."
     )
     config, hp, args = parse_train(argv, "plan", what)
-    _say_loading(config.env, args.logs)
+    say_loading(config.env, args.logs)
     _start_jax()
     from sacjax import driver
     from sacjax.plan import check_memory, fit, make_plan, points, table
@@ -158,7 +156,7 @@ def _plan(argv: list[str]) -> int:
 
 def _resume(argv: list[str]) -> int:
     args = tyro.cli(Resume, args=argv, prog="sacjax resume", config=(tyro.conf.OmitArgPrefixes,))
-    _say_loading(args.dir, args.logs)
+    say_loading(args.dir, args.logs)
     _start_jax(args.processes)
     from sacjax import folder
     from sacjax.run import resume
@@ -168,95 +166,7 @@ def _resume(argv: list[str]) -> int:
     if args.extend_to is not None:
         config = dataclasses.replace(config, total_steps=max(args.extend_to, config.total_steps))
     start = partial(resume, args.dir, extend_to=args.extend_to, **vars(args.flags))
-    return _follow(config, members, args.dir, args.logs, start, _steps_before(args.dir, config))
-
-
-def _steps_before(out: Path, config: Config) -> Any:
-    """Of each member that has been trained [M], as far as its table can be read."""
-    from sacjax import folder, report
-
-    try:
-        _, metrics = report.read_metrics(*folder.tables(out))
-    except (InputError, ValueError):  # there is none yet, or a damaged one, which is made anew
-        return None
-    return config.warmup_steps + report.epochs_of(metrics) * config.eval_every
-
-
-def _follow(
-    config: Config, members: int, out: Path, flags: LogFlags, start: Callable, before: Any = None
-) -> int:
-    """Run it with loggers and a clean stop, then show what it reached."""
-    from sacjax import processes, report
-    from sacjax.progress import JsonLines
-
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(processes.watched())
-        stop = stack.enter_context(StopOnSignal())
-        first = processes.is_first()
-        loggers = _loggers(config, members, out, flags, before) if first else []
-        loggers = [stack.enter_context(x) for x in loggers]
-        done = start(on_epoch=loggers, should_stop=stop.asked)
-        stopped = processes.largest(stop.exit_code if stop.asked() else 0)  # here or elsewhere
-    steps = done.env_steps
-    if not loggers:
-        pass  # not the first process: it is the one that tells
-    elif isinstance(loggers[0], JsonLines):
-        loggers[0].end(done, out)
-        lost(sys.stdout)  # which has been said
-    else:
-        after = " to ".join(f"{step:,}" for step in sorted({steps.min(), steps.max()}))
-        title = f"{config.env} after {after} steps: greedy return, {config.eval_episodes} episodes"
-        last = report.last_returns(done.metrics, done.epochs)
-        files = [f"{path}{os.sep if path.is_dir() else ''}" for path in sorted(out.iterdir())]
-        gone = lost(sys.stdout)
-        try:
-            print(report.table(done.members, *last, title), *files, sep="\n", flush=True)
-        except OSError as error:
-            gone = lost(sys.stdout) or error
-        if gone is not None:
-            complain(f"sacjax: cannot print the returns ({gone}), the files are in {out}")
-    if len(done.diverged) == members:
-        complain("sacjax: all agents diverged: use smaller learning rates")
-        return 4
-    if not done.completed:
-        trained = int((steps >= config.total_steps).sum())
-        alike = len(steps) == members and len(set(steps)) == 1
-        whose = "" if alike else f", {trained} of {members} members are at the end"
-        complain(
-            f"sacjax: stopped after {steps.min():,} of {config.total_steps:,} steps{whose}: "
-            + (f"`sacjax resume {out}` goes on" if _has_checkpoint(out) else _NOTHING_KEPT)
-        )
-        return stopped or 4
-    return 0
-
-
-_NOTHING_KEPT = "it cannot go on, --checkpoint-every 0 has kept nothing"
-
-
-def _has_checkpoint(out: Path) -> bool:
-    from sacjax import checkpoints, folder
-
-    places = [out, *(path.parent for path in folder.in_batches(out, "config.json"))]
-    return any(checkpoints.epochs(place) for place in places)
-
-
-def _loggers(config: Config, members: int, out: Path, flags: LogFlags, steps: Any) -> list[Any]:
-    """What the flags ask for, the one on the terminal first. InputError if it is not to be had."""
-    from sacjax.logs import TensorBoard, WandB
-    from sacjax.progress import JsonLines, Progress
-
-    services: list[Any] = [TensorBoard(out, members)] if flags.tensorboard else []
-    if flags.wandb:
-        services.append(WandB(out, members, project=flags.wandb_project))
-    if flags.log_format == "json":
-        return [JsonLines(config, members, steps=steps), *services]
-    show = {"auto": None, "bar": True, "none": False}[flags.log_format]
-    return [Progress(config, members, steps=steps, show=show), *services]
-
-
-def _say_loading(what: Any, flags: LogFlags) -> None:
-    if flags.log_format in ("auto", "bar") and sys.stderr.isatty():  # until the bar takes the line
-        print(f"loading JAX and {what} ...", end="\r", file=sys.stderr, flush=True)
+    return follow(config, members, args.dir, args.logs, start, steps_before(args.dir, config))
 
 
 def _evaluate(argv: list[str]) -> int:
