@@ -8,27 +8,17 @@ A checkpoint without its note is a torso, one whose files are others than noted 
 
 import contextlib
 import fcntl
-import gc
 import hashlib
 import json
 import logging
 import os
 import shutil
-import sys
-import threading
-import time
-import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
-from sacjax import processes
+from sacjax import processes, store
 from sacjax.leaves import Arrays
 from sacjax.types import InputError, RunError, one_line
 
@@ -110,7 +100,7 @@ class Writer:
         failed: Exception | None = None
         try:
             processes.first(make_room)
-            _write(path, {name: x for name, x in arrays.items() if x.size})
+            store.write(path, {name: x for name, x in arrays.items() if x.size})
         except Exception as error:  # orbax and its stores raise many kinds where the disk is full
             failed = error
         if processes.any_of(failed is not None):
@@ -142,16 +132,6 @@ class Writer:
             _remove(path.with_name(str(epoch)))
 
 
-def _write(path: Path, arrays: Arrays) -> None:
-    """An orbax checkpoint, handed over to the operating system. Not compressed: that halves the
-    time, and takes no memory (benchmarks/checkpoint.py)."""
-    import orbax.checkpoint as ocp  # takes a second to import; only runs with a folder need it
-
-    handler = ocp.PyTreeCheckpointHandler(use_compression=False)
-    with quiet(), ocp.Checkpointer(handler) as checkpointer:
-        checkpointer.save(path, args=ocp.args.PyTreeSave(arrays))
-
-
 def _unwritten(directory: Path, epoch: int, error: Any) -> RunError:
     if processes.is_first():
         with contextlib.suppress(OSError):
@@ -181,9 +161,9 @@ def restore(
         path = directory.absolute() / _FOLDER / str(epoch)
         note = _checked_by_first(path)
         if isinstance(note, dict):
-            wanted = like(note, _shapes(path))
+            wanted = like(note, store.shapes(path))
             try:
-                return Checkpoint(epoch, note, _read(path, wanted))
+                return Checkpoint(epoch, note, store.read(path, wanted))
             except Exception as error:  # of memory, devices, the file system
                 raise RunError(
                     f"{path} is whole, but cannot be read here ({one_line(error)}): free memory, "
@@ -259,26 +239,6 @@ def _checked_note(path: Path, files: bool = True) -> dict[str, Any]:
     return content["note"]
 
 
-def _shapes(path: Path) -> Arrays:
-    import orbax.checkpoint as ocp
-
-    with quiet(), ocp.StandardCheckpointer() as checkpointer:
-        item = checkpointer.metadata(path).item_metadata
-    assert item is not None
-    return {name: jax.ShapeDtypeStruct(m.shape, m.dtype) for name, m in item.tree.items()}
-
-
-def _read(path: Path, wanted: Arrays) -> Arrays:
-    import orbax.checkpoint as ocp
-
-    like = {
-        name: x if getattr(x, "sharding", None) else np.empty(x.shape, x.dtype)
-        for name, x in wanted.items()
-    }
-    with quiet(), ocp.StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(path, like)
-
-
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
@@ -297,49 +257,3 @@ def _remove_torsos(directory: Path) -> None:
         of_ours = path.name.split(".")[0].isdigit()
         if of_ours and path.name.removesuffix(".json") not in whole:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """orbax's threads would print a traceback for each file that is damaged, or that there is no
-    room for, through asyncio's log and absl's; the caller says it in a sentence. What fails has
-    ended in all of them when this raises."""
-    logs = [logging.getLogger(name) for name in ("asyncio", "absl")]
-    before, hook = [log.disabled for log in logs], sys.unraisablehook
-    for log in logs:
-        log.disabled = True
-    sys.unraisablehook = partial(_but_closed_loops, hook)
-    try:
-        yield
-        sys.unraisablehook = hook  # where it failed, tensorstore's threads go on telling of it
-    except Exception as error:
-        _wait_for_orbax()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of coroutines that did not get to run
-            _let_go(error)
-            gc.collect()  # other threads' exceptions that nobody took are told of now, to nobody
-        raise
-    finally:
-        for log, was in zip(logs, before, strict=True):
-            log.disabled = was
-
-
-def _wait_for_orbax(seconds: float = 30) -> None:
-    """Until none of its threads writes any more, or that long: one may wait for another process."""
-    end = time.monotonic() + seconds
-    for thread in threading.enumerate():
-        if type(thread).__module__.startswith("orbax."):
-            threading.Thread.join(thread, max(0, end - time.monotonic()))  # its own join raises
-
-
-def _but_closed_loops(hook: Callable, what: Any) -> None:
-    """`sys.unraisablehook` without writes that end after their asyncio loop has: it had failed."""
-    if not (what.exc_type is RuntimeError and str(what.exc_value) == "Event loop is closed"):
-        hook(what)
-
-
-def _let_go(error: BaseException | None) -> None:
-    """What an exception, and those that it comes from, hold: orbax's tasks among it."""
-    while error is not None:
-        traceback.clear_frames(error.__traceback__)
-        error = error.__cause__ or error.__context__

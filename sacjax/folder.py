@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sacjax import processes
-from sacjax.checkpoints import BATCHES, locked, quiet, whole_run
+from sacjax import processes, store
+from sacjax.checkpoints import BATCHES, locked, whole_run
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
 from sacjax.provenance import FORMAT, gone_on
@@ -266,13 +266,10 @@ def _write_rows(
 
 def save_agents(directory: Path, tree: Any) -> None:
     """agents/: complete, or absent; those of before are replaced."""
-    import orbax.checkpoint as ocp  # takes a second to import; only runs with a folder need it
-
     new, place = (directory.absolute() / name for name in ("agents.new", "agents"))
     failed: Exception | None = None
     try:
-        with quiet(), ocp.StandardCheckpointer() as checkpointer:
-            checkpointer.save(new, tree, force=True)
+        store.write(new, tree)
         if processes.is_first():
             old = place.with_name("agents.old")
             shutil.rmtree(old, ignore_errors=True)
@@ -293,8 +290,6 @@ def save_agents(directory: Path, tree: Any) -> None:
 def restore_agents(directory: Path, like: dict[str, Any]) -> dict[str, Any]:
     """The tree that `save_agents` was given, as NumPy arrays; `like` has its shapes and dtypes, but
     for the metrics. Of several processes each reads for itself."""
-    import orbax.checkpoint as ocp
-
     path = directory.absolute() / "agents"
     if not path.is_dir():
         raise InputError(
@@ -302,13 +297,8 @@ def restore_agents(directory: Path, like: dict[str, Any]) -> dict[str, Any]:
             f"`sacjax resume {whole_run(directory)}` goes on with it"
         )
     try:
-        with quiet(), ocp.StandardCheckpointer(**processes.alone()) as checkpointer:
-            there = checkpointer.metadata(path).item_metadata
-            assert there is not None
-            wanted = like | {"metrics": dict(there.tree["metrics"])}
-            tree = checkpointer.restore(
-                path, jax.tree.map(lambda x: np.empty(x.shape, x.dtype), wanted)
-            )
+        wanted = like | {"metrics": store.shapes(path, alone=True)["metrics"]}
+        tree = store.read(path, wanted, alone=True)
         if jax.tree.map(np.shape, tree) != jax.tree.map(lambda x: x.shape, wanted):
             raise ValueError("arrays of other shapes")
         return tree

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from checks import CONFIG, GRID
 
-from sacjax import checkpoints
+from sacjax import checkpoints, store
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
 from sacjax.run import load, resume, run
@@ -342,7 +342,7 @@ def test_a_whole_one_that_cannot_be_read_here_is_not_taken_for_damaged(torso, mo
     def fails(*_):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(checkpoints, "_read", fails)
+    monkeypatch.setattr(store, "read", fails)
     with pytest.raises(RunError, match=r"is whole, but cannot be read here \(.*no room.*\): free"):
         resume(torso)
     assert checkpoints.epochs(torso) == before
@@ -511,7 +511,7 @@ def test_what_fails_has_ended_in_orbax_threads_when_it_is_raised():
         raise OSError("no room, in a thread")
 
     def write():
-        with checkpoints.quiet():
+        with store.quiet():
             go.set()
             raise OSError("no room, in the call")
 
