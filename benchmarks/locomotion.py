@@ -9,8 +9,8 @@
 after the other, under runs/locomotion; what was begun is gone on with, what is there is left. It
 takes half an hour to an hour for 300,000 steps on two cores. Each run's evaluations come into
 results/locomotion/TASK/WHO-SEED.csv, what they were made with into results/locomotion.json, and
-`draw` makes of them results/locomotion.png, results/ant.png and the tables in docs/results.md and
-the README.
+`draw` makes of them (of the tasks in STEPS and ANTS) results/locomotion.png, results/ant.png and
+the tables in docs/results.md and the README.
 
 Protocol, the same for all: an evaluation every 10,000 steps (3,000 for the easy tasks) is 10 greedy
 episodes from new start states; the score at a step is the mean of the last three evaluations up to
@@ -21,7 +21,6 @@ import argparse
 import csv
 import json
 import os
-import re
 import subprocess
 import sys
 import threading
@@ -74,7 +73,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 DIVERGED = 4  # sacjax's exit code
 NAMES = {"sacjax": "sacjax", "sb3": "Stable-Baselines3"}
-THEIRS = "tianshou"  # made elsewhere, by another's settings: published.py
+THEIRS = "tianshou"  # made elsewhere, by other settings: published.py
 
 
 def train(task: str, steps: int, seed: int, peer: str | None, cores: set[int] | None) -> None:
@@ -137,14 +136,16 @@ def runs() -> dict[str, Any]:
 
 def slug(task: str) -> str:
     """A folder's name, on any system."""
-    return re.sub(r"[^\w.]+", "-", task)
+    return task.replace("?", "-").replace("=", "-").replace(" ", "_")
 
 
 def task_of(out: Path) -> str:
     """The task whose run is in a folder that `train` made."""
     known = {slug(task): task for task in (*STEPS, *ANTS)}
-    env = json.loads((out / "config.json").read_text())["config"]["env"]
-    return known.get(out.absolute().parent.name) or env.removeprefix("gymnasium/")
+    name = out.absolute().parent.name
+    if name not in known:
+        sys.exit(f"{out} is of no task known here: name its folder's folder {', '.join(known)}")
+    return known[name]
 
 
 def csv_of(task: str, who: str, seed: int) -> Path:
@@ -159,10 +160,7 @@ def rows(task: str, who: str, seed: int, column: str = "eval_return") -> np.ndar
         return np.zeros((0, 2))
     with path.open(newline="") as file:
         return np.array(
-            [
-                [float(row["env_steps"]), float(row.get(column) or "nan")]
-                for row in csv.DictReader(file)
-            ]
+            [[float(row["env_steps"]), float(row[column] or "nan")] for row in csv.DictReader(file)]
         )
 
 
@@ -205,9 +203,9 @@ def cell(task: str, who: str, steps: int) -> str:
 def table(everything: bool) -> str:
     """Of all tasks, or of those that were measured."""
     lines = [
-        "| task | steps | sacjax | Stable-Baselines3 | Tianshou (v3) | reported (v4, 10 seeds) |"
+        "| task | steps | sacjax | Stable-Baselines3 | Tianshou (v3, v2) | reported (v4) |",
+        "|---|---|---|---|---|---|",
     ]
-    lines.append("|---|---|---|---|---|---|")
     for task, least in STEPS.items():
         for steps in (least, 1_000_000) if least > 100_000 else (least,):
             published = PUBLISHED.get(task, {}).get(steps)
@@ -252,7 +250,7 @@ def draw_ants() -> None:
     titles = {
         "eval_return": "return of 10 greedy episodes",
         "alpha": "temperature",
-        "entropy": "entropy in nats (target: -8)",
+        "entropy": "entropy in nats",
         "q": "Q on replayed transitions",
     }
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
@@ -275,7 +273,7 @@ def draw_ants() -> None:
 
 def draw() -> None:
     """The figures, and the tables in the documents."""
-    tasks = [task for task in STEPS if (FOLDER / task).is_dir()]
+    tasks = [task for task in STEPS if any(seeds_of(task, who) for who in NAMES)]
     if not tasks:
         sys.exit("nothing is measured yet: python benchmarks/locomotion.py train")
     across = min(len(tasks), 4)
@@ -293,7 +291,7 @@ def draw() -> None:
         if curves := [rows(task, THEIRS, seed) for seed in seeds_of(task, THEIRS)]:
             theirs = mean_of(curves)
             theirs = theirs[theirs[:, 0] <= axes.get_xlim()[1]]
-            axes.plot(*theirs.T, "0.4", linestyle=":", label=f"Tianshou (v3), {len(curves)} seeds")
+            axes.plot(*theirs.T, "0.4", linestyle=":", label=f"Tianshou, {len(curves)} seeds")
         for i, (steps, value) in enumerate(PUBLISHED.get(task, {}).items()):
             if steps <= axes.get_xlim()[1] * 1.02:
                 label = None if i else "reported SAC (v4, 10 seeds)"
@@ -342,12 +340,12 @@ def main() -> None:
         for name in args.names:
             collect(Path(name), task_of(Path(name)), args.commit)
     elif args.what == "train":
-        seeds = {
-            task: args.seeds or range(3 if STEPS.get(task, 0) > 100_000 else 5)
-            for task in args.names or STEPS
+        steps = {
+            task: args.steps or STEPS.get(task.split()[0], 300_000) for task in args.names or STEPS
         }
+        seeds = {task: args.seeds or range(5 if steps[task] == 100_000 else 3) for task in steps}
         jobs = [  # the first seed of every task, then the second ones
-            (task, args.steps or STEPS.get(task, 300_000), seed, args.peer)
+            (task, steps[task], seed, args.peer)
             for seed in sorted({seed for those in seeds.values() for seed in those})
             for task in seeds
             if seed in seeds[task]

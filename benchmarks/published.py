@@ -1,12 +1,13 @@
 """What Tianshou published of its SAC, in the form of locomotion.py's results.
 
-    git clone https://github.com/thu-ml/tianshou && python benchmarks/published.py tianshou
+    git clone https://github.com/thu-ml/tianshou && git -C tianshou fetch origin pull/341/head
+    python benchmarks/published.py tianshou
 
-writes results/locomotion/TASK/tianshou-SEED.csv: the raw evaluations of ten seeds (April 2021, gym
-0.17.3, MuJoCo 2.0, the tasks' versions 3 and 2) up to 1,000,000 steps, every 10,000 of them (every
-5,000 up to 100,000 for the easy tasks). An evaluation is ten greedy episodes, as here. Their steps
-are counted after 10,000 random ones, which are added. Their settings are the paper's but for
-learning rates of 1e-3 and a temperature that is fixed at 0.2: examples/mujoco/mujoco_sac.py there.
+writes results/locomotion/TASK/tianshou-SEED.csv: the raw evaluations of ten seeds (runs of January
+2021, gym 0.17.3, MuJoCo 2.0, the tasks' versions 3 and 2) up to 1,000,000 steps, every 10,000 of
+them (every 5,000 up to 100,000 for the easy tasks). An evaluation is ten greedy episodes, as here.
+Their steps are counted after 10,000 random ones, which are added. Their settings are the paper's
+but for learning rates of 1e-3 and a temperature that is fixed at 0.2: their mujoco_sac.py.
 """
 
 import csv
@@ -14,11 +15,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from locomotion import STEPS, csv_of
+from locomotion import STEPS, THEIRS, csv_of
 
-COMMIT = (
-    "39acf2094d96268d92ebb54dcbfc3de76d702567"  # later ones have other forms, then others' runs
-)
+# Of pull request 341: what was merged has means only.
+COMMIT = "39acf2094d96268d92ebb54dcbfc3de76d702567"
 FILE = "examples/mujoco/benchmark/{task}/sac/test_rew_10seeds.csv"
 RANDOM, SEEDS = 10_000, 10
 VERSIONS = {
@@ -30,7 +30,7 @@ VERSIONS = {
 def evaluations(clone: Path, task: str) -> list[tuple[int, list[str]]]:
     """Of a task of theirs: steps, and the return of each seed."""
     command = ["git", "-C", str(clone), "show", f"{COMMIT}:{FILE.format(task=task)}"]
-    text = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     _, *rows = csv.reader(text.splitlines())
     return [(int(row[0]) + RANDOM, row[-SEEDS:]) for row in rows]
 
@@ -47,7 +47,7 @@ def main() -> None:
         found = evaluations(Path(sys.argv[1]), f"{name}-{VERSIONS[name]}")
         kept = [(step, returns) for step, returns in found if step <= last and step % every == 0]
         for seed in range(SEEDS):
-            path = csv_of(task, "tianshou", seed)
+            path = csv_of(task, THEIRS, seed)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("w", newline="") as file:
                 writer = csv.writer(file, lineterminator="\n")

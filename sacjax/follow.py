@@ -16,7 +16,8 @@ _NOTHING_KEPT = "it cannot go on, --checkpoint-every 0 has kept nothing"
 
 
 def say_loading(what: Any, flags: LogFlags) -> None:
-    if flags.log_format in ("auto", "bar") and sys.stderr.isatty():  # until the bar takes the line
+    """On a terminal, until the bar takes the line."""
+    if flags.log_format in ("auto", "bar") and sys.stderr.isatty():
         print(f"loading JAX and {what} ...", end="\r", file=sys.stderr, flush=True)
 
 

@@ -134,7 +134,6 @@ ALLOWED = {
     },
     "cli": {
         "comparison",
-        "config",
         "driver",
         "envs",
         "flags",
