@@ -182,9 +182,14 @@ def seeds_of(task: str, who: str) -> list[int]:
     )
 
 
+def curves_of(task: str, who: str, column: str = "eval_return") -> list[np.ndarray]:
+    """The `rows` of each seed."""
+    return [rows(task, who, seed, column) for seed in seeds_of(task, who)]
+
+
 def cell(task: str, who: str, steps: int) -> str:
     """Mean over seeds, lowest and highest, and how many diverged."""
-    found = [rows(task, who, seed) for seed in seeds_of(task, who)]
+    found = curves_of(task, who)
     gone = sum(bool(len(x) and np.isnan(x[x[:, 0] <= steps, 1]).any()) for x in found)
     scores = np.array([score(x, steps) for x in found])
     scores = scores[np.isfinite(scores)]
@@ -243,6 +248,14 @@ def dress(axes: Any, title: str) -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
+def draw_theirs(axes: Any, task: str) -> None:
+    """Tianshou's mean, as far as the axes go."""
+    if curves := curves_of(task, THEIRS):
+        mean, end = mean_of(curves), axes.get_xlim()[1]
+        label = f"Tianshou, {len(curves)} seeds"
+        axes.plot(*mean[mean[:, 0] <= end].T, "0.4", linestyle=":", label=label)
+
+
 def draw_ants() -> None:
     """Return, temperature, entropy and value of Ant's versions, mean over seeds."""
     figure = Figure(figsize=(14, 3.8), layout="constrained")
@@ -261,17 +274,13 @@ def draw_ants() -> None:
     for axes, (column, title) in zip(panels, titles.items(), strict=True):
         for i, task in enumerate(ANTS):
             for name, (settings, who, style) in kinds.items():
-                seeds = seeds_of(task + settings, who)
-                curves = [rows(task + settings, who, seed, column) for seed in seeds]
+                curves = curves_of(task + settings, who, column)
                 curves = [curve for curve in curves if np.isfinite(curve[:, 1]).all()]
                 if curves:
                     label = f"{task}, {name}"
                     axes.plot(*mean_of(curves).T, f"C{i}{style}", linewidth=1.5, label=label)
         dress(axes, title)
-    if curves := [rows("Ant-v5", THEIRS, seed) for seed in seeds_of("Ant-v5", THEIRS)]:
-        theirs = mean_of(curves)
-        theirs = theirs[theirs[:, 0] <= 300_000]
-        panels[0].plot(*theirs.T, "0.4", linestyle=":", label="Ant-v3, Tianshou's ten seeds")
+    draw_theirs(panels[0], "Ant-v5")
     panels[1].set_yscale("log")
     figure.legend(
         *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False
@@ -290,16 +299,13 @@ def draw() -> None:
     panels = np.ravel(figure.subplots(down, across, squeeze=False))
     for axes, task in zip(panels, tasks, strict=False):
         for colour, (who, name) in zip(("C0", "C1"), NAMES.items(), strict=True):
-            curves = [rows(task, who, seed) for seed in seeds_of(task, who)]
+            curves = curves_of(task, who)
             for curve in curves:
                 axes.plot(*curve.T, colour, alpha=0.35, linewidth=0.8)
             if curves:
                 seeds = f"{len(curves)} seed{'s' if len(curves) > 1 else ''}"
                 axes.plot(*mean_of(curves).T, colour, linewidth=2, label=f"{name}, {seeds}")
-        if curves := [rows(task, THEIRS, seed) for seed in seeds_of(task, THEIRS)]:
-            theirs = mean_of(curves)
-            theirs = theirs[theirs[:, 0] <= axes.get_xlim()[1]]
-            axes.plot(*theirs.T, "0.4", linestyle=":", label=f"Tianshou, {len(curves)} seeds")
+        draw_theirs(axes, task)
         for i, (steps, value) in enumerate(PUBLISHED.get(task, {}).items()):
             if steps <= axes.get_xlim()[1] * 1.02:
                 label = None if i else "reported SAC (v4, 10 seeds)"
@@ -348,12 +354,10 @@ def main() -> None:
         for name in args.names:
             collect(Path(name), task_of(Path(name)), args.commit)
     elif args.what == "train":
-        steps = {
-            task: args.steps or STEPS.get(task.split()[0], 300_000) for task in args.names or STEPS
-        }
-        seeds = {task: args.seeds or range(5 if steps[task] == 100_000 else 3) for task in steps}
+        usual = {task: STEPS.get(task.split()[0], 300_000) for task in args.names or STEPS}
+        seeds = {task: args.seeds or range(5 if usual[task] == 100_000 else 3) for task in usual}
         jobs = [  # the first seed of every task, then the second ones
-            (task, steps[task], seed, args.peer)
+            (task, args.steps or usual[task], seed, args.peer)
             for seed in sorted({seed for those in seeds.values() for seed in those})
             for task in seeds
             if seed in seeds[task]
