@@ -91,11 +91,14 @@ def copying() -> float:
     return 2 * x.nbytes / best
 
 
-def kernels(piece: Callable, loop: object, gradient_steps: int) -> float:
-    """Kernel launches per gradient step, from XLA's own profile of one piece."""
+def kernels(workload: Workload) -> float:
+    """Kernel launches per gradient step, from XLA's own profile of a short piece."""
+    workload = replace(workload, iterations=100)
+    loop, piece = compiled(workload, Hyperparams())
+    loop = jax.block_until_ready(piece.run(loop))
     with tempfile.TemporaryDirectory() as folder:
         with jax.profiler.trace(folder):
-            jax.block_until_ready(piece(loop))
+            jax.block_until_ready(piece.run(loop))
         file = next(Path(folder).rglob("*.xplane.pb"))
         launches = sum(
             len(list(line.events))
@@ -103,7 +106,7 @@ def kernels(piece: Callable, loop: object, gradient_steps: int) -> float:
             for line in plane.lines
             if "GPU" in plane.name and "Stream" in line.name
         )
-    return launches / gradient_steps
+    return launches / workload.gradient_steps
 
 
 if __name__ == "__main__":
@@ -149,6 +152,6 @@ if __name__ == "__main__":
             extra[case] |= {
                 "bytes": gradient_step_bytes(workload, *sizes),
                 "bytes_per_second": bandwidth,
-                "kernels_per_gradient_step": kernels(piece.run, loop, workload.gradient_steps),
+                "kernels_per_gradient_step": kernels(workload),
             }
     report("limit", "W7: gradient steps against the machine's limit", entries, limit=extra)

@@ -318,17 +318,9 @@ def draw() -> None:
     figure.savefig(record.folder() / "locomotion.png", dpi=110)
     draw_ants()
     results = record.ROOT.parent / "docs" / "results.md"
-    fill_in(results, "locomotion", table(True))
-    fill_in(results, "ants", ants())
-    fill_in(record.ROOT.parent / "README.md", "locomotion", table(False))
-
-
-def fill_in(path: Path, name: str, text: str) -> None:
-    """Replace what stands between a document's markers."""
-    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-    before, after_begin = path.read_text().split(begin)
-    _, after = after_begin.split(end)
-    path.write_text(before + begin + text + "\n" + end + after)
+    record.fill_in(results, "locomotion", table(True))
+    record.fill_in(results, "ants", ants())
+    record.fill_in(record.ROOT.parent / "README.md", "locomotion", table(False))
 
 
 def cores_of(job: int, jobs: int) -> set[int] | None:

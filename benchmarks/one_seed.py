@@ -28,7 +28,7 @@ def contenders(peers: list[str]) -> list[Contender]:
             if name == ROUNDED:
                 fits = replace(fits, hidden_precision="bfloat16")
             if on_gpu():
-                fits = replace(fits, iterations=20_000)
+                fits = replace(fits, iterations=5_000)
             found.append(Contender(case, name, fits))
         if "rejax" in peers:
             small = replace(workload, iterations=400, replay_size=100_000)

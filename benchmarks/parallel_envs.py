@@ -31,7 +31,7 @@ def contenders(peers: list[str]) -> list[Contender]:
         beside = ("brax",) if "full" in case else ("brax", "rejax", "evorl")
         for name in ["sacjax", ROUNDED, *(p for p in peers if p in beside)]:
             precision = "bfloat16" if name == ROUNDED else "float32"
-            iterations = 2_000 if on_gpu() else 10 if name == "rejax" else workload.iterations
+            iterations = 500 if on_gpu() else 10 if name == "rejax" else workload.iterations
             fits = replace(workload, iterations=iterations, hidden_precision=precision)
             found.append(Contender(case, name, fits))
     return found

@@ -39,7 +39,10 @@ def load(name: str) -> dict[str, Any]:
 
 
 def commit() -> str:
-    """The commit of the code, marked where the package differs from it."""
+    """The commit of the code, marked where the package differs from it; in a copy that is no
+    repository, what SACJAX_COMMIT says."""
+    if told := os.environ.get("SACJAX_COMMIT"):
+        return told
 
     def git(*args: str | Path) -> str:
         done = subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True)
@@ -47,3 +50,11 @@ def commit() -> str:
 
     changed = git("status", "--porcelain", "--", ROOT.parent / "sacjax")
     return git("rev-parse", "HEAD") + (" (changed)" if changed else "")
+
+
+def fill_in(path: Path, name: str, text: str) -> None:
+    """Replace what stands between a document's markers."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    before, after_begin = path.read_text().split(begin)
+    _, after = after_begin.split(end)
+    path.write_text(before + begin + text + "\n" + end + after)

@@ -56,11 +56,11 @@ def environment(cache: str = "") -> dict[str, str]:
 
 def interleaved(contenders: Iterable[Contender], rounds: int) -> list[dict[str, Any]]:
     """Gradient steps per second of each in every round; each one's failure is in its entry."""
-    racers = []
-    for contender in contenders:
-        print(f"{contender.case}: {contender.name} ...", end=" ", file=sys.stderr, flush=True)
-        racers.append(_Racer(contender))
-        print(racers[-1].told.get("failed", "ready"), file=sys.stderr, flush=True)
+    racers = [_Racer(contender) for contender in contenders]  # they compile at the same time
+    for racer in racers:
+        print(f"{racer.contender.case}: {racer.contender.name} ...", end=" ", file=sys.stderr)
+        racer.told = racer.answer()
+        print(racer.told.get("failed", "ready"), file=sys.stderr, flush=True)
     for _ in range(rounds):
         for racer in racers:
             racer.piece()
@@ -69,7 +69,7 @@ def interleaved(contenders: Iterable[Contender], rounds: int) -> list[dict[str, 
 
 class _Racer:
     def __init__(self, contender: Contender):
-        self.contender, self.pieces = contender, []
+        self.contender, self.pieces, self.told = contender, [], {}
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed with the process
         self._process = subprocess.Popen(
             contender.command(),
@@ -79,9 +79,9 @@ class _Racer:
             text=True,
             env=environment(),
         )
-        self.told = self._answer()
 
-    def _answer(self) -> dict[str, Any]:
+    def answer(self) -> dict[str, Any]:
+        """Its next line: that it is ready, or what a piece took."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -92,10 +92,10 @@ class _Racer:
     def piece(self) -> None:
         if "failed" not in self.told:
             assert self._process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # it has died: `_answer` says of what
+            with contextlib.suppress(BrokenPipeError):  # it has died: `answer` says of what
                 self._process.stdin.write("go\n")
                 self._process.stdin.flush()
-            answer = self._answer()
+            answer = self.answer()
             if "failed" in answer:
                 self.told = answer
             else:

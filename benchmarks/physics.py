@@ -1,0 +1,212 @@
+"""Brax and MuJoCo Playground: many seeds in one program, return against wall-clock.
+
+    python benchmarks/physics.py train brax/ant playground/CheetahRun [--seeds 16] [--peer]
+    python benchmarks/physics.py draw
+
+`train` runs each task's preset, all seeds as one program; --peer, instead, Brax's own SAC with the
+same settings, seed after seed (it has no more at a time), in the same Python. Every evaluation is
+written as it comes, to results/PLATFORM/physics/TASK-WHO.csv, so a run that is stopped has left
+what it had; the file beside it says what it was made with. `draw` makes results/gpu/physics.png
+and the table in docs/results.md of what an accelerator has left.
+
+Protocol: 16 greedy episodes an evaluation, as a run makes them between its epochs; seconds are
+those since training was called for: compilation, warm-up and evaluations are in them.
+"""
+
+import argparse
+import csv
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import record
+from matplotlib.figure import Figure
+
+from sacjax import Config, Hyperparams, preset
+from sacjax.run import run
+
+COLUMNS = ("seed", "env_steps", "seconds", "eval_return", "eval_length")
+NAMES = {"sacjax": "sacjax", "brax": "Brax's SAC"}
+RESULTS = record.ROOT / "results" / "gpu" / "physics"  # what `draw` reads
+
+
+def settings(task: str, steps: int | None, every: int | None) -> tuple[Config, Hyperparams]:
+    """The preset, shorter or with other evaluations where asked."""
+    config, hp = preset(task, eval_episodes=16)
+    every = every or config.eval_every
+    total = config.total_steps if steps is None else config.warmup_steps + steps
+    epochs = max((total - config.warmup_steps) // every, 1)
+    total = config.warmup_steps + epochs * every
+    size = min(config.replay_size, total)  # more would hold nothing
+    return replace(config, eval_every=every, total_steps=total, replay_size=size), hp
+
+
+class Evaluations:
+    """A file of them that grows, and what they were made with."""
+
+    def __init__(self, task: str, who: str, seeds: int, about: dict[str, Any]):
+        self.name = f"physics/{slug(task)}-{who}"
+        self.path = record.folder() / f"{self.name}.csv"
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.about = {"task": task, "who": who, "seeds": seeds} | about
+        record.save(self.name, self.about)
+        with self.path.open("w", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow(COLUMNS)
+
+    def add(self, rows: list[tuple]) -> None:
+        """As in `COLUMNS`."""
+        with self.path.open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerows(rows)
+        steps, seconds, score = rows[0][1], rows[0][2], np.mean([row[3] for row in rows])
+        print(f"{self.path.stem}: {steps:,} steps, {seconds:.0f} s, {score:.1f}", flush=True)
+
+
+def train(task: str, seeds: int, config: Config, hp: Hyperparams) -> None:
+    """All seeds as one program."""
+    about = {"config": asdict(config), "hyperparams": asdict(hp)}
+    found = Evaluations(task, "sacjax", seeds, about)
+    begin = time.perf_counter()
+
+    def tell(step: int, metrics: dict[str, Any]) -> None:
+        now = time.perf_counter() - begin
+        means = [np.mean(metrics[name], axis=-1) for name in ("eval_return", "eval_length")]
+        found.add([(i, step, round(now, 2), *row) for i, row in enumerate(np.transpose(means))])
+
+    run(config, hp, seeds=seeds, on_epoch=[tell])
+
+
+def train_peer(task: str, seeds: int, config: Config, hp: Hyperparams) -> None:
+    """Brax's SAC, seed after seed, each in a process."""
+    asked = {
+        "env": task,
+        "num_envs": config.num_envs,
+        "batch_size": config.batch_size,
+        "updates": round(config.utd * config.num_envs),
+        "warmup_steps": config.warmup_steps,
+        "replay_size": config.replay_size,
+        "total_steps": config.total_steps,
+        "eval_every": config.eval_every,
+        "eval_episodes": config.eval_episodes,
+        "hidden": config.hidden,
+        "layer_norm": config.layer_norm,
+        "normalize_obs": config.normalize_obs,
+        "learning_rate": float(hp.critic_lr),
+        "gamma": float(hp.gamma),
+        "tau": float(hp.tau),
+        "reward_scale": float(hp.reward_scale),
+    }
+    found = Evaluations(task, "brax", seeds, {"settings": asked})
+    script = record.ROOT / "peers" / "brax_physics.py"
+    for seed in range(seeds):
+        command = [sys.executable, script, json.dumps(asked | {"seed": seed})]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                found.add([(seed, *json.loads(line))])
+        if process.returncode:
+            sys.exit(f"Brax's SAC on {task}, seed {seed}, ended with {process.returncode}")
+
+
+def slug(task: str) -> str:
+    """A file's name, on any system."""
+    return task.replace("/", "-").replace("?", "-").replace("=", "-")
+
+
+def curves(path: Path) -> np.ndarray:
+    """[seeds, evaluations, 3]: steps, seconds and returns, as far as all seeds have them."""
+    with path.open(newline="") as file:
+        rows = [[float(row[name]) for name in COLUMNS[:4]] for row in csv.DictReader(file)]
+    found: dict[float, list] = {}
+    for seed, *row in rows:
+        found.setdefault(seed, []).append(row)
+    least = min(map(len, found.values()), default=0)
+    return np.array([rows[:least] for rows in found.values()]).reshape(len(found), least, 3)
+
+
+def measured() -> dict[str, dict[str, np.ndarray]]:
+    """By task, by who: `curves` of what has any."""
+    found: dict[str, dict[str, np.ndarray]] = {}
+    for path in sorted(RESULTS.glob("*.json")):
+        about, values = json.loads(path.read_text()), curves(path.with_suffix(".csv"))
+        if values.size:
+            found.setdefault(about["task"], {})[about["who"]] = values
+    return found
+
+
+def table(found: dict[str, dict[str, np.ndarray]]) -> str:
+    """A line for each task and who."""
+    lines = [
+        "| task | who | seeds | steps of each | wall-clock | return |",
+        "|---|---|---|---|---|---|",
+    ]
+    for task, by in found.items():
+        for who, values in by.items():
+            steps, seconds, _ = values[:, -1].mean(axis=0)
+            scores = values[:, -1, 2]
+            digits = 0 if abs(scores).max() >= 100 else 1
+            text = f"{scores.mean():,.{digits}f}"
+            if len(scores) > 1:
+                text += f" [{scores.min():,.{digits}f}, {scores.max():,.{digits}f}]"
+            together = seconds if who == "sacjax" else values[:, -1, 1].sum()
+            cells = (task, NAMES[who], len(scores), f"{steps:,.0f}", f"{together:.0f} s", text)
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines)
+
+
+def draw() -> None:
+    """Return against wall-clock, seeds faint; the table in the document."""
+    found = measured()
+    if not found:
+        sys.exit("nothing is measured yet: python benchmarks/physics.py train")
+    across = min(len(found), 4)
+    down = -(-len(found) // across)
+    figure = Figure(figsize=(3.7 * across, 3 * down), layout="constrained")
+    panels = np.ravel(figure.subplots(down, across, squeeze=False))
+    for axes, (task, by) in zip(panels, found.items(), strict=False):
+        for colour, (who, name) in zip(("C0", "C1"), NAMES.items(), strict=True):
+            if who not in by:
+                continue
+            values = by[who]
+            for _, seconds, returns in values.transpose(0, 2, 1):
+                axes.plot(seconds, returns, colour, alpha=0.25, linewidth=0.7)
+            _, seconds, returns = values.mean(axis=0).T
+            seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
+            axes.plot(seconds, returns, f"{colour}.-", linewidth=2, label=f"{name}, {seeds}")
+        axes.set_title(task, loc="left", fontsize=10)
+        axes.set(xlabel="seconds since the start", xlim=(0, None))
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False, fontsize=8)
+    for axes in panels[len(found) :]:
+        axes.axis("off")
+    panels[0].set_ylabel("return of 16 greedy episodes")
+    figure.savefig(RESULTS.with_suffix(".png"), dpi=110)
+    record.fill_in(record.ROOT.parent / "docs" / "results.md", "physics", table(found))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=("train", "draw"))
+    parser.add_argument("tasks", nargs="*", help="environments: brax/... or playground/...")
+    parser.add_argument("--seeds", type=int, default=16)
+    parser.add_argument("--steps", type=int, help="after the warm-up; default: the preset's")
+    parser.add_argument("--every", type=int, help="steps between evaluations")
+    parser.add_argument("--peer", action="store_true", help="Brax's SAC instead")
+    args = parser.parse_args()
+    if args.what == "draw":
+        return draw()
+    one: Callable = train_peer if args.peer else train
+    for task in args.tasks:
+        one(task, args.seeds, *settings(task, args.steps, args.every))
+
+
+if __name__ == "__main__":
+    main()
