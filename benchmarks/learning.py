@@ -169,15 +169,6 @@ def draw(results: dict[str, Any]) -> None:
     figure.savefig(record.folder() / "learning.png", dpi=110)
 
 
-def fill_in_readme(results: dict[str, Any]) -> None:
-    """Replace what stands between the README's markers by the table."""
-    path = record.ROOT.parent / "README.md"
-    begin, end = "<!-- learning: begin -->\n", "<!-- learning: end -->"
-    before, after_begin = path.read_text().split(begin)
-    _, after = after_begin.split(end)
-    path.write_text(before + begin + table(results) + "\n" + end + after)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="How well do the presets learn?")
     parser.add_argument("envs", nargs="*", default=list(PRESETS))
@@ -186,4 +177,4 @@ if __name__ == "__main__":
     if not args.draw:
         train(args.envs)
     draw(record.load("learning"))
-    fill_in_readme(record.load("learning"))
+    record.fill_in(record.ROOT.parent / "README.md", "learning", table(record.load("learning")))

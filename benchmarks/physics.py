@@ -21,6 +21,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ import record
 from matplotlib.figure import Figure
 
 from sacjax import Config, Hyperparams, preset
+from sacjax.provenance import SUITES
 from sacjax.run import run
 
 COLUMNS = ("seed", "env_steps", "seconds", "eval_return", "eval_length")
@@ -54,7 +56,8 @@ class Evaluations:
         self.name = f"physics/{slug(task)}-{who}"
         self.path = record.folder() / f"{self.name}.csv"
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.about = {"task": task, "who": who, "seeds": seeds} | about
+        suite = {name: version(name) for name in SUITES[task.split("/")[0]]}
+        self.about = {"task": task, "who": who, "seeds": seeds, "suite": suite} | about
         record.save(self.name, self.about)
         with self.path.open("w", newline="") as file:
             csv.writer(file, lineterminator="\n").writerow(COLUMNS)
@@ -140,21 +143,24 @@ def measured() -> dict[str, dict[str, np.ndarray]]:
 
 
 def table(found: dict[str, dict[str, np.ndarray]]) -> str:
-    """A line for each task and who."""
+    """A line for each task and who, at the last steps that all of the task's came to."""
     lines = [
-        "| task | who | seeds | steps of each | wall-clock | return |",
-        "|---|---|---|---|---|---|",
+        "| task | who | seeds | steps of each | wall-clock | per evaluation | return |",
+        "|---|---|---|---|---|---|---|",
     ]
     for task, by in found.items():
-        for who, values in by.items():
-            steps, seconds, _ = values[:, -1].mean(axis=0)
-            scores = values[:, -1, 2]
+        last = min(values[0, -1, 0] for values in by.values())
+        for who in (name for name in NAMES if name in by):
+            values = by[who]
+            _, seconds, scores = values[:, values[0, :, 0] == last].squeeze(1).T
             digits = 0 if abs(scores).max() >= 100 else 1
             text = f"{scores.mean():,.{digits}f}"
             if len(scores) > 1:
                 text += f" [{scores.min():,.{digits}f}, {scores.max():,.{digits}f}]"
-            together = seconds if who == "sacjax" else values[:, -1, 1].sum()
-            cells = (task, NAMES[who], len(scores), f"{steps:,.0f}", f"{together:.0f} s", text)
+            wall = seconds.max() if who == "sacjax" else seconds.sum()  # one after the other
+            pace = np.diff(values[:, :, 1]).mean() if values.shape[1] > 1 else np.nan
+            times = (f"{wall:.0f} s", f"{pace:.0f} s" if np.isfinite(pace) else "-")
+            cells = (task, NAMES[who], len(scores), f"{last:,.0f}", *times, text)
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

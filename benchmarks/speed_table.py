@@ -39,7 +39,6 @@ TITLES = {
     "quick": "W3 training alone",
     "parallel_envs": "W4 many environments",
 }
-BEGIN, END = "<!-- speed: begin -->\n", "<!-- speed: end -->"
 
 
 def table() -> str:
@@ -100,11 +99,43 @@ def limit() -> str:
 
 
 def text() -> str:
-    """What stands between the README's markers."""
-    return f"{table()}\n{limit()}\n"
+    """Against the peers, on a CPU."""
+    return f"{table()}\n{limit()}"
+
+
+def accelerator() -> str:
+    """W1, W2, W4 and W7 on a GPU, sacjax alone."""
+
+    def rate(file: str, case: str, name: str = "sacjax", field: str = "median") -> float:
+        found = {(e["case"], e["name"]): e for e in record.load(f"gpu/{file}")["results"]}
+        return found[case, name][field]
+
+    many = record.load("gpu/many_seeds")
+    rates = {e["workload"]["seeds"]: e["median"] for e in many["results"]}
+    seeds, last = " | ".join(f"{n:,}" for n in rates), many["results"][-1]
+    all_of_them = " | ".join(f"{x:,.0f}" for x in rates.values())
+    each = " | ".join(f"{x / n:,.0f}" for n, x in rates.items())
+    near, envs = record.load("gpu/limit")["limit"]["Pendulum"], "1024 environments"
+    sizes = ("Pendulum", "sacjax"), ("synthetic, 17 / 6", "sacjax"), ("Pendulum", ROUNDED)
+    one, wide, rounded = (f"{rate('one_seed', *size):,.0f}" for size in sizes)
+    filling, full = (rate("parallel_envs", case) for case in (envs, f"{envs}, replay full"))
+    return f"""
+| seeds together, on one {many["device"]["kind"]} | {seeds} |
+|---|{"---|" * len(rates)}
+| gradient steps/s of all | {all_of_them} |
+| of each | {each} |
+
+- **One seed** (W1): {one} gradient steps/s, {wide} at 17 / 6, {rounded} in bfloat16. What decides
+  is the number of kernels, {near["kernels_per_gradient_step"]:.0f} to a gradient step, not their
+  arithmetic, which is at {near["share_of_the_limit"]:.0%} of its limit (W7).
+- **1,024 environments**, batches of 512 (W4): {filling:,.0f} gradient steps/s,
+  {rate("parallel_envs", envs, field="env_steps_per_second"):,.0f} environment steps/s; with a full
+  replay {full / filling:.2f} times that.
+- **Memory**: {last["bytes_per_seed"] / 1e6:.1f} MB for each of {last["workload"]["seeds"]:,} seeds
+  (XLA's account; replays of 1e5).""".lstrip()
 
 
 if __name__ == "__main__":
-    path = record.ROOT.parent / "README.md"
-    before, rest = path.read_text().split(BEGIN)
-    path.write_text(before + BEGIN + text() + END + rest.split(END)[1])
+    readme = record.ROOT.parent / "README.md"
+    record.fill_in(readme, "speed", text())
+    record.fill_in(readme, "gpu", accelerator())

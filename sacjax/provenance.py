@@ -72,6 +72,8 @@ def surroundings() -> dict[str, Any]:
         "jax": {
             "x64": jax.config.read("jax_enable_x64"),
             "prng": str(jax.random.key_impl(jax.random.key(0))),
+            # None: JAX's default, which on a GPU is TF32
+            "matmul_precision": jax.config.read("jax_default_matmul_precision"),
         },
     }
 

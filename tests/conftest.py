@@ -17,6 +17,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # members are spread over them
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+ON_CPU = os.environ["JAX_PLATFORMS"].split(",")[0] == "cpu"
+if not ON_CPU:  # else a GPU multiplies in TF32
+    os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
 import distrax  # noqa: E402
 import jax  # noqa: E402
@@ -35,6 +38,12 @@ def _exempt(owner, name):
             return function(*args, **kwargs)
 
     setattr(owner, name, lenient)
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if not ON_CPU and item.get_closest_marker("two_cpus"):
+            item.add_marker(pytest.mark.skip(reason="of the suite's two CPU devices"))
 
 
 @pytest.fixture

@@ -70,7 +70,7 @@ def test_compare_refuses_another_machine(tmp_path, benchmark_module):
 
 
 @pytest.mark.parametrize(
-    "path", sorted((BENCHMARKS / "results").glob("*.json")), ids=lambda p: p.stem
+    "path", sorted((BENCHMARKS / "results").rglob("*.json")), ids=lambda p: p.stem
 )
 def test_every_result_says_what_it_was_measured_with(path):
     content = json.loads(path.read_text())

@@ -65,7 +65,10 @@ def whole_replays(compiled: Any, rows: int = ROWS) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    "layout",
+    [pytest.param(x, marks=pytest.mark.two_cpus if LAYOUTS[x][2] == 2 else ()) for x in LAYOUTS],
+)
 def test_nothing_in_the_loop_touches_the_whole_replay(layout):
     compiled, loop = compiled_epoch(SMALL, layout)
     assert whole_replays(compiled) == []
@@ -110,6 +113,7 @@ def test_the_check_finds_a_copy():
     assert whole_replays(compiled)
 
 
+@pytest.mark.two_cpus
 def test_a_batch_is_one_gather_and_an_insert_one_write():
     body = hlo.innermost(
         hlo.computations(compiled_epoch(SMALL, "single")[0].as_text()), "gather", ROWS

@@ -17,6 +17,7 @@ from sacjax.types import InputError
 MEMBERS = 3  # no multiple of two devices
 
 
+@pytest.mark.two_cpus
 def test_here_are_two_devices():
     assert jax.local_device_count() == 2
 
@@ -35,6 +36,7 @@ def data(tree):
     return jax.tree.map(number, tree)
 
 
+@pytest.mark.two_cpus
 def test_one_after_the_other_is_alone_to_rounding_on_any_number_of_devices():
     train = make_train(TINY)
     keys = jax.random.split(KEYS[0], MEMBERS)
@@ -47,6 +49,7 @@ def test_one_after_the_other_is_alone_to_rounding_on_any_number_of_devices():
     assert_close(alone, two.agent)
 
 
+@pytest.mark.two_cpus
 def test_states_stepped_in_place_are_those_stepped_alone():
     program = make_program(TINY)
     hp, params = as_arrays(Hyperparams(), program.default_params)
@@ -61,6 +64,7 @@ def test_states_stepped_in_place_are_those_stepped_alone():
     assert_close(alone, step(loop, hps, params))
 
 
+@pytest.mark.two_cpus
 @pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.thorough), 2])
 def test_run_gives_the_same_members_on_any_number_of_devices(devices):
     hp = Hyperparams(tau=np.array([0.005, 0.02]))
@@ -73,6 +77,7 @@ def test_run_gives_the_same_members_on_any_number_of_devices(devices):
         np.testing.assert_allclose(values[i], other.metrics[name][0], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.two_cpus
 @pytest.mark.parametrize("strategy", ["vmap", "map"])
 def test_a_devices_only_member_is_compiled_as_one(strategy):
     program = make_program(TINY)
@@ -91,6 +96,7 @@ def test_a_devices_only_member_is_compiled_as_one(strategy):
     assert_close(stack([quick_jit(train)(key).agent for key in KEYS[:2]]), two.agent)
 
 
+@pytest.mark.two_cpus
 def test_vmap_over_two_devices_is_vmap_to_rounding():
     train = make_train(TINY)
     keys = jax.random.split(KEYS[0], 4)
@@ -99,6 +105,7 @@ def test_vmap_over_two_devices_is_vmap_to_rounding():
     assert_close(one.agent, two.agent)
 
 
+@pytest.mark.two_cpus
 def test_auto_is_map_on_several_cpu_devices_and_vmap_on_one():
     assert layout(8) == ("map", 2)
     assert layout(8, devices=1) == ("vmap", 1)
@@ -106,6 +113,7 @@ def test_auto_is_map_on_several_cpu_devices_and_vmap_on_one():
     assert layout(8, "vmap") == ("vmap", 2)
 
 
+@pytest.mark.two_cpus
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -52,7 +52,14 @@ def test_the_locomotion_tables_are_those_of_the_measured_files(benchmark_module)
 
 
 def test_the_speeds_are_those_of_the_measured_files(benchmark_module):
-    assert benchmark_module("speed_table").text() in README
+    speed_table = benchmark_module("speed_table")
+    assert speed_table.text() in README
+    assert speed_table.accelerator() in README
+
+
+def test_the_physics_table_is_that_of_the_measured_files(benchmark_module):
+    physics = benchmark_module("physics")
+    assert physics.table(physics.measured()) in (ROOT / "docs" / "results.md").read_text()
 
 
 def test_files_that_it_names_exist():
