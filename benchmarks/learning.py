@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import record
+from documents import fill_in
 from matplotlib.figure import Figure
 
 from sacjax import Config, Hyperparams, preset, report
@@ -177,4 +178,4 @@ if __name__ == "__main__":
     if not args.draw:
         train(args.envs)
     draw(record.load("learning"))
-    record.fill_in(record.ROOT.parent / "README.md", "learning", table(record.load("learning")))
+    fill_in(record.ROOT.parent / "README.md", "learning", table(record.load("learning")))

@@ -31,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import record
+from documents import dress, fill_in, in_words, mean_and_range
 from matplotlib.figure import Figure
 
 from sacjax import preset
@@ -196,10 +197,7 @@ def cell(task: str, who: str, steps: int) -> str:
     others = f", {gone} diverged" if gone else ""
     if not scores.size:
         return others[2:] or "not measured"
-    digits = 0 if abs(scores).max() >= 100 else 1
-    mean, low, high = (f"{x:,.{digits}f}" for x in (scores.mean(), scores.min(), scores.max()))
-    text = f"{mean} [{low}, {high}]" if scores.size > 1 else mean
-    return f"{text}, {scores.size} seed{'s' if scores.size > 1 else ''}{others}"
+    return f"{mean_and_range(scores)}, {in_words(scores.size)}{others}"
 
 
 def table(everything: bool) -> str:
@@ -239,20 +237,17 @@ def mean_of(curves: list[np.ndarray]) -> np.ndarray:
     return np.mean([curve[:length] for curve in curves], axis=0)
 
 
-def dress(axes: Any, title: str) -> None:
+def over_steps(axes: Any, title: str) -> None:
     """A panel over environment steps."""
-    axes.set_title(title, loc="left", fontsize=10)
+    dress(axes, title, "environment steps")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
-    axes.set(xlabel="environment steps")
-    axes.grid(alpha=0.25)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def draw_theirs(axes: Any, task: str) -> None:
     """Tianshou's mean, as far as the axes go."""
     if curves := curves_of(task, THEIRS):
         mean, end = mean_of(curves), axes.get_xlim()[1]
-        label = f"Tianshou, {len(curves)} seeds"
+        label = f"Tianshou, {in_words(len(curves))}"
         axes.plot(*mean[mean[:, 0] <= end].T, "0.4", linestyle=":", label=label)
 
 
@@ -279,7 +274,7 @@ def draw_ants() -> None:
                 if curves:
                     label = f"{task}, {name}"
                     axes.plot(*mean_of(curves).T, f"C{i}{style}", linewidth=1.5, label=label)
-        dress(axes, title)
+        over_steps(axes, title)
     draw_theirs(panels[0], "Ant-v5")
     panels[1].set_yscale("log")
     figure.legend(
@@ -303,14 +298,14 @@ def draw() -> None:
             for curve in curves:
                 axes.plot(*curve.T, colour, alpha=0.35, linewidth=0.8)
             if curves:
-                seeds = f"{len(curves)} seed{'s' if len(curves) > 1 else ''}"
-                axes.plot(*mean_of(curves).T, colour, linewidth=2, label=f"{name}, {seeds}")
+                label = f"{name}, {in_words(len(curves))}"
+                axes.plot(*mean_of(curves).T, colour, linewidth=2, label=label)
         draw_theirs(axes, task)
         for i, (steps, value) in enumerate(PUBLISHED.get(task, {}).items()):
             if steps <= axes.get_xlim()[1] * 1.02:
                 label = None if i else "reported SAC (v4, 10 seeds)"
                 axes.plot(steps, value, "k*", markersize=10, label=label)
-        dress(axes, task)
+        over_steps(axes, task)
         axes.legend(frameon=False, fontsize=8, loc="best")
     panels[0].set_ylabel("return of 10 greedy episodes")
     for axes in panels[len(tasks) :]:
@@ -318,9 +313,9 @@ def draw() -> None:
     figure.savefig(record.folder() / "locomotion.png", dpi=110)
     draw_ants()
     results = record.ROOT.parent / "docs" / "results.md"
-    record.fill_in(results, "locomotion", table(True))
-    record.fill_in(results, "ants", ants())
-    record.fill_in(record.ROOT.parent / "README.md", "locomotion", table(False))
+    fill_in(results, "locomotion", table(True))
+    fill_in(results, "ants", ants())
+    fill_in(record.ROOT.parent / "README.md", "locomotion", table(False))
 
 
 def cores_of(job: int, jobs: int) -> set[int] | None:

@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 import record
+from documents import dress, fill_in, in_words, mean_and_range
 from matplotlib.figure import Figure
 
 from sacjax import Config, Hyperparams, preset
@@ -153,14 +154,10 @@ def table(found: dict[str, dict[str, np.ndarray]]) -> str:
         for who in (name for name in NAMES if name in by):
             values = by[who]
             _, seconds, scores = values[:, values[0, :, 0] == last].squeeze(1).T
-            digits = 0 if abs(scores).max() >= 100 else 1
-            text = f"{scores.mean():,.{digits}f}"
-            if len(scores) > 1:
-                text += f" [{scores.min():,.{digits}f}, {scores.max():,.{digits}f}]"
             wall = seconds.max() if who == "sacjax" else seconds.sum()  # one after the other
             pace = np.diff(values[:, :, 1]).mean() if values.shape[1] > 1 else np.nan
             times = (f"{wall:.0f} s", f"{pace:.0f} s" if np.isfinite(pace) else "-")
-            cells = (task, NAMES[who], len(scores), f"{last:,.0f}", *times, text)
+            cells = (task, NAMES[who], len(scores), f"{last:,.0f}", *times, mean_and_range(scores))
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
@@ -182,18 +179,16 @@ def draw() -> None:
             for _, seconds, returns in values.transpose(0, 2, 1):
                 axes.plot(seconds, returns, colour, alpha=0.25, linewidth=0.7)
             _, seconds, returns = values.mean(axis=0).T
-            seeds = f"{len(values)} seed{'s' if len(values) > 1 else ''}"
-            axes.plot(seconds, returns, f"{colour}.-", linewidth=2, label=f"{name}, {seeds}")
-        axes.set_title(task, loc="left", fontsize=10)
-        axes.set(xlabel="seconds since the start", xlim=(0, None))
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+            label = f"{name}, {in_words(len(values))}"
+            axes.plot(seconds, returns, f"{colour}.-", linewidth=2, label=label)
+        dress(axes, task, "seconds since the start")
+        axes.set_xlim(0, None)
         axes.legend(frameon=False, fontsize=8)
     for axes in panels[len(found) :]:
         axes.axis("off")
     panels[0].set_ylabel("return of 16 greedy episodes")
     figure.savefig(RESULTS.with_suffix(".png"), dpi=110)
-    record.fill_in(record.ROOT.parent / "docs" / "results.md", "physics", table(found))
+    fill_in(record.ROOT.parent / "docs" / "results.md", "physics", table(found))
 
 
 def main() -> None:
@@ -209,6 +204,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.what == "draw":
         return draw()
+    for task in args.tasks:
+        if task.split("/")[0] not in ("brax", "playground"):
+            parser.error(f"{task} is neither brax/... nor playground/...")
     one: Callable = train_peer if args.peer else train
     for task in args.tasks:
         one(task, args.seeds, *settings(task, args.steps, args.every))

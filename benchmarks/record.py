@@ -50,11 +50,3 @@ def commit() -> str:
 
     changed = git("status", "--porcelain", "--", ROOT.parent / "sacjax")
     return git("rev-parse", "HEAD") + (" (changed)" if changed else "")
-
-
-def fill_in(path: Path, name: str, text: str) -> None:
-    """Replace what stands between a document's markers."""
-    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
-    before, after_begin = path.read_text().split(begin)
-    _, after = after_begin.split(end)
-    path.write_text(before + begin + text + "\n" + end + after)

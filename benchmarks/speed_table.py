@@ -4,6 +4,7 @@ python benchmarks/speed_table.py    fills it in
 """
 
 import record
+from documents import fill_in
 from rounds import ROUNDED, ratio
 
 # Case, file, peer, and the ratio that the project set itself.
@@ -137,5 +138,5 @@ def accelerator() -> str:
 
 if __name__ == "__main__":
     readme = record.ROOT.parent / "README.md"
-    record.fill_in(readme, "speed", text())
-    record.fill_in(readme, "gpu", accelerator())
+    fill_in(readme, "speed", text())
+    fill_in(readme, "gpu", accelerator())

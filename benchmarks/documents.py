@@ -1,0 +1,34 @@
+"""Tables and panels as the documents have them."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def fill_in(path: Path, name: str, text: str) -> None:
+    """Replace what stands between a document's markers."""
+    begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
+    before, after_begin = path.read_text().split(begin)
+    _, after = after_begin.split(end)
+    path.write_text(before + begin + text + "\n" + end + after)
+
+
+def mean_and_range(scores: np.ndarray) -> str:
+    """Of one score or several seeds': the mean, lowest and highest in brackets."""
+    digits = 0 if abs(scores).max() >= 100 else 1
+    mean, low, high = (f"{x:,.{digits}f}" for x in (scores.mean(), scores.min(), scores.max()))
+    return f"{mean} [{low}, {high}]" if scores.size > 1 else mean
+
+
+def in_words(seeds: int) -> str:
+    """1 seed, 2 seeds."""
+    return f"{seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def dress(axes: Any, title: str, xlabel: str) -> None:
+    """A panel: its title, a light grid, no box."""
+    axes.set_title(title, loc="left", fontsize=10)
+    axes.set(xlabel=xlabel)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
