@@ -15,6 +15,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.envs.names import parse
 
 FORMAT = 3  # of config.json and agents/; a reader refuses others
+_PRECISION = "jax_default_matmul_precision"
 _COMMANDS = ("sacjax", os.path.join("sacjax", "cli.py"))  # in Python it is none
 SUITES = {  # what an environment depends on besides
     "brax": ["brax", "mujoco-mjx"],
@@ -73,7 +74,7 @@ def surroundings() -> dict[str, Any]:
             "x64": jax.config.read("jax_enable_x64"),
             "prng": str(jax.random.key_impl(jax.random.key(0))),
             # None: JAX's default, which on a GPU is TF32
-            "matmul_precision": jax.config.read("jax_default_matmul_precision"),
+            "matmul_precision": getattr(jax.config, _PRECISION),
         },
     }
 

@@ -73,6 +73,7 @@ def test_config_json_repeats_the_run(folder, tmp_path):
     assert content["seeds"] == [0, 1]
     assert [hp["tau"] for hp in content["hyperparams"]] == [0.005, 0.005, 0.02, 0.02]
     assert content["versions"]["jax"] == jax.__version__
+    assert content["jax"]["matmul_precision"] == jax.config.values["jax_default_matmul_precision"]
     assert content["device"]["platform"] == "cpu"
     again = tmp_path / "again"
     assert main(["train", "Pendulum-v1", "--out", str(again), *TINY, *SWEEP]) == 0
