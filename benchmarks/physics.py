@@ -6,8 +6,8 @@
 `train` runs each task's preset, all seeds as one program; --peer, instead, Brax's own SAC with the
 same settings, seed after seed (it has no more at a time), in the same Python. Every evaluation is
 written as it comes, to results/PLATFORM/physics/TASK-WHO.csv, so a run that is stopped has left
-what it had; the file beside it says what it was made with. `draw` makes results/gpu/physics.png
-and the table in docs/results.md of what an accelerator has left.
+what it had; the file beside it says what it was made with. `draw` makes results/physics.png and
+the table in docs/results.md.
 
 Protocol: 16 greedy episodes an evaluation, as a run makes them between its epochs; seconds are
 those since training was called for: compilation, warm-up and evaluations are in them.
@@ -36,7 +36,8 @@ from sacjax.run import run
 
 COLUMNS = ("seed", "env_steps", "seconds", "eval_return", "eval_length")
 NAMES = {"sacjax": "sacjax", "brax": "Brax's SAC"}
-RESULTS = record.ROOT / "results" / "gpu" / "physics"  # what `draw` reads
+RESULTS = record.ROOT / "results"
+Found = dict[tuple[str, str], dict[str, np.ndarray]]  # by task and machine, by who: `curves`
 
 
 def settings(task: str, steps: int | None, every: int | None) -> tuple[Config, Hyperparams]:
@@ -133,23 +134,31 @@ def curves(path: Path) -> np.ndarray:
     return np.array([rows[:least] for rows in found.values()]).reshape(len(found), least, 3)
 
 
-def measured() -> dict[str, dict[str, np.ndarray]]:
-    """By task, by who: `curves` of what has any."""
-    found: dict[str, dict[str, np.ndarray]] = {}
-    for path in sorted(RESULTS.glob("*.json")):
+def measured() -> Found:
+    """What has any evaluations; a GPU's first."""
+    found: Found = {}
+    for path in [
+        *sorted(RESULTS.glob("gpu/physics/*.json")),
+        *sorted(RESULTS.glob("physics/*.json")),
+    ]:
         about, values = json.loads(path.read_text()), curves(path.with_suffix(".csv"))
         if values.size:
-            found.setdefault(about["task"], {})[about["who"]] = values
+            found.setdefault((about["task"], machine(about["device"])), {})[about["who"]] = values
     return found
 
 
-def table(found: dict[str, dict[str, np.ndarray]]) -> str:
-    """A line for each task and who, at the last steps that all of the task's came to."""
+def machine(device: dict[str, Any]) -> str:
+    """What it was made on, in words."""
+    return f"{device['cores']} CPU cores" if device["platform"] == "cpu" else device["kind"]
+
+
+def table(found: Found) -> str:
+    """A line for each task, machine and who, at the last steps that all there came to."""
     lines = [
-        "| task | who | seeds | steps of each | wall-clock | per evaluation | return |",
-        "|---|---|---|---|---|---|---|",
+        "| task | on | who | seeds | steps of each | wall-clock | per evaluation | return |",
+        "|---|---|---|---|---|---|---|---|",
     ]
-    for task, by in found.items():
+    for (task, on), by in found.items():
         last = min(values[0, -1, 0] for values in by.values())
         for who in (name for name in NAMES if name in by):
             values = by[who]
@@ -157,13 +166,21 @@ def table(found: dict[str, dict[str, np.ndarray]]) -> str:
             wall = seconds.max() if who == "sacjax" else seconds.sum()  # one after the other
             pace = np.diff(values[:, :, 1]).mean() if values.shape[1] > 1 else np.nan
             times = (f"{wall:.0f} s", f"{pace:.0f} s" if np.isfinite(pace) else "-")
-            cells = (task, NAMES[who], len(scores), f"{last:,.0f}", *times, mean_and_range(scores))
+            cells = (
+                task,
+                on,
+                NAMES[who],
+                len(scores),
+                f"{last:,.0f}",
+                *times,
+                mean_and_range(scores),
+            )
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 
 
 def draw() -> None:
-    """Return against wall-clock, seeds faint; the table in the document."""
+    """Return against wall-clock, on CPU cores against steps; seeds faint. The table."""
     found = measured()
     if not found:
         sys.exit("nothing is measured yet: python benchmarks/physics.py train")
@@ -171,23 +188,24 @@ def draw() -> None:
     down = -(-len(found) // across)
     figure = Figure(figsize=(3.7 * across, 3 * down), layout="constrained")
     panels = np.ravel(figure.subplots(down, across, squeeze=False))
-    for axes, (task, by) in zip(panels, found.items(), strict=False):
+    for axes, ((task, on), by) in zip(panels, found.items(), strict=False):
+        column, xlabel = (0, f"environment steps, {on}") if "CPU" in on else (1, f"seconds, {on}")
         for colour, (who, name) in zip(("C0", "C1"), NAMES.items(), strict=True):
             if who not in by:
                 continue
             values = by[who]
-            for _, seconds, returns in values.transpose(0, 2, 1):
-                axes.plot(seconds, returns, colour, alpha=0.25, linewidth=0.7)
-            _, seconds, returns = values.mean(axis=0).T
+            for curve in values if len(values) > 1 else ():
+                axes.plot(curve[:, column], curve[:, 2], colour, alpha=0.25, linewidth=0.7)
+            mean = values.mean(axis=0)
             label = f"{name}, {in_words(len(values))}"
-            axes.plot(seconds, returns, f"{colour}.-", linewidth=2, label=label)
-        dress(axes, task, "seconds since the start")
+            axes.plot(mean[:, column], mean[:, 2], f"{colour}.-", linewidth=2, label=label)
+        dress(axes, task, xlabel)
         axes.set_xlim(0, None)
         axes.legend(frameon=False, fontsize=8)
     for axes in panels[len(found) :]:
         axes.axis("off")
     panels[0].set_ylabel("return of 16 greedy episodes")
-    figure.savefig(RESULTS.with_suffix(".png"), dpi=110)
+    figure.savefig(RESULTS / "physics.png", dpi=110)
     fill_in(record.ROOT.parent / "docs" / "results.md", "physics", table(found))
 
 
