@@ -57,7 +57,7 @@ PUBLISHED = {
     "Walker2d-v5": {300_000: 2_396, 1_000_000: 4_549},
     "Ant-v5": {300_000: 3_113, 1_000_000: 5_285},
 }
-FOLDER = record.folder() / "locomotion"
+FOLDER = record.RESULTS / "locomotion"
 RUNS = Path("runs/locomotion")
 COLUMNS = (
     *("env_steps", "eval_return", "eval_return_std", "eval_length"),

@@ -20,10 +20,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
-from importlib.metadata import version
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from sacjax.startup import keep_compiled_programs, use_all_cores
+
+use_all_cores()  # before JAX makes its devices
+keep_compiled_programs()
 
 import numpy as np
 import record
@@ -31,12 +35,22 @@ from documents import dress, fill_in, in_words, mean_and_range
 from matplotlib.figure import Figure
 
 from sacjax import Config, Hyperparams, preset
-from sacjax.provenance import SUITES
+from sacjax.envs import make_env
+from sacjax.envs.names import path_of
+from sacjax.provenance import description
 from sacjax.run import run
 
 COLUMNS = ("seed", "env_steps", "seconds", "eval_return", "eval_length")
 NAMES = {"sacjax": "sacjax", "brax": "Brax's SAC"}
-RESULTS = record.ROOT / "results"
+UNEQUAL = [  # what Brax's SAC does otherwise
+    "the warm-up acts with the untrained policy, not uniformly",
+    "every episode of a copy of the environment starts in the copy's first start state",
+    "transitions cut off by the time limit do not train the critics",
+    "the mean and deviation of the observations are those of every step, and nothing is clipped",
+    "LayerNorm comes after the activation; the deviation is a softplus; other initial weights",
+    "the actor learns from the critics before their step",
+    "one evaluation more, before training, is in its seconds",
+]
 Found = dict[tuple[str, str], dict[str, np.ndarray]]  # by task and machine, by who: `curves`
 
 
@@ -52,30 +66,31 @@ def settings(task: str, steps: int | None, every: int | None) -> tuple[Config, H
 
 
 class Evaluations:
-    """A file of them that grows, and what they were made with."""
+    """A file of them that grows, and one of what they were made with, from the first one on."""
 
-    def __init__(self, task: str, who: str, seeds: int, about: dict[str, Any]):
-        self.name = f"physics/{slug(task)}-{who}"
-        self.path = record.folder() / f"{self.name}.csv"
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        suite = {name: version(name) for name in SUITES[task.split("/")[0]]}
-        self.about = {"task": task, "who": who, "seeds": seeds, "suite": suite} | about
-        record.save(self.name, self.about)
-        with self.path.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow(COLUMNS)
+    def __init__(self, about: dict[str, Any]):
+        self.about, self.begun = about, False
+        name = path_of(about["task"]).replace("/", "-")
+        self.name = f"physics/{name}-{about['who']}"
 
     def add(self, rows: list[tuple]) -> None:
         """As in `COLUMNS`."""
-        with self.path.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows(rows)
+        path = record.folder() / f"{self.name}.csv"
+        if not self.begun:
+            record.save(self.name, self.about)
+        with path.open("a" if self.begun else "w", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerows(rows if self.begun else [COLUMNS, *rows])
+        self.begun = True
         steps, seconds, score = rows[0][1], rows[0][2], np.mean([row[3] for row in rows])
-        print(f"{self.path.stem}: {steps:,} steps, {seconds:.0f} s, {score:.1f}", flush=True)
+        print(f"{self.name}: {steps:,} steps, {seconds:.0f} s, {score:.1f}", flush=True)
 
 
 def train(task: str, seeds: int, config: Config, hp: Hyperparams) -> None:
     """All seeds as one program."""
-    about = {"config": asdict(config), "hyperparams": asdict(hp)}
-    found = Evaluations(task, "sacjax", seeds, about)
+    about = {"task": task, "who": "sacjax"}
+    found = Evaluations(about | description(config, [hp], [], list(range(seeds))))
+    make_env(task)  # its suite is imported, as Brax's is before its seconds begin
     begin = time.perf_counter()
 
     def tell(step: int, metrics: dict[str, Any]) -> None:
@@ -88,6 +103,11 @@ def train(task: str, seeds: int, config: Config, hp: Hyperparams) -> None:
 
 def train_peer(task: str, seeds: int, config: Config, hp: Hyperparams) -> None:
     """Brax's SAC, seed after seed, each in a process."""
+    brax_has = {"target_entropy_per_dim": -0.5, "alpha_lr": 3e-4, "actor_lr": hp.critic_lr}
+    for name, value in {**brax_has, "n_step": 1, "num_critics": 2}.items():
+        ours = getattr(hp if hasattr(hp, name) else config, name)
+        if ours != value:
+            sys.exit(f"{task}'s preset has {name}={ours}, Brax's SAC knows {value} only")
     asked = {
         "env": task,
         "num_envs": config.num_envs,
@@ -106,7 +126,10 @@ def train_peer(task: str, seeds: int, config: Config, hp: Hyperparams) -> None:
         "tau": float(hp.tau),
         "reward_scale": float(hp.reward_scale),
     }
-    found = Evaluations(task, "brax", seeds, {"settings": asked})
+    made_with = description(config, [hp], [], list(range(seeds)))
+    about = {name: made_with[name] for name in ("versions", "seeds")}
+    about |= {"task": task, "who": "brax", "settings": asked, "unequal": UNEQUAL}
+    found = Evaluations(about)
     script = record.ROOT / "peers" / "brax_physics.py"
     for seed in range(seeds):
         command = [sys.executable, script, json.dumps(asked | {"seed": seed})]
@@ -118,29 +141,22 @@ def train_peer(task: str, seeds: int, config: Config, hp: Hyperparams) -> None:
             sys.exit(f"Brax's SAC on {task}, seed {seed}, ended with {process.returncode}")
 
 
-def slug(task: str) -> str:
-    """A file's name, on any system."""
-    return task.replace("/", "-").replace("?", "-").replace("=", "-")
-
-
 def curves(path: Path) -> np.ndarray:
-    """[seeds, evaluations, 3]: steps, seconds and returns, as far as all seeds have them."""
+    """[seeds, evaluations, 3]: steps, seconds and returns, of the seeds that came farthest (a peer
+    that is stopped leaves one that did not)."""
     with path.open(newline="") as file:
         rows = [[float(row[name]) for name in COLUMNS[:4]] for row in csv.DictReader(file)]
     found: dict[float, list] = {}
     for seed, *row in rows:
         found.setdefault(seed, []).append(row)
-    least = min(map(len, found.values()), default=0)
-    return np.array([rows[:least] for rows in found.values()]).reshape(len(found), least, 3)
+    most = max(map(len, found.values()), default=0)
+    return np.array([rows for rows in found.values() if len(rows) == most]).reshape(-1, most, 3)
 
 
 def measured() -> Found:
     """What has any evaluations; a GPU's first."""
     found: Found = {}
-    for path in [
-        *sorted(RESULTS.glob("gpu/physics/*.json")),
-        *sorted(RESULTS.glob("physics/*.json")),
-    ]:
+    for path in sorted(record.RESULTS.rglob("physics/*.json")):
         about, values = json.loads(path.read_text()), curves(path.with_suffix(".csv"))
         if values.size:
             found.setdefault((about["task"], machine(about["device"])), {})[about["who"]] = values
@@ -149,20 +165,22 @@ def measured() -> Found:
 
 def machine(device: dict[str, Any]) -> str:
     """What it was made on, in words."""
-    return f"{device['cores']} CPU cores" if device["platform"] == "cpu" else device["kind"]
+    on_cpu = device["platform"] == "cpu"
+    return f"{device['cores']} cores, {device['cpu']}" if on_cpu else device["kind"]
 
 
 def table(found: Found) -> str:
     """A line for each task, machine and who, at the last steps that all there came to."""
     lines = [
-        "| task | on | who | seeds | steps of each | wall-clock | per evaluation | return |",
+        "| task | on | who | seeds | steps of each | wall-clock | between evaluations | return |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for (task, on), by in found.items():
-        last = min(values[0, -1, 0] for values in by.values())
-        for who in (name for name in NAMES if name in by):
-            values = by[who]
-            _, seconds, scores = values[:, values[0, :, 0] == last].squeeze(1).T
+        common = set.intersection(*(set(values[0, :, 0]) for values in by.values()))
+        last = max(common, default=0)
+        for who in (name for name in NAMES if name in by and common):
+            values = by[who][:, by[who][0, :, 0] <= last]
+            _, seconds, scores = values[:, -1].T
             wall = seconds.max() if who == "sacjax" else seconds.sum()  # one after the other
             pace = np.diff(values[:, :, 1]).mean() if values.shape[1] > 1 else np.nan
             times = (f"{wall:.0f} s", f"{pace:.0f} s" if np.isfinite(pace) else "-")
@@ -189,7 +207,7 @@ def draw() -> None:
     figure = Figure(figsize=(3.7 * across, 3 * down), layout="constrained")
     panels = np.ravel(figure.subplots(down, across, squeeze=False))
     for axes, ((task, on), by) in zip(panels, found.items(), strict=False):
-        column, xlabel = (0, f"environment steps, {on}") if "CPU" in on else (1, f"seconds, {on}")
+        column, xlabel = (0, f"steps; {on}") if "cores" in on else (1, f"seconds; {on}")
         for colour, (who, name) in zip(("C0", "C1"), NAMES.items(), strict=True):
             if who not in by:
                 continue
@@ -205,7 +223,7 @@ def draw() -> None:
     for axes in panels[len(found) :]:
         axes.axis("off")
     panels[0].set_ylabel("return of 16 greedy episodes")
-    figure.savefig(RESULTS / "physics.png", dpi=110)
+    figure.savefig(record.RESULTS / "physics.png", dpi=110)
     fill_in(record.ROOT.parent / "docs" / "results.md", "physics", table(found))
 
 

@@ -15,12 +15,13 @@ from sacjax.folder import write_text
 from sacjax.provenance import surroundings
 
 ROOT = Path(__file__).parent
+RESULTS = ROOT / "results"
 
 
 def folder() -> Path:
-    """results/, of an accelerator results/PLATFORM/: beside the CPU's, which the documents show."""
+    """Where figures are written: results/, an accelerator's to results/PLATFORM/."""
     platform = jax.default_backend()
-    path = ROOT / "results" / ("" if platform == "cpu" else platform)
+    path = RESULTS / ("" if platform == "cpu" else platform)
     path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -28,25 +29,26 @@ def folder() -> Path:
 def save(name: str, content: dict[str, Any]) -> Path:
     """Write NAME.json in `folder()`: the content, and what it was measured with."""
     path = folder() / f"{name}.json"
-    content = content | surroundings() | {"commit": commit()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = surroundings() | content | {"commit": commit()}
     write_text(path, json.dumps(content, indent=1) + "\n")
     return path
 
 
 def load(name: str) -> dict[str, Any]:
-    """Read NAME.json in `folder()`."""
-    return json.loads((folder() / f"{name}.json").read_text())
+    """Read NAME.json in results/, as the documents show it on any machine."""
+    return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def commit() -> str:
     """The commit of the code, marked where the package differs from it; in a copy that is no
     repository, what SACJAX_COMMIT says."""
-    if told := os.environ.get("SACJAX_COMMIT"):
-        return told
 
     def git(*args: str | Path) -> str:
         done = subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True)
         return done.stdout.strip()
 
+    if not (head := git("rev-parse", "HEAD")):
+        return os.environ.get("SACJAX_COMMIT", "unknown")
     changed = git("status", "--porcelain", "--", ROOT.parent / "sacjax")
-    return git("rev-parse", "HEAD") + (" (changed)" if changed else "")
+    return head + (" (changed)" if changed else "")

@@ -1,7 +1,8 @@
 """Contenders against each other, interleaved: all are started, then take turns, piece by piece.
 
-A contender is a driver (peers/protocol.py) with a workload. One process computes at a time, and a
-slow phase of the machine falls on everybody. Figures are medians over the rounds, with all values.
+A contender is a driver (peers/protocol.py) with a workload. All compile and warm up at once (so
+`compile_seconds` are of a busy machine); then one process computes at a time, and a slow phase of
+the machine falls on everybody. Figures are medians over the rounds, with all values.
 """
 
 import contextlib
@@ -58,7 +59,12 @@ def interleaved(contenders: Iterable[Contender], rounds: int) -> list[dict[str, 
     """Gradient steps per second of each in every round; each one's failure is in its entry."""
     racers = [_Racer(contender) for contender in contenders]  # they compile at the same time
     for racer in racers:
-        print(f"{racer.contender.case}: {racer.contender.name} ...", end=" ", file=sys.stderr)
+        print(
+            f"{racer.contender.case}: {racer.contender.name} ...",
+            end=" ",
+            file=sys.stderr,
+            flush=True,
+        )
         racer.told = racer.answer()
         print(racer.told.get("failed", "ready"), file=sys.stderr, flush=True)
     for _ in range(rounds):

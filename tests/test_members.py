@@ -113,14 +113,14 @@ def test_auto_is_map_on_several_cpu_devices_and_vmap_on_one():
     assert layout(8, "vmap") == ("vmap", 2)
 
 
-@pytest.mark.two_cpus
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ((8, "vmapped"), "must be one of auto, vmap, map"),
-        (
+        pytest.param(
             (8, "auto", 3),
             r"devices \(3\) must be from 1 to 2.*leave devices \(--devices\) out.*use_all_cores",
+            marks=pytest.mark.two_cpus,
         ),
         ((8, "auto", 0), r"devices \(0\)"),
     ],

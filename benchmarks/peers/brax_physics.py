@@ -27,18 +27,18 @@ with redirect_stdout(sys.stderr):
     from brax.training.agents.sac import train as sac
     from brax.training.agents.sac.networks import make_sac_networks
 
+from sacjax.envs.names import parse
+
 
 def main() -> None:
     asked = json.loads(sys.argv[1])
-    suite, name = asked["env"].split("/")
-    name, _, options = name.partition("?")
-    options = dict(option.split("=") for option in options.split("&") if option)
+    suite, name, options = parse(asked["env"])
     wrap = None
     with redirect_stdout(sys.stderr):
         if suite == "playground":
             from mujoco_playground import registry, wrapper
 
-            env = registry.load(name, config_overrides={"impl": options.get("impl", "jax")})
+            env = registry.load(name, config_overrides={"impl": "jax"} | options)
             limit = registry.get_default_config(name).episode_length
             wrap = wrapper.wrap_for_brax_training
         else:
