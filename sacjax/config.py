@@ -64,7 +64,8 @@ class Config:
     layer_norm: bool = False
     """LayerNorm before each activation of the critics (SAC: none)."""
     hidden_precision: Precision = "float32"
-    """Of the factors of products between hidden layers; sums stay float32: docs/performance.md."""
+    """Of the factors of products between hidden layers; sums stay float32. A GPU's "float32" is
+    TF32 unless jax_default_matmul_precision says otherwise: docs/performance.md."""
     normalize_obs: bool = False
     """Networks see observations less their running mean, over their running deviation (SAC: no)."""
     n_step: int = 1
