@@ -32,3 +32,9 @@ def dress(axes: Any, title: str, xlabel: str) -> None:
     axes.set(xlabel=xlabel)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
+
+
+def over_steps(axes: Any, title: str, xlabel: str = "environment steps") -> None:
+    """A panel over environment steps."""
+    dress(axes, title, xlabel)
+    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")

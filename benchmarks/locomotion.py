@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import record
-from documents import dress, fill_in, in_words, mean_and_range
+from documents import fill_in, in_words, mean_and_range, over_steps
 from matplotlib.figure import Figure
 
 from sacjax import preset
@@ -235,12 +235,6 @@ def mean_of(curves: list[np.ndarray]) -> np.ndarray:
     """[evaluations, 2]: over seeds, as far as all of them go."""
     length = min(map(len, curves))
     return np.mean([curve[:length] for curve in curves], axis=0)
-
-
-def over_steps(axes: Any, title: str) -> None:
-    """A panel over environment steps."""
-    dress(axes, title, "environment steps")
-    axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")
 
 
 def draw_theirs(axes: Any, task: str) -> None:

@@ -9,8 +9,9 @@ written as it comes, to results/PLATFORM/physics/TASK-WHO.csv, so a run that is 
 what it had; the file beside it says what it was made with. `draw` makes results/physics.png and
 the table in docs/results.md.
 
-Protocol: 16 greedy episodes an evaluation, as a run makes them between its epochs; seconds are
-those since training was called for: compilation, warm-up and evaluations are in them.
+Protocol: 16 greedy episodes an evaluation, as a run makes them between its epochs; seconds, shown
+of accelerators, are those since training was called for: compilation, warm-up and evaluations are
+in them.
 """
 
 import argparse
@@ -31,7 +32,7 @@ keep_compiled_programs()
 
 import numpy as np
 import record
-from documents import dress, fill_in, in_words, mean_and_range
+from documents import dress, fill_in, in_words, mean_and_range, over_steps
 from matplotlib.figure import Figure
 
 from sacjax import Config, Hyperparams, preset
@@ -183,17 +184,10 @@ def table(found: Found) -> str:
             _, seconds, scores = values[:, -1].T
             wall = seconds.max() if who == "sacjax" else seconds.sum()  # one after the other
             pace = np.diff(values[:, :, 1]).mean() if values.shape[1] > 1 else np.nan
-            times = (f"{wall:.0f} s", f"{pace:.0f} s" if np.isfinite(pace) else "-")
-            cells = (
-                task,
-                on,
-                NAMES[who],
-                len(scores),
-                f"{last:,.0f}",
-                *times,
-                mean_and_range(scores),
-            )
-            lines.append(f"| {' | '.join(map(str, cells))} |")
+            known = [np.isfinite(x) and "cores" not in on for x in (wall, pace)]
+            told = [f"{x:.0f} s" if ok else "-" for x, ok in zip((wall, pace), known, strict=True)]
+            made = (task, on, NAMES[who], len(scores), f"{last:,.0f}")
+            lines.append(f"| {' | '.join(map(str, (*made, *told, mean_and_range(scores))))} |")
     return "\n".join(lines)
 
 
@@ -207,17 +201,21 @@ def draw() -> None:
     figure = Figure(figsize=(3.7 * across, 3 * down), layout="constrained")
     panels = np.ravel(figure.subplots(down, across, squeeze=False))
     for axes, ((task, on), by) in zip(panels, found.items(), strict=False):
-        column, xlabel = (0, f"steps; {on}") if "cores" in on else (1, f"seconds; {on}")
+        column = 0 if "cores" in on else 1  # steps or seconds
         for colour, (who, name) in zip(("C0", "C1"), NAMES.items(), strict=True):
             if who not in by:
                 continue
             values = by[who]
             for curve in values if len(values) > 1 else ():
-                axes.plot(curve[:, column], curve[:, 2], colour, alpha=0.25, linewidth=0.7)
+                style = colour if len(curve) > 1 else f"{colour}."
+                axes.plot(curve[:, column], curve[:, 2], style, alpha=0.25, linewidth=0.7)
             mean = values.mean(axis=0)
             label = f"{name}, {in_words(len(values))}"
             axes.plot(mean[:, column], mean[:, 2], f"{colour}.-", linewidth=2, label=label)
-        dress(axes, task, xlabel)
+        if column == 0:
+            over_steps(axes, task, f"steps; {on}")
+        else:
+            dress(axes, task, f"seconds; {on}")
         axes.set_xlim(0, None)
         axes.legend(frameon=False, fontsize=8)
     for axes in panels[len(found) :]:
