@@ -117,8 +117,10 @@ def compile_programs(plan: Plan, fresh: bool = True) -> Compiled:
     hp, keys, env_params = _inputs(plan)
     epoch = divergence.guarded(plan.program.epoch)
     epoch = over_members(epoch, (0, *_axes(plan)), donated=True, **plan.how)
-    epoch, init = jax.jit(epoch, donate_argnums=0), _jitted_init(plan)
     where = processes.sharding(plan.how["devices"])
+    # What XLA would give back otherwise is, for arrays of no elements, on all devices.
+    epoch = jax.jit(epoch, donate_argnums=0, out_shardings=where)
+    init = _jitted_init(plan)
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         jax.eval_shape(init, keys, hp, env_params),
@@ -130,7 +132,8 @@ def compile_programs(plan: Plan, fresh: bool = True) -> Compiled:
 
 
 def _jitted_init(plan: Plan) -> Any:
-    return jax.jit(over_members(plan.program.init, _axes(plan), **plan.how))
+    where = processes.sharding(plan.how["devices"])
+    return jax.jit(over_members(plan.program.init, _axes(plan), **plan.how), out_shardings=where)
 
 
 def _axes(plan: Plan) -> tuple[int | None, ...]:

@@ -1,9 +1,14 @@
 """Members laid out over strategies and devices are, to rounding, what they were alone."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
+from gymnax.environments.classic_control.pendulum import Pendulum
 from probes import member, quick_jit, stack
 from test_train import KEYS, TINY
 from test_train import assert_close as close
@@ -75,6 +80,33 @@ def test_run_gives_the_same_members_on_any_number_of_devices(devices):
     for name, values in one.metrics.items():
         assert len(values) == 6
         np.testing.assert_allclose(values[i], other.metrics[name][0], rtol=1e-4, atol=1e-4)
+
+
+@struct.dataclass
+class Swing:
+    inner: Any
+    nothing: jax.Array
+
+    @property
+    def time(self):
+        return self.inner.time
+
+
+class WithNothing(Pendulum):
+    """As MuJoCo's states have them: an array of no elements."""
+
+    def reset_env(self, key, params):
+        obs, inner = super().reset_env(key, params)
+        return obs, Swing(inner, jnp.zeros((0, 3)))
+
+    def step_env(self, key, state, action, params):
+        obs, inner, *rest = super().step_env(key, state.inner, action, params)
+        return obs, Swing(inner, state.nothing), *rest
+
+
+def test_states_with_arrays_of_no_elements_are_laid_out_too():
+    found = run(dataclasses.replace(TINY, env=WithNothing()), seeds=3)
+    assert found.metrics["eval_return"].shape[0] == 3
 
 
 @pytest.mark.two_cpus
