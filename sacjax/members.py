@@ -89,7 +89,11 @@ def over_members(
         mesh = Mesh(np.array(jax.devices()[:number]), ("members",))
         specs = tuple(PartitionSpec("members") if axis == 0 else PartitionSpec() for axis in axes)
         sharded = jax.shard_map(
-            many, mesh=mesh, in_specs=specs, out_specs=PartitionSpec("members"), check_vma=False
+            lambda *args: many(*jax.tree.map(_readable, args)),
+            mesh=mesh,
+            in_specs=specs,
+            out_specs=PartitionSpec("members"),
+            check_vma=False,
         )
         filled = [
             fill_up(arg, number) if axis == 0 else arg for arg, axis in zip(args, axes, strict=True)
@@ -97,6 +101,11 @@ def over_members(
         return jax.tree.map(lambda x: x[:members], sharded(*filled))
 
     return laid_out
+
+
+def _readable(x: jax.Array) -> jax.Array:
+    """One of no elements is made anew: jaxlib 0.11.2 crashes where a device reads its part."""
+    return x if x.size else jnp.zeros(x.shape, x.dtype)
 
 
 def _alone(f: Callable, axes: tuple[int | None, ...], *args: Any) -> Any:
