@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
 
 def fill_in(path: Path, name: str, text: str) -> None:
@@ -24,6 +25,18 @@ def mean_and_range(scores: np.ndarray) -> str:
 def in_words(seeds: int) -> str:
     """1 seed, 2 seeds."""
     return f"{seeds} seed{'s' if seeds > 1 else ''}"
+
+
+def grid(panels: int, width: float, height: float, margin: float = 0) -> tuple[Figure, list[Any]]:
+    """A figure of so many panels, four to a row; sizes are one panel's, in inches."""
+    across = min(panels, 4)
+    down = -(-panels // across)
+    size = (width * across + margin, height * down)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = list(np.ravel(figure.subplots(down, across, squeeze=False)))
+    for unused in axes[panels:]:
+        unused.axis("off")
+    return figure, axes[:panels]
 
 
 def dress(axes: Any, title: str, xlabel: str) -> None:

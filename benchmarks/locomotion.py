@@ -31,8 +31,7 @@ from typing import Any
 
 import numpy as np
 import record
-from documents import fill_in, in_words, mean_and_range, over_steps
-from matplotlib.figure import Figure
+from documents import fill_in, grid, in_words, mean_and_range, over_steps
 
 from sacjax import preset
 
@@ -247,8 +246,7 @@ def draw_theirs(axes: Any, task: str) -> None:
 
 def draw_ants() -> None:
     """Return, temperature, entropy and value of Ant's versions, mean over seeds."""
-    figure = Figure(figsize=(14, 3.8), layout="constrained")
-    panels = np.ravel(figure.subplots(1, 4))
+    figure, panels = grid(4, 3.5, 3.8)
     titles = {
         "eval_return": "return of 10 greedy episodes",
         "alpha": "temperature",
@@ -282,11 +280,8 @@ def draw() -> None:
     tasks = [task for task in STEPS if any(seeds_of(task, who) for who in NAMES)]
     if not tasks:
         sys.exit("nothing is measured yet: python benchmarks/locomotion.py train")
-    across = min(len(tasks), 4)
-    down = -(-len(tasks) // across)
-    figure = Figure(figsize=(4.2 * across + 0.8, 3.2 * down), layout="constrained")
-    panels = np.ravel(figure.subplots(down, across, squeeze=False))
-    for axes, task in zip(panels, tasks, strict=False):
+    figure, panels = grid(len(tasks), 4.2, 3.2, margin=0.8)
+    for axes, task in zip(panels, tasks, strict=True):
         for colour, (who, name) in zip(("C0", "C1"), NAMES.items(), strict=True):
             curves = curves_of(task, who)
             for curve in curves:
@@ -302,8 +297,6 @@ def draw() -> None:
         over_steps(axes, task)
         axes.legend(frameon=False, fontsize=8, loc="best")
     panels[0].set_ylabel("return of 10 greedy episodes")
-    for axes in panels[len(tasks) :]:
-        axes.axis("off")
     figure.savefig(record.folder() / "locomotion.png", dpi=110)
     draw_ants()
     results = record.ROOT.parent / "docs" / "results.md"

@@ -32,8 +32,7 @@ keep_compiled_programs()
 
 import numpy as np
 import record
-from documents import dress, fill_in, in_words, mean_and_range, over_steps
-from matplotlib.figure import Figure
+from documents import dress, fill_in, grid, in_words, mean_and_range, over_steps
 
 from sacjax import Config, Hyperparams, preset
 from sacjax.envs import make_env
@@ -196,11 +195,8 @@ def draw() -> None:
     found = measured()
     if not found:
         sys.exit("nothing is measured yet: python benchmarks/physics.py train")
-    across = min(len(found), 4)
-    down = -(-len(found) // across)
-    figure = Figure(figsize=(3.7 * across, 3 * down), layout="constrained")
-    panels = np.ravel(figure.subplots(down, across, squeeze=False))
-    for axes, ((task, on), by) in zip(panels, found.items(), strict=False):
+    figure, panels = grid(len(found), 3.7, 3)
+    for axes, ((task, on), by) in zip(panels, found.items(), strict=True):
         column = 0 if "cores" in on else 1  # steps or seconds
         for colour, (who, name) in zip(("C0", "C1"), NAMES.items(), strict=True):
             if who not in by:
@@ -218,8 +214,6 @@ def draw() -> None:
             dress(axes, task, f"seconds; {on}")
         axes.set_xlim(0, None)
         axes.legend(frameon=False, fontsize=8)
-    for axes in panels[len(found) :]:
-        axes.axis("off")
     panels[0].set_ylabel("return of 16 greedy episodes")
     figure.savefig(record.RESULTS / "physics.png", dpi=110)
     fill_in(record.ROOT.parent / "docs" / "results.md", "physics", table(found))
