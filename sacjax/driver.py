@@ -8,7 +8,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -125,10 +124,10 @@ def compile_programs(plan: Plan, fresh: bool = True) -> Compiled:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         jax.eval_shape(init, keys, hp, env_params),
     )
-    with ThreadPoolExecutor(1) as aside:  # one compiles while the other is traced and compiled
-        compiling = aside.submit(init.lower(keys, hp, env_params).compile) if fresh else None
-        compiled = epoch.lower(like, _mask(plan, []), hp, env_params).compile()
-        return Compiled(compiling.result() if compiling else None, compiled)
+    # `init` is traced (it has been once, for the shapes: it will not fail) and compiled beside it.
+    epoch_ready = _aside(epoch.lower(like, _mask(plan, []), hp, env_params).compile)
+    init_ready = _aside(init.lower(keys, hp, env_params).compile) if fresh else None
+    return Compiled(init_ready() if init_ready else None, epoch_ready())
 
 
 def _jitted_init(plan: Plan) -> Any:
@@ -148,7 +147,7 @@ def _start(plan: Plan, loop: Any, known: dict[int, Compiled]) -> tuple[Any, Call
     if members not in known:
         known[members] = compile_programs(plan, fresh=loop is None)
     elif loop is None and known[members].init is None:  # the batch before was gone on with
-        init = _jitted_init(plan).lower(keys, hp, env_params).compile()
+        init = _aside(_jitted_init(plan).lower(keys, hp, env_params).compile)()
         known[members] = known[members]._replace(init=init)
     init, epoch = known[members]
     if loop is None:
@@ -188,25 +187,36 @@ def _put_back(plan: Plan, loop: Any, host: dict[str, np.ndarray]) -> Any:
     return loop.replace(obs=jax.device_put(envs.obs[None].astype(loop.obs.dtype), loop.obs.device))
 
 
-def _patiently(epoch: Callable[[], Any]) -> Any:
-    """What `epoch` gives. It runs in another thread, because Python handles signals, a second
-    Ctrl-C say, between two of this thread's own steps only; it is a daemon, so that it can be left.
+def _patiently(program: Callable[[], Any]) -> Any:
+    """What `program` computes, when it is there."""
+    return _aside(lambda: jax.block_until_ready(program()))()
+
+
+def _aside(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Begins `work` in another thread; what is returned waits for it, and gives what it gave.
+
+    Python handles signals, a second Ctrl-C say, between two of the main thread's own steps only,
+    and what XLA compiles or computes is one step. The thread is a daemon, so that it can be left.
     """
     results: list[Any] = []
 
-    def work() -> None:
+    def try_to() -> None:
         try:
-            results.extend([jax.block_until_ready(epoch()), None])
+            results.extend([work(), None])
         except BaseException as error:
             results.extend([None, error])
 
-    thread = threading.Thread(target=work, daemon=True)
+    thread = threading.Thread(target=try_to, daemon=True)
     thread.start()
-    thread.join()
-    result, error = results
-    if error is not None:
-        raise error
-    return result
+
+    def finish() -> Any:
+        thread.join()
+        result, error = results
+        if error is not None:
+            raise error
+        return result
+
+    return finish
 
 
 def _told(

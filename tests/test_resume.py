@@ -625,6 +625,19 @@ def test_killed_twenty_times_it_ends_like_never_stopped(tmp_path, seeds, layout)
     assert writing >= 3  # in the middle of a checkpoint
 
 
+def test_programs_compile_where_they_do_not_keep_ctrl_c_from_being_heard(tmp_path, monkeypatch):
+    compile_, threads = jax.stages.Lowered.compile, []
+
+    def seen(self, *args, **kwargs):
+        threads.append(threading.current_thread())
+        return compile_(self, *args, **kwargs)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", seen)
+    run(CONFIG, directory=tmp_path / "run")
+    assert len(threads) == 2  # init, epoch
+    assert threading.main_thread() not in threads
+
+
 @pytest.mark.thorough
 def test_a_second_ctrl_c_leaves_at_once_with_whole_files(tmp_path):
     folder = tmp_path / "run"
@@ -632,7 +645,7 @@ def test_a_second_ctrl_c_leaves_at_once_with_whole_files(tmp_path):
     flags[1], flags[5] = "2000100", "500000"  # an epoch of minutes
     process = start("train", "Pendulum-v1", "--out", folder, *flags)
     wait_for(lambda: (folder / "metrics.csv").exists(), process)
-    time.sleep(5)  # in its first epoch
+    time.sleep(5)  # it compiles, or is in its first epoch
     process.send_signal(signal.SIGINT)
     time.sleep(1)
     assert process.poll() is None  # it would finish the epoch
