@@ -1,4 +1,4 @@
-"""Settings known to work, with where they come from."""
+"""Settings, with where they come from; docs/results.md says what was reached with which."""
 
 import dataclasses
 import difflib

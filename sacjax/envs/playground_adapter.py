@@ -2,7 +2,7 @@
 
 Its dm_control suite comes with the package; the other suites fetch their robots on first use. A
 reset settles the physics for up to hundreds of steps, so `reset=fresh`, which computes one in every
-step, is for rare cases. On a CPU some environments take minutes to compile.
+step, is for rare cases. On a CPU some environments take a minute and more to compile.
 """
 
 import contextlib
