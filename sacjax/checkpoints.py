@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -41,12 +42,25 @@ def whole_run(directory: Path) -> Path:
     return directory.parent.parent if batched else directory
 
 
+def check_path(directory: Path) -> None:
+    """InputError where agents and checkpoints could not be read again: orbax takes brackets and
+    backslashes for a pattern when it looks for what it has written, and needs UTF-8."""
+    path = directory.absolute().as_posix()
+    readable = path.encode(errors="replace").decode() == path
+    if "\\" in path or re.search(r"\[.*\]", path) or not readable:
+        raise InputError(
+            f"{path!r} cannot hold a run: what orbax writes under a path with [ ], \\ or bytes "
+            "that are not UTF-8 cannot be read again: use a folder without them (--out)"
+        )
+
+
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
     """Nobody else writes this run's folder meanwhile; InputError if somebody does already.
 
     The lock is the kernel's, so it goes with the process, however that ends.
     """
+    check_path(directory)
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         try:

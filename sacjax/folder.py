@@ -29,7 +29,7 @@ import jax
 import numpy as np
 
 from sacjax import processes, store
-from sacjax.checkpoints import BATCHES, locked, whole_run
+from sacjax.checkpoints import BATCHES, check_path, locked, whole_run
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
 from sacjax.provenance import FORMAT, gone_on
@@ -42,6 +42,7 @@ PART = ".part"  # the end of the name of a file that is not whole yet
 def created(directory: str | os.PathLike) -> Iterator[Path]:
     """A new folder, or an empty one, locked meanwhile. InputError where it is not to be had."""
     path = Path(directory)
+    check_path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

@@ -120,7 +120,7 @@ def settings(members: list[Member]) -> dict[str, list[int]]:
     """The points of the grid, named ("tau=0.005, actor_lr=0.0003"), with their members' indices."""
     groups: dict[str, list[int]] = {}
     for i, member in enumerate(members):
-        name = ", ".join(f"{k}={v:g}" for k, v in member.items() if k != "seed")
+        name = ", ".join(f"{k}={v:.10g}" for k, v in member.items() if k != "seed")
         groups.setdefault(name, []).append(i)
     return groups
 
@@ -144,7 +144,7 @@ def learning_curve(sources: Sequence[str | os.PathLike], run: str) -> bytes:
         label += "" if np.isfinite(last[index]).any() else " (all diverged)"
         draw_returns(axes, steps, returns, last[index], look, label)
     seeds = len({member["seed"] for member in members})
-    axes.set_title(f"{run}, {seeds} seeds", loc="left")
+    axes.set_title(f"{run}, {seeds} seeds", loc="left", parse_math=False)
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of greedy episodes")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")

@@ -87,3 +87,8 @@ def test_a_csv_without_rows_is_not_damaged(tmp_path, text):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match="has no evaluation yet: wait"):
         report.read_metrics(tmp_path / "m.csv")
+
+
+def test_settings_that_are_close_are_not_one():
+    members = [{"gamma": gamma, "seed": 0} for gamma in (0.9999991, 0.9999992)]
+    assert list(report.settings(members)) == ["gamma=0.9999991", "gamma=0.9999992"]

@@ -625,6 +625,18 @@ def test_killed_twenty_times_it_ends_like_never_stopped(tmp_path, seeds, layout)
     assert writing >= 3  # in the middle of a checkpoint
 
 
+@pytest.mark.parametrize("name", ["lr[0.1]", "[2024] x/run", "a\\b", "caf\udce9"])
+def test_a_path_that_could_not_be_read_again_is_refused(tmp_path, name):
+    with pytest.raises(InputError, match="cannot hold a run"):
+        run(CONFIG, directory=tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_dollars_in_a_path_are_no_mathematics(tmp_path):
+    run(CONFIG, directory=tmp_path / "a$_$b")
+    assert (tmp_path / "a$_$b" / "learning_curve.png").exists()
+
+
 def test_programs_compile_where_they_do_not_keep_ctrl_c_from_being_heard(tmp_path, monkeypatch):
     compile_, threads = jax.stages.Lowered.compile, []
 
