@@ -199,7 +199,7 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
         if index.start >= index.stop:
             break
         far, most = index.start + counts[index].argmax(), counts[index].max()
-        where = ", ".join(f"{field}={getattr(point, field):.10g}" for field in swept)
+        where = report.setting({field: getattr(point, field) for field in swept})
         entries.append(
             Entry(
                 label=f"{name}, {where}" if len(points) > 1 else name,

@@ -120,9 +120,14 @@ def settings(members: list[Member]) -> dict[str, list[int]]:
     """The points of the grid, named ("tau=0.005, actor_lr=0.0003"), with their members' indices."""
     groups: dict[str, list[int]] = {}
     for i, member in enumerate(members):
-        name = ", ".join(f"{k}={v:.10g}" for k, v in member.items() if k != "seed")
-        groups.setdefault(name, []).append(i)
+        swept = {name: value for name, value in member.items() if name != "seed"}
+        groups.setdefault(setting(swept), []).append(i)
     return groups
+
+
+def setting(swept: Member) -> str:
+    """A point of the grid in words: "tau=0.005, actor_lr=0.0003"."""
+    return ", ".join(f"{name}={value:.10g}" for name, value in swept.items())
 
 
 def learning_curve(sources: Sequence[str | os.PathLike], run: str) -> bytes:
