@@ -5,6 +5,7 @@ python benchmarks/all.py
 It replaces results/*.json, the peers' figures included; on a GPU it writes results/gpu/*.json.
 """
 
+import argparse
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 SCRIPTS = "one_seed", "many_seeds", "quick", "parallel_envs", "replay", "startup", "limit"
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     failed = []
     for name in SCRIPTS:
         begin = time.perf_counter()

@@ -3,6 +3,7 @@
 python benchmarks/first_command.py    runs it in a fresh folder, writes results/first_command.json
 """
 
+import argparse
 import os
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import record
 from sacjax import report
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     with tempfile.TemporaryDirectory() as folder:
         environment["XDG_CACHE_HOME"] = str(Path(folder) / "cache")  # nothing is compiled yet

@@ -7,6 +7,7 @@ steps and Reacher-misc for 20,000, eight seeds with `hidden_precision` "float32"
 Scored as in learning.py: 128 greedy episodes per seed, IQM and 95% bootstrap interval over seeds.
 """
 
+import argparse
 from typing import Any
 
 import record
@@ -19,6 +20,7 @@ SEEDS = range(100, 108)
 PAPER: dict[str, Any] = {"hidden": (256, 256), "batch_size": 256}
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     results: dict[str, dict[str, Any]] = {}
     for name, steps in STEPS.items():
         for precision in ("float32", "bfloat16"):

@@ -3,6 +3,8 @@
 python benchmarks/speed_table.py    fills it in
 """
 
+import argparse
+
 import record
 from documents import fill_in
 from rounds import ROUNDED, ratio
@@ -137,6 +139,7 @@ def accelerator() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()
     readme = record.ROOT.parent / "README.md"
     fill_in(readme, "speed", text())
     fill_in(readme, "gpu", accelerator())

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -38,8 +39,14 @@ class Checkpoint(NamedTuple):
 
 def whole_run(directory: Path) -> Path:
     """The folder to resume: this one, or the run's of which it is a batch."""
-    batched = directory.parent.name == BATCHES
-    return directory.parent.parent if batched else directory
+    whole = directory.parent.parent
+    batched = directory.parent.name == BATCHES and (whole / "config.json").is_file()
+    return whole if batched else directory
+
+
+def resuming(directory: Path) -> str:
+    """The command that goes on with the run, as a shell takes it."""
+    return f"`sacjax resume {shlex.quote(str(whole_run(directory)))}`"
 
 
 def check_path(directory: Path) -> None:
@@ -155,7 +162,7 @@ def _unwritten(directory: Path, epoch: int, error: Any) -> RunError:
     why = one_line(error) if error else "another process could not write its part"
     return RunError(
         f"the checkpoint of epoch {epoch} could not be written to {directory / _FOLDER} "
-        f"({why}); {left}: make room, then `sacjax resume {whole_run(directory)}`"
+        f"({why}); {left}: make room, then {resuming(directory)}"
     )
 
 
@@ -175,13 +182,14 @@ def restore(
         path = directory.absolute() / _FOLDER / str(epoch)
         note = _checked_by_first(path)
         if isinstance(note, dict):
-            wanted = like(note, store.shapes(path))
             try:
-                return Checkpoint(epoch, note, store.read(path, wanted))
+                return Checkpoint(epoch, note, store.read(path, like(note, store.shapes(path))))
+            except InputError:  # it is another run's
+                raise
             except Exception as error:  # of memory, devices, the file system
                 raise RunError(
                     f"{path} is whole, but cannot be read here ({one_line(error)}): free memory, "
-                    f"or mend that, then `sacjax resume {whole_run(directory)}`"
+                    f"or mend that, then {resuming(directory)}"
                 ) from error
         damaged.append(f"{path} is damaged ({note})")
         _LOG.warning("%s: going back to the one before", damaged[-1])

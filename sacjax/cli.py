@@ -21,7 +21,7 @@ import sacjax
 from sacjax.flags import Evaluate, ProcessFlags, Render, Report, Resume, parse_train
 from sacjax.follow import follow, say_loading, steps_before
 from sacjax.presets import PRESETS
-from sacjax.terminal import complain, leave, tell_reader, with_streams
+from sacjax.terminal import any_text, complain, leave, tell_reader, with_streams
 from sacjax.types import InputError, RunError, named
 
 OVERVIEW = """\
@@ -44,6 +44,8 @@ Soft Actor-Critic, compiled end to end.
 def main(argv: list[str] | None = None) -> int:
     """Run a command; the exit code."""
     from_shell, argv = argv is None, sys.argv[1:] if argv is None else argv
+    if from_shell:
+        any_text()
     return with_streams(lambda: _command(argv, from_shell))
 
 
@@ -71,6 +73,10 @@ def _command(argv: list[str], from_shell: bool) -> int:
         return commands[argv[0]](argv[1:])
     except InputError as error:
         complain(f"sacjax: error: {' '.join(str(error).split())}")
+        tell_reader(argv, error)
+        return leave(2)
+    except PermissionError as error:
+        complain(f"sacjax: error: {error}: change its permissions, or its owner")
         tell_reader(argv, error)
         return leave(2)
     except RunError as error:
@@ -122,12 +128,12 @@ def _train(argv: list[str]) -> int:
 
     if args.out is None and processes.several():
         raise InputError("several processes write to one folder: give all of them the same --out")
-    name = Path("runs") / path_of(config.env)
-    out = folder.unused(name) if args.out is None else args.out
     seeds = range(args.seed, args.seed + args.seeds)
     members = args.seeds * len(points(hp)[0])
-    start = partial(run, config, hp, seeds=seeds, directory=out, **vars(args.flags))
-    return follow(config, members, out, args.logs, start)
+    place = folder.claimed(Path("runs") / path_of(config.env))
+    with place if args.out is None else contextlib.nullcontext(args.out) as out:
+        start = partial(run, config, hp, seeds=seeds, directory=out, **vars(args.flags))
+        return follow(config, members, out, args.logs, start)
 
 
 def _plan(argv: list[str]) -> int:

@@ -117,6 +117,10 @@ def read(
         )
     if last < 1:
         raise InputError(f"--last ({last}) must be 1 evaluation or more")
+    if until is not None and until < 1:
+        raise InputError(f"--until ({until}) must be 1 environment step or more")
+    if not all(label.strip() for label in labels):
+        raise InputError("--labels has an empty one: give each run a name")
     paths = [Path(directory) for directory in directories]
     names = list(labels) or [path.resolve().name for path in paths]
     if not labels and len(set(names)) < len(names):
@@ -172,6 +176,7 @@ def reached(run: Sequence[Entry]) -> str:
 
 
 def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry]:
+    folder.check_is_whole(path)
     content = folder.read_description(path)
     config, points, swept, seeds, _ = folder.read_config(path, _env(content))
     csvs, in_batches = folder.tables(path), (path / folder.BATCHES).is_dir()
@@ -219,8 +224,8 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
 
 def _env(content: dict[str, Any]) -> str | None:
     """What to call an environment object, which config.json cannot hold."""
-    config = content.get("config")
-    return "environment object" if isinstance(config, dict) and not config.get("env") else None
+    config, name = content.get("config"), content.get("env_object", "environment")
+    return f"{name} object" if isinstance(config, dict) and not config.get("env") else None
 
 
 def finite(entry: Entry) -> np.ndarray:

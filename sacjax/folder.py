@@ -29,7 +29,7 @@ import jax
 import numpy as np
 
 from sacjax import processes, store
-from sacjax.checkpoints import BATCHES, check_path, locked, whole_run
+from sacjax.checkpoints import BATCHES, check_path, locked, resuming, whole_run
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
 from sacjax.provenance import FORMAT, gone_on
@@ -43,16 +43,10 @@ def created(directory: str | os.PathLike) -> Iterator[Path]:
     """A new folder, or an empty one, locked meanwhile. InputError where it is not to be had."""
     path = Path(directory)
     check_path(path)
-    try:
+    with _writable(path):
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
-    except FileExistsError as error:
-        raise InputError(f"{path} is a file: give a new folder with --out") from error
-    except OSError as error:
-        raise InputError(
-            f"cannot write to {path} ({error.strerror}): give a folder you may write to with --out"
-        ) from error
     with locked(path):
         left = "config.json" + PART  # of a run that was killed at once: nothing yet
         if any(x.name != left for x in path.iterdir()):
@@ -63,13 +57,44 @@ def created(directory: str | os.PathLike) -> Iterator[Path]:
         yield path
 
 
-def unused(directory: Path) -> Path:
-    """`directory`, or the first of directory-2, directory-3 ... that does not exist."""
+@contextlib.contextmanager
+def _writable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except FileExistsError as error:
+        raise InputError(f"{path} is a file: give a new folder with --out") from error
+    except OSError as error:
+        raise InputError(
+            f"cannot write to {path} ({error.strerror}): give a folder you may write to with --out"
+        ) from error
+
+
+@contextlib.contextmanager
+def claimed(directory: Path) -> Iterator[Path]:
+    """`directory`, or the first of directory-2, directory-3 ... that nobody else has: made, and
+    removed again where nothing was written to it. InputError where that is not allowed."""
+    made = [path for path in directory.parents if not path.exists()]
     number, path = 1, directory
-    while path.exists():
-        number += 1
-        path = directory.with_name(f"{directory.name}-{number}")
-    return path
+    with _writable(directory):
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        while not _made(path):
+            number += 1
+            path = directory.with_name(f"{directory.name}-{number}")
+    try:
+        yield path
+    finally:
+        with contextlib.suppress(OSError):  # not empty
+            for folder in (path, *made):
+                folder.rmdir()
+
+
+def _made(path: Path) -> bool:
+    """False where it is there already. Of those that ask at once, one is told True."""
+    try:
+        path.mkdir()
+    except FileExistsError:
+        return False
+    return True
 
 
 def in_batches(directory: Path, name: str) -> list[Path]:
@@ -96,8 +121,7 @@ def written(directory: Path, then: str | None = None) -> Iterator[None]:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise RunError(
             f"cannot write to {directory} ({error.strerror or error}): "
-            f"{'make room' if full else 'mend that'}, then "
-            + (then or f"`sacjax resume {whole_run(directory)}`")
+            f"{'make room' if full else 'mend that'}, then " + (then or resuming(directory))
         ) from error
 
 
@@ -150,7 +174,7 @@ def check_is_run(directory: str | os.PathLike) -> None:
 def check_is_whole(directory: Path) -> None:
     """InputError if this is the folder of a batch: alone it is no run."""
     whole = whole_run(directory.absolute())
-    if whole != directory.absolute() and (whole / "config.json").is_file():
+    if whole != directory.absolute():
         raise InputError(f"{directory} is a batch of {whole}: give that folder")
 
 
@@ -284,7 +308,7 @@ def save_agents(directory: Path, tree: Any) -> None:
         why = one_line(failed) if failed else "another process could not write its part"
         raise RunError(
             f"the agents could not be written to {place} ({why}): make room, then "
-            f"`sacjax resume {whole_run(directory)}`"
+            f"{resuming(directory)}"
         ) from failed
 
 
@@ -295,7 +319,7 @@ def restore_agents(directory: Path, like: dict[str, Any]) -> dict[str, Any]:
     if not path.is_dir():
         raise InputError(
             f"{directory} holds no trained agents (no folder agents/): its run did not end; "
-            f"`sacjax resume {whole_run(directory)}` goes on with it"
+            f"{resuming(directory)} goes on with it"
         )
     try:
         wanted = like | {"metrics": store.shapes(path, alone=True)["metrics"]}
@@ -305,8 +329,9 @@ def restore_agents(directory: Path, like: dict[str, Any]) -> dict[str, Any]:
         return tree
     except Exception as error:  # orbax and its stores raise many kinds for damaged files
         raise InputError(
-            f"{path} is damaged or of another config ({one_line(error)}): restore the folder, or "
-            f"`sacjax resume {whole_run(directory)}`, which makes it anew from its last checkpoint"
+            f"{path} is damaged, or not of this environment and algorithm ({one_line(error)}): "
+            f"restore the folder, or {resuming(directory)}, which makes it anew from its last "
+            "checkpoint"
         ) from error
 
 

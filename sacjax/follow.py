@@ -12,8 +12,6 @@ from sacjax.flags import LogFlags
 from sacjax.terminal import StopOnSignal, complain, lost
 from sacjax.types import InputError
 
-_NOTHING_KEPT = "it cannot go on, --checkpoint-every 0 has kept nothing"
-
 
 def say_loading(what: Any, flags: LogFlags) -> None:
     """On a terminal, until the bar takes the line."""
@@ -74,17 +72,19 @@ def follow(
         whose = "" if alike else f", {trained} of {members} members are at the end"
         complain(
             f"sacjax: stopped after {steps.min():,} of {config.total_steps:,} steps{whose}: "
-            + (f"`sacjax resume {out}` goes on" if _has_checkpoint(out) else _NOTHING_KEPT)
+            + _how_to_go_on(out)
         )
         return stopped or 4
     return 0
 
 
-def _has_checkpoint(out: Path) -> bool:
+def _how_to_go_on(out: Path) -> str:
     from sacjax import checkpoints, folder
 
     places = [out, *(path.parent for path in folder.in_batches(out, "config.json"))]
-    return any(checkpoints.epochs(place) for place in places)
+    if any(checkpoints.epochs(place) for place in places):
+        return f"{checkpoints.resuming(out)} goes on"
+    return "it cannot go on, --checkpoint-every 0 has kept nothing"
 
 
 def _loggers(config: Config, members: int, out: Path, flags: LogFlags, steps: Any) -> list[Any]:

@@ -29,23 +29,26 @@ def learning_curves(entries: list[Entry], dark: bool = False) -> bytes:
     """PNG: evaluation return against environment steps, a panel per environment."""
     envs = list(dict.fromkeys(entry.env for entry in entries))
     style, notes = styles(entries), _diverged(entries)
+    legend = [(_short(label) + notes.get(label, ""), look) for label, look in style.items()]
 
     def draw(axes: Any, env: str) -> None:
         for entry in (entry for entry in entries if entry.env == env):
             epochs = np.unique(np.linspace(0, len(entry.steps) - 1, CURVE_POINTS).astype(int))
             steps, returns = entry.steps[epochs], entry.returns[:, epochs]
-            draw_returns(axes, steps, returns, entry.scores, style[entry.label], entry.label)
+            draw_returns(axes, steps, returns, entry.scores, style[entry.label])
         axes.set_title(env, loc="left", parse_math=False)
         axes.set_xlabel("environment steps")
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
         axes.xaxis.set_major_locator(_ticks())
 
-    return _figure(envs, draw, "return of greedy episodes", dark, notes)
+    return _figure(envs, draw, "return of greedy episodes", dark, legend)
 
 
 def profiles(panels: list[Panel], entries: list[Entry], dark: bool = False) -> bytes:
     """PNG: the fraction of seeds that score above tau, of panels that have any."""
     style = styles(entries)
+    drawn = [label for label in style if any(label in panel.scores for panel in panels)]
+    legend = [(_short(label), style[label]) for label in drawn]
 
     def draw(axes: Any, panel: Panel) -> None:
         scores = np.concatenate([x for parts in panel.scores.values() for x in parts])
@@ -54,13 +57,13 @@ def profiles(panels: list[Panel], entries: list[Entry], dark: bool = False) -> b
         for label, parts in panel.scores.items():
             value, low, high = profile(parts, taus)
             axes.fill_between(taus, low, high, color=style[label]["color"], alpha=0.16, linewidth=0)
-            axes.plot(taus, value, **style[label], linewidth=2, label=label)
+            axes.plot(taus, value, **style[label], linewidth=2)
         axes.set_title(panel.title, loc="left", parse_math=False)
         axes.set_xlabel("normalised score τ" if _together(panel) else "return τ")
         axes.set_ylim(-0.03, 1.03)
         axes.xaxis.set_major_locator(_ticks())
 
-    return _figure(panels, draw, "fraction of seeds above τ", dark)
+    return _figure(panels, draw, "fraction of seeds above τ", dark, legend)
 
 
 def improvements(panels: list[Panel], entries: list[Entry], dark: bool = False) -> bytes:
@@ -77,10 +80,10 @@ def improvements(panels: list[Panel], entries: list[Entry], dark: bool = False) 
             axes.plot(value, place, "o", color=color, markersize=7)
         axes.axvline(0.5, color="0.55", linewidth=1, linestyle="dashed", zorder=0)
         axes.set_title(panel.title, loc="left", parse_math=False)
-        axes.set_yticks(range(len(others)), [_short(label) for label in others])
+        axes.set_yticks(range(len(others)), map(_short, others), parse_math=False)
         axes.set_ylim(len(others) - 0.4, -0.6)
         axes.set_xlim(-0.03, 1.03)
-        axes.set_xlabel(f"P(better than {_short(first)})")
+        axes.set_xlabel(f"P(better than {_short(first)})", parse_math=False)
 
     heights = [0.3 * (len(panel.scores) - 1) + 0.1 for panel in panels]
     return _figure(panels, draw, "", dark, heights=heights)
@@ -91,16 +94,18 @@ def _figure(
     draw: Any,
     ylabel: str,
     dark: bool,
-    notes: dict[str, str] | None = None,
+    legend: Sequence[tuple[str, dict[str, Any]]] = (),
     heights: Sequence[float] = (),
 ) -> bytes:
-    """PNG of `draw(axes, panel)` for each, two beside each other, and one legend below.
+    """PNG of `draw(axes, panel)` for each, two beside each other, and below them the texts of
+    `legend`, each with its line's look.
 
-    With `heights` of axes, in inches, below each other and without a legend.
+    With `heights` of axes, in inches, they are below each other.
     """
     import matplotlib
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
     from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.lines import Line2D
 
     columns = 1 if len(panels) == 1 or heights else 2
     rows = -(-len(panels) // columns)
@@ -115,23 +120,22 @@ def _figure(
             figsize=(width, sum(inches) + 0.8 * rows), layout=ConstrainedLayoutEngine(h_pad=0.08)
         )
         grid = figure.subplots(rows, columns, squeeze=False, height_ratios=inches)
-        handles: dict[str, Any] = {}
         for axes, panel in zip(grid.flat, panels, strict=False):
             draw(axes, panel)
             axes.grid(alpha=0.2)
             axes.spines[["top", "right"]].set_visible(False)
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
-                handles.setdefault(label, handle)
         for axes in grid[:, 0]:
             axes.set_ylabel(ylabel)
         for axes in list(grid.flat)[len(panels) :]:
             axes.set_visible(False)
-        if handles and not heights:
-            names = [_short(label) + (notes or {}).get(label, "") for label in handles]
+        if legend:
+            names = [text for text, _ in legend]
             across = _across(names, width)
             figure.set_figheight(figure.get_figheight() + 0.22 * -(-len(names) // across))
             place = {"loc": "outside lower left", "ncols": across, "frameon": False}
-            figure.legend(list(handles.values()), names, **place)
+            lines = [Line2D([], [], linewidth=2, **look) for _, look in legend]
+            for text in figure.legend(lines, names, **place).get_texts():
+                text.set_parse_math(False)
         image = io.BytesIO()
         figure.savefig(image, format="png", dpi=DPI)
     return image.getvalue()
@@ -171,6 +175,5 @@ def _together(panel: Panel) -> bool:
 
 
 def _short(label: str, most: int = 44) -> str:
-    """A label as text of a figure: not mathematics, and not longer than fits."""
-    label = label.replace("$", r"\$")
+    """A label as text of a figure, not longer than fits."""
     return label if len(label) <= most else f"{label[: most - 1]}…"

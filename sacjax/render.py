@@ -56,10 +56,12 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
     except InputError:
         raise
     except Exception as error:  # OpenGL and its bindings raise many kinds
-        raise InputError(
-            f"cannot draw {run.config.env} ({one_line(error)}): MuJoCo needs OpenGL; "
-            "without a screen, set MUJOCO_GL=egl (libegl1) or osmesa (libosmesa6)"
-        ) from error
+        opengl = (
+            "MuJoCo needs OpenGL; without a screen, set MUJOCO_GL=egl (libegl1) or osmesa "
+            "(libosmesa6)"
+        )
+        remedy = "pip install 'sacjax[render]'" if "pygame" in str(error) else opengl
+        raise InputError(f"cannot draw {run.config.env} ({one_line(error)}): {remedy}") from error
     with _written(target) as part:
         first.save(part, save_all=True, append_images=others, duration=50, loop=0)
     return float(returns[-1])

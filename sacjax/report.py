@@ -167,7 +167,7 @@ def draw_returns(
     returns: np.ndarray,
     scores: np.ndarray,
     look: dict[str, Any],
-    label: str,
+    label: str | None = None,
 ) -> None:
     """One setting's curves: seeds faint, and the IQM of those that have a finite score, as far as
     all of these go.

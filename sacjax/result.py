@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sacjax import folder, journal, processes, report
+from sacjax import checkpoints, folder, journal, processes, report
 from sacjax.config import Config
 from sacjax.divergence import Divergence
 from sacjax.leaves import with_keys
@@ -77,8 +77,8 @@ def read_one(path: Path, written: folder.Written, program: Program, algorithm: C
     epochs = tree["metrics"]["env_steps"].shape[1]
     if report.epochs_of(table).min() < epochs:
         raise InputError(
-            f"{path / 'metrics.csv'} has lost rows, its agents are of epoch {epochs}: `sacjax "
-            f"resume {folder.whole_run(path)}` writes it anew"
+            f"{path / 'metrics.csv'} has lost rows, its agents are of epoch {epochs}: "
+            f"{checkpoints.resuming(path)} writes it anew"
         )
     return Run(
         config=written.config,

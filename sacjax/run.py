@@ -123,13 +123,14 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     path = Path(directory)
     folder.check_is_whole(path)
     written = folder.read_config(path, env)
+    _say_other_dtype(path, written.content)
     program = make_program(written.config, algorithm)
     found = read(path, written, program, algorithm)
     planned = len(written.settings) * len(written.seeds)
     if len(found.members) < planned:
         _LOG.warning(
-            "%s: %d of %d members have agents; `sacjax resume %s` trains the others",
-            *(path, len(found.members), planned, path),
+            "%s: %d of %d members have agents; %s trains the others",
+            *(path, len(found.members), planned, checkpoints.resuming(path)),
         )
     return found
 
@@ -157,6 +158,16 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
     evaluate = jax.jit(over_members(program.evaluate, (0, 0, None), strategy=strategy, devices=1))
     returns, lengths = evaluate(run.agents, keys, env_params)
     return np.asarray(returns), np.asarray(lengths)
+
+
+def _say_other_dtype(path: Path, content: dict[str, Any]) -> None:
+    here, there = jax.config.read("jax_enable_x64"), content.get("jax", {}).get("x64")
+    if there is not None and there != here:
+        _LOG.warning(
+            "%s was trained with jax_enable_x64=%s and is loaded with %s: its numbers are rounded, "
+            "or computed otherwise",
+            *(path, there, here),
+        )
 
 
 def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:

@@ -2,11 +2,19 @@
 
 import contextlib
 import errno
+import io
 import os
 import signal
 import sys
 from collections.abc import Callable
 from typing import Any
+
+
+def any_text() -> None:
+    """What a terminal's encoding does not have is written as an escape, and is no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def with_streams(command: Callable[[], int]) -> int:

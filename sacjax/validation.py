@@ -100,6 +100,13 @@ def check_sizes(config: Any) -> None:
             f"utd ({config.utd:g}) x num_envs ({envs}) x rollout_length ({config.rollout_length}) "
             f"must be a whole number of gradient steps: use rollout_length={fits}"
         )
+    warmup = config.warmup_steps and _multiple(config.warmup_steps, envs)
+    every = _multiple(config.eval_every, steps)
+    if config.total_steps < envs:
+        raise InputError(
+            f"total_steps ({config.total_steps}) must hold a step of all num_envs ({envs}): use "
+            f"total_steps={warmup + every} or fewer environments"
+        )
     if config.replay_size < envs:
         raise InputError(
             f"replay_size ({config.replay_size}) must hold a step of all num_envs ({envs}): use "
@@ -124,10 +131,11 @@ def check_sizes(config: Any) -> None:
         )
     least = config.n_step * envs
     if config.n_step > 1 and min(config.warmup_steps + steps, config.capacity) < least:
+        total = max(config.total_steps, least + every)
         raise InputError(
             f"n_step ({config.n_step}) needs that many steps of each environment before learning "
-            f"starts, and a replay that holds them: use warmup_steps={least} and replay_size="
-            f"{max(config.replay_size, least)} or more"
+            f"starts, and a replay that holds them: use warmup_steps={least}, replay_size="
+            f"{max(config.replay_size, least)} and total_steps={total} or more"
         )
     if config.warmup_steps >= config.total_steps:
         raise InputError(
@@ -136,18 +144,25 @@ def check_sizes(config: Any) -> None:
         )
     if config.policy_delay > config.updates_per_epoch >= 1:
         raise InputError(
-            f"policy_delay ({config.policy_delay}) must not be above an epoch's gradient steps "
-            f"({config.updates_per_epoch}): use a smaller one, or a larger eval_every"
+            f"policy_delay ({config.policy_delay}) must not be above an epoch's gradient steps: "
+            f"use policy_delay={config.updates_per_epoch} or a larger eval_every"
         )
-    warmup = config.warmup_steps and _multiple(config.warmup_steps, envs)
-    every = _multiple(config.eval_every, steps)
-    total = warmup + _multiple(config.total_steps - warmup, every)
-    if (warmup, every, total) != (config.warmup_steps, config.eval_every, config.total_steps):
+    left = config.total_steps - warmup
+    fitting = _multiple(left, every)
+    rules = [
+        ("warmup_steps", config.warmup_steps, warmup, f"num_envs ({envs})"),
+        ("eval_every", config.eval_every, every, f"the {steps} steps of an iteration"),
+        ("total_steps - warmup_steps", left, fitting, f"eval_every ({every})"),
+    ]
+    unfit = [
+        f"{name} ({value}) must be a multiple of {of}"
+        for name, value, next_up, of in rules
+        if value != next_up
+    ]
+    if unfit:
         raise InputError(
-            f"warmup_steps ({config.warmup_steps}) must be a multiple of num_envs ({envs}), "
-            f"eval_every ({config.eval_every}) of the {steps} steps of an iteration, and "
-            f"total_steps - warmup_steps ({config.total_steps - config.warmup_steps}) of "
-            f"eval_every: use warmup_steps={warmup}, eval_every={every}, total_steps={total}"
+            f"{', '.join(unfit)}: use warmup_steps={warmup}, eval_every={every}, "
+            f"total_steps={warmup + fitting}"
         )
 
 

@@ -449,9 +449,9 @@ _SPACES = gymnasium.spaces
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("brax/antt", "unknown environment 'brax/antt': did you mean ant"),
-        ("playground/cheetahrun", "did you mean CheetahRun"),
-        ("gymnasium/HalfCheetah-v9", "did you mean HalfCheetah-v5"),
+        ("brax/antt", "unknown environment 'brax/antt': did you mean brax/ant"),
+        ("playground/cheetahrun", "did you mean playground/CheetahRun"),
+        ("gymnasium/HalfCheetah-v9", "did you mean gymnasium/HalfCheetah-v5"),
         ("gymnax/pendulum", "did you mean Pendulum-v1"),
         ("brux/ant", "unknown suite 'brux' in 'brux/ant': did you mean brax/ant"),
         ("zzz/ant", "use one of gymnax, brax, playground, gymnasium, envpool"),

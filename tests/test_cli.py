@@ -1,13 +1,17 @@
 """The command line and the folder it writes: what it makes, repeats, refuses and leaves behind."""
 
 import csv
+import errno
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 import jax
@@ -18,6 +22,7 @@ from PIL import Image
 from sacjax import report
 from sacjax.cli import main
 from sacjax.flags import parse_train
+from sacjax.folder import claimed
 from sacjax.run import load
 
 TINY = [
@@ -223,7 +228,7 @@ def test_bad_input_is_one_line_with_the_remedy_and_exit_code_2(case, tmp_path, m
     assert error.startswith("sacjax: error:")
     assert remedy in error
     assert "Traceback" not in captured.err
-    assert not list(tmp_path.rglob("*.csv"))  # nothing was written
+    assert not list(tmp_path.iterdir())  # nothing was written
 
 
 def test_one_message_for_one_mistake(capsys):
@@ -363,6 +368,47 @@ def test_an_unwritable_folder_is_refused(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["train", "Pendulum-v1", "--out", str(tmp_path / "file" / "x"), *TINY]) == 2
     assert "cannot write" in capsys.readouterr().err
+
+
+def test_what_may_not_be_read_is_one_line(copy, tmp_path, monkeypatch, capsys):
+    """As other users are refused; root, who may run these tests, reads everything."""
+
+    def read_text(path, *_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    for command in ("evaluate", "resume", "report"):
+        assert main([command, str(copy)]) == 2
+        error = capsys.readouterr().err
+        assert f"{copy / 'config.json'}': change its permissions" in error
+        assert len(error.splitlines()) == 1
+
+
+def test_of_those_that_ask_for_a_name_at_once_each_gets_its_own(tmp_path):
+    with ThreadPoolExecutor(8) as pool, ExitStack() as stack:
+        start = threading.Barrier(8)
+
+        def claim(_):
+            start.wait()
+            place = claimed(tmp_path / "runs" / "Pendulum-v1")
+            return place, place.__enter__()
+
+        for place, path in (found := list(pool.map(claim, range(8)))):
+            stack.push(place)
+            (path / "config.json").touch()
+    names = {"Pendulum-v1", *(f"Pendulum-v1-{i}" for i in range(2, 9))}
+    assert {path.name for _, path in found} == names
+    assert {path.name for path in (tmp_path / "runs").iterdir()} == names
+
+
+def test_a_terminal_without_the_letters_gets_escapes(folder):
+    environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "sacjax.cli", "report", str(folder), "--labels", "α²"]
+    done = subprocess.run(
+        [*command, "--out", str(folder.with_name("letters"))], env=environment, capture_output=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert rb"\u03b1\xb2, tau=0.005" in done.stdout
 
 
 def edit(folder, **fields):

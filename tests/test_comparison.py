@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
 from sacjax import comparison, folder, page, provenance
 from sacjax.cli import main
@@ -171,6 +172,33 @@ def test_the_command_writes_a_page_that_needs_nothing_else(tmp_path, capsys):
     assert re.search(rf"Pendulum-v1 +│ plain +│ +4 │ +400 │ +{middle} ", printed)
 
 
+def test_every_label_has_its_line_in_the_legends(tmp_path, monkeypatch):
+    """Matplotlib leaves out those that begin with "_", and takes dollars for mathematics."""
+    shown, legend = [], Figure.legend
+
+    def spy(*args, **kwargs):
+        made = legend(*args, **kwargs)
+        shown.append(made.get_texts())
+        return made
+
+    monkeypatch.setattr(Figure, "legend", spy)
+    runs = [write_run(tmp_path / name, curves(seed=i)) for i, name in enumerate("xyz")]
+    page.write(comparison.read(runs, ["_x", "$y$", "z"]), tmp_path / "report")
+    assert len(shown) == 4  # curves and profiles, light and dark
+    for texts in shown:
+        assert [text.get_text() for text in texts] == ["_x", "$y$", "z"]
+        assert not any(text.get_parse_math() for text in texts)
+
+
+def test_a_batch_is_not_a_run(tmp_path):
+    whole = write_run(tmp_path / "a", curves())
+    batch = write_run(whole / "batches" / "1", curves())
+    with pytest.raises(InputError, match=f"is a batch of {whole}: give that folder"):
+        comparison.read([batch])
+    other = write_run(tmp_path / "batches" / "b", curves())  # a name like any other
+    assert comparison.read([other])[0].label == "b"
+
+
 def test_an_earlier_report_is_replaced_and_nothing_else_is(tmp_path, capsys):
     out = tmp_path / "out"
     one, two = write_run(tmp_path / "1", curves()), write_run(tmp_path / "2", curves(level=1))
@@ -272,7 +300,10 @@ def test_a_run_that_is_still_going_is_shown_as_far_as_it_is(tmp_path):
 def test_an_environment_object_is_shown_under_that_name(tmp_path):
     run = write_run(tmp_path / "a", curves())
     content = folder.read_description(run)
-    folder.write_config(run, content | {"config": content["config"] | {"env": None}})
+    content["config"]["env"] = None
+    folder.write_config(run, content | {"env_object": "Maze"})
+    assert comparison.read([run])[0].env == "Maze object"
+    folder.write_config(run, content)  # of an older sacjax
     assert comparison.read([run])[0].env == "environment object"
 
 
@@ -312,6 +343,8 @@ def test_a_damaged_folder_is_one_line_and_nothing_is_written(tmp_path, capsys, h
         ({"last": 0}, "1 evaluation or more"),
         ({"last": 4}, "has 3 evaluations of seed 0: use a smaller --last"),
         ({"until": 100}, "has 0 evaluations up to 100 steps"),
+        ({"until": 0}, "--until (0) must be 1 environment step or more"),
+        ({"labels": ["a", " "]}, "--labels has an empty one"),
     ],
 )
 def test_options_that_cannot_work(tmp_path, options, message):

@@ -134,7 +134,10 @@ def test_following_remedies_leads_to_a_config_whatever_is_wrong_at_the_start():
             "replay_size": rng.randint(1, 500),
             "rollout_length": rng.choice([None, 1, 2, 3, 5]),
             "batch_size": rng.randint(1, 100),
+            "n_step": rng.choice([1, 1, 2, 5, 50]),
+            "policy_delay": rng.choice([1, 1, 2, 100]),
         }
+        sizes["num_envs"] = rng.choice([sizes["num_envs"], 1_000])
         for attempt in range(6):
             try:
                 Config("Pendulum-v1", **sizes)
@@ -166,7 +169,10 @@ def test_remedy_for_sizes_is_accepted_beside_a_small_replay():
 )
 def test_remedy_for_utd_is_accepted(utd):
     fields = {"utd": utd}
-    for first in ("utd", "warmup_steps"):  # then the sizes have to fit the new ratio
+    for first in (
+        "utd",
+        "(warmup_steps|eval_every|total_steps)",
+    ):  # then the sizes have to fit the new ratio
         with pytest.raises(InputError, match=f"^{first}") as caught:
             Config("Pendulum-v1", **fields)
         fields |= remedy(str(caught.value))

@@ -15,7 +15,7 @@ from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
 from probes import Chain, Noise, quick_jit
 
-from sacjax.envs import make_env
+from sacjax.envs import make_env, names
 from sacjax.envs.gymnax_adapter import base_env, continuous_envs
 from sacjax.types import InputError
 
@@ -293,7 +293,10 @@ class WithSpaces(Echo):
         ("Pendulum-v0", "did you mean .*Pendulum-v1"),
         ("pendulum", "did you mean .*Pendulum-v1"),
         ("reacher", "did you mean .*Reacher-misc"),
-        ("zzz", "see `sacjax envs`"),
+        ("zzz", "see `sacjax envs`$"),
+        ("HalfCheetah-v5", r"did you mean gymnasium/HalfCheetah-v5\?"),
+        ("Reacher-v2", r"did you mean gymnasium/Reacher-v5\?"),
+        ("MNISTBandit-bsuite", "has discrete actions"),
         ("CartPole-v1", r"Discrete\(2, .*continuous \(Box\).*`sacjax envs`"),
         (7, "must be a name or a gymnax Environment"),
         (Chain, "must be a name or a gymnax Environment"),  # the class, not an object
@@ -311,3 +314,18 @@ class WithSpaces(Echo):
 def test_unusable_environment_is_refused(env, message):
     with pytest.raises(InputError, match=message):
         make_env(env)
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("Pendulum-v1", "Pendulum-v1"),
+        ("brax/ant?backend=spring&limit=500", "brax/ant-backend-spring-limit-500"),
+        ("gymnasium/Ant-v5?xml_file=/a/../../b.xml", "gymnasium/Ant-v5-xml_file-a-..-..-b.xml"),
+        ("gymnasium/module:Mine-v0", "gymnasium/module-Mine-v0"),
+        ("../..//x", "-/-/-/x"),
+        ("gymnasium/Ant-v5?xml_file=" + 300 * "a", "gymnasium/Ant-v5-xml_file-" + 134 * "a"),
+    ],
+)
+def test_a_name_is_a_path_below_where_it_is_put(name, path):
+    assert names.path_of(name) == path

@@ -336,13 +336,14 @@ def test_one_that_was_passed_over_is_none_of_those_that_are_kept(tmp_path):
 
 
 @population
-def test_a_whole_one_that_cannot_be_read_here_is_not_taken_for_damaged(torso, monkeypatch):
+@pytest.mark.parametrize("part", ["read", "shapes"])
+def test_a_whole_one_that_cannot_be_read_here_is_not_taken_for_damaged(torso, monkeypatch, part):
     before = checkpoints.epochs(torso)
 
     def fails(*_):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(store, "read", fails)
+    monkeypatch.setattr(store, part, fails)
     with pytest.raises(RunError, match=r"is whole, but cannot be read here \(.*no room.*\): free"):
         resume(torso)
     assert checkpoints.epochs(torso) == before

@@ -71,6 +71,8 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
     spaces = spaces_of(name, pool.action_space, pool.observation_space)
     limit = int(pool.config["max_episode_steps"])
     pool.close()
+    if limit < 1:
+        raise InputError(f"{name}: max_episode_steps ({limit}) must be a whole number from 1")
     make = partial(_make, name, parsed.id, parsed.options | {"max_episode_steps": limit + 1})
     return make_host_env(name, partial(PooledEnvs, make, limit, spaces), spaces)
 

@@ -24,6 +24,8 @@ with imported_on_first_use("matplotlib.pyplot", "seaborn"):
 
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep
 
+_DOWNLOADS = ("MNISTBandit-bsuite",)  # its data, when it is made; of discrete actions anyway
+
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
     """InputError if the name is unknown or the spaces are not ones that SAC can act in."""
@@ -90,7 +92,7 @@ def continuous_envs() -> dict[str, tuple[Any, Any, Any]]:
     """Name -> (environment, default params, Box action space) of all that SAC can train."""
     found = {}
     for name in gymnax.registered_envs:
-        if name == "MNISTBandit-bsuite":  # downloads its data when constructed; discrete anyway
+        if name in _DOWNLOADS:
             continue
         env = _by_name(name)
         space = env.action_space(env.default_params)
@@ -102,6 +104,11 @@ def continuous_envs() -> dict[str, tuple[Any, Any, Any]]:
 @cache  # gymnax environments hash by identity: made once, a name compiles once
 def _by_name(name: str) -> Environment:
     names.check_known(name, name, gymnax.registered_envs)
+    if name in _DOWNLOADS:
+        raise InputError(
+            f"{name} has discrete actions, but SAC needs continuous ones: `sacjax envs` lists the "
+            "environments that have them"
+        )
     return gymnax.make(name)[0]
 
 

@@ -10,6 +10,10 @@ from typing import Any, NamedTuple
 from sacjax.types import InputError
 
 SUITES = ("gymnax", "brax", "playground", "gymnasium", "envpool")
+_MUJOCO = (  # ids that are Gymnasium's, however the suite is left out
+    "Ant|HalfCheetah|Hopper|Humanoid|HumanoidStandup|InvertedPendulum|InvertedDoublePendulum|"
+    "Pusher|Reacher|Swimmer|Walker2d"
+)
 
 
 class Name(NamedTuple):
@@ -44,10 +48,13 @@ def check_known(name: str, id: str, known: Iterable[str]) -> None:
     known = list(known)
     if id in known:
         return
-    folded = {other.casefold(): other for other in known}
-    near = difflib.get_close_matches(id.casefold(), folded, n=3, cutoff=0.5)
-    command = f"sacjax envs {parse(name).suite}" if "/" in name else "sacjax envs"
-    hint = f"did you mean {' or '.join(folded[x] for x in near)}?" if near else f"see `{command}`"
+    suite = parse(name).suite if "/" in name else ""
+    folded = {other.casefold(): f"{suite}/{other}" if suite else other for other in known}
+    near = [folded[x] for x in difflib.get_close_matches(id.casefold(), folded, n=3, cutoff=0.5)]
+    if not suite and re.fullmatch(rf"({_MUJOCO})-v\d+", id):
+        near = [f"gymnasium/{id.partition('-')[0]}-v5"]
+    command = f"sacjax envs {suite}".strip()
+    hint = f"did you mean {' or '.join(near)}?" if near else f"see `{command}`"
     raise InputError(f"unknown environment {name!r}: {hint}")
 
 
@@ -74,7 +81,10 @@ def imported(module: str, name: str, extra: str) -> Any:
 
 def path_of(name: str) -> str:
     """A name as a relative path: `brax/ant?backend=spring` is `brax/ant-backend-spring`."""
-    return re.sub(r"[^\w./-]+", "-", name)
+    path, mark, query = name.partition("?")
+    *suite, id = path.split("/")
+    parts = [*suite, id + mark + query]
+    return "/".join(re.sub(r"[^\w.-]+", "-", part).strip(".")[:150] or "-" for part in parts)
 
 
 def _literal(text: str) -> Any:
