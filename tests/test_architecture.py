@@ -80,6 +80,7 @@ ALLOWED = {
         "types",
     },
     "result": {
+        "checkpoints",
         "config",
         "divergence",
         "folder",
