@@ -29,8 +29,7 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
     such member, or nothing can be drawn, RunError if the file cannot be written.
     """
     target = Path(target)
-    if not 0 <= member < len(run.members):
-        raise InputError(f"member ({member}) must be from 0 to {len(run.members) - 1}")
+    agent = run.agent(member)
     if frames < 1:
         raise InputError(f"frames ({frames}) must be 1 or more")
     if target.suffix != ".gif" or not target.parent.is_dir():
@@ -38,7 +37,7 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
     without_a_screen()
     env = make_env(run.config.env)(run.config.eval_episodes)
     with for_a_while(env.host, str(run.config.env)):
-        episode = _episode(run, env, member, frames)
+        episode = _episode(run, env, member, agent, frames)
     returns = np.cumsum(episode.rewards)
     parsed = parse(run.config.env) if isinstance(run.config.env, str) else None
     if parsed is None or parsed.suite == "gymnax":
@@ -96,17 +95,15 @@ def _labelled(pictures: Iterable[np.ndarray], returns: np.ndarray) -> Iterator[I
         yield image
 
 
-def _episode(run: Run, env: Env, member: int, frames: int) -> Episode:
+def _episode(run: Run, env: Env, member: int, agent: Any, frames: int) -> Episode:
     """That of the last evaluation that had the median return."""
-    agent = run.algorithm(run.config, env)
-    state = jax.tree.map(lambda x: x[member], run.agents)
     key_reset, key = jax.random.split(epoch_keys(run.keys[member], run.epochs[member] - 1)[1])
     _, params = as_arrays(Hyperparams(), env.default_params)
 
     @jax.jit
     def step(env_state, obs, key):  # as in `sacjax.evaluate`
         key, key_step = jax.random.split(key)
-        action = agent.mode(state, obs)
+        action = run.program.mode(agent, obs)
         env_state, timestep = env.step(env_state, action, key_step, params)
         return env_state, timestep, key, action
 

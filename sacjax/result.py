@@ -14,7 +14,7 @@ from sacjax.divergence import Divergence
 from sacjax.leaves import with_keys
 from sacjax.plan import Plan
 from sacjax.train import Program, as_arrays
-from sacjax.types import InputError, Key
+from sacjax.types import Array, InputError, Key
 
 
 class Run(NamedTuple):
@@ -35,6 +35,33 @@ class Run(NamedTuple):
     def env_steps(self) -> np.ndarray:
         """[M] environment steps done."""
         return self.config.warmup_steps + self.epochs * self.config.eval_every
+
+    def agent(self, member: int) -> Any:
+        """One member's agent, the algorithm's state. InputError if there is no such member."""
+        if not 0 <= member < len(self.members):
+            raise InputError(f"member ({member}) must be from 0 to {len(self.members) - 1}")
+        return jax.tree.map(lambda x: x[member], self.agents)
+
+    def policy(self, member: int = 0) -> Callable[[Any], Array]:
+        """One member's greedy policy, compiled: obs [..., O] -> action [..., A] in [-1, 1].
+
+        -1 and 1 are the bounds of the environment's actions. `obs` is as the environment gives it,
+        flattened; where the run normalises observations, the policy does. InputError if there is no
+        such member, or for an observation of another size.
+        """
+        agent, mode = self.agent(member), jax.jit(self.program.mode)
+        example = self.program.example.obs
+
+        def policy(obs: Any) -> Array:
+            obs = jnp.asarray(obs, example.dtype)
+            if obs.shape[-1:] != example.shape:
+                raise InputError(
+                    f"obs of shape {obs.shape} must be [..., {example.size}], as {self.config.env} "
+                    "gives them, flattened"
+                )
+            return mode(agent, obs.reshape(-1, example.size)).reshape(*obs.shape[:-1], -1)
+
+        return policy
 
 
 def run_of(plan: Plan, progress: journal.Progress) -> Run:

@@ -45,11 +45,13 @@ class Program(NamedTuple):
     `init(key, hp, env_params) -> LoopState`: networks, environments, replay, warm-up done.
     `epoch(loop, hp, env_params) -> (LoopState, Metrics)`: `eval_every` steps, then an evaluation.
     `evaluate(agent, key, env_params) -> (returns, lengths)`, [eval_episodes] each: that evaluation.
+    `mode(agent, obs [B, O]) -> action [B, A]`: the greedy policy, actions in [-1, 1].
     """
 
     init: Callable[[Key, Hyperparams, EnvParams], LoopState]
     epoch: Callable[[LoopState, Hyperparams, EnvParams], tuple[LoopState, Metrics]]
     evaluate: Callable[[Any, Key, EnvParams], tuple[Array, Array]]
+    mode: Callable[[Any, Array], Array]
     default_params: EnvParams
     example: Transition
     host: Any = None  # `Env.host` of the environments that are trained on
@@ -96,6 +98,7 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
         init=partial(_init, parts),
         epoch=partial(_epoch, parts),
         evaluate=partial(_evaluate, parts),
+        mode=parts.agent.mode,
         default_params=env.default_params,
         example=env.example,
         host=env.host,

@@ -21,9 +21,12 @@ from PIL import Image
 
 from sacjax import report
 from sacjax.cli import main
+from sacjax.envs import make_env
 from sacjax.flags import parse_train
 from sacjax.folder import claimed
 from sacjax.run import load
+from sacjax.sac import make_sac
+from sacjax.types import InputError
 
 TINY = [
     *("--total-steps", "300", "--warmup-steps", "100", "--eval-every", "100"),
@@ -462,6 +465,23 @@ def test_loaded_agents_are_the_trained_ones(folder):
 
 
 @pytest.mark.thorough
+def test_a_policy_acts_as_in_the_evaluation(folder):
+    run = load(folder)
+    policy, agent = run.policy(5), run.agent(5)
+    env = make_env("Pendulum-v1")(3)
+    _, obs = env.reset(jax.random.key(1), env.default_params)
+    action = make_sac(run.config, env).mode(agent, obs)  # [3, 1]
+    np.testing.assert_array_equal(policy(obs), action)
+    np.testing.assert_allclose(policy(np.asarray(obs[1], np.float64)), action[1], rtol=1e-5)
+    assert policy(np.asarray(obs)[None]).shape == (1, 3, 1)
+    np.testing.assert_allclose(jax.jit(jax.vmap(policy))(obs), action, rtol=1e-5)
+    assert not np.allclose(run.policy(4)(obs), action)
+    with pytest.raises(InputError, match=r"shape \(3, 2\) must be \[..., 3\], as Pendulum-v1"):
+        policy(obs[:, :2])
+    with pytest.raises(InputError, match=r"member \(8\) must be from 0 to 7"):
+        run.policy(8)
+
+
 def test_ctrl_c_leaves_complete_files_and_exit_code_130(tmp_path):
     out = tmp_path / "run"
     flags = [*TINY, "--total-steps", "1000100"]

@@ -7,19 +7,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-TINY = (
-    'Config(env="Pendulum-v1", total_steps=300, warmup_steps=100, eval_every=100, hidden=(8,), '
-    "batch_size=8, eval_episodes=2)"
+TINY_SIZES = (
+    "total_steps=300, warmup_steps=100, eval_every=100, hidden=(8,), batch_size=8, eval_episodes=2"
 )
+TINY = f'Config(env="Pendulum-v1", {TINY_SIZES})'
 SMALLER = {
     'Config(env="Pendulum-v1", total_steps=20_000)': TINY,
-    'preset("Reacher-misc"), seeds=16': (
-        'preset("Reacher-misc", total_steps=300, warmup_steps=100, eval_every=100, hidden=(8,), '
-        "batch_size=8, eval_episodes=2), seeds=2"
-    ),
+    'preset("Reacher-misc"), seeds=16': f'preset("Reacher-misc", {TINY_SIZES}), seeds=2',
     'config, hp = preset("Pendulum-v1")': f"config, hp = {TINY}, Hyperparams()",
     "extend_to=60_000": "extend_to=500",
     "episodes=128": "episodes=3",
+    "policy(3)": "policy(1)",
 }
 
 
@@ -34,8 +32,22 @@ def test_the_code_runs(tmp_path, monkeypatch):
     exec(code, names)
     assert names["result"].metrics["eval_return"].shape == (2, 8, 2, 2)
     assert names["returns"].shape == (2, 3)
+    assert names["action"].shape == (2,)
     assert (tmp_path / "runs" / "reacher" / "learning_curve.png").exists()
     assert (tmp_path / "runs" / "logged" / "tensorboard" / "seed_7").is_dir()
+
+
+@pytest.mark.thorough
+def test_the_environment_of_the_documents_runs(tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "environments.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code.replace("total_steps=5_000, hidden=(64, 64)", TINY_SIZES), names)
+    returns = names["again"].metrics["eval_return"]
+    assert returns.shape == (4, 2, 2)
+    assert (returns < 0).all()
+    assert (names["again"].metrics["eval_length"] <= 50).all()
 
 
 def test_the_table_is_that_of_the_measured_file(benchmark_module):
