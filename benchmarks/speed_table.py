@@ -51,8 +51,10 @@ def table() -> str:
         ours = "sacjax, warm" if file == "quick" else "sacjax"
         times = ratio(record.load(file)["results"], case, ours, peer)
         if times is not None:
-            mark = "" if goal is None else f" (goal {goal})"
-            shown = f"**{times:.2f}** {peer}{mark}" if goal else f"{times:.2f} {peer}"
+            shown = f"{times:.2f} {peer}"
+            if goal is not None:
+                missed = ", missed" if round(times, 2) < goal else ""
+                shown = f"**{times:.2f}** {peer} (goal {goal}{missed})"
             rows.setdefault((TITLES[file], case), []).append(shown)
     lines = ["| workload | case | times as fast as |", "|---|---|---|"]
     return "\n".join([*lines, *(f"| {t} | {c} | {', '.join(r)} |" for (t, c), r in rows.items())])

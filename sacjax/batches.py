@@ -192,5 +192,5 @@ def _write_table(path: Path, plan: Plan, diverged: list[Divergence]) -> None:
     header, whole = texts[0].partition("\n")[0] + "\n", path / "metrics.csv"
     with folder.written(path):
         folder.write_text(whole, header + "".join(t.partition("\n")[2] for t in texts))
-        journal.write_curve(path, tables)
+        journal.write_curve(path, plan, tables)
         folder.write_diverged(path, diverged, plan.members, plan.config)

@@ -87,6 +87,12 @@ class Config:
         validation.check_sizes(self)
 
     @property
+    def env_name(self) -> str:
+        """What to call the environment, which may be an object."""
+        named = isinstance(self.env, str)
+        return self.env if named else str(getattr(self.env, "name", type(self.env).__name__))
+
+    @property
     def rollout(self) -> int:
         """Steps of each environment per iteration: `rollout_length`, or the fewest that fit."""
         return self.rollout_length or ratio(self.utd * self.num_envs).denominator

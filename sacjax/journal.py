@@ -126,7 +126,7 @@ class Journal:
         numbers = np.asarray(jax.random.key_data(keys))
         tree = {"agents": agents, "keys": numbers, "metrics": stacked(history)}
         folder.save_agents(self._path, tree)
-        self._first(lambda: write_curve(self._path, [self._path / "metrics.csv"]))
+        self._first(lambda: write_curve(self._path, self._plan, [self._path / "metrics.csv"]))
 
     def close(self) -> None:
         """Whatever happened."""
@@ -151,9 +151,10 @@ class Journal:
         return processes.first(written)
 
 
-def write_curve(directory: Path, tables: list[Path]) -> None:
+def write_curve(directory: Path, plan: Plan, tables: list[Path]) -> None:
     """learning_curve.png of a run's table, or of its batches'."""
-    image = report.learning_curve(tables, directory.resolve().name)
+    name, env = directory.resolve().name, plan.config.env_name
+    image = report.learning_curve(tables, env if name == env else f"{name}: {env}")
     folder.write_bytes(directory / "learning_curve.png", image)
 
 

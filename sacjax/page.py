@@ -204,7 +204,9 @@ def table(entries: list[Entry]) -> str:
     panels = comparison.panels(entries)
     shown = [finals(entries, panels)]
     envs = {entry.env for entry in entries}
-    shown += [_totals(panel, entries) for panel in panels if panel.title not in envs]
+    together = [panel for panel in panels if panel.title not in envs]
+    shown += [_totals(panel, entries) for panel in together]
+    said = [_normalisation(panel, entries) for panel in together] + comparison.notes(entries)
     with console.capture() as capture:
         for names, rows in shown:
             view = Table(show_edge=False, pad_edge=False)
@@ -215,7 +217,7 @@ def table(entries: list[Entry]) -> str:
                 view.add_row(*(Text(cell if isinstance(cell, str) else cell[0]) for cell in row))
             console.print(view)
             console.print()
-        for note in comparison.notes(entries):
+        for note in said:
             console.print(Text(f"- {note}"))
     return capture.get().rstrip("\n")
 
@@ -250,7 +252,7 @@ def _normalisation(panel: Panel, entries: list[Entry]) -> str:
     missing = {entry.label for entry in entries} - set(panel.scores)
     text = (
         "Runs of the same name, over the environments. In each environment the lowest score of any "
-        "seed on this page is 0 and the highest 1, so these numbers hold within this page only. "
+        "seed shown is 0 and the highest 1, so these numbers hold within this report only. "
         "Every score counts once in the IQM; the improvement is the mean over environments."
     )
     left = f" Not run in every environment, or all diverged: {', '.join(sorted(missing))}."

@@ -38,7 +38,7 @@ def description(
         around["versions"] |= _versions(SUITES.get(parse(config.env).suite, []))
     else:
         fields["env"] = None  # an object cannot be written down; `load` asks for it
-        around["env_object"] = str(getattr(config.env, "name", type(config.env).__name__))
+        around["env_object"] = config.env_name
     return {
         "format": FORMAT,
         "command": sys.argv if sys.argv[0].endswith(_COMMANDS) else None,

@@ -36,7 +36,7 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
         raise InputError(f"{target} must be a .gif in a folder that exists")
     without_a_screen()
     env = make_env(run.config.env)(run.config.eval_episodes)
-    with for_a_while(env.host, str(run.config.env)):
+    with for_a_while(env.host, run.config.env_name):
         episode = _episode(run, env, member, agent, frames)
     returns = np.cumsum(episode.rewards)
     parsed = parse(run.config.env) if isinstance(run.config.env, str) else None

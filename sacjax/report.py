@@ -132,7 +132,7 @@ def setting(swept: Member) -> str:
 
 def learning_curve(sources: Sequence[str | os.PathLike], run: str) -> bytes:
     """PNG of metrics.csv, or those of batches: evaluation return against environment steps, single
-    seeds faint. The IQM goes as far as all seeds do that have not diverged. `run`: its name."""
+    seeds faint. The IQM goes as far as all seeds do that have not diverged. `run`: what it is."""
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
     members, metrics = read_metrics(*sources)

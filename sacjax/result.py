@@ -56,8 +56,8 @@ class Run(NamedTuple):
             obs = jnp.asarray(obs, example.dtype)
             if obs.shape[-1:] != example.shape:
                 raise InputError(
-                    f"obs of shape {obs.shape} must be [..., {example.size}], as {self.config.env} "
-                    "gives them, flattened"
+                    f"obs of shape {obs.shape} must be [..., {example.size}], as "
+                    f"{self.config.env_name} gives them, flattened"
                 )
             return mode(agent, obs.reshape(-1, example.size)).reshape(*obs.shape[:-1], -1)
 

@@ -65,6 +65,12 @@ class Evaluations(BaseCallback):
         return -float(log_prob.mean()), float(q.mean())
 
 
+def cpu() -> str:
+    """The processor's name."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
+
+
 def main() -> None:
     task, steps, seed, first, every, out = sys.argv[1:]
     folder = Path(out)
@@ -77,7 +83,7 @@ def main() -> None:
         "config": {"env": f"gymnasium/{task}"},
         "hyperparams": [{}],
         "versions": {name: importlib.metadata.version(name) for name in names},
-        "device": {"cores": os.cpu_count(), "system": platform.platform()},
+        "device": {"cpu": cpu(), "cores": os.cpu_count(), "system": platform.platform()},
     }
     (folder / "config.json").write_text(json.dumps(about))
     model = SAC("MlpPolicy", task, seed=int(seed), device="cpu")
