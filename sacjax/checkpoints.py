@@ -45,8 +45,13 @@ def whole_run(directory: Path) -> Path:
 
 
 def resuming(directory: Path) -> str:
-    """The command that goes on with the run, as a shell takes it."""
-    return f"`sacjax resume {shlex.quote(str(whole_run(directory)))}`"
+    """What goes on with the run: a command as a shell takes it; in Python, where its environment is
+    an object."""
+    whole = whole_run(directory)
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        if json.loads((whole / "config.json").read_text())["config"]["env"] is None:
+            return f"`resume({str(whole)!r}, env=...)` of sacjax.run"
+    return f"`sacjax resume {shlex.quote(str(whole))}`"
 
 
 def check_path(directory: Path) -> None:

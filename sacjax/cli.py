@@ -1,10 +1,11 @@
 """The command line: sacjax train | resume | plan | evaluate | render | report | envs.
 
 Kept quick to start: JAX programs and environments are imported by the command that needs them.
-Exit codes: 0 done; 2 bad input, nothing was changed; 3 the files, or what a command prints, could
-not be written any longer; 4 stopped because agents diverged; 130 and 143 stopped by Ctrl-C and
-SIGTERM, files complete; 141 nobody reads any longer what a command prints. Training needs no
-reader: the code of `train` and `resume` is the run's own, whatever becomes of stdout.
+Exit codes: 0 done; 2 bad input, or what may not be read: nothing was changed; 3 the files, or what
+a command prints, could not be written any longer; 4 stopped because agents diverged; 130 and 143
+stopped by Ctrl-C and SIGTERM, files complete; 141 nobody reads any longer what a command prints.
+Training needs no reader: the code of `train` and `resume` is the run's own, whatever becomes of
+stdout.
 """
 
 import contextlib
@@ -76,6 +77,8 @@ def _command(argv: list[str], from_shell: bool) -> int:
         tell_reader(argv, error)
         return leave(2)
     except PermissionError as error:
+        if error.filename is None:
+            raise
         complain(f"sacjax: error: {error}: change its permissions, or its owner")
         tell_reader(argv, error)
         return leave(2)

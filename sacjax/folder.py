@@ -52,7 +52,7 @@ def created(directory: str | os.PathLike) -> Iterator[Path]:
         if any(x.name != left for x in path.iterdir()):
             raise InputError(
                 f"{path} is not empty, it may hold another run: give a new folder with --out, "
-                "remove it yourself, or go on with it by `sacjax resume`"
+                f"remove it yourself, or go on with it by {resuming(path)}"
             )
         yield path
 
@@ -75,11 +75,9 @@ def claimed(directory: Path) -> Iterator[Path]:
     removed again where nothing was written to it. InputError where that is not allowed."""
     made = [path for path in directory.parents if not path.exists()]
     number, path = 1, directory
-    with _writable(directory):
-        directory.parent.mkdir(parents=True, exist_ok=True)
-        while not _made(path):
-            number += 1
-            path = directory.with_name(f"{directory.name}-{number}")
+    while not _made(path):
+        number += 1
+        path = directory.with_name(f"{directory.name}-{number}")
     try:
         yield path
     finally:
@@ -90,11 +88,17 @@ def claimed(directory: Path) -> Iterator[Path]:
 
 def _made(path: Path) -> bool:
     """False where it is there already. Of those that ask at once, one is told True."""
-    try:
-        path.mkdir()
-    except FileExistsError:
-        return False
-    return True
+    while True:
+        with _writable(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        with _writable(path):
+            try:
+                path.mkdir()
+            except FileExistsError:
+                return False
+            except FileNotFoundError:  # who has made the parent has removed it meanwhile
+                continue
+            return True
 
 
 def in_batches(directory: Path, name: str) -> list[Path]:
@@ -199,8 +203,8 @@ def read_config(directory: str | os.PathLike, env: Any = None) -> Written:
         fields = content["config"] | ({} if env is None else {"env": env})
         if fields["env"] is None:
             raise InputError(
-                f"{directory} was trained on an environment object: in Python, give it to "
-                "load(directory, env=...)"
+                f"{directory} was trained on an environment object: in Python, give it to load or "
+                "resume(directory, env=...) of sacjax.run"
             )
         settings = [
             Hyperparams(**{k: float(v) for k, v in hp.items()}) for hp in content["hyperparams"]
@@ -330,8 +334,8 @@ def restore_agents(directory: Path, like: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:  # orbax and its stores raise many kinds for damaged files
         raise InputError(
             f"{path} is damaged, or not of this environment and algorithm ({one_line(error)}): "
-            f"restore the folder, or {resuming(directory)}, which makes it anew from its last "
-            "checkpoint"
+            f"give those it was trained with, restore it, or {resuming(directory)}, which makes it "
+            "anew from its last checkpoint"
         ) from error
 
 

@@ -59,7 +59,8 @@ class Run(NamedTuple):
                     f"obs of shape {obs.shape} must be [..., {example.size}], as "
                     f"{self.config.env_name} gives them, flattened"
                 )
-            return mode(agent, obs.reshape(-1, example.size)).reshape(*obs.shape[:-1], -1)
+            action = mode(agent, obs.reshape(-1, example.size))
+            return action.reshape(*obs.shape[:-1], action.shape[-1])
 
         return policy
 

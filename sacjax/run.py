@@ -161,8 +161,9 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
 
 
 def _say_other_dtype(path: Path, content: dict[str, Any]) -> None:
-    here, there = jax.config.read("jax_enable_x64"), content.get("jax", {}).get("x64")
-    if there is not None and there != here:
+    here, around = jax.config.read("jax_enable_x64"), content.get("jax")
+    there = around.get("x64", here) if isinstance(around, dict) else here
+    if there != here:
         _LOG.warning(
             "%s was trained with jax_enable_x64=%s and is loaded with %s: its numbers are rounded, "
             "or computed otherwise",

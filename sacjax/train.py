@@ -1,6 +1,6 @@
 """The loop: warm-up, then epochs of (collect, learn), each with an evaluation at its end.
 
-`make_program` gives the pair `Program(init, epoch)` that everything is made of. `make_train` scans
+`make_program` gives the functions `init` and `epoch` that everything is made of. `make_train` scans
 `epoch` into one pure function for jit, vmap and notebooks; `sacjax.run` calls the very same `epoch`
 from Python. Shapes: E environments, U gradient steps per iteration, see `sacjax.types`.
 """

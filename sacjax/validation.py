@@ -131,10 +131,11 @@ def check_sizes(config: Any) -> None:
         )
     least = config.n_step * envs
     if config.n_step > 1 and min(config.warmup_steps + steps, config.capacity) < least:
-        total = max(config.total_steps, least + every)
+        least_warmup = max(config.warmup_steps, least)
+        total = max(config.total_steps, least_warmup + every)
         raise InputError(
             f"n_step ({config.n_step}) needs that many steps of each environment before learning "
-            f"starts, and a replay that holds them: use warmup_steps={least}, replay_size="
+            f"starts, and a replay that holds them: use warmup_steps={least_warmup}, replay_size="
             f"{max(config.replay_size, least)} and total_steps={total} or more"
         )
     if config.warmup_steps >= config.total_steps:
@@ -147,22 +148,22 @@ def check_sizes(config: Any) -> None:
             f"policy_delay ({config.policy_delay}) must not be above an epoch's gradient steps: "
             f"use policy_delay={config.updates_per_epoch} or a larger eval_every"
         )
-    left = config.total_steps - warmup
-    fitting = _multiple(left, every)
+    left = config.total_steps - config.warmup_steps
     rules = [
-        ("warmup_steps", config.warmup_steps, warmup, f"num_envs ({envs})"),
-        ("eval_every", config.eval_every, every, f"the {steps} steps of an iteration"),
-        ("total_steps - warmup_steps", left, fitting, f"eval_every ({every})"),
+        ("warmup_steps", config.warmup_steps, "num_envs", envs),
+        ("eval_every", config.eval_every, "the steps of an iteration", steps),
+        ("total_steps - warmup_steps", left, "eval_every", config.eval_every),
     ]
     unfit = [
-        f"{name} ({value}) must be a multiple of {of}"
-        for name, value, next_up, of in rules
-        if value != next_up
+        f"{name} ({value}) must be a multiple of {of} ({divisor})"
+        for name, value, of, divisor in rules
+        if value % divisor
     ]
     if unfit:
+        total = warmup + _multiple(config.total_steps - warmup, every)
         raise InputError(
             f"{', '.join(unfit)}: use warmup_steps={warmup}, eval_every={every}, "
-            f"total_steps={warmup + fitting}"
+            f"total_steps={total}"
         )
 
 

@@ -404,6 +404,20 @@ def test_of_those_that_ask_for_a_name_at_once_each_gets_its_own(tmp_path):
     assert {path.name for path in (tmp_path / "runs").iterdir()} == names
 
 
+def test_where_the_place_for_runs_is_a_file_it_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("runs").touch()
+    assert main(["train", "Pendulum-v1", *TINY]) == 2
+    assert "runs is a file: give a new folder with --out" in capsys.readouterr().err
+
+
+def test_agents_of_another_precision_are_loaded_aloud(copy, caplog):
+    content = json.loads((copy / "config.json").read_text())
+    edit(copy, jax=content["jax"] | {"x64": True})
+    load(copy)
+    assert f"{copy} was trained with jax_enable_x64=True and is loaded with False" in caplog.text
+
+
 def test_a_terminal_without_the_letters_gets_escapes(folder):
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     command = [sys.executable, "-m", "sacjax.cli", "report", str(folder), "--labels", "α²"]
@@ -464,7 +478,6 @@ def test_loaded_agents_are_the_trained_ones(folder):
     )
 
 
-@pytest.mark.thorough
 def test_a_policy_acts_as_in_the_evaluation(folder):
     run = load(folder)
     policy, agent = run.policy(5), run.agent(5)
@@ -482,6 +495,7 @@ def test_a_policy_acts_as_in_the_evaluation(folder):
         run.policy(8)
 
 
+@pytest.mark.thorough
 def test_ctrl_c_leaves_complete_files_and_exit_code_130(tmp_path):
     out = tmp_path / "run"
     flags = [*TINY, "--total-steps", "1000100"]

@@ -295,6 +295,7 @@ class WithSpaces(Echo):
         ("reacher", "did you mean .*Reacher-misc"),
         ("zzz", "see `sacjax envs`$"),
         ("HalfCheetah-v5", r"did you mean gymnasium/HalfCheetah-v5\?"),
+        ("Ant-v4", r"did you mean gymnasium/Ant-v4\?"),
         ("Reacher-v2", r"did you mean gymnasium/Reacher-v5\?"),
         ("MNISTBandit-bsuite", "has discrete actions"),
         ("CartPole-v1", r"Discrete\(2, .*continuous \(Box\).*`sacjax envs`"),

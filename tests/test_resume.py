@@ -626,6 +626,18 @@ def test_killed_twenty_times_it_ends_like_never_stopped(tmp_path, seeds, layout)
     assert writing >= 3  # in the middle of a checkpoint
 
 
+def test_what_goes_on_with_a_run_is_said_so_that_it_works(tmp_path):
+    place = tmp_path / "my runs" / "a"
+    place.mkdir(parents=True)
+    (place / "config.json").write_text('{"config": {"env": "Pendulum-v1"}}')
+    assert checkpoints.resuming(place) == f"`sacjax resume '{place}'`"
+    assert checkpoints.resuming(place / "batches" / "2") == f"`sacjax resume '{place}'`"
+    (place / "config.json").write_text('{"config": {"env": null}}')
+    assert checkpoints.resuming(place) == f"`resume('{place}', env=...)` of sacjax.run"
+    elsewhere = tmp_path / "batches" / "b"  # a name like any other
+    assert checkpoints.resuming(elsewhere) == f"`sacjax resume {elsewhere}`"
+
+
 @pytest.mark.parametrize("name", ["lr[0.1]", "[2024] x/run", "a\\b", "caf\udce9"])
 def test_a_path_that_could_not_be_read_again_is_refused(tmp_path, name):
     with pytest.raises(InputError, match="cannot hold a run"):

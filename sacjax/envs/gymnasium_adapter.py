@@ -71,10 +71,15 @@ def _make(name: str, parsed: Name, more: dict[str, Any]) -> Any:
     try:
         return _gymnasium(name).make(parsed.id, **parsed.options, **more)
     except Exception as error:  # its packages, its arguments, its own checks
-        raise InputError(
-            f"{name} cannot be made ({one_line(error)}): for MuJoCo's, pip install "
-            "'sacjax[gymnasium]'; its options are the arguments of gymnasium.make"
-        ) from error
+        module = parsed.id.rpartition(":")[0]
+        if module and isinstance(error, ModuleNotFoundError):
+            remedy = f"install {module}, or put its folder into PYTHONPATH"
+        else:
+            remedy = (
+                "for MuJoCo's, pip install 'sacjax[gymnasium]'; its options are the arguments of "
+                "gymnasium.make"
+            )
+        raise InputError(f"{name} cannot be made ({one_line(error)}): {remedy}") from error
 
 
 def _gymnasium(name: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from sacjax.types import InputError
 
 SUITES = ("gymnax", "brax", "playground", "gymnasium", "envpool")
-_MUJOCO = (  # ids that are Gymnasium's, however the suite is left out
+_MUJOCO = (  # tasks that are Gymnasium's, where the suite is left out
     "Ant|HalfCheetah|Hopper|Humanoid|HumanoidStandup|InvertedPendulum|InvertedDoublePendulum|"
     "Pusher|Reacher|Swimmer|Walker2d"
 )
@@ -51,8 +51,8 @@ def check_known(name: str, id: str, known: Iterable[str]) -> None:
     suite = parse(name).suite if "/" in name else ""
     folded = {other.casefold(): f"{suite}/{other}" if suite else other for other in known}
     near = [folded[x] for x in difflib.get_close_matches(id.casefold(), folded, n=3, cutoff=0.5)]
-    if not suite and re.fullmatch(rf"({_MUJOCO})-v\d+", id):
-        near = [f"gymnasium/{id.partition('-')[0]}-v5"]
+    if not suite and (task := re.fullmatch(rf"({_MUJOCO})-v(\d+)", id)):
+        near = [f"gymnasium/{task[1]}-v{'4' if task[2] == '4' else '5'}"]
     command = f"sacjax envs {suite}".strip()
     hint = f"did you mean {' or '.join(near)}?" if near else f"see `{command}`"
     raise InputError(f"unknown environment {name!r}: {hint}")
