@@ -131,12 +131,12 @@ def check_sizes(config: Any) -> None:
         )
     least = config.n_step * envs
     if config.n_step > 1 and min(config.warmup_steps + steps, config.capacity) < least:
-        least_warmup = max(config.warmup_steps, least)
-        total = max(config.total_steps, least_warmup + every)
+        warm = max(config.warmup_steps, least)
+        wanted = {"warmup_steps": warm, "replay_size": least, "total_steps": warm + every}
+        more = [f"{name}={x}" for name, x in wanted.items() if x > getattr(config, name)]
         raise InputError(
             f"n_step ({config.n_step}) needs that many steps of each environment before learning "
-            f"starts, and a replay that holds them: use warmup_steps={least_warmup}, replay_size="
-            f"{max(config.replay_size, least)} and total_steps={total} or more"
+            f"starts, and a replay that holds them: use {' and '.join(more)} or more"
         )
     if config.warmup_steps >= config.total_steps:
         raise InputError(

@@ -110,8 +110,12 @@ def test_values_over_three_steps_are_the_known_ones():
 
 
 def test_n_steps_must_be_there_before_learning_starts():
-    with pytest.raises(InputError, match="use warmup_steps=10 and replay_size="):
-        Config("Pendulum-v1", n_step=5, num_envs=2, warmup_steps=2, total_steps=602, eval_every=2)
+    sizes = {"n_step": 5, "num_envs": 2, "warmup_steps": 2, "eval_every": 2}
+    with pytest.raises(InputError, match="use warmup_steps=10 or more"):
+        Config("Pendulum-v1", **sizes, total_steps=602)
+    all_of_them = "use warmup_steps=10 and replay_size=10 and total_steps=12 or more"
+    with pytest.raises(InputError, match=all_of_them):
+        Config("Pendulum-v1", **sizes, total_steps=4, replay_size=4, batch_size=4)
 
 
 # Observations in units of their deviation
