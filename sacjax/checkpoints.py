@@ -72,7 +72,6 @@ def locked(directory: Path) -> Iterator[None]:
 
     The lock is the kernel's, so it goes with the process, however that ends.
     """
-    check_path(directory)
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         try:
@@ -187,20 +186,28 @@ def restore(
         path = directory.absolute() / _FOLDER / str(epoch)
         note = _checked_by_first(path)
         if isinstance(note, dict):
-            try:
-                return Checkpoint(epoch, note, store.read(path, like(note, store.shapes(path))))
-            except InputError:  # it is another run's
-                raise
-            except Exception as error:  # of memory, devices, the file system
-                raise RunError(
-                    f"{path} is whole, but cannot be read here ({one_line(error)}): free memory, "
-                    f"or mend that, then {resuming(directory)}"
-                ) from error
+            with _read_here(directory, path):
+                shapes = store.shapes(path)
+            wanted = like(note, shapes)
+            with _read_here(directory, path):
+                return Checkpoint(epoch, note, store.read(path, wanted))
         damaged.append(f"{path} is damaged ({note})")
         _LOG.warning("%s: going back to the one before", damaged[-1])
     if damaged:
         raise InputError(f"no checkpoint can be read: {damaged[0]}: restore it, or train again")
     return None
+
+
+@contextlib.contextmanager
+def _read_here(directory: Path, path: Path) -> Iterator[None]:
+    """RunError where a whole checkpoint cannot be."""
+    try:
+        yield
+    except Exception as error:  # of memory, devices, the file system
+        raise RunError(
+            f"{path} is whole, but cannot be read here ({one_line(error)}): free memory, or mend "
+            f"that, then {resuming(directory)}"
+        ) from error
 
 
 def _checked_by_first(path: Path) -> dict[str, Any] | str:

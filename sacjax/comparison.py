@@ -51,6 +51,11 @@ class Panel(NamedTuple):
     title: str
     scores: dict[str, list[np.ndarray]]  # label -> an array per environment, without the diverged
 
+    @property
+    def together(self) -> bool:
+        """Whether it is of several environments."""
+        return any(len(parts) > 1 for parts in self.scores.values())
+
 
 def iqm(scores: Scores) -> Estimate:
     """Interquartile mean of all scores, each counted once (section 4.3)."""

@@ -113,7 +113,7 @@ def page(
     title = f"Report: {', '.join(envs)}"
     what = "last evaluation" if last == 1 else f"last {last} evaluations"
     said = comparison.notes(entries)
-    together = [panel for panel in panels if panel.title not in envs]
+    together = [panel for panel in panels if panel.together]
     scored = (
         f"A seed's score is its mean return over the greedy episodes of its {what}. IQM is the "
         "mean of the middle half of the seeds; [ ] are 95% stratified bootstrap intervals over "
@@ -203,8 +203,7 @@ def table(entries: list[Entry]) -> str:
     console = Console(width=120, highlight=False)
     panels = comparison.panels(entries)
     shown = [finals(entries, panels)]
-    envs = {entry.env for entry in entries}
-    together = [panel for panel in panels if panel.title not in envs]
+    together = [panel for panel in panels if panel.together]
     shown += [_totals(panel, entries) for panel in together]
     said = [_normalisation(panel, entries) for panel in together] + comparison.notes(entries)
     with console.capture() as capture:

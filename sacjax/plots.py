@@ -59,7 +59,7 @@ def profiles(panels: list[Panel], entries: list[Entry], dark: bool = False) -> b
             axes.fill_between(taus, low, high, color=style[label]["color"], alpha=0.16, linewidth=0)
             axes.plot(taus, value, **style[label], linewidth=2)
         axes.set_title(panel.title, loc="left", parse_math=False)
-        axes.set_xlabel("normalised score τ" if _together(panel) else "return τ")
+        axes.set_xlabel("normalised score τ" if panel.together else "return τ")
         axes.set_ylim(-0.03, 1.03)
         axes.xaxis.set_major_locator(_ticks())
 
@@ -168,10 +168,6 @@ def _ticks() -> Any:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(6, steps=[1, 2, 2.5, 5, 10])
-
-
-def _together(panel: Panel) -> bool:
-    return any(len(parts) > 1 for parts in panel.scores.values())
 
 
 def _short(label: str, most: int = 44) -> str:

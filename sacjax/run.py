@@ -99,6 +99,7 @@ def resume(
     path, on_epoch = Path(directory), _checked_callables(on_epoch)
     folder.check_is_run(path)
     folder.check_is_whole(path)
+    checkpoints.check_path(path)
     with _held(lambda: checkpoints.locked(path)):
         written = folder.read_config(path, env)
         config = written.config if extend_to is None else extended(written.config, extend_to)
