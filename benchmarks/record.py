@@ -1,4 +1,4 @@
-"""What every benchmark writes beside its figures: versions, hardware, commit."""
+"""What every benchmark writes beside its figures: versions, hardware, commit, XLA's flags."""
 
 import json
 import os
@@ -30,7 +30,8 @@ def save(name: str, content: dict[str, Any]) -> Path:
     """Write NAME.json in `folder()`: the content, and what it was measured with."""
     path = folder() / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = surroundings() | content | {"commit": commit()}
+    about = {"commit": commit(), "xla_flags": os.environ.get("XLA_FLAGS", "")}
+    content = surroundings() | content | about
     write_text(path, json.dumps(content, indent=1) + "\n")
     return path
 
