@@ -60,25 +60,32 @@ def table() -> str:
     return "\n".join([*lines, *(f"| {t} | {c} | {', '.join(r)} |" for (t, c), r in rows.items())])
 
 
+def figures(name: str) -> dict[tuple[str, str], dict]:
+    """What NAME.json measured, by case and name."""
+    return {(e["case"], e["name"]): e for e in record.load(name)["results"]}
+
+
+def flat(name: str) -> str:
+    """W5's iterations at 1e7 places, in ratio to 1e4."""
+    entries = record.load(name)["results"]
+    cases = dict.fromkeys(e["case"] for e in entries if e["case"].startswith("iteration"))
+    return ", ".join(
+        f"{ratio(entries, c, 'sacjax, 1e+04 places', 'sacjax, 1e+07 places'):.2f} ({c[10:]})"
+        for c in cases
+    )
+
+
 def limit() -> str:
     """How near W1 comes to the machine's limit, and how replay and start-up do."""
     shares = record.load("limit")["limit"]
     near = ", ".join(f"{v['share_of_the_limit']:.0%} ({case})" for case, v in shares.items())
-    replay = record.load("replay")["results"]
-    cases = dict.fromkeys(e["case"] for e in replay if e["case"].startswith("iteration"))
-    flat = ", ".join(
-        f"{ratio(replay, c, 'sacjax, 1e+04 places', 'sacjax, 1e+07 places'):.2f} ({c[10:]})"
-        for c in cases
-    )
-    start = {e["name"]: e["median"] for e in record.load("startup")["results"]}
+    start = {name: e["median"] for (_, name), e in figures("startup").items()}
     first, again = start["sacjax, cold"], start["sacjax, warm cache"]
-    quick = {
-        e["name"]: (e["median"], e["mean_returns"][0])
-        for e in record.load("quick")["results"]
-        if e["case"] == "whole process" and "median" in e
-    }
-    (cold, reached), (warm, _) = quick["sacjax, cold"], quick["sacjax, warm"]
-    beside = quick["sacjax, 32 seeds"][1]
+    quick = figures("quick")
+    cold, warm = (quick["whole process", f"sacjax, {how}"]["median"] for how in ("cold", "warm"))
+    reached, beside = (
+        quick["training", f"sacjax, {how}"]["mean_returns"][0] for how in ("warm", "32 seeds")
+    )
     rounded = ", ".join(
         f"{times:.2f} {peer} ({case})"
         for file, case, peer in (
@@ -94,7 +101,7 @@ def limit() -> str:
   hardware): {rounded}.
 - **The limit** (W7): one seed runs at {near} of the best rate that its matrix products alone
   reached.
-- **Replay** (W5): an iteration at 1e7 places takes, in ratio to 1e4 places, {flat}.
+- **Replay** (W5): an iteration at 1e7 places takes, in ratio to 1e4 places, {flat("replay")}.
 - **Start-up** (W6): importing all that trains takes {start["sacjax, all that trains"]:.1f} s (its
   dependencies, imported plainly: {start["dependencies"]:.1f}); the first gradient step comes after
   {first:.1f} s, {again:.1f} s with a warm cache (goals: 6 and 3).
@@ -109,35 +116,47 @@ def text() -> str:
 
 
 def accelerator() -> str:
-    """W1, W2, W4 and W7 on a GPU, sacjax alone."""
+    """W1 to W7 on a GPU, sacjax alone."""
 
     def rate(file: str, case: str, name: str = "sacjax", field: str = "median") -> float:
-        found = {(e["case"], e["name"]): e for e in record.load(f"gpu/{file}")["results"]}
-        return found[case, name][field]
+        return figures(f"gpu/{file}")[case, name][field]
 
-    many = record.load("gpu/many_seeds")
-    rates = {e["workload"]["seeds"]: e["median"] for e in many["results"]}
-    seeds, last = " | ".join(f"{n:,}" for n in rates), many["results"][-1]
+    together = record.load("gpu/many_seeds")
+    rates = {e["workload"]["seeds"]: e["median"] for e in together["results"]}
+    seeds, last = " | ".join(f"{n:,}" for n in rates), together["results"][-1]
     all_of_them = " | ".join(f"{x:,.0f}" for x in rates.values())
     each = " | ".join(f"{x / n:,.0f}" for n, x in rates.items())
     near, envs = record.load("gpu/limit")["limit"]["Pendulum"], "1024 environments"
     sizes = ("Pendulum", "sacjax"), ("synthetic, 17 / 6", "sacjax"), ("Pendulum", ROUNDED)
-    one, wide, rounded = (f"{rate('one_seed', *size):,.0f}" for size in sizes)
+    alone, wide, rounded = (f"{rate('one_seed', *size):,.0f}" for size in sizes)
     filling, full = (rate("parallel_envs", case) for case in (envs, f"{envs}, replay full"))
+    inserted = rate("replay", "insert and sample, 1 seed", "sacjax, 1e+07 places")
+    cold, warm = (rate("quick", "whole process", f"sacjax, {how}") for how in ("cold", "warm"))
+    one, many = (rate("quick", "training", f"sacjax, {how}") for how in ("warm", "32 seeds"))
+    first, again = (
+        rate("startup", "first gradient step", f"sacjax, {how}") for how in ("cold", "warm cache")
+    )
     return f"""
-| seeds together, on one {many["device"]["kind"]} | {seeds} |
+| seeds together, on one {together["device"]["kind"]} | {seeds} |
 |---|{"---|" * len(rates)}
 | gradient steps/s of all | {all_of_them} |
 | of each | {each} |
 
-- **One seed** (W1): {one} gradient steps/s, {wide} at 17 / 6, {rounded} in bfloat16. What decides
+- **One seed** (W1): {alone} gradient steps/s, {wide} at 17 / 6, {rounded} in bfloat16. What decides
   is the number of kernels, {near["kernels_per_gradient_step"]:.0f} to a gradient step, not their
   arithmetic, which is at {near["share_of_the_limit"]:.0%} of its limit (W7).
 - **1,024 environments**, batches of 512 (W4): {filling:,.0f} gradient steps/s,
   {rate("parallel_envs", envs, field="env_steps_per_second"):,.0f} environment steps/s; with a full
   replay {full / filling:.2f} times that.
 - **Memory**: {last["bytes_per_seed"] / 1e6:.1f} MB for each of {last["workload"]["seeds"]:,} seeds
-  (XLA's account; replays of 1e5).""".lstrip()
+  (XLA's account; replays of 1e5).
+- **Replay** (W5): an iteration at 1e7 places takes, in ratio to 1e4 places, {flat("gpu/replay")};
+  insert and sample alone {inserted:.1f} us at 1e7.
+- **Start-up** (W6, one round): the first gradient step comes after {first:.1f} s,
+  {again:.1f} s with a warm cache.
+- **From nothing to 10,000 steps of Pendulum** (W3, one process, one round): {cold:.1f} s,
+  {warm:.1f} s with a warm cache. Training is {one:.2f} s of it, of 32 seeds
+  {many:.2f} s.""".lstrip()
 
 
 if __name__ == "__main__":
