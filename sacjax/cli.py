@@ -73,15 +73,11 @@ def _command(argv: list[str], from_shell: bool) -> int:
             raise InputError(f"unknown command {argv[0]!r}: {hint}")
         return commands[argv[0]](argv[1:])
     except InputError as error:
-        complain(f"sacjax: error: {' '.join(str(error).split())}")
-        tell_reader(argv, error)
-        return leave(2)
+        return _refused(argv, error, str(error))
     except PermissionError as error:
         if error.filename is None:
             raise
-        complain(f"sacjax: error: {error}: change its permissions, or its owner")
-        tell_reader(argv, error)
-        return leave(2)
+        return _refused(argv, error, f"{error}: change its permissions, or its owner")
     except RunError as error:
         complain(f"sacjax: {' '.join(str(error).split())}")
         tell_reader(argv, error)
@@ -95,6 +91,13 @@ def _command(argv: list[str], from_shell: bool) -> int:
             return 0
         tell_reader(argv, InputError("unknown or wrong options: stderr names them"))
         raise
+
+
+def _refused(argv: list[str], error: Exception, why: str) -> int:
+    """Bad input: told in one line."""
+    complain(f"sacjax: error: {' '.join(why.split())}")
+    tell_reader(argv, error)
+    return leave(2)
 
 
 def _start_jax(flags: ProcessFlags = ProcessFlags()) -> None:

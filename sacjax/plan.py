@@ -188,7 +188,8 @@ def check_memory(plan: Plan, again: bool = False) -> None:
         return
     remedies = []
     if found.most:
-        remedies.append(f"train at most {found.most} at once with members_per_batch")
+        how = "members_per_batch (--members-per-batch)"
+        remedies.append(f"train at most {found.most} at once with {how}")
     if found.replay_size >= plan.config.batch_size:
         remedies.append(f"use replay_size={found.replay_size}")
     raise InputError(

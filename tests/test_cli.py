@@ -209,7 +209,7 @@ BAD = {
         ["train", "Pendulum-v1", "--total-steps", "2000001000", "--replay-size", "2000000000"],
         "use replay_size=",
     ),
-    "too many agents": (["train", "Pendulum-v1", "--seeds", "2000000"], "members_per_batch"),
+    "too many agents": (["train", "Pendulum-v1", "--seeds", "2000000"], "--members-per-batch"),
     "sweep of a size": (["train", "Pendulum-v1", "--sweep", "hidden=8,16"], "once for each"),
     "sweep of nothing": (["train", "Pendulum-v1", "--sweep", "tua=1,2"], "use tau"),
     "sweep of words": (["train", "Pendulum-v1", "--sweep", "tau=a,b"], "numbers"),
