@@ -10,6 +10,7 @@ for MountainCarContinuous-v0 what happens without held warm-up actions, all else
 """
 
 import argparse
+import json
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -57,8 +58,9 @@ def random_return(name: str, episodes: int = 512) -> float:
 
     @jax.jit
     def play(key):
-        env_state, _ = env.reset(key, env.default_params)
-        keys = jax.random.split(key, env.default_params.max_steps_in_episode)
+        key_reset, key_steps = jax.random.split(key)
+        env_state, _ = env.reset(key_reset, env.default_params)
+        keys = jax.random.split(key_steps, env.default_params.max_steps_in_episode)
         carry = (env_state, jnp.ones(episodes, bool), jnp.zeros(episodes))
         (_, running, total), _ = jax.lax.scan(step, carry, keys)
         return total.mean(), running.any()
@@ -110,11 +112,9 @@ def measure(
 
 
 def train(names: list[str]) -> None:
-    """Measure, keeping what the file holds of other environments."""
-    try:
-        results = record.load("learning")["environments"]
-    except FileNotFoundError:
-        results = {}
+    """Measure, keeping what this platform's file holds of other environments."""
+    path = record.folder() / "learning.json"
+    results = json.loads(path.read_text())["environments"] if path.exists() else {}
     for name in names:
         config, hp = preset(name, **BUDGET.get(name, {}))
         results[name] = measure(name, config, hp)
@@ -175,6 +175,8 @@ if __name__ == "__main__":
     parser.add_argument("envs", nargs="*", default=list(PRESETS))
     parser.add_argument("--draw", action="store_true", help="only draw and fill in the README")
     args = parser.parse_args()
+    if unknown := [name for name in args.envs if name not in PRESETS]:
+        parser.error(f"{', '.join(unknown)}: choose from {', '.join(PRESETS)}")
     if not args.draw:
         train(args.envs)
     draw(record.load("learning"))

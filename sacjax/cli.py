@@ -9,7 +9,6 @@ stdout.
 """
 
 import contextlib
-import dataclasses
 import difflib
 import sys
 from collections.abc import Callable
@@ -171,12 +170,13 @@ def _resume(argv: list[str]) -> int:
     say_loading(args.dir, args.logs)
     _start_jax(args.processes)
     from sacjax import folder
+    from sacjax.plan import extended
     from sacjax.run import resume
 
     written = folder.read_config(args.dir)
     config, members = written.config, len(written.settings) * len(written.seeds)
     if args.extend_to is not None:
-        config = dataclasses.replace(config, total_steps=max(args.extend_to, config.total_steps))
+        config = extended(config, args.extend_to)
     start = partial(resume, args.dir, extend_to=args.extend_to, **vars(args.flags))
     return follow(config, members, args.dir, args.logs, start, steps_before(args.dir, config))
 

@@ -203,6 +203,7 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
         )
     returns = metrics["eval_return"]
     ends = np.array([x[n - last : n].mean() for x, n in zip(returns, counts, strict=True)])
+    env = config.env.removeprefix("gymnax/")  # it is the same with it
     entries = []
     for i, point in enumerate(points):
         index = slice(i * len(seeds), min((i + 1) * len(seeds), len(there)))
@@ -213,13 +214,13 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
         entries.append(
             Entry(
                 label=f"{name}, {where}" if len(points) > 1 else name,
-                env=config.env,
+                env=env,
                 directory=path,
                 seeds=there[index],
                 steps=metrics["env_steps"][far, :most],
                 returns=returns[index, :most],
                 scores=np.where(np.isfinite(ends[index]), ends[index], np.nan),
-                settings=vars(config) | vars(point),
+                settings=vars(config) | {"env": env} | vars(point),
                 content=content,
                 least=int(metrics["env_steps"][index, counts[index].min() - 1].min()),
             )

@@ -225,8 +225,8 @@ def _told(
     """For `OnEpoch`."""
     members = plan.members
     who = {name: np.array([member[name] for member in members]) for name in members[0]}
-    numbers = np.arange(*plan.part)
-    return who | metrics | {"member": numbers, "diverged": _frozen(plan, diverged)}
+    who |= {"member": np.arange(*plan.part), "members": np.full(len(members), plan.of)}
+    return who | metrics | {"diverged": _frozen(plan, diverged)}
 
 
 def _mask(plan: Plan, diverged: list[Divergence]) -> Any:

@@ -41,7 +41,7 @@ def follow(
         stack.enter_context(processes.watched())
         stop = stack.enter_context(StopOnSignal())
         first = processes.is_first()
-        loggers = _loggers(config, members, out, flags, before) if first else []
+        loggers = _loggers(config, out, flags, before) if first else []
         loggers = [stack.enter_context(x) for x in loggers]
         done = start(on_epoch=loggers, should_stop=stop.asked)
         stopped = processes.largest(stop.exit_code if stop.asked() else 0)  # here or elsewhere
@@ -87,15 +87,15 @@ def _how_to_go_on(out: Path) -> str:
     return "it cannot go on, --checkpoint-every 0 has kept nothing"
 
 
-def _loggers(config: Config, members: int, out: Path, flags: LogFlags, steps: Any) -> list[Any]:
+def _loggers(config: Config, out: Path, flags: LogFlags, steps: Any) -> list[Any]:
     """What the flags ask for, the one on the terminal first. InputError if it is not to be had."""
     from sacjax.logs import TensorBoard, WandB
     from sacjax.progress import JsonLines, Progress
 
-    services: list[Any] = [TensorBoard(out, members)] if flags.tensorboard else []
+    services: list[Any] = [TensorBoard(out)] if flags.tensorboard else []
     if flags.wandb:
-        services.append(WandB(out, members, project=flags.wandb_project))
+        services.append(WandB(out, project=flags.wandb_project))
     if flags.log_format == "json":
-        return [JsonLines(config, members, steps=steps), *services]
+        return [JsonLines(config, steps=steps), *services]
     show = {"auto": None, "bar": True, "none": False}[flags.log_format]
-    return [Progress(config, members, steps=steps, show=show), *services]
+    return [Progress(config, steps=steps, show=show), *services]

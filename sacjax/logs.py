@@ -25,7 +25,8 @@ from sacjax.types import InputError
 
 _LOG = logging.getLogger("sacjax")
 _SWEPT = [field.name for field in fields(Hyperparams)]
-_NO_SERIES = {*_SWEPT, "seed", "member", "seconds", "diverged", "next_checkpoint", "env_steps"}
+_NO_SERIES = {*_SWEPT, "seed", "member", "members", "seconds", "diverged", "next_checkpoint"}
+_NO_SERIES |= {"env_steps"}
 
 
 class Series:
@@ -35,21 +36,20 @@ class Series:
     told of before the run was resumed.
     """
 
-    def __init__(self, members: int | None = None, directory: Path | None = None):
-        """`members`: of the run (None: those of the first call). `directory`: the run's."""
-        self._members, self._directory = members, directory
+    def __init__(self, directory: Path | None = None):
+        """`directory`: the run's."""
+        self._directory = directory
         self._waiting: dict[int, dict[str, dict[str, float]]] = {}  # by step and name
 
     def __call__(self, step: int, metrics: dict[str, Any]) -> dict[str, dict[str, float]]:
         """Name ("seed_3_tau_0.005", "iqm") -> metric -> number; NaN (no data) is left out."""
         who = range(len(metrics["member"]))
-        self._members = self._members or len(who)
         if self._directory:
             self._waiting, self._directory = _in_tables(self._directory), None
         found = {_name(metrics, i): _row(metrics, i) for i in who}
         together = self._waiting.setdefault(step, {})
         together |= found
-        if len(together) >= self._members:
+        if len(together) >= metrics["members"][0]:
             found |= _over_members(list(self._waiting.pop(step).values()))
         return {
             name: {metric: x for metric, x in row.items() if x == x} for name, row in found.items()
@@ -64,7 +64,7 @@ class TensorBoard:
     from a checkpoint, what was logged past it is purged.
     """
 
-    def __init__(self, directory: str | os.PathLike, members: int | None = None):
+    def __init__(self, directory: str | os.PathLike):
         try:
             import tensorboardX  # noqa: F401
         except ImportError as error:
@@ -72,7 +72,7 @@ class TensorBoard:
                 "TensorBoard's files need a package: pip install 'sacjax[tensorboard]'"
             ) from error
         path = Path(directory)
-        self._directory, self._series = path / "tensorboard", Series(members, path)
+        self._directory, self._series = path / "tensorboard", Series(path)
         self._files: dict[str, Path] = {}
         self._failed = False
 
@@ -123,16 +123,14 @@ class WandB:
     DIRECTORY/wandb, for `wandb sync`, with WANDB_MODE=offline or where W&B is not to be reached.
     """
 
-    def __init__(
-        self, directory: str | os.PathLike, members: int | None = None, *, project: str = "sacjax"
-    ):
+    def __init__(self, directory: str | os.PathLike, *, project: str = "sacjax"):
         try:
             import wandb  # noqa: F401
         except ImportError as error:
             raise InputError("W&B needs a package: pip install 'sacjax[wandb]'") from error
         self._check_key()
         self._directory, self._project = Path(directory), project
-        self._series = Series(members, self._directory)
+        self._series = Series(self._directory)
         self._run: Any = None
         self._rows: int | None = None
         self._failed = False

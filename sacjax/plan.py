@@ -40,9 +40,14 @@ class Plan(NamedTuple):
         ]
 
     @property
+    def of(self) -> int:
+        """How many members the whole run has."""
+        return len(self.settings) * len(self.seeds)
+
+    @property
     def is_part(self) -> bool:
         """Whether there are other members, in other batches."""
-        return len(self.members) < len(self.settings) * len(self.seeds)
+        return len(self.members) < self.of
 
     def inputs(self) -> tuple[Hyperparams, Key]:
         """What the members start from: hyperparameters [M] (numbers, if there is one point only),
@@ -139,6 +144,12 @@ def extended(config: Config, total_steps: int) -> Config:
         raise InputError(
             "extend_to is for runs with constant learning rates: where these fall to 0 at the end, "
             "a longer run is another one from its beginning, so train it anew"
+        )
+    past = (total_steps - config.warmup_steps) % config.eval_every
+    if past:
+        raise InputError(
+            f"extend_to ({total_steps}) must be the end of an epoch: use extend_to="
+            f"{total_steps - past + config.eval_every}"
         )
     return replace(config, total_steps=total_steps)
 

@@ -24,10 +24,9 @@ _LOG = logging.getLogger("sacjax")
 class Standing:
     """Where the whole run stands after an epoch of all its members, or of some."""
 
-    def __init__(self, config: Config, members: int | None = None, steps: np.ndarray | None = None):
-        """`members`: of the run (None: those of the first call). `steps`: those of the first
-        members, done before."""
-        self._config, self._members = config, members
+    def __init__(self, config: Config, steps: np.ndarray | None = None):
+        """`steps`: those of the first members, done before."""
+        self._config = config
         self._before = np.zeros(0) if steps is None else steps
         self._steps, self._diverged = np.zeros(0), np.zeros(0, bool)
         self._pace, self._then = math.nan, math.nan  # seconds per step of one member; last call
@@ -37,7 +36,7 @@ class Standing:
         each member's a mean over its episodes; times are in seconds from now."""
         config, who, seconds = self._config, metrics["member"], metrics["seconds"].max().item()
         if not self._steps.size:
-            members = self._members or len(who)
+            members = metrics["members"][0]
             self._steps, self._diverged = np.zeros(members), np.zeros(members, bool)
             self._steps[: len(self._before)] = self._before[:members]
         self._steps[who], self._diverged[who] = step, metrics["diverged"]
@@ -78,16 +77,15 @@ class Progress:
     def __init__(
         self,
         config: Config,
-        members: int | None = None,
         *,
         steps: np.ndarray | None = None,
         show: bool | None = None,
         file: Any = None,
     ):
-        """`members` and `steps` as in `Standing`."""
+        """`steps` as in `Standing`."""
         file = file or sys.stderr
         show = (file.isatty() or _in_notebook()) if show is None else show
-        self._standing, self._stack = Standing(config, members, steps), contextlib.ExitStack()
+        self._standing, self._stack = Standing(config, steps), contextlib.ExitStack()
         if show and file.isatty():
             file.write("\r\033[K")  # whatever was on the line
         self._bar = _tqdm()(
@@ -161,16 +159,9 @@ class JsonLines:
     log, once, and the run goes on.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        members: int | None = None,
-        *,
-        steps: np.ndarray | None = None,
-        file: Any = None,
-    ):
-        """`members` and `steps` as in `Standing`."""
-        self._standing, self._file = Standing(config, members, steps), file or sys.stdout
+    def __init__(self, config: Config, *, steps: np.ndarray | None = None, file: Any = None):
+        """`steps` as in `Standing`."""
+        self._standing, self._file = Standing(config, steps), file or sys.stdout
         self._handler = logging.Handler(logging.WARNING)
         self._handler.emit = self._warn
         self._failed = False

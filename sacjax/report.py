@@ -149,7 +149,8 @@ def learning_curve(sources: Sequence[str | os.PathLike], run: str) -> bytes:
         label += "" if np.isfinite(last[index]).any() else " (all diverged)"
         draw_returns(axes, steps, returns, last[index], look, label)
     seeds = len({member["seed"] for member in members})
-    axes.set_title(f"{run}, {seeds} seeds", loc="left", parse_math=False)
+    plural = "s" if seeds > 1 else ""
+    axes.set_title(f"{run}, {seeds} seed{plural}", loc="left", parse_math=False)
     axes.set_xlabel("environment steps")
     axes.set_ylabel("return of greedy episodes")
     axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")

@@ -22,7 +22,17 @@ from sacjax.extras import n_step_return
 from sacjax.prng import lean, standard
 from sacjax.replay import Replay, ReplayState, make_replay
 from sacjax.sac import make_sac
-from sacjax.types import Algorithm, Array, Env, EnvParams, Key, Metrics, Step, Transition
+from sacjax.types import (
+    Algorithm,
+    Array,
+    Env,
+    EnvParams,
+    InputError,
+    Key,
+    Metrics,
+    Step,
+    Transition,
+)
 
 MakeAlgorithm = Callable[[Config, Env], Algorithm]
 
@@ -109,7 +119,8 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
     """`train(key, hp=Hyperparams(), env_params=None) -> TrainResult`: a whole run, pure.
 
     jit it; vmap it over keys, over grids of `hp` and over `env_params` (None: the environment's
-    defaults). Raises InputError, before tracing, on what `Config` and the environment refuse.
+    defaults). Raises InputError, before tracing, on what `Config` and the environment refuse;
+    `train` does, of `hp` that are no numbers.
     """
     program = make_program(config, algorithm)
 
@@ -117,6 +128,11 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
         key: Key, hp: Hyperparams = Hyperparams(), env_params: EnvParams = None
     ) -> TrainResult:
         hp, env_params = as_arrays(hp, program.default_params if env_params is None else env_params)
+        if any(x.ndim for x in jax.tree.leaves(hp)):
+            raise InputError(
+                "hp must be the numbers of one run, but holds arrays: map over these, "
+                "jax.vmap(train, (None, 0))(key, hp)"
+            )
         # Constants folded into the loop would round otherwise than the same numbers as arguments,
         # and a run would not be, to the bit, the one that `sacjax.run` makes of the same program.
         hp, env_params = jax.lax.optimization_barrier((hp, env_params))

@@ -19,8 +19,9 @@ EnvParams = Any  # a pytree of an environment's own parameters
 Metrics = dict[str, Array]
 # on_epoch(step, metrics): environment steps so far, of each member; the epoch's metrics [M, ...] as
 # NumPy arrays (`make_program`), and [M] of each member: who it is ("member", its index, "seed", and
-# the swept hyperparameters), "diverged" (it is frozen), "seconds" that the epoch took, with its
-# evaluation, without compilation, and "next_checkpoint", in seconds as estimated (NaN: none comes).
+# the swept hyperparameters) of how many ("members" of the whole run, of which a batch tells of its
+# own), "diverged" (it is frozen), "seconds" that the epoch took, with its evaluation, without
+# compilation, and "next_checkpoint", in seconds as estimated (NaN: none comes).
 OnEpoch = Callable[[int, dict[str, Any]], None]
 OnNan = Literal["freeze", "stop"]  # a member that is no longer finite, or the run
 

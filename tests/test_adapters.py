@@ -464,6 +464,7 @@ _SPACES = gymnasium.spaces
         ("brax/ant?limit=0", r"limit \(0\) must be a whole number from 1"),
         ("brax/swimmer?backend=spring", "cannot be made .* try another backend"),
         ("playground/Qwertz", "see `sacjax envs playground`"),
+        ("playground/CartpoleBalance?impl=foo", r"impl \('foo'\) must be jax or, on a GPU, warp"),
         ("gymnasium/Pendulum-v1?weight=2", "unexpected keyword argument 'weight'"),
         ("gymnasium/CartPole-v1", r"Discrete\(2\), but SAC needs a continuous one"),
         ("brax/Dict", r"observations {'state': 'float32\[3\]'}, but one flat array"),
@@ -619,7 +620,7 @@ def test_what_fails_when_a_run_is_put_back_is_kept_to_be_named():
 @pytest.mark.parametrize(("limit", "said"), [(-1, True), (7, False)])
 def test_an_environment_without_a_time_limit_is_warned_of(limit, said, caplog):
     make_env(f"gymnasium/Hosted-v0?max_episode_steps={limit}")
-    assert ("has no time limit" in caplog.text) == said
+    assert ("by its option max_episode_steps=1000" in caplog.text) == said
 
 
 @pytest.mark.thorough

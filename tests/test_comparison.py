@@ -307,6 +307,15 @@ def test_an_environment_object_is_shown_under_that_name(tmp_path):
     assert comparison.read([run])[0].env == "environment object"
 
 
+def test_gymnax_is_the_suite_of_names_without_one(tmp_path):
+    runs = [
+        write_run(tmp_path / "a", curves(), env="Pendulum-v1"),
+        write_run(tmp_path / "b", curves(), env="gymnax/Pendulum-v1", seeds=[4, 5, 6, 7]),
+    ]
+    (entry,) = comparison.read(runs, labels=["one", "one"])
+    assert (entry.env, len(entry.seeds)) == ("Pendulum-v1", 8)
+
+
 def damage(name, text):
     return lambda run: (run / name).write_text(text)
 

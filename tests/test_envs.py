@@ -1,5 +1,6 @@
 """The gymnax adapter: one contract for all environments, checked against gymnax stepped by hand."""
 
+import math
 from functools import cache
 from typing import Any
 
@@ -116,7 +117,7 @@ class EchoParams(EnvParams):
 
 
 class Echo(Environment[EnvState, EchoParams]):
-    """The observation is the raw action just taken; reward 1 as an integer."""
+    """The observation is the raw action just taken, flat; reward 1 as an integer."""
 
     def __init__(self, low: Any, high: Any, shape: tuple[int, ...]):
         self.space = low, high, shape
@@ -126,18 +127,20 @@ class Echo(Environment[EnvState, EchoParams]):
         return EchoParams()
 
     def reset_env(self, key: Any, params: Any) -> Any:
-        return jnp.zeros(self.space[2]), EnvState(time=0)  # a weakly typed leaf
+        obs = jnp.zeros(self.space[2]).ravel()
+        return obs, EnvState(time=0)  # a weakly typed leaf
 
     def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
         assert action.shape == self.space[2]
-        return action, EnvState(time=state.time + 1), jnp.array(1), jnp.array(False), {}
+        state = EnvState(time=state.time + 1)
+        return action.ravel(), state, jnp.array(1), jnp.array(False), {}
 
     def action_space(self, params: Any = None) -> spaces.Box:
         low, high, shape = self.space
         return spaces.Box(low * params.bound, high * params.bound, shape)
 
     def observation_space(self, params: Any = None) -> spaces.Space:
-        return spaces.Box(-9.0, 9.0, self.space[2])
+        return spaces.Box(-9.0, 9.0, (math.prod(self.space[2]),))
 
 
 @pytest.mark.parametrize(
@@ -278,6 +281,7 @@ class WithSpaces(Echo):
 
     def __init__(self, action_space: Any = None, observation_space: Any = None):
         box = spaces.Box(-1.0, 1.0, (1,))
+        self.space = -1.0, 1.0, (1,)
         self.spaces = action_space or box, observation_space or box
 
     def action_space(self, params: Any = None) -> Any:
@@ -305,10 +309,18 @@ class WithSpaces(Echo):
         (WithSpaces(spaces.Box(-np.inf, 1.0, (1,))), "bounds must be finite: wrap"),
         (WithSpaces(spaces.Box(0.0, np.array([1.0, np.inf]), (2,))), "bounds must be finite"),
         (WithSpaces(spaces.Box(-1.0, np.nan, (1,))), "bounds must be finite"),
-        (WithSpaces(observation_space=spaces.Discrete(3)), "a Box is needed: wrap"),
+        (WithSpaces(observation_space=spaces.Discrete(3)), "a flat Box is needed: wrap"),
+        (
+            WithSpaces(observation_space=spaces.Box(0.0, 255.0, (8, 8, 3))),
+            r"observation space Box of shape \[8, 8, 3\], but a flat Box is needed: wrap",
+        ),
+        (
+            WithSpaces(observation_space=spaces.Box(0.0, 1.0, (2,))),
+            r"returns observations of shape \[1\], but its observation_space says \[2\]",
+        ),
         (
             WithSpaces(observation_space=spaces.Dict({"x": spaces.Box(0.0, 1.0, (1,))})),
-            "a Box is needed: wrap",
+            "a flat Box is needed: wrap",
         ),
     ],
 )

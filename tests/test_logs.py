@@ -18,6 +18,7 @@ from wandb.proto import wandb_internal_pb2
 from sacjax import checkpoints, report
 from sacjax.cli import main
 from sacjax.logs import Series, TensorBoard, WandB
+from sacjax.progress import Progress
 from sacjax.run import resume, run
 
 NAMES = ["seed_0_tau_0.005", "seed_1_tau_0.005", "seed_0_tau_0.02", "seed_1_tau_0.02"]
@@ -39,7 +40,7 @@ def offline():
 def whole(tmp_path_factory):
     """A run that both have watched, with a checkpoint after each epoch, all of them kept."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    with TensorBoard(folder, 4) as tensorboard, WandB(folder, 4) as service:
+    with TensorBoard(folder) as tensorboard, WandB(folder) as service:
         tell = [tensorboard, service]
         run(CONFIG, GRID, seeds=2, directory=folder, checkpoint_every=1, keep=100, on_epoch=tell)
     return folder
@@ -269,10 +270,11 @@ def test_the_command_line_logs_where_it_resumes(tmp_path, capsys):
     assert json.loads((out / "wandb.json").read_text())["project"] == "mine"
 
 
-def epoch(member, **metrics):
+def epoch(member, members=None, **metrics):
     size = len(member)
     return {
         "member": np.array(member),
+        "members": np.full(size, members or size),
         "seed": np.array(member),
         "seconds": np.ones(size),
         "diverged": np.zeros(size, bool),
@@ -294,13 +296,13 @@ def test_what_is_not_finite_counts_for_nobody_else():
 
 
 def test_batches_of_members_are_aggregated_when_all_are_there():
-    series = Series(3)
-    assert set(series(10, epoch([0, 1], q=[1, 2]))) == {"seed_0", "seed_1"}
-    assert set(series(20, epoch([0, 1], q=[3, 4]))) == {"seed_0", "seed_1"}
-    found = series(10, epoch([2], q=[6]))
+    series = Series()
+    assert set(series(10, epoch([0, 1], 3, q=[1, 2]))) == {"seed_0", "seed_1"}
+    assert set(series(20, epoch([0, 1], 3, q=[3, 4]))) == {"seed_0", "seed_1"}
+    found = series(10, epoch([2], 3, q=[6]))
     assert found["max"] == {"q": 6}
     assert found["iqm"] == {"q": 3}
-    assert series(20, epoch([2], q=[5]))["min"] == {"q": 3}
+    assert series(20, epoch([2], 3, q=[5]))["min"] == {"q": 3}
 
 
 @pytest.mark.thorough
@@ -308,12 +310,13 @@ def test_a_run_in_batches_is_resumed_as_if_it_had_not_been_stopped(tmp_path):
     """Stopped in the second of three batches, after four of eight epochs."""
     whole, torso, epochs = tmp_path / "whole", tmp_path / "torso", []
     how = {"seeds": 3, "members_per_batch": 1, "checkpoint_every": 1}
-    with TensorBoard(whole, 3) as tensorboard, WandB(whole, 3) as service:
-        run(CONFIG, directory=whole, on_epoch=[tensorboard, service], **how)
-    with TensorBoard(torso, 3) as tensorboard, WandB(torso, 3) as service:
+    with TensorBoard(whole) as tensorboard, WandB(whole) as service:
+        tell = [tensorboard, service, Progress(CONFIG, show=False)]
+        run(CONFIG, directory=whole, on_epoch=tell, **how)
+    with TensorBoard(torso) as tensorboard, WandB(torso) as service:
         tell = [tensorboard, service, lambda step, metrics: epochs.append(step)]
         run(CONFIG, directory=torso, on_epoch=tell, should_stop=lambda: len(epochs) == 12, **how)
-    with TensorBoard(torso, 3) as tensorboard, WandB(torso, 3) as service:
+    with TensorBoard(torso) as tensorboard, WandB(torso) as service:
         assert resume(torso, on_epoch=[tensorboard, service]).completed
     for name in ("seed_0", "seed_1", "seed_2", "iqm", "min", "max"):
         want, got = (series_of(folder / "tensorboard" / name) for folder in (whole, torso))

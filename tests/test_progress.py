@@ -54,10 +54,11 @@ def terminal():
         os.close(end)
 
 
-def epoch(member, returns, seconds=2.0, diverged=False, next_checkpoint=math.nan):
+def epoch(member, returns, seconds=2.0, diverged=False, next_checkpoint=math.nan, members=None):
     size = len(member)
     return {
         "member": np.array(member),
+        "members": np.full(size, members or size),
         "seed": np.array(member),
         "eval_return": np.array(returns, np.float32)[:, None],
         "seconds": np.full(size, seconds),
@@ -135,11 +136,11 @@ def test_time_left_counts_what_is_left_and_not_what_was_done_before():
 
 def test_where_the_first_that_is_told_of_was_not_trained_the_pace_is_that_of_the_next():
     """A batch that has diverged as a whole is told of, in no time, when its run is gone on with."""
-    standing = Standing(CONFIG, 4)
+    standing = Standing(CONFIG)
 
     def told(step, seconds, member):
         reached = np.nan if np.isnan(seconds) else 1.0
-        return standing(step, epoch([member], [reached], seconds, diverged=True))
+        return standing(step, epoch([member], [reached], seconds, diverged=True, members=4))
 
     found = told(150, np.nan, 0)
     assert "left" not in line(found, 0.0)
@@ -157,10 +158,10 @@ def test_counts_have_the_unit_of_what_they_are_rounded_to(x, text):
 
 
 def test_batches_of_members_add_up():
-    standing = Standing(CONFIG, 4)
-    first = standing(500, epoch([0, 1], [1.0, 2.0], seconds=3.0))
+    standing = Standing(CONFIG)
+    first = standing(500, epoch([0, 1], [1.0, 2.0], seconds=3.0, members=4))
     assert (first["done"], first["members"], first["told"]) == (0.5, 4, 2)
-    assert standing(500, epoch([2, 3], [1.0, 2.0]))["done"] == 1
+    assert standing(500, epoch([2, 3], [1.0, 2.0], members=4))["done"] == 1
 
 
 def test_json_lines_are_all_that_stdout_gets(tmp_path, capsys):
@@ -278,6 +279,7 @@ def test_callables_are_told_who_is_who_and_when_the_next_checkpoint_comes(tmp_pa
     step, metrics = told[0]
     assert step == 150
     np.testing.assert_array_equal(metrics["member"], range(4))
+    np.testing.assert_array_equal(metrics["members"], [4] * 4)
     np.testing.assert_array_equal(metrics["seed"], [0, 1, 0, 1])
     np.testing.assert_array_equal(metrics["tau"], [0.005, 0.005, 0.02, 0.02])
     assert not metrics["diverged"].any()

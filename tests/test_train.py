@@ -21,7 +21,7 @@ from sacjax.evaluate import evaluate
 from sacjax.replay import make_replay
 from sacjax.sac import make_sac
 from sacjax.train import as_arrays, epoch_keys, make_program, make_train
-from sacjax.types import Transition
+from sacjax.types import InputError, Transition
 
 # Two epochs of two iterations of 3 x 2 environment steps and U = 3 gradient steps; replay wraps.
 TINY = Config(
@@ -134,6 +134,12 @@ def test_fully_optimized_program_is_bit_identical_to_its_epochs(swept):
     result = jax.jit(over(make_train(TINY)))(KEYS, hp, params)
     agent, rows = stepped(KEYS, hp, params, over=over, jit=jax.jit)
     assert_same_bits(result, agent, rows, axis=1)
+
+
+def test_settings_of_several_runs_are_refused_where_nothing_maps_over_them():
+    hp, _ = settings()
+    with pytest.raises(InputError, match=r"numbers of one run.*jax.vmap\(train, \(None, 0"):
+        jax.jit(make_train(TINY))(KEYS[0], hp)
 
 
 def test_sweep_compiles_once():

@@ -46,8 +46,8 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 def _say_endless(name: str) -> None:
     _LOG.warning(
         "%s has no time limit: where a greedy episode never ends, an evaluation never does. Give "
-        "it one, as in %s?max_episode_steps=1000",
-        *(name, name.partition("?")[0]),
+        "it one by its option max_episode_steps=1000",
+        name,
     )
 
 

@@ -35,7 +35,16 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 def make_object(env: Environment) -> MakeEnv:
     """Of a gymnax `Environment` object. InputError if it is none, or as above."""
-    return _make(base_env(env).name, env)
+    make = _make(base_env(env).name, env)
+    params = env.default_params
+    declared = env.observation_space(params).shape
+    returned = jax.eval_shape(lambda key: env.reset(key, params)[0], jax.random.key(0)).shape
+    if returned != declared:
+        raise InputError(
+            f"{env.name} returns observations of shape {list(returned)}, but its observation_space "
+            f"says {list(declared)}: make them the same"
+        )
+    return make
 
 
 def known() -> list[str]:
@@ -118,12 +127,16 @@ def _check_spaces(name: str, action_space: Any, obs_space: Any) -> None:
             f"{name} has the action space {action_space!r}, but SAC needs a continuous (Box) one: "
             "`sacjax envs` lists the environments that have one"
         )
-    if not isinstance(obs_space, spaces.Box):
+    if not isinstance(obs_space, spaces.Box) or len(obs_space.shape) > 1:
         raise InputError(
-            f"{name} has the observation space {obs_space!r}, but a Box is needed: wrap the "
-            "environment so that it returns one flat array"
+            f"{name} has the observation space {_shown(obs_space)}, but a flat Box is needed: wrap "
+            "the environment so that it returns one flat array"
         )
     check_bounds(name, action_space)
+
+
+def _shown(space: Any) -> str:
+    return f"Box of shape {list(space.shape)}" if isinstance(space, spaces.Box) else repr(space)
 
 
 def _rescale(action: Array, space: Any) -> Array:

@@ -34,8 +34,11 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 def raw(name: str, parsed: Name) -> Any:
     """Playground's own environment."""
+    impl = parsed.options.get("impl", "jax")
+    if impl not in ("jax", "warp"):
+        raise InputError(f"{name}: impl ({impl!r}) must be jax or, on a GPU, warp")
     try:
-        return _raw(parsed.id, parsed.options.get("impl", "jax"))
+        return _raw(parsed.id, impl)
     except InputError:
         raise
     except Exception as error:  # git, the network, or an option that this environment has not
