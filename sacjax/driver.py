@@ -225,7 +225,7 @@ def _told(
     """For `OnEpoch`."""
     members = plan.members
     who = {name: np.array([member[name] for member in members]) for name in members[0]}
-    who |= {"member": np.arange(*plan.part), "members": np.full(len(members), plan.of)}
+    who |= {"member": np.arange(*plan.part), "members": np.full(len(members), plan.population)}
     return who | metrics | {"diverged": _frozen(plan, diverged)}
 
 

@@ -25,8 +25,8 @@ from sacjax.types import InputError
 
 _LOG = logging.getLogger("sacjax")
 _SWEPT = [field.name for field in fields(Hyperparams)]
-_NO_SERIES = {*_SWEPT, "seed", "member", "members", "seconds", "diverged", "next_checkpoint"}
-_NO_SERIES |= {"env_steps"}
+_WHO = {*_SWEPT, "seed", "member", "members"}
+_NO_SERIES = _WHO | {"seconds", "diverged", "next_checkpoint", "env_steps"}
 
 
 class Series:

@@ -40,14 +40,14 @@ class Plan(NamedTuple):
         ]
 
     @property
-    def of(self) -> int:
+    def population(self) -> int:
         """How many members the whole run has."""
         return len(self.settings) * len(self.seeds)
 
     @property
     def is_part(self) -> bool:
         """Whether there are other members, in other batches."""
-        return len(self.members) < self.of
+        return len(self.members) < self.population
 
     def inputs(self) -> tuple[Hyperparams, Key]:
         """What the members start from: hyperparameters [M] (numbers, if there is one point only),
