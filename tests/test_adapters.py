@@ -620,6 +620,7 @@ def test_what_fails_when_a_run_is_put_back_is_kept_to_be_named():
 @pytest.mark.parametrize(("limit", "said"), [(-1, True), (7, False)])
 def test_an_environment_without_a_time_limit_is_warned_of(limit, said, caplog):
     make_env(f"gymnasium/Hosted-v0?max_episode_steps={limit}")
+    assert ("has no time limit" in caplog.text) == said
     assert ("by its option max_episode_steps=1000" in caplog.text) == said
 
 

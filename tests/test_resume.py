@@ -296,7 +296,8 @@ def test_settings_that_cannot_work_are_refused_before_anything_is_written(tmp_pa
         run(CONFIG, checkpoint_every=3)
     with pytest.raises(InputError, match=r"extend_to \(400\) must not be below"):
         resume(torso, extend_to=400)
-    with pytest.raises(InputError, match=r"extend_to \(510\) must .*: use extend_to=550"):
+    ends = r"extend_to \(510\) must be the end of an epoch: use extend_to=550$"
+    with pytest.raises(InputError, match=ends):
         resume(torso, extend_to=510)
     with pytest.raises(InputError, match="is not a run's folder"):
         resume(tmp_path / "nothing")
