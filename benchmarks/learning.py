@@ -28,7 +28,7 @@ import record
 from documents import fill_in
 from matplotlib.figure import Figure
 
-from sacjax import Config, Hyperparams, preset, report
+from sacjax import Config, Hyperparams, preset, statistics
 from sacjax.envs import make_env
 from sacjax.presets import PRESETS
 from sacjax.run import evaluate_run, run
@@ -78,7 +78,7 @@ def measure(
     def tell(step, metrics):
         speed = config.updates_per_epoch * len(metrics["member"]) / metrics["seconds"][0]
         print(
-            f"{name} {step:7,} {report.iqm(metrics['eval_return'].mean(1)):9.1f}",
+            f"{name} {step:7,} {statistics.iqm(metrics['eval_return'].mean(1)):9.1f}",
             f"{speed:8,.0f} gradient steps/s",
             flush=True,
         )
@@ -88,13 +88,13 @@ def measure(
     seconds = time.time() - begin
     returns, lengths = evaluate_run(done, EPISODES)
     scores = returns.mean(axis=1)
-    low, high = report.interval(scores)
+    low, high = statistics.interval(scores)
     curve = done.metrics["eval_return"].mean(axis=-1)  # [seeds, epochs]
-    curve_low, curve_high = report.interval(curve)
+    curve_low, curve_high = statistics.interval(curve)
     return {
         "config": vars(config),
         "hyperparams": {k: v for k, v in vars(hp).items() if k != "max_alpha"},
-        "iqm": float(report.iqm(scores)),
+        "iqm": float(statistics.iqm(scores)),
         "interval": [float(low), float(high)],
         "scores": [round(float(s), 3) for s in scores],
         "episode_length": float(lengths.mean()),
@@ -103,7 +103,7 @@ def measure(
         "commit": record.commit(),
         "curve": {
             "env_steps": done.metrics["env_steps"][0].tolist(),
-            "iqm": report.iqm(curve).round(3).tolist(),
+            "iqm": statistics.iqm(curve).round(3).tolist(),
             "low": curve_low.round(3).tolist(),
             "high": curve_high.round(3).tolist(),
             "seeds": curve.round(2).tolist(),

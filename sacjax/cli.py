@@ -219,11 +219,11 @@ def _render(argv: list[str]) -> int:
 
 def _report(argv: list[str]) -> int:
     args = tyro.cli(Report, args=argv, prog="sacjax report")
-    from sacjax import comparison, page
+    from sacjax import comparison, page, tables
 
     entries = comparison.read(args.dirs, args.labels, args.last, args.until)
     files = page.write(entries, args.out, args.last, ["sacjax", "report", *argv])
-    print(page.table(entries))
+    print(tables.as_text(entries))
     for path in files:
         print(path)
     return 0

@@ -1,11 +1,4 @@
-"""Several runs side by side: what is compared, and the statistics of Agarwal et al. 2021.
-
-"Deep RL at the Edge of the Statistical Precipice", arXiv:2108.13264: interquartile means,
-performance profiles and probabilities of improvement, each with the 95% interval of the stratified
-bootstrap, in which every environment's seeds are drawn again on their own. These are rliable's
-formulas, and `tests/test_comparison.py` holds them to its numbers. In the formulas `scores` has an
-array [S] per environment, a score per seed; S may differ.
-"""
+"""Several runs side by side: read from their folders, scored, and what to know before comparing."""
 
 import os
 from collections.abc import Sequence
@@ -15,18 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sacjax import folder, report
+from sacjax.statistics import normalised
 from sacjax.types import InputError
-
-RESAMPLES = 2_000  # as rliable draws for profiles and for the improvement
-Scores = Sequence[np.ndarray]
-
-
-class Estimate(NamedTuple):
-    """A statistic and the ends of its 95% interval; NaN where one seed alone has none."""
-
-    value: Any
-    low: Any
-    high: Any
 
 
 class Entry(NamedTuple):
@@ -55,49 +38,6 @@ class Panel(NamedTuple):
     def together(self) -> bool:
         """Whether it is of several environments."""
         return any(len(parts) > 1 for parts in self.scores.values())
-
-
-def iqm(scores: Scores) -> Estimate:
-    """Interquartile mean of all scores, each counted once (section 4.3)."""
-    rng = np.random.default_rng(0)
-    drawn = [x[rng.integers(len(x), size=(RESAMPLES, len(x)))] for x in scores]  # [R, S] each
-    value = report.iqm(np.concatenate(scores))
-    return _estimate(value, report.iqm(np.concatenate(drawn, axis=1), axis=1), scores)
-
-
-def profile(scores: Scores, taus: np.ndarray) -> Estimate:
-    """Fraction of scores above each tau [T], averaged over environments (section 4.2)."""
-    rng = np.random.default_rng(0)
-    above = [(x[:, None] > taus).astype(float) for x in scores]  # [S, T]
-    value = np.mean([a.mean(0) for a in above], axis=0)
-    drawn = np.mean([_weights(rng, len(a)) @ a for a in above], axis=0)  # [R, T]
-    return _estimate(value, drawn, scores)
-
-
-def improvement(x: Scores, y: Scores) -> Estimate:
-    """P(X > Y) for seeds drawn at random, ties half, averaged over environments (section 4.3).
-
-    In each environment it is Mann-Whitney's U over the number of pairs.
-    """
-    rng = np.random.default_rng(0)
-    value, drawn = [], []
-    for a, b in zip(x, y, strict=True):
-        wins = (a[:, None] > b) + 0.5 * (a[:, None] == b)  # [Sx, Sy]
-        value.append(wins.mean())
-        drawn.append(((_weights(rng, len(a)) @ wins) * _weights(rng, len(b))).sum(1))  # [R]
-    return _estimate(np.mean(value), np.mean(drawn, axis=0), [*x, *y])
-
-
-def _weights(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Bootstrap weights [R, n]: how often each of n seeds is drawn in n draws, over n."""
-    return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
-
-
-def _estimate(value: Any, drawn: np.ndarray, scores: Scores) -> Estimate:
-    """The percentile bootstrap over the first axis of `drawn`."""
-    if min(len(x) for x in scores) < 2:  # a single seed says nothing of its spread
-        return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
-    return Estimate(value, *np.percentile(drawn, [2.5, 97.5], axis=0))
 
 
 def read(
@@ -255,13 +195,6 @@ def panels(entries: list[Entry]) -> list[Panel]:
         together = {label: [unit[label] for unit in units] for label in shared}
         found.append(Panel("All environments, normalised", together))
     return found
-
-
-def normalised(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """One environment's scores with the lowest of all that are shown at 0 and the highest at 1."""
-    everything = np.concatenate(list(scores.values()))
-    low, high = everything.min(), everything.max()
-    return {label: (x - low) / (high - low if high > low else 1) for label, x in scores.items()}
 
 
 def differing(entries: list[Entry]) -> list[str]:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from sacjax import folder, report
+from sacjax import folder, report, statistics
 from sacjax.config import Hyperparams
 from sacjax.types import InputError
 
@@ -257,7 +257,7 @@ def _over_members(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:
         x = np.array([row[metric] for row in rows])
         x = x[np.isfinite(x)]
         if x.size:
-            for name, over in (("iqm", report.iqm), ("min", np.min), ("max", np.max)):
+            for name, over in (("iqm", statistics.iqm), ("min", np.min), ("max", np.max)):
                 found[name][metric] = float(over(x))
     return found
 

@@ -1,4 +1,4 @@
-"""A comparison as files: PNGs, and one HTML page that needs nothing else; and as a text table."""
+"""A comparison as files: PNGs, and one HTML page that needs nothing else."""
 
 import base64
 import contextlib
@@ -8,18 +8,15 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-
-from sacjax import comparison, folder, plots
-from sacjax.comparison import Entry, Estimate, Panel, finite, runs_of
+from sacjax import comparison, folder, plots, tables
+from sacjax.comparison import Entry, Panel
+from sacjax.tables import Cell
 from sacjax.types import InputError, RunError
 
 PAGE = "report.html"
 FIGURES = ("learning_curves.png", "profiles.png", "improvement.png")
 MARK = '<meta name="generator" content="sacjax report">'  # a page of ours, which may be replaced
-Cell = str | tuple[str, str]  # text, or text and a class of the style sheet
 
 STYLE = """\
 :root { color-scheme: light dark; --ink: #24292f; --soft: #59636e; --paper: #fff; --line: #d7dce1;
@@ -124,14 +121,14 @@ def page(
         _text(scored),
         f'<div class="notes"><ul>{_items(said)}</ul></div>' if said else "",
         "<h2>Final returns</h2>",
-        _table(*finals(entries, panels)),
+        _table(*tables.finals(entries, panels)),
         "<h2>Learning curves</h2>",
         _picture(FIGURES[0], light, dark, "learning curves"),
         _text("Lines: IQM with its interval; faint: single seeds, those that diverged too."),
     ]
     for panel in together:
-        parts += ["<h2>All environments</h2>", _text(_normalisation(panel, entries))]
-        parts.append(_table(*_totals(panel, entries)))
+        parts += ["<h2>All environments</h2>", _text(tables.normalisation(panel, entries))]
+        parts.append(_table(*tables.totals(panel, entries)))
     if FIGURES[1] in light:
         parts += ["<h2>Performance profiles</h2>", _picture(FIGURES[1], light, dark, "profiles")]
         parts.append(
@@ -153,9 +150,11 @@ def page(
         )
         for panel in panels:
             if len(panel.scores) > 1:
-                parts += [f"<h3>{html.escape(panel.title)}</h3>", _table(*_matrix(panel))]
-    parts += ["<h2>Settings that differ</h2>", _settings(entries)]
-    parts += ["<h2>Runs</h2>", _table(*_runs(entries))]
+                parts += [f"<h3>{html.escape(panel.title)}</h3>", _table(*tables.matrix(panel))]
+    differ = tables.settings(entries)
+    same = _text("None: the runs have the same settings, the environment aside.")
+    parts += ["<h2>Settings that differ</h2>", _table(*differ) if differ[1] else same]
+    parts += ["<h2>Runs</h2>", _table(*tables.runs(entries))]
     if command:
         parts.append(f"<p>Made by <code>{html.escape(shlex.join(command))}</code></p>")
     return (
@@ -165,144 +164,6 @@ def page(
         + "\n".join(part for part in parts if part)
         + "\n</body>\n</html>\n"
     )
-
-
-def finals(entries: list[Entry], panels: list[Panel]) -> tuple[list[str], list[list[Cell]]]:
-    """Names of columns, and a row per entry, the environments' after each other."""
-    scores = {panel.title: panel.scores for panel in panels}
-    rows: list[list[Cell]] = []
-    for env in dict.fromkeys(entry.env for entry in entries):
-        first = next(iter(scores[env]), None)
-        for entry in (entry for entry in entries if entry.env == env):
-            ends, seeds = finite(entry), len(entry.seeds)
-            row = [env, entry.label, f"{len(ends)} of {seeds}" if len(ends) < seeds else str(seeds)]
-            row.append(f"{entry.steps[-1]:,.0f}")
-            if len(ends):
-                middle = comparison.iqm([ends])
-                row += [number(middle.value), spread(middle), number(ends.min())]
-                better = comparison.improvement([ends], next(iter(scores[env].values())))
-                row.append("-" if entry.label == first else _beats(better, first, entries))
-            else:
-                row += ["all diverged", "", "", ""]
-            rows.append([row[0], row[1], *((cell, "number") for cell in row[2:])])
-    names = ["environment", "run", "seeds", "steps", "IQM", "95% interval", "worst seed"]
-    return [*names, "P(beats first)"], rows
-
-
-def _beats(better: Estimate, first: str | None, entries: list[Entry]) -> str:
-    """Where the first run of all has no score here, it says whom instead."""
-    return estimate(better, ".2f") + ("" if first == entries[0].label else f" (beats {first})")
-
-
-def table(entries: list[Entry]) -> str:
-    """Text: `finals`, the aggregate if there is one, and the notes."""
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    console = Console(width=120, highlight=False)
-    panels = comparison.panels(entries)
-    shown = [finals(entries, panels)]
-    together = [panel for panel in panels if panel.together]
-    shown += [_totals(panel, entries) for panel in together]
-    said = [_normalisation(panel, entries) for panel in together] + comparison.notes(entries)
-    with console.capture() as capture:
-        for names, rows in shown:
-            view = Table(show_edge=False, pad_edge=False)
-            for i, name in enumerate(names):
-                justify = "right" if rows and isinstance(rows[0][i], tuple) else "left"
-                view.add_column(name, justify=justify, overflow="fold")
-            for row in rows:
-                view.add_row(*(Text(cell if isinstance(cell, str) else cell[0]) for cell in row))
-            console.print(view)
-            console.print()
-        for note in said:
-            console.print(Text(f"- {note}"))
-    return capture.get().rstrip("\n")
-
-
-def number(x: float) -> str:
-    """As many decimals as say something: -1,234.5, 2.61, 0.031."""
-    return f"{x:,.{1 if abs(x) >= 10 else 2 if abs(x) >= 1 else 3}f}"
-
-
-def spread(x: Estimate) -> str:
-    return f"[{number(x.low)}, {number(x.high)}]" if np.isfinite(x.low) else "one seed has none"
-
-
-def estimate(x: Estimate, digits: str) -> str:
-    """Value and interval."""
-    ends = f" [{x.low:{digits}}, {x.high:{digits}}]" if np.isfinite(x.low) else ""
-    return f"{x.value:{digits}}{ends}"
-
-
-def _totals(panel: Panel, entries: list[Entry]) -> tuple[list[str], list[list[Cell]]]:
-    first = next(iter(panel.scores))
-    rows: list[list[Cell]] = []
-    for label, scores in panel.scores.items():
-        better = comparison.improvement(scores, panel.scores[first])
-        cells = [estimate(comparison.iqm(scores), ".3f")]
-        cells.append("-" if label == first else _beats(better, first, entries))
-        rows.append([label, *((cell, "number") for cell in cells)])
-    return ["all environments", "normalised IQM [95%]", "P(beats first)"], rows
-
-
-def _normalisation(panel: Panel, entries: list[Entry]) -> str:
-    missing = {entry.label for entry in entries} - set(panel.scores)
-    text = (
-        "Runs of the same name, over the environments. In each environment the lowest score of any "
-        "seed shown is 0 and the highest 1, so these numbers hold within this report only. "
-        "Every score counts once in the IQM; the improvement is the mean over environments."
-    )
-    left = f" Not run in every environment, or all diverged: {', '.join(sorted(missing))}."
-    return text + (left if missing else "")
-
-
-def _matrix(panel: Panel) -> tuple[list[str], list[list[Cell]]]:
-    rows: list[list[Cell]] = []
-    for label, scores in panel.scores.items():
-        row: list[Cell] = [label]
-        for other, others in panel.scores.items():
-            p = comparison.improvement(scores, others)
-            shade = "good" if p.low > 0.5 else "bad" if p.high < 0.5 else "even"
-            row.append(("", "even") if other == label else (estimate(p, ".2f"), shade))
-        rows.append(row)
-    return ["P(row better than column)", *panel.scores], rows
-
-
-def _settings(entries: list[Entry]) -> str:
-    names = comparison.differing(entries)
-    if not names:
-        return _text("None: the runs have the same settings, the environment aside.")
-    rows: list[list[Cell]] = [
-        [entry.env, entry.label, *(_value(entry.settings[name]) for name in names)]
-        for entry in entries
-    ]
-    return _table(["environment", "run", *names], rows)
-
-
-def _value(x: Any) -> str:
-    return f"{x:,g}" if isinstance(x, float) else f"{x:,}" if type(x) is int else str(x)
-
-
-def _runs(entries: list[Entry]) -> tuple[list[str], list[list[Cell]]]:
-    rows: list[list[Cell]] = []
-    for run in runs_of(entries):
-        entry, content, seeds = run[0], run[0].content, run[0].content["seeds"]
-        whole = seeds == list(range(seeds[0], seeds[0] + len(seeds))) and len(seeds) > 2
-        device, versions = content["device"], content["versions"]
-        rows.append(
-            [
-                str(entry.directory),
-                entry.env,
-                f"{seeds[0]} to {seeds[-1]}" if whole else ", ".join(map(str, seeds)),
-                f"{comparison.reached(run)} of {entry.settings['total_steps']:,}",
-                ", ".join(f"{n} {versions.get(n)}" for n in ("sacjax", "jax", "gymnax", "python")),
-                f"{device.get('count')} x {device.get('kind')}, {device.get('cpu')}",
-                shlex.join(map(str, content.get("command") or [])) or "from Python",
-            ]
-        )
-    return ["folder", "environment", "seeds", "steps", "versions", "device", "command"], rows
 
 
 def _table(names: list[str], rows: list[list[Cell]]) -> str:

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from sacjax.comparison import Entry, Panel, finite, improvement, profile
+from sacjax.comparison import Entry, Panel, finite
 from sacjax.report import draw_returns
+from sacjax.statistics import performance_profile, probability_of_improvement
 
 LINES = ["solid", "dashed", "dashdot", "dotted"]  # for ten labels each
 DPI = 150
@@ -55,7 +56,7 @@ def profiles(panels: list[Panel], entries: list[Entry], dark: bool = False) -> b
         margin = 0.04 * np.ptp(scores) or 1.0
         taus = np.linspace(scores.min() - margin, scores.max() + margin, 501)
         for label, parts in panel.scores.items():
-            value, low, high = profile(parts, taus)
+            value, low, high = performance_profile(parts, taus)
             axes.fill_between(taus, low, high, color=style[label]["color"], alpha=0.16, linewidth=0)
             axes.plot(taus, value, **style[label], linewidth=2)
         axes.set_title(panel.title, loc="left", parse_math=False)
@@ -73,7 +74,7 @@ def improvements(panels: list[Panel], entries: list[Entry], dark: bool = False) 
     def draw(axes: Any, panel: Panel) -> None:
         first, *others = panel.scores
         for place, label in enumerate(others):
-            value, low, high = improvement(panel.scores[label], panel.scores[first])
+            value, low, high = probability_of_improvement(panel.scores[label], panel.scores[first])
             color = style[label]["color"]
             bar = {"color": color, "linewidth": 6, "alpha": 0.35, "solid_capstyle": "butt"}
             axes.plot([low, high], [place, place], **bar)

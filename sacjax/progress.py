@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from sacjax import report
+from sacjax import report, statistics
 from sacjax.config import Config
 
 _LOG = logging.getLogger("sacjax")
@@ -42,7 +42,7 @@ class Standing:
         self._steps[who], self._diverged[who] = step, metrics["diverged"]
         returns = metrics["eval_return"].mean(-1)
         returns = returns[np.isfinite(returns)]
-        reached = (report.iqm(returns), returns.min(), returns.max()) if returns.size else ()
+        reached = (statistics.iqm(returns), returns.min(), returns.max()) if returns.size else ()
         iqm, low, high = (float(x) for x in reached or [math.nan] * 3)
         if not math.isnan(seconds):  # they were trained, and not only told of
             # `seconds` is without compilation; what lies between two calls has the checkpoints too

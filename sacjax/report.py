@@ -1,8 +1,4 @@
-"""Learning curves and tables: interquartile means with bootstrap intervals over seeds.
-
-IQM: the mean of the middle half of the seeds; 95% intervals by the percentile bootstrap over seeds
-(Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice", arXiv:2108.13264).
-"""
+"""A run's metrics read back, and shown: the learning curve, the table at its end."""
 
 import csv
 import io
@@ -13,36 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from sacjax.statistics import interval, iqm
 from sacjax.types import InputError
 
 Member = dict[str, float]
-_RESAMPLED = 10_000_000  # numbers that a bootstrap holds at once
 _REMEDY = "restore it, or `sacjax resume` its run, which writes it anew from its last checkpoint"
-
-
-def iqm(x: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Interquartile mean along `axis`."""
-    from scipy import stats  # half a second to import, and needed only at the end of a run
-
-    return stats.trim_mean(x, 0.25, axis=axis)
-
-
-def interval(x: np.ndarray, resamples: int = 2_000, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the 95% bootstrap interval of the IQM over the first axis [S, ...] -> [...], [...].
-
-    NaN for a single seed, which says nothing of its spread.
-    """
-    x = np.asarray(x, float)
-    if len(x) < 2:
-        return np.full(x.shape[1:], np.nan), np.full(x.shape[1:], np.nan)
-    picks = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
-    columns, most = x.reshape(len(x), -1), max(1, _RESAMPLED // picks.size)
-    ends = [  # few columns at once: a long run of many seeds would take gigabytes
-        np.percentile(iqm(columns[:, i : i + most][picks], axis=1), [2.5, 97.5], axis=0)
-        for i in range(0, max(columns.shape[1], 1), most)
-    ]
-    low, high = np.concatenate(ends, axis=1).reshape(2, *x.shape[1:])
-    return low, high
 
 
 def read_metrics(

@@ -1,6 +1,5 @@
-"""`sacjax report`: its statistics against rliable's numbers, its page, what it refuses."""
+"""`sacjax report`: what it compares, its page, what it refuses."""
 
-import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -9,13 +8,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sacjax import comparison, folder, page, provenance
+from sacjax import comparison, folder, page, provenance, statistics, tables
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
 from sacjax.types import InputError
 
-RLIABLE = json.loads((Path(__file__).parent / "data" / "rliable.json").read_text())
-SCORES = {name: list(np.array(x).T) for name, x in RLIABLE["scores"].items()}
 PNG = b"\x89PNG"
 
 
@@ -47,38 +44,6 @@ def curves(seeds=4, epochs=3, level=0.0, seed=0):
     return level + np.arange(epochs) + rng.normal(size=(seeds, epochs))
 
 
-@pytest.mark.parametrize("name", SCORES)
-def test_the_iqm_is_rliables(name):
-    value, *ends = RLIABLE["iqm"][name]
-    found = comparison.iqm(SCORES[name])
-    np.testing.assert_allclose(found.value, value, rtol=1e-12)
-    np.testing.assert_allclose(found[1:], ends, atol=0.06)  # both drawn at random
-
-
-@pytest.mark.parametrize("name", SCORES)
-def test_the_profile_is_rliables(name):
-    value, *ends = RLIABLE["profile"][name]
-    found = comparison.profile(SCORES[name], np.array(RLIABLE["taus"]))
-    np.testing.assert_allclose(found.value, value, atol=1e-12)
-    np.testing.assert_allclose(found[1:], ends, atol=0.06)  # steps of 1/30 at least
-
-
-@pytest.mark.parametrize("pair", RLIABLE["improvement"])
-def test_the_probability_of_improvement_is_rliables(pair):
-    value, *ends = RLIABLE["improvement"][pair]
-    found = comparison.improvement(*(SCORES[name] for name in pair.split(",")))
-    np.testing.assert_allclose(found.value, value, rtol=1e-12)
-    np.testing.assert_allclose(found[1:], ends, atol=0.02)
-
-
-def test_environments_need_not_have_equally_many_seeds():
-    x, y = [np.array([1.0, 2]), np.array([3.0])], [np.array([0.0]), np.array([3.0, 4, 5])]
-    assert comparison.improvement(x, y).value == (1 + 0.5 / 3) / 2
-    assert comparison.profile(x, np.array([1.5])).value == [0.75]
-    assert comparison.iqm(x).value == 2
-    assert np.isnan(comparison.improvement(x, y).low)  # one seed says nothing of its spread
-
-
 def test_a_seeds_score_is_the_mean_of_its_last_evaluations(tmp_path):
     run = write_run(tmp_path / "a", [[1, 2, 4], [5, 6, 9]])
     assert comparison.read([run])[0].scores.tolist() == [4, 9]
@@ -101,13 +66,6 @@ def test_folders_of_one_name_are_told_apart_by_their_paths(tmp_path, monkeypatch
     for parent in "xy":
         write_run(Path(parent, "run"), curves())
     assert [e.label for e in comparison.read(["x/run", "y/run"])] == ["x/run", "y/run"]
-
-
-def test_normalised_from_the_lowest_to_the_highest_shown():
-    found = comparison.normalised({"a": np.array([1.0, 3]), "b": np.array([2.0, 5])})
-    assert found["a"].tolist() == [0, 0.5]
-    assert found["b"].tolist() == [0.25, 1]
-    assert comparison.normalised({"a": np.array([2.0, 2])})["a"].tolist() == [0, 0]
 
 
 def test_aggregated_are_the_labels_that_have_every_environment(tmp_path):
@@ -168,7 +126,7 @@ def test_the_command_writes_a_page_that_needs_nothing_else(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "<b>&</b> $x^, tau=0.005" in printed
     assert "the runs end between 400 and 600 steps" in " ".join(printed.split())
-    middle = page.number(float(comparison.iqm([curves(level=-200)[:, -1]]).value))
+    middle = tables.number(float(statistics.aggregate_iqm([curves(level=-200)[:, -1]]).value))
     assert re.search(rf"Pendulum-v1 +│ plain +│ +4 │ +400 │ +{middle} ", printed)
 
 
@@ -407,5 +365,5 @@ def test_a_disk_that_is_full_is_a_run_error(tmp_path, monkeypatch, capsys):
 
 
 def test_numbers_have_the_decimals_that_say_something():
-    shown = [page.number(x) for x in (-1234.56, 98.44, 2.614, 0.0312, 0.0)]
+    shown = [tables.number(x) for x in (-1234.56, 98.44, 2.614, 0.0312, 0.0)]
     assert shown == ["-1,234.6", "98.4", "2.61", "0.031", "0.000"]

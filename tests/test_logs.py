@@ -15,7 +15,7 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 from wandb.proto import wandb_internal_pb2
 
-from sacjax import checkpoints, report
+from sacjax import checkpoints, report, statistics
 from sacjax.cli import main
 from sacjax.logs import Series, TensorBoard, WandB
 from sacjax.progress import Progress
@@ -133,7 +133,7 @@ def expected(folder):
     """name -> metric -> step -> value, from metrics.csv."""
     _, metrics = report.read_metrics(folder / "metrics.csv")
     steps = metrics.pop("env_steps")[0].astype(int)
-    over = {"iqm": report.iqm, "min": lambda x: x.min(0), "max": lambda x: x.max(0)}
+    over = {"iqm": statistics.iqm, "min": lambda x: x.min(0), "max": lambda x: x.max(0)}
     tables = {name: {k: x[i] for k, x in metrics.items()} for i, name in enumerate(NAMES)}
     tables |= {name: {k: f(x) for k, x in metrics.items()} for name, f in over.items()}
     return {

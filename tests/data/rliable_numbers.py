@@ -1,4 +1,4 @@
-"""Writes rliable.json, scores and what rliable says of them, for tests/test_comparison.py.
+"""Writes rliable.json, scores and what rliable says of them, for tests/test_statistics.py.
 
 Needs an environment of its own (rliable 1.2.0, the last one, of 2024, is not importable with the
 pandas 3 that it would get otherwise):

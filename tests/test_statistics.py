@@ -1,0 +1,82 @@
+"""Interquartile means, profiles and improvement: definitions, and rliable's numbers."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sacjax import statistics
+
+RLIABLE = json.loads((Path(__file__).parent / "data" / "rliable.json").read_text())
+SCORES = {name: list(np.array(x).T) for name, x in RLIABLE["scores"].items()}
+
+
+def test_iqm_is_the_mean_of_the_middle_half():
+    x = np.array([100.0, 1, 2, 3, 4, 5, 6, -100])
+    assert statistics.iqm(x) == np.mean([2, 3, 4, 5])
+    assert statistics.iqm(np.array([7.0])) == 7
+
+
+def test_interval_covers_the_true_iqm_about_95_percent_of_the_time():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for _ in range(200):
+        low, high = statistics.interval(rng.normal(size=16), resamples=500)
+        hits += low <= 0 <= high
+    assert 0.86 <= hits / 200 <= 0.99  # the percentile bootstrap is a little short at n = 16
+
+
+def test_interval_works_along_a_curve_and_says_nothing_of_one_seed():
+    low, high = statistics.interval(np.random.default_rng(0).normal(size=(8, 5)))
+    assert low.shape == high.shape == (5,)
+    assert (low < high).all()
+    assert np.isnan(statistics.interval(np.zeros((1, 5)))).all()
+    assert statistics.interval(np.zeros((3, 0)))[0].shape == (0,)
+
+
+def test_interval_of_few_columns_at_once_is_the_same(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(8, 3, 5))
+    whole = statistics.interval(x)
+    monkeypatch.setattr(statistics, "_HELD", 4 * 2_000 * 8)  # four columns
+    np.testing.assert_array_equal(statistics.interval(x), whole)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_the_iqm_is_rliables(name):
+    value, *ends = RLIABLE["iqm"][name]
+    found = statistics.aggregate_iqm(SCORES[name])
+    np.testing.assert_allclose(found.value, value, rtol=1e-12)
+    np.testing.assert_allclose(found[1:], ends, atol=0.06)  # both drawn at random
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_the_profile_is_rliables(name):
+    value, *ends = RLIABLE["profile"][name]
+    found = statistics.performance_profile(SCORES[name], np.array(RLIABLE["taus"]))
+    np.testing.assert_allclose(found.value, value, atol=1e-12)
+    np.testing.assert_allclose(found[1:], ends, atol=0.06)  # steps of 1/30 at least
+
+
+@pytest.mark.parametrize("pair", RLIABLE["improvement"])
+def test_the_probability_of_improvement_is_rliables(pair):
+    value, *ends = RLIABLE["improvement"][pair]
+    found = statistics.probability_of_improvement(*(SCORES[name] for name in pair.split(",")))
+    np.testing.assert_allclose(found.value, value, rtol=1e-12)
+    np.testing.assert_allclose(found[1:], ends, atol=0.02)
+
+
+def test_environments_need_not_have_equally_many_seeds():
+    x, y = [np.array([1.0, 2]), np.array([3.0])], [np.array([0.0]), np.array([3.0, 4, 5])]
+    assert statistics.probability_of_improvement(x, y).value == (1 + 0.5 / 3) / 2
+    assert statistics.performance_profile(x, np.array([1.5])).value == [0.75]
+    assert statistics.aggregate_iqm(x).value == 2
+    one_seed = statistics.probability_of_improvement(x, y)
+    assert np.isnan(one_seed.low)  # it says nothing of its spread
+
+
+def test_normalised_from_the_lowest_to_the_highest_shown():
+    found = statistics.normalised({"a": np.array([1.0, 3]), "b": np.array([2.0, 5])})
+    assert found["a"].tolist() == [0, 0.5]
+    assert found["b"].tolist() == [0.25, 1]
+    assert statistics.normalised({"a": np.array([2.0, 2])})["a"].tolist() == [0, 0]
