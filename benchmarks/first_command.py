@@ -13,7 +13,7 @@ from pathlib import Path
 
 import record
 
-from sacjax import report
+from sacjax.metrics import read_metrics
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
@@ -24,7 +24,7 @@ if __name__ == "__main__":
         command = [str(Path(sys.executable).with_name("sacjax")), "train", "Pendulum-v1"]
         subprocess.run(command, cwd=folder, env=environment, check=True)
         seconds = time.time() - begin
-        members, metrics = report.read_metrics(Path(folder) / "runs/Pendulum-v1/metrics.csv")
+        members, metrics = read_metrics(Path(folder) / "runs/Pendulum-v1/metrics.csv")
     returns = metrics["eval_return"][:, -1]
     print(f"{seconds:.1f} s, returns {returns.round(1)}")
     record.save(

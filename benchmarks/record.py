@@ -11,7 +11,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 
-from sacjax.folder import write_text
+from sacjax.files import write_text
 from sacjax.provenance import surroundings
 
 ROOT = Path(__file__).parent

@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from sacjax import driver, folder, journal, processes
+from sacjax import driver, files, folder, journal, processes
 from sacjax.divergence import Divergence
 from sacjax.plan import Plan
 from sacjax.result import Run, all_diverged, merged, read_one, run_of
@@ -191,6 +191,6 @@ def _write_table(path: Path, plan: Plan, diverged: list[Divergence]) -> None:
     texts = [table.read_text() for table in tables]
     header, whole = texts[0].partition("\n")[0] + "\n", path / "metrics.csv"
     with folder.written(path):
-        folder.write_text(whole, header + "".join(t.partition("\n")[2] for t in texts))
+        files.write_text(whole, header + "".join(t.partition("\n")[2] for t in texts))
         journal.write_curve(path, plan, tables)
         folder.write_diverged(path, diverged, plan.members, plan.config)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sacjax import folder, report
+from sacjax.metrics import read_metrics
 from sacjax.statistics import normalised
 from sacjax.types import InputError
 
@@ -127,7 +128,7 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
     csvs, in_batches = folder.tables(path), (path / folder.BATCHES).is_dir()
     if not csvs or (in_batches and not csvs[0].exists()):
         raise InputError(f"{path} has no evaluation yet: wait for the first, or leave it out")
-    members, metrics = report.read_metrics(*csvs, swept=swept)
+    members, metrics = read_metrics(*csvs, swept=swept)
     planned = [seed for _ in points for seed in seeds]
     there = [int(member["seed"]) for member in members]  # the last ones may come yet
     same = there == (planned[: len(there)] if in_batches else planned)

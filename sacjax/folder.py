@@ -1,7 +1,7 @@
 """A run's folder: what is in it, written whole or not at all, and read with clear errors.
 
 config.json          everything needed to repeat the run: settings, seeds, versions, device
-metrics.csv          one row per member and evaluation, flushed as it goes
+metrics.csv          one row per member and evaluation, flushed as it goes (`sacjax.metrics`)
 checkpoints/         everything needed to go on (`sacjax.checkpoints`)
 diverged.json        the members that were frozen, if any were
 learning_curve.png   IQM and interval over seeds
@@ -12,16 +12,13 @@ The plot, agents and diverged.json are written when a run ends or is stopped.
 """
 
 import contextlib
-import csv
 import dataclasses
 import errno
-import io
 import json
-import math
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,10 +29,9 @@ from sacjax import processes, store
 from sacjax.checkpoints import BATCHES, check_path, locked, resuming, whole_run
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
+from sacjax.files import PART, write_text
 from sacjax.provenance import FORMAT, gone_on
 from sacjax.types import InputError, RunError, one_line
-
-PART = ".part"  # the end of the name of a file that is not whole yet
 
 
 @contextlib.contextmanager
@@ -48,7 +44,7 @@ def created(directory: str | os.PathLike) -> Iterator[Path]:
         with tempfile.TemporaryFile(dir=path):
             pass
     with locked(path):
-        left = "config.json" + PART  # of a run that was killed at once: nothing yet
+        left = PART + "config.json"  # of a run that was killed at once: nothing yet
         if any(x.name != left for x in path.iterdir()):
             raise InputError(
                 f"{path} is not empty, it may hold another run: give a new folder with --out, "
@@ -127,26 +123,6 @@ def written(directory: Path, then: str | None = None) -> Iterator[None]:
             f"cannot write to {directory} ({error.strerror or error}): "
             f"{'make room' if full else 'mend that'}, then " + (then or resuming(directory))
         ) from error
-
-
-def write_text(path: Path, text: str) -> None:
-    """Whole or not at all: an interrupted write leaves what was there before."""
-    write_bytes(path, text.encode())
-
-
-def write_bytes(path: Path, content: bytes) -> None:
-    """Whole or not at all, like `write_text`."""
-    part = path.with_name(path.name + PART)
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            part.unlink()
-        raise
 
 
 def write_config(directory: Path, content: dict[str, Any], again: bool = False) -> None:
@@ -260,39 +236,6 @@ def read_diverged(directory: Path, members: int) -> list[Divergence]:
         return found
 
 
-class MetricsFile:
-    """metrics.csv: whole rows, flushed as they come, after those that there are already."""
-
-    def __init__(self, path: Path, before: Iterable[dict[str, Any]] = ()):
-        text = io.StringIO(newline="")
-        columns = _write_rows(text, before, None)
-        write_text(path, text.getvalue())
-        self._file, self._columns = path.open("a", newline=""), columns
-
-    def append(self, rows: Iterable[dict[str, Any]]) -> None:
-        """Numbers are written so that they read back exactly; NaN (no data) as an empty cell."""
-        self._columns = _write_rows(self._file, rows, self._columns)
-        self._file.flush()
-
-    def close(self) -> None:
-        """What could not be written was said by `append`."""
-        with contextlib.suppress(OSError):
-            self._file.close()
-
-
-def _write_rows(
-    file: Any, rows: Iterable[dict[str, Any]], columns: list[str] | None
-) -> list[str] | None:
-    """The rows, and before the first one its columns; the columns."""
-    writer = csv.writer(file)
-    for row in rows:
-        if columns is None:
-            columns = list(row)
-            writer.writerow(columns)
-        writer.writerow([_cell(row[name]) for name in columns])
-    return columns
-
-
 def save_agents(directory: Path, tree: Any) -> None:
     """agents/: complete, or absent; those of before are replaced."""
     new, place = (directory.absolute() / name for name in ("agents.new", "agents"))
@@ -337,7 +280,3 @@ def restore_agents(directory: Path, like: dict[str, Any]) -> dict[str, Any]:
             f"give those it was trained with, restore it, or {resuming(directory)}, which makes it "
             "anew from its last checkpoint"
         ) from error
-
-
-def _cell(value: Any) -> Any:
-    return "" if isinstance(value, float) and math.isnan(value) else value

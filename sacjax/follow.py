@@ -21,13 +21,14 @@ def say_loading(what: Any, flags: LogFlags) -> None:
 
 def steps_before(out: Path, config: Config) -> Any:
     """Of each member that has been trained [M], as far as its table can be read."""
-    from sacjax import folder, report
+    from sacjax import folder
+    from sacjax.metrics import epochs_of, read_metrics
 
     try:
-        _, metrics = report.read_metrics(*folder.tables(out))
+        _, metrics = read_metrics(*folder.tables(out))
     except (InputError, ValueError):  # there is none yet, or a damaged one, which is made anew
         return None
-    return config.warmup_steps + report.epochs_of(metrics) * config.eval_every
+    return config.warmup_steps + epochs_of(metrics) * config.eval_every
 
 
 def follow(

@@ -11,10 +11,11 @@ from typing import Any, NamedTuple, get_args
 import jax
 import numpy as np
 
-from sacjax import checkpoints, folder, processes, report
+from sacjax import checkpoints, files, folder, processes, report
 from sacjax.config import Config
 from sacjax.divergence import Divergence
 from sacjax.leaves import Arrays, flatten, unflatten, with_keys
+from sacjax.metrics import MetricsFile, row
 from sacjax.plan import Plan
 from sacjax.replay import grow
 from sacjax.train import make_program
@@ -81,8 +82,8 @@ class Journal:
         self._path, self._plan, self._options = path, plan, options
         self._saved, self._time = len(before), time.monotonic()
         self._checkpoints = checkpoints.Writer(path, options.keep, begun=len(before))
-        self._rows: folder.MetricsFile | None = None
-        self._rows = self._first(lambda: folder.MetricsFile(path / "metrics.csv", rows))
+        self._rows: MetricsFile | None = None
+        self._rows = self._first(lambda: MetricsFile(path / "metrics.csv", rows))
 
     def after_epoch(
         self, loop: Any, history: History, diverged: list[Divergence], trained: bool
@@ -155,7 +156,7 @@ def write_curve(directory: Path, plan: Plan, tables: list[Path]) -> None:
     """learning_curve.png of a run's table, or of its batches'."""
     name, env = directory.resolve().name, plan.config.env_name
     image = report.learning_curve(tables, env if name == env else f"{name}: {env}")
-    folder.write_bytes(directory / "learning_curve.png", image)
+    files.write_bytes(directory / "learning_curve.png", image)
 
 
 def progress(plan: Plan, directory: Path) -> Progress | None:
@@ -268,4 +269,4 @@ def stacked(history: History) -> dict[str, np.ndarray]:
 
 def _rows(members: list[dict[str, float]], metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """One row per member: who it is, then every metric."""
-    return [member | report.row(metrics, i) for i, member in enumerate(members)]
+    return [member | row(metrics, i) for i, member in enumerate(members)]

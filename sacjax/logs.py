@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from sacjax import folder, report, statistics
+from sacjax import files, folder, statistics
 from sacjax.config import Hyperparams
+from sacjax.metrics import read_metrics, row
 from sacjax.types import InputError
 
 _LOG = logging.getLogger("sacjax")
@@ -210,7 +211,7 @@ class WandB:
 
 
 def _write_note(path: Path, content: dict[str, str]) -> None:
-    folder.write_text(path, json.dumps(content, indent=2) + "\n")
+    files.write_text(path, json.dumps(content, indent=2) + "\n")
 
 
 def _name(metrics: dict[str, Any], i: int) -> str:
@@ -239,7 +240,7 @@ def _rows_before(directory: Path) -> int:
 
 def _tables(directory: Path) -> list[tuple[list[dict[str, float]], dict[str, np.ndarray]]]:
     try:
-        return [report.read_metrics(path) for path in folder.in_batches(directory, "metrics.csv")]
+        return [read_metrics(path) for path in folder.in_batches(directory, "metrics.csv")]
     except InputError:  # not whole; the run itself says so
         return []
 
@@ -247,7 +248,7 @@ def _tables(directory: Path) -> list[tuple[list[dict[str, float]], dict[str, np.
 def _row(metrics: dict[str, Any], i: int) -> dict[str, float]:
     """A member's columns of metrics.csv."""
     series = {name: value for name, value in metrics.items() if name not in _NO_SERIES}
-    return {name: float(x) for name, x in report.row(series, i).items()}
+    return {name: float(x) for name, x in row(series, i).items()}
 
 
 def _over_members(rows: list[dict[str, float]]) -> dict[str, dict[str, float]]:

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sacjax import comparison, folder, plots, tables
+from sacjax import comparison, files, plots, tables
 from sacjax.comparison import Entry, Panel
 from sacjax.tables import Cell
 from sacjax.types import InputError, RunError
@@ -68,9 +68,9 @@ def write(
     text = page(entries, panels, drawn[False], drawn[True], last, command)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        folder.write_text(path / PAGE, text)  # first: with it, what follows can be replaced
+        files.write_text(path / PAGE, text)  # first: with it, what follows can be replaced
         for name, image in drawn[False].items():
-            folder.write_bytes(path / name, image)
+            files.write_bytes(path / name, image)
         for name in set(FIGURES) - set(drawn[False]):  # of the report that was here
             (path / name).unlink(missing_ok=True)
     except OSError as error:
@@ -83,11 +83,12 @@ def write(
 def _check_ours(path: Path) -> None:
     if path.exists() and not path.is_dir():
         raise InputError(f"{path} is a file: give a folder with --out")
-    names = {entry.name.removesuffix(".part") for entry in path.iterdir()} if path.exists() else ()
+    there = path.iterdir() if path.exists() else ()
+    names = {entry.name.removeprefix(files.PART) for entry in there}
     earlier = path / PAGE
     with contextlib.suppress(OSError):
         if not names or (
-            set(names) <= {PAGE, *FIGURES}
+            names <= {PAGE, *FIGURES}
             and earlier.exists()
             and MARK in earlier.read_text(errors="replace")[:1000]
         ):

@@ -15,6 +15,7 @@ from sacjax.config import Hyperparams
 from sacjax.envs import adapter, make_env
 from sacjax.envs.host import for_a_while
 from sacjax.envs.names import parse
+from sacjax.files import replacing
 from sacjax.leaves import unkeyed
 from sacjax.result import Run
 from sacjax.train import as_arrays, epoch_keys
@@ -75,13 +76,10 @@ def without_a_screen() -> None:
 @contextlib.contextmanager
 def _written(target: Path) -> Iterator[Path]:
     """A file to write to, which then becomes `target`. RunError where it cannot be written."""
-    part = target.with_name(f".{target.stem}.part.gif")
     try:
-        yield part
-        os.replace(part, target)
+        with replacing(target) as part:
+            yield part
     except OSError as error:
-        with contextlib.suppress(OSError):
-            part.unlink()
         raise RunError(
             f"cannot write {target} ({error.strerror or error}): give another file with --out"
         ) from error

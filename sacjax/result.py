@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sacjax import checkpoints, folder, journal, processes, report
+from sacjax import checkpoints, folder, journal, processes
 from sacjax.config import Config
 from sacjax.divergence import Divergence
 from sacjax.leaves import with_keys
+from sacjax.metrics import epochs_of, read_metrics
 from sacjax.plan import Plan
 from sacjax.train import Program, as_arrays
 from sacjax.types import Array, InputError, Key
@@ -94,7 +95,7 @@ def read(path: Path, written: folder.Written, program: Program, algorithm: Calla
 
 def read_one(path: Path, written: folder.Written, program: Program, algorithm: Callable) -> Run:
     """The run in one folder: the whole, or a batch of it."""
-    members, table = report.read_metrics(path / "metrics.csv", swept=written.swept)
+    members, table = read_metrics(path / "metrics.csv", swept=written.swept)
     hp, env_params = as_arrays(written.settings[0], program.default_params)
     loop = jax.eval_shape(program.init, jax.random.key(0), hp, env_params)
     agents, keys = jax.tree.map(
@@ -103,7 +104,7 @@ def read_one(path: Path, written: folder.Written, program: Program, algorithm: C
     numbers = jax.eval_shape(jax.random.key_data, keys)
     tree = folder.restore_agents(path, {"agents": agents, "keys": numbers})
     epochs = tree["metrics"]["env_steps"].shape[1]
-    if report.epochs_of(table).min() < epochs:
+    if epochs_of(table).min() < epochs:
         raise InputError(
             f"{path / 'metrics.csv'} has lost rows, its agents are of epoch {epochs}: "
             f"{checkpoints.resuming(path)} writes it anew"

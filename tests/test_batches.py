@@ -328,14 +328,14 @@ def test_a_batch_is_no_run_of_its_own(whole):
 
 @pytest.mark.thorough
 def test_what_is_wrong_in_a_batch_names_the_run(tmp_path, monkeypatch):
-    from sacjax import checkpoints, folder, store
+    from sacjax import checkpoints, metrics, store
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     how = {"members_per_batch": 2, "seeds": 3, "checkpoint_every": 1}
     for number, (where, name) in enumerate(
-        [(folder.MetricsFile, "append"), (store, "write"), (checkpoints, "_write_note")]
+        [(metrics.MetricsFile, "append"), (store, "write"), (checkpoints, "_write_note")]
     ):
         out = tmp_path / str(number)
         with monkeypatch.context() as patch:

@@ -22,6 +22,7 @@ from PIL import Image
 from sacjax import report
 from sacjax.cli import main
 from sacjax.envs import make_env
+from sacjax.files import PART
 from sacjax.flags import parse_train
 from sacjax.folder import claimed
 from sacjax.run import load
@@ -510,7 +511,7 @@ def test_ctrl_c_leaves_complete_files_and_exit_code_130(tmp_path):
     assert process.returncode == 130, error
     assert "stopped after" in error
     assert len(rows(out)) % 2 == 0
-    assert not list(out.rglob("*.part"))
+    assert not [*out.rglob("*.part"), *out.rglob(f"{PART}*")]
     run = load(out)
     assert not run.completed
     assert run.epochs.tolist() == [len(rows(out)) // 2] * 2

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sacjax import comparison, folder, page, provenance, statistics, tables
+from sacjax import comparison, files, folder, page, provenance, statistics, tables
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
+from sacjax.metrics import MetricsFile
 from sacjax.types import InputError
 
 PNG = b"\x89PNG"
@@ -27,7 +28,7 @@ def write_run(path, returns, env="Pendulum-v1", every=100, swept=(), seeds=None,
     path.mkdir(parents=True)
     content = provenance.description(config, points, ["tau"] if swept else [], seeds)
     folder.write_config(path, content)
-    file = folder.MetricsFile(path / "metrics.csv")
+    file = MetricsFile(path / "metrics.csv")
     keys = [{"tau": tau, "seed": s} if swept else {"seed": s} for tau in taus for s in seeds]
     for epoch, column in enumerate(returns.T):
         steps = every * (epoch + 2)
@@ -353,12 +354,12 @@ def test_a_disk_that_is_full_is_a_run_error(tmp_path, monkeypatch, capsys):
 
     run, out = write_run(tmp_path / "a", curves()), tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr(folder, "write_bytes", full)
+        patch.setattr(files, "write_bytes", full)
         assert main(["report", str(run), "--out", str(out)]) == 3
         assert "No space left" in capsys.readouterr().err
     synced = iter([None, None])
     with monkeypatch.context() as patch:  # after the page and a picture
-        patch.setattr(folder.os, "fsync", lambda _: next(synced, 0) == 0 and full())
+        patch.setattr(files.os, "fsync", lambda _: next(synced, 0) == 0 and full())
         assert main(["report", str(run), "--out", str(out)]) == 3
     assert {path.name for path in out.iterdir()} == {"report.html", "learning_curves.png"}
     assert main(["report", str(run), "--out", str(out)]) == 0

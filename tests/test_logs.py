@@ -15,9 +15,10 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 from wandb.proto import wandb_internal_pb2
 
-from sacjax import checkpoints, report, statistics
+from sacjax import checkpoints, statistics
 from sacjax.cli import main
 from sacjax.logs import Series, TensorBoard, WandB
+from sacjax.metrics import read_metrics
 from sacjax.progress import Progress
 from sacjax.run import resume, run
 
@@ -131,7 +132,7 @@ def history_of(file):
 
 def expected(folder):
     """name -> metric -> step -> value, from metrics.csv."""
-    _, metrics = report.read_metrics(folder / "metrics.csv")
+    _, metrics = read_metrics(folder / "metrics.csv")
     steps = metrics.pop("env_steps")[0].astype(int)
     over = {"iqm": statistics.iqm, "min": lambda x: x.min(0), "max": lambda x: x.max(0)}
     tables = {name: {k: x[i] for k, x in metrics.items()} for i, name in enumerate(NAMES)}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sacjax import report
-from sacjax.folder import MetricsFile
+from sacjax.metrics import MetricsFile, epochs_of, read_metrics
 from sacjax.types import InputError
 
 
@@ -18,7 +18,7 @@ def test_metrics_file_reads_back_to_the_bit(tmp_path):
             for s in range(2)
         )
     path = tmp_path / "metrics.csv"
-    members, metrics = report.read_metrics(path, swept=["tau"])  # not closed: flushed
+    members, metrics = read_metrics(path, swept=["tau"])  # not closed: flushed
     file.close()
     assert members == [{"tau": 0.005, "seed": 0}, {"tau": 0.005, "seed": 1}]
     np.testing.assert_array_equal(metrics["q"].astype(np.float32), values)
@@ -28,10 +28,10 @@ def test_metrics_file_reads_back_to_the_bit(tmp_path):
 def test_a_half_written_epoch_is_left_out_and_batches_may_have_fewer_than_others(tmp_path):
     (tmp_path / "a.csv").write_text("seed,env_steps,q\n0,1,1\n1,1,2\n0,2,3\n1,2,3\n0,3,5\n1,3.")
     (tmp_path / "b.csv").write_text("seed,env_steps,q\n2,1,4\n")
-    members, metrics = report.read_metrics(tmp_path / "a.csv", tmp_path / "b.csv")
+    members, metrics = read_metrics(tmp_path / "a.csv", tmp_path / "b.csv")
     assert members == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
     np.testing.assert_array_equal(metrics["q"], [[1, 3], [2, 3], [4, np.nan]])
-    assert report.epochs_of(metrics).tolist() == [2, 2, 1]
+    assert epochs_of(metrics).tolist() == [2, 2, 1]
 
 
 COLUMNS = "seed,env_steps\n"
@@ -43,20 +43,20 @@ COLUMNS = "seed,env_steps\n"
 def test_a_damaged_csv_is_an_input_error(tmp_path, text):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match=r"damaged .*sacjax resume"):
-        report.read_metrics(tmp_path / "m.csv")
+        read_metrics(tmp_path / "m.csv")
 
 
 def test_a_csv_of_another_sweep_is_damaged_and_named(tmp_path):
     (tmp_path / "m.csv").write_text(f"{COLUMNS}0,1\n")
     with pytest.raises(InputError, match=r"m\.csv is damaged \(its columns are keyed by"):
-        report.read_metrics(tmp_path / "m.csv", swept=["tau"])
+        read_metrics(tmp_path / "m.csv", swept=["tau"])
 
 
 @pytest.mark.parametrize("text", ["", COLUMNS, f"{COLUMNS}0,1"])
 def test_a_csv_without_rows_is_not_damaged(tmp_path, text):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match="has no evaluation yet: wait"):
-        report.read_metrics(tmp_path / "m.csv")
+        read_metrics(tmp_path / "m.csv")
 
 
 def test_settings_that_are_close_are_not_one():

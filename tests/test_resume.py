@@ -20,6 +20,7 @@ from checks import CONFIG, GRID
 from sacjax import checkpoints, store
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
+from sacjax.files import PART
 from sacjax.run import load, resume, run
 from sacjax.types import InputError, RunError
 
@@ -561,12 +562,12 @@ def test_a_checkpoint_that_cannot_be_completed_ends_the_run(tmp_path, monkeypatc
 
 
 def test_metrics_that_cannot_be_written_are_an_error_with_the_remedy(tmp_path, monkeypatch):
-    from sacjax import folder
+    from sacjax.metrics import MetricsFile
 
     def full(self, rows):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(folder.MetricsFile, "append", full)
+    monkeypatch.setattr(MetricsFile, "append", full)
     with pytest.raises(RunError, match=r"No space left on device\): make room, then `sacjax resum"):
         run(CONFIG, seeds=1, directory=tmp_path / "run")
 
@@ -682,4 +683,4 @@ def test_a_second_ctrl_c_leaves_at_once_with_whole_files(tmp_path):
     assert time.monotonic() - begin < 30
     assert json.loads((folder / "config.json").read_text())
     assert checkpoints.epochs(folder) == []
-    assert not list(folder.glob("*.part"))
+    assert not list(folder.glob(f"{PART}*"))
