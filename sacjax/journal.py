@@ -78,7 +78,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, plan: Plan, options: Options, before: History):
-        rows = [row for metrics in before for row in _rows(plan.members, metrics)]
+        rows = [each for metrics in before for each in _rows(plan.members, metrics)]
         self._path, self._plan, self._options = path, plan, options
         self._saved, self._time = len(before), time.monotonic()
         self._checkpoints = checkpoints.Writer(path, options.keep, begun=len(before))
