@@ -31,10 +31,13 @@ ROWS = [
     ("quick", "training", "brax", None),
     ("quick", "training", "rltools", None),
     ("parallel_envs", "128 environments", "brax", 1.5),
+    ("parallel_envs", "128 environments", "rejax", None),
+    ("parallel_envs", "128 environments", "evorl", None),
     ("parallel_envs", "1024 environments", "brax", 1.5),
     ("parallel_envs", "1024 environments, replay full", "brax", 1.5),
     ("parallel_envs", "1024 of 17 / 6, replay full", "brax", 1.5),
     ("parallel_envs", "1024 environments", "rejax", None),
+    ("parallel_envs", "1024 environments", "evorl", None),
 ]
 TITLES = {
     "one_seed": "W1 one seed",

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from sacjax import processes, store
 from sacjax.leaves import Arrays
-from sacjax.types import InputError, RunError, one_line
+from sacjax.types import PLAIN, InputError, RunError, one_line
 
 _LOG = logging.getLogger("sacjax")
 _FOLDER = "checkpoints"
@@ -46,11 +46,14 @@ def whole_run(directory: Path) -> Path:
 
 def resuming(directory: Path) -> str:
     """What goes on with the run: a command as a shell takes it; in Python, where its environment is
-    an object."""
+    an object, or its algorithm somebody's own."""
     whole = whole_run(directory)
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        if json.loads((whole / "config.json").read_text())["config"]["env"] is None:
-            return f"`resume({str(whole)!r}, env=...)` of sacjax.run"
+        content = json.loads((whole / "config.json").read_text())
+        given = [", env=..."] if content["config"]["env"] is None else []
+        given += [", algorithm=..."] if content.get("algorithm", PLAIN) != PLAIN else []
+        if given:
+            return f"`resume({str(whole)!r}{''.join(given)})` of sacjax.run"
     return f"`sacjax resume {shlex.quote(str(whole))}`"
 
 

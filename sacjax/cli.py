@@ -15,10 +15,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import tyro
-
 import sacjax
-from sacjax.flags import Evaluate, ProcessFlags, Render, Report, Resume, parse_train
+from sacjax.flags import Evaluate, ProcessFlags, Render, Report, Resume, parse, parse_train
 from sacjax.follow import follow, say_loading, steps_before
 from sacjax.presets import PRESETS
 from sacjax.terminal import any_text, complain, leave, tell_reader, with_streams
@@ -147,6 +145,11 @@ def _plan(argv: list[str]) -> int:
         "estimated and as XLA says, and what there is. Nothing is trained or written."
     )
     config, hp, args = parse_train(argv, "plan", what)
+    if args.processes != ProcessFlags():
+        raise InputError(
+            "`sacjax plan` is of one process: plan for its share of the seeds, without "
+            "--distributed or --coordinator"
+        )
     say_loading(config.env, args.logs)
     _start_jax()
     from sacjax import driver
@@ -166,7 +169,7 @@ def _plan(argv: list[str]) -> int:
 
 
 def _resume(argv: list[str]) -> int:
-    args = tyro.cli(Resume, args=argv, prog="sacjax resume", config=(tyro.conf.OmitArgPrefixes,))
+    args = parse(Resume, argv, "resume")
     say_loading(args.dir, args.logs)
     _start_jax(args.processes)
     from sacjax import folder
@@ -182,7 +185,7 @@ def _resume(argv: list[str]) -> int:
 
 
 def _evaluate(argv: list[str]) -> int:
-    args = tyro.cli(Evaluate, args=argv, prog="sacjax evaluate")
+    args = parse(Evaluate, argv, "evaluate")
     _start_jax()
     from sacjax import report
     from sacjax.run import evaluate_run, load
@@ -196,7 +199,7 @@ def _evaluate(argv: list[str]) -> int:
 
 
 def _render(argv: list[str]) -> int:
-    args = tyro.cli(Render, args=argv, prog="sacjax render")
+    args = parse(Render, argv, "render")
     _start_jax()
     import numpy as np
 
@@ -213,12 +216,14 @@ def _render(argv: list[str]) -> int:
         member = int(np.nan_to_num(last, nan=-np.inf).argmax())
     target = args.out or args.dir / "policy.gif"
     total = render(done, member, target, args.frames)
-    print(f"{target}: {named(done.members[member])}, return {total:.1f}")
+    ends = {d.member: d.epoch for d in done.diverged}
+    frozen = f", diverged, frozen after {ends[member]} epochs" if member in ends else ""
+    print(f"{target}: {named(done.members[member])}, return {total:.1f}{frozen}")
     return 0
 
 
 def _report(argv: list[str]) -> int:
-    args = tyro.cli(Report, args=argv, prog="sacjax report")
+    args = parse(Report, argv, "report")
     from sacjax import comparison, page, tables
 
     entries = comparison.read(args.dirs, args.labels, args.last, args.until)
@@ -230,12 +235,13 @@ def _report(argv: list[str]) -> int:
 
 
 def _envs(argv: list[str]) -> int:
-    from rich.console import Console
+    import numpy as np
     from rich.table import Table
 
     from sacjax.envs import adapter
     from sacjax.envs.gymnax_adapter import continuous_envs
     from sacjax.envs.names import SUITES
+    from sacjax.report import printed
 
     if argv and argv[0] in ("-h", "--help"):
         print(
@@ -250,17 +256,15 @@ def _envs(argv: list[str]) -> int:
         print("\n".join(f"{argv[0]}/{id}" for id in adapter(argv[0]).known()))
         return 0
     view = Table(show_edge=False, pad_edge=False)
-    for name in ("environment", "obs", "action", "low", "high", "time limit", "preset"):
-        view.add_column(name)
+    for name in ("environment", "obs", "action", "bounds", "time limit", "preset"):
+        view.add_column(name, no_wrap=name == "environment")
     for name, (env, params, space) in continuous_envs().items():
         obs = env.observation_space(params).shape
         limit, has = str(params.max_steps_in_episode), "yes" if name in PRESETS else "the paper's"
-        view.add_row(name, str(obs), str(space.shape), str(space.low), str(space.high), limit, has)
-    console = Console(width=110, highlight=False)
-    with console.capture() as capture:  # rich itself would leave where nobody reads
-        console.print(view)
-    print(capture.get())
-    print("Other suites, each an extra (pip install 'sacjax[brax]'); what is in one of them:")
+        bounds = f"{np.min(space.low):g} to {np.max(space.high):g}"
+        view.add_row(name, str(obs), str(space.shape), bounds, limit, has)
+    print(printed(view, width=110))
+    print("Other suites, each an extra (pip install 'sacjax[brax]'), and what is in them:")
     for suite in SUITES[1:]:
         print(f"  sacjax envs {suite}")
     return 0

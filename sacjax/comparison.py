@@ -10,7 +10,7 @@ import numpy as np
 from sacjax import folder, report
 from sacjax.metrics import read_metrics
 from sacjax.statistics import normalised
-from sacjax.types import InputError
+from sacjax.types import PLAIN, InputError
 
 
 class Entry(NamedTuple):
@@ -145,6 +145,7 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
     returns = metrics["eval_return"]
     ends = np.array([x[n - last : n].mean() for x, n in zip(returns, counts, strict=True)])
     env = config.env.removeprefix("gymnax/")  # it is the same with it
+    algorithm = content.get("algorithm", PLAIN)
     entries = []
     for i, point in enumerate(points):
         index = slice(i * len(seeds), min((i + 1) * len(seeds), len(there)))
@@ -161,7 +162,7 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
                 steps=metrics["env_steps"][far, :most],
                 returns=returns[index, :most],
                 scores=np.where(np.isfinite(ends[index]), ends[index], np.nan),
-                settings=vars(config) | {"env": env} | vars(point),
+                settings=vars(config) | {"env": env, "algorithm": algorithm} | vars(point),
                 content=content,
                 least=int(metrics["env_steps"][index, counts[index].min() - 1].min()),
             )

@@ -1,9 +1,11 @@
 """What each command of the command line takes, and its parsing."""
 
+import contextlib
 import dataclasses
 import difflib
 import itertools
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
 
@@ -175,20 +177,51 @@ class Report:
     """Folder for the page: new, empty, or of an earlier report, which is replaced."""
 
 
+def parse(kind: type, argv: list[str], command: str, **more: Any) -> Any:
+    """Arguments of a command, as the record of its kind."""
+    flat = (tyro.conf.OmitArgPrefixes,)
+    return tyro.cli(kind, args=argv, prog=f"sacjax {command}", config=flat, registry=_RULES, **more)
+
+
+_RULES = tyro.constructors.ConstructorRegistry()
+
+
+@_RULES.primitive_rule
+def _whole_numbers(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+    """1e6 is one too."""
+    if info.type is not int:
+        return None
+
+    def whole(text: list[str]) -> int:
+        with contextlib.suppress(ValueError, ZeroDivisionError):
+            if (number := Fraction(text[0])).denominator == 1:
+                return int(number)
+        raise ValueError(f"{text[0]} is not a whole number")
+
+    return tyro.constructors.PrimitiveConstructorSpec(
+        nargs=1,
+        metavar="INT",
+        instance_from_str=whole,
+        is_instance=lambda x: isinstance(x, int),
+        str_from_instance=lambda x: [str(x)],
+    )
+
+
 def parse_train(
     argv: list[str], command: str = "train", description: str | None = None
 ) -> tuple[Config, Hyperparams, Train]:
     """Arguments after `train`, or of a command that takes the same, over the environment's preset.
     InputError where they cannot work."""
     env = argv[0] if argv and not argv[0].startswith("-") else None
+    if env is not None and (Path(env) / "config.json").exists():
+        raise InputError(f"{env} is a run: `sacjax resume {env}` goes on with it")
     base = (Config(env), Hyperparams()) if "--paper" in argv or env is None else preset(env)
-    args = tyro.cli(
+    args = parse(
         Train,
-        args=argv if env is None else argv[1:],
+        argv if env is None else argv[1:],
+        f"{command} ENV",
         default=Train(ConfigFlags(**vars(base[0])), HyperparamFlags(**vars(base[1]))),
-        prog=f"sacjax {command} ENV",
         description=description,
-        config=(tyro.conf.OmitArgPrefixes,),
     )
     if env is None:
         raise InputError(f"name the environment first, as in `sacjax {command} Pendulum-v1`")

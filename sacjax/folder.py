@@ -191,7 +191,10 @@ def read_config(directory: str | os.PathLike, env: Any = None) -> Written:
                 raise ValueError(f"no {name}, or some twice")
         if unknown := set(swept) - {field.name for field in dataclasses.fields(Hyperparams)}:
             raise ValueError(f"no hyperparameters {unknown}")
-        return Written(Config(**fields), settings, swept, seeds, content)
+        config, was = Config(**fields), content.get("env_object")
+        if not isinstance(config.env, str) and was not in (None, config.env_name):
+            raise InputError(f"{directory} was trained on {was}, not {config.env_name}: give env")
+        return Written(config, settings, swept, seeds, content)
 
 
 @contextlib.contextmanager

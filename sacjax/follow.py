@@ -1,6 +1,7 @@
 """A run as the command line follows it: its loggers, a clean stop, and what it reached."""
 
 import contextlib
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -35,8 +36,14 @@ def follow(
     config: Config, members: int, out: Path, flags: LogFlags, start: Callable, before: Any = None
 ) -> int:
     """Run it with loggers and a clean stop, then show what it reached."""
-    from sacjax import processes, report
+    from sacjax import checkpoints, processes, report
     from sacjax.progress import JsonLines
+
+    trained = False
+
+    def note_trained(step: int, metrics: dict[str, Any]) -> None:
+        nonlocal trained  # and not only told of
+        trained = trained or not math.isnan(metrics["seconds"].max())
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.watched())
@@ -44,7 +51,7 @@ def follow(
         first = processes.is_first()
         loggers = _loggers(config, out, flags, before) if first else []
         loggers = [stack.enter_context(x) for x in loggers]
-        done = start(on_epoch=loggers, should_stop=stop.asked)
+        done = start(on_epoch=[*loggers, note_trained], should_stop=stop.asked)
         stopped = processes.largest(stop.exit_code if stop.asked() else 0)  # here or elsewhere
     steps = done.env_steps
     if not loggers:
@@ -64,6 +71,11 @@ def follow(
             gone = lost(sys.stdout) or error
         if gone is not None:
             complain(f"sacjax: cannot print the returns ({gone}), the files are in {out}")
+    if first and done.completed and not trained:
+        complain(
+            f"sacjax: it was at its end, {config.total_steps:,} steps, already: "
+            f"{checkpoints.resuming(out)} with --extend-to STEPS trains on"
+        )
     if len(done.diverged) == members:
         complain("sacjax: all agents diverged: use smaller learning rates")
         return 4

@@ -171,7 +171,6 @@ def progress(plan: Plan, directory: Path) -> Progress | None:
     def like(note: dict[str, Any], shapes: Arrays) -> Arrays:
         nonlocal was
         was = same_run(plan, note)
-        _say_changes(plan, note)
 
         def placed(name: str, x: Any) -> Any:
             if (
@@ -187,6 +186,8 @@ def progress(plan: Plan, directory: Path) -> Progress | None:
     found = checkpoints.restore(directory, like)
     if found is None:
         return None
+    if found.epoch < plan.config.num_epochs:
+        _say_changes(plan, found.note)
     metrics, host = (
         {name.removeprefix(kind): x for name, x in found.arrays.items() if name.startswith(kind)}
         for kind in (_HISTORY, _HOST)
@@ -247,6 +248,9 @@ def same_run(plan: Plan, note: dict[str, Any]) -> Config:
             "config.json is not the one that the checkpoints were made with: restore it, or train "
             "again in a new folder"
         )
+    x64 = note["jax"]["x64"]
+    if x64 != now["jax"]["x64"]:
+        raise InputError(f"it was trained with jax_enable_x64={x64}: set JAX_ENABLE_X64={int(x64)}")
     return was
 
 
@@ -258,8 +262,13 @@ def _say_changes(plan: Plan, note: dict[str, Any]) -> None:
         | {"layout": x["layout"], "settings of JAX": x["jax"]}
         for x in (note, plan.description())
     )
-    if changed := [name for name in then if then[name] != now.get(name)]:
-        _LOG.warning("not to the bit what it would have been: %s changed", ", ".join(changed))
+    changed = [
+        f"{name} ({was}, now {now.get(name)})" if isinstance(was, str) else name
+        for name, was in then.items()
+        if was != now.get(name)
+    ]
+    if changed:
+        _LOG.warning("not to the bit what it would have been, changed: %s", ", ".join(changed))
 
 
 def stacked(history: History) -> dict[str, np.ndarray]:

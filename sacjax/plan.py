@@ -14,7 +14,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.members import layout
 from sacjax.memory import Memory
 from sacjax.train import Program, as_arrays, make_program
-from sacjax.types import InputError, Key
+from sacjax.types import InputError, Key, must_be
 
 
 class Plan(NamedTuple):
@@ -68,6 +68,7 @@ class Plan(NamedTuple):
     def description(self) -> dict[str, Any]:
         """For config.json and the checkpoints."""
         told = provenance.description(self.config, self.settings, self.swept, self.seeds)
+        told["algorithm"] = provenance.algorithm_name(self.algorithm)
         return told | {"part": self.part, "per_batch": self.per_batch, "layout": self.how}
 
     def batches(self) -> list["Plan"]:
@@ -122,6 +123,7 @@ def make_plan(
 
 def points(hp: Hyperparams) -> tuple[list[Hyperparams], list[str]]:
     """A grid's points, row by row, and the names of the fields that vary over it."""
+    must_be(Hyperparams, hp, "hp", "Hyperparams(tau=0.005)")
     arrays = {name: np.asarray(value) for name, value in vars(hp).items()}
     size = arrays["gamma"].size
     points = [  # through str: float32's 0.005 is 0.005, not 0.00499999988824129
@@ -135,6 +137,10 @@ def points(hp: Hyperparams) -> tuple[list[Hyperparams], list[str]]:
 
 def extended(config: Config, total_steps: int) -> Config:
     """The same run with a later end. InputError where that is no end of an epoch."""
+    if not isinstance(total_steps, int | np.integer):
+        raise InputError(
+            f"extend_to ({total_steps!r}) must be a whole number of steps: use 1000000"
+        )
     if total_steps < config.total_steps:
         raise InputError(
             f"extend_to ({total_steps}) must not be below total_steps ({config.total_steps}), "

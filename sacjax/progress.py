@@ -88,9 +88,10 @@ class Progress:
         self._standing, self._stack = Standing(config, steps), contextlib.ExitStack()
         if show and file.isatty():
             file.write("\r\033[K")  # whatever was on the line
+        first = _count(config.warmup_steps + config.eval_every)
         self._bar = _tqdm()(
             total=1.0,
-            bar_format="compiling",
+            bar_format=f"compiling, then {first} steps to the first evaluation",
             disable=not show,
             file=file,
             dynamic_ncols=True,

@@ -4,8 +4,10 @@ import importlib.metadata
 import math
 import os
 import platform
+import re
 import sys
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,19 @@ def description(
         "swept": swept,
         "seeds": seeds,
     } | around
+
+
+def algorithm_name(make: Any) -> str:
+    """What makes an algorithm, in words that are the same in another process: its name, and what is
+    bound to it."""
+    if isinstance(make, partial):
+        bound = [algorithm_name(x) for x in make.args]
+        bound += [f"{name}={algorithm_name(x)}" for name, x in make.keywords.items()]
+        return f"{algorithm_name(make.func)}({', '.join(bound)})"
+    if isinstance(make, tuple) and (fields := getattr(make, "_fields", None)):  # a CriticRule, say
+        return algorithm_name(partial(type(make), **dict(zip(fields, make, strict=True))))
+    text = getattr(make, "__qualname__", None) or " ".join(repr(make).split())
+    return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
 def gone_on(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

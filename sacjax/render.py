@@ -19,7 +19,7 @@ from sacjax.files import replacing
 from sacjax.leaves import unkeyed
 from sacjax.result import Run
 from sacjax.train import as_arrays, epoch_keys
-from sacjax.types import Env, Episode, InputError, RunError, one_line
+from sacjax.types import Env, Episode, InputError, RunError, must_be, one_line
 
 
 def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) -> float:
@@ -29,6 +29,7 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
     MuJoCo's pictures need EGL or OSMesa where there is no screen. Raises InputError if there is no
     such member, or nothing can be drawn, RunError if the file cannot be written.
     """
+    must_be(Run, run, "run", "load('runs/Pendulum-v1')")
     target = Path(target)
     agent = run.agent(member)
     if frames < 1:

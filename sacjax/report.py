@@ -2,6 +2,8 @@
 
 import io
 import os
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -102,7 +104,6 @@ def table(members: list[Member], returns: np.ndarray, stds: np.ndarray, title: s
 
     Members without finite returns diverged, and do not count.
     """
-    from rich.console import Console
     from rich.table import Table
 
     view = Table(show_edge=False, pad_edge=False)
@@ -122,7 +123,18 @@ def table(members: list[Member], returns: np.ndarray, stds: np.ndarray, title: s
         spread = f"[{low:.1f}, {high:.1f}]" if len(means) > 1 else "one seed has none"
         middle = f"{iqm(means):.1f}" if len(means) else "-"
         view.add_row(what, middle, "", spread if len(means) else "", style="bold", end_section=True)
-    console = Console(width=100, highlight=False)
-    with console.capture() as capture:
-        console.print(view)
-    return f"{title}\n{capture.get()}"
+    return f"{title}\n{printed(view, width=100)}"
+
+
+def printed(*views: Any, width: int) -> str:
+    """Text: what rich makes of them one below the other, in as many columns, or a terminal's where
+    it has fewer."""
+    from rich.console import Console
+
+    if sys.stdout is not None and sys.stdout.isatty():
+        width = min(width, shutil.get_terminal_size((width, 24)).columns)
+    console = Console(width=width, highlight=False)
+    with console.capture() as capture:  # rich itself would leave where nobody reads
+        for view in views:
+            console.print(view)
+    return capture.get()

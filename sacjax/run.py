@@ -21,10 +21,11 @@ from sacjax.config import Config, Hyperparams
 from sacjax.envs.host import for_a_while
 from sacjax.members import Strategy, layout, over_members
 from sacjax.plan import check_memory, extended, make_plan, points
+from sacjax.provenance import algorithm_name
 from sacjax.result import Run, read
 from sacjax.sac import make_sac
 from sacjax.train import as_arrays, epoch_keys, make_program
-from sacjax.types import InputError, OnEpoch, OnNan
+from sacjax.types import InputError, OnEpoch, OnNan, must_be
 
 _LOG = logging.getLogger("sacjax")
 
@@ -93,7 +94,8 @@ def resume(
     Without any checkpoint yet, from the beginning, which is said. `extend_to`: environment steps to
     train to, past the configured end; the outcome is that of a run that was configured so. On other
     versions or another layout of devices it goes on to rounding only. What is None is as it was in
-    the run, the layout as far as there are the devices for it. The rest is `run`'s and `load`'s.
+    the run, the layout as far as there are the devices for it. An algorithm of your own has to be
+    given again, under the same name. The rest is `run`'s and `load`'s.
     Raises InputError if the folder is damaged, in use, or not a run's.
     """
     path, on_epoch = Path(directory), _checked_callables(on_epoch)
@@ -102,6 +104,8 @@ def resume(
     checkpoints.check_path(path)
     with _held(lambda: checkpoints.locked(path)):
         written = folder.read_config(path, env)
+        if other := _other_algorithm(written.content, algorithm):
+            raise InputError(f"{path} {other}: give that to resume(..., algorithm=...) in Python")
         config = written.config if extend_to is None else extended(written.config, extend_to)
         options = journal.Options.of(written.content)
         given = {"every": checkpoint_every, "keep": keep, "on_nan": on_nan}
@@ -117,7 +121,8 @@ def resume(
 
 
 def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = make_sac) -> Run:
-    """The run that a folder holds. `env`: the environment, where it was an object of your own.
+    """The run that a folder holds. `env`: the environment, where it was an object of your own; an
+    `algorithm` of your own is said if it is not given again.
 
     Raises InputError if the folder is damaged, or is not a run's.
     """
@@ -125,6 +130,8 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     folder.check_is_whole(path)
     written = folder.read_config(path, env)
     _say_other_dtype(path, written.content)
+    if other := _other_algorithm(written.content, algorithm):
+        _LOG.warning("%s %s: its agents may act otherwise here", path, other)
     program = make_program(written.config, algorithm)
     found = read(path, written, program, algorithm)
     planned = len(written.settings) * len(written.seeds)
@@ -141,6 +148,7 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
 
     With as many episodes as the run's own evaluations had, it is that last evaluation again.
     """
+    must_be(Run, run, "run", "load('runs/Pendulum-v1')")
     program = run.program
     if episodes is not None and episodes != run.config.eval_episodes:
         program = make_program(replace(run.config, eval_episodes=episodes), run.algorithm)
@@ -170,6 +178,12 @@ def _say_other_dtype(path: Path, content: dict[str, Any]) -> None:
             "or computed otherwise",
             *(path, there, here),
         )
+
+
+def _other_algorithm(content: dict[str, Any], algorithm: Callable) -> str:
+    """What is wrong, if it is not the run's own, as far as names say."""
+    was, here = content.get("algorithm"), algorithm_name(algorithm)
+    return "" if was in (None, here) else f"was trained with the algorithm {was}, not {here}"
 
 
 def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:

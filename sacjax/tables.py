@@ -7,6 +7,7 @@ import numpy as np
 
 from sacjax import comparison
 from sacjax.comparison import Entry, Panel, finite, runs_of
+from sacjax.report import printed
 from sacjax.statistics import Estimate, aggregate_iqm, probability_of_improvement
 
 Cell = str | tuple[str, str]  # text, or text and a class of the page's style sheet
@@ -106,28 +107,24 @@ def runs(entries: list[Entry]) -> Table:
 def as_text(entries: list[Entry]) -> str:
     """Text: `finals`, the aggregate if there is one, and the notes."""
     from rich import table
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(width=120, highlight=False)
     panels = comparison.panels(entries)
     shown = [finals(entries, panels)]
     together = [panel for panel in panels if panel.together]
     shown += [totals(panel, entries) for panel in together]
     said = [normalisation(panel, entries) for panel in together] + comparison.notes(entries)
-    with console.capture() as capture:
-        for names, rows in shown:
-            view = table.Table(show_edge=False, pad_edge=False)
-            for i, name in enumerate(names):
-                justify = "right" if rows and isinstance(rows[0][i], tuple) else "left"
-                view.add_column(name, justify=justify, overflow="fold")
-            for row in rows:
-                view.add_row(*(Text(cell if isinstance(cell, str) else cell[0]) for cell in row))
-            console.print(view)
-            console.print()
-        for note in said:
-            console.print(Text(f"- {note}"))
-    return capture.get().rstrip("\n")
+    views: list[Any] = []
+    for names, rows in shown:
+        view = table.Table(show_edge=False, pad_edge=False)
+        for i, name in enumerate(names):
+            justify = "right" if rows and isinstance(rows[0][i], tuple) else "left"
+            view.add_column(name, justify=justify, overflow="fold")
+        for row in rows:
+            view.add_row(*(Text(cell if isinstance(cell, str) else cell[0]) for cell in row))
+        views += [view, ""]
+    views += [Text(f"- {note}") for note in said]
+    return printed(*views, width=120).rstrip("\n")
 
 
 def number(x: float) -> str:

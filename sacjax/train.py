@@ -32,6 +32,7 @@ from sacjax.types import (
     Metrics,
     Step,
     Transition,
+    must_be,
 )
 
 MakeAlgorithm = Callable[[Config, Env], Algorithm]
@@ -95,6 +96,7 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
       train_episodes              []  how many did
       replay_size, env_steps, gradient_steps  []  counts since the start
     """
+    must_be(Config, config, "config", "Config('Pendulum-v1')")
     make_copies = make_env(config.env)
     env = make_copies(config.num_envs)
     parts = Parts(
@@ -127,7 +129,11 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
     def train(
         key: Key, hp: Hyperparams = Hyperparams(), env_params: EnvParams = None
     ) -> TrainResult:
-        hp, env_params = as_arrays(hp, program.default_params if env_params is None else env_params)
+        must_be(Hyperparams, hp, "hp", "Hyperparams(tau=0.005)")
+        if env_params is None:
+            env_params = program.default_params
+        must_be(type(program.default_params), env_params, "env_params", "none, for the defaults")
+        hp, env_params = as_arrays(hp, env_params)
         if any(x.ndim for x in jax.tree.leaves(hp)):
             raise InputError(
                 "hp must be the numbers of one run, but holds arrays: map over these, "

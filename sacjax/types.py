@@ -24,6 +24,7 @@ Metrics = dict[str, Array]
 # compilation, and "next_checkpoint", in seconds as estimated (NaN: none comes).
 OnEpoch = Callable[[int, dict[str, Any]], None]
 OnNan = Literal["freeze", "stop"]  # a member that is no longer finite, or the run
+PLAIN = "make_sac"  # what config.json calls the algorithm, where it is nobody's own
 
 
 class InputError(ValueError):
@@ -32,6 +33,12 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """A run cannot go on, the disk is full say; the message has the remedy."""
+
+
+def must_be(kind: type, value: Any, name: str, use: str) -> None:
+    """InputError where an argument is of another kind."""
+    if not isinstance(value, kind):
+        raise InputError(f"{name} ({value!r}) must be of type {kind.__name__}: use {use}")
 
 
 def named(member: dict[str, float]) -> str:

@@ -100,6 +100,15 @@ def check_sizes(config: Any) -> None:
             f"utd ({config.utd:g}) x num_envs ({envs}) x rollout_length ({config.rollout_length}) "
             f"must be a whole number of gradient steps: use rollout_length={fits}"
         )
+    if config.rollout_length is None and config.rollout > 100:
+        near = ratio(config.utd).limit_denominator(16)
+        _, _, decimals = repr(config.utd).partition(".")
+        if near and abs(near - ratio(config.utd)) < Fraction(1, 10 ** len(decimals)):  # rounded
+            raise InputError(
+                f"utd ({config.utd:g}) is {ratio(config.utd)}, its gradient steps after every "
+                f"{steps:,} steps: use {float(near)!r} for {near}, or rollout_length="
+                f"{config.rollout} if that is meant"
+            )
     warmup = config.warmup_steps and _multiple(config.warmup_steps, envs)
     every = _multiple(config.eval_every, steps)
     if config.total_steps < envs:

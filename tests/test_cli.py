@@ -2,8 +2,10 @@
 
 import csv
 import errno
+import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -123,6 +125,26 @@ def test_report_compares_the_points_of_a_sweep(folder, tmp_path, capsys):
     assert "P(beats first)" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("columns", [80, 200])
+@pytest.mark.parametrize("command", ["evaluate", "report", "envs"])
+def test_tables_are_as_wide_as_the_terminal_or_less(
+    command, columns, folder, tmp_path, monkeypatch, capsys
+):
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    folders = {"envs": []}.get(command, [str(folder)])
+    out = ["--out", str(tmp_path / "out")] if command == "report" else []
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main([command, *folders, *out]) == 0
+    lines = re.sub(r"\x1b\[\d+m", "", sys.stdout.getvalue()).splitlines()
+    widest = max(len(line) for line in lines if str(tmp_path) not in line)
+    assert 60 < widest <= min(columns, 120)
+    assert command != "envs" or any("MountainCarContinuous-v0" in line for line in lines)
+
+
 def test_evaluate_with_other_episodes(folder, capsys):
     assert main(["evaluate", str(folder), "--episodes", "3"]) == 0
     assert "3 episodes" in capsys.readouterr().out
@@ -156,6 +178,7 @@ def test_envs_lists_the_five_with_shapes_and_bounds(capsys):
     printed = capsys.readouterr().out
     for name in ("Pendulum-v1", "MountainCarContinuous-v0", "Reacher", "Swimmer", "PointRobot"):
         assert name in printed
+    assert "-0.1 to 0.1" in printed
     assert "CartPole" not in printed
 
 
@@ -177,6 +200,10 @@ BAD = {
     "negative rate": (["train", "Pendulum-v1", *TINY, "--actor-lr", "-1"], "actor_lr"),
     "not a number": (["train", "Pendulum-v1", *TINY, "--gamma", "nan"], "gamma"),
     "out of range": (["train", "Pendulum-v1", *TINY, "--tau", "1.5"], "tau"),
+    "a plan for several": (
+        ["plan", "Pendulum-v1", *TINY, "--coordinator", "h:1", "--num-processes", "4"],
+        "plan for its share of the seeds",
+    ),
     "no seeds": (["train", "Pendulum-v1", *TINY, "--seeds", "0"], "seeds (0) must be 1 or more"),
     "negative seed": (["train", "Pendulum-v1", *TINY, "--seed", "-1"], "seed (-1) must be from 0"),
     "huge seed": (
@@ -199,6 +226,7 @@ BAD = {
         ["train", "--extend-to=500", "--out=runs"],
         "use `sacjax train --extend-to STEPS DIR`",
     ),
+    "a run": (["train", "run", *TINY], "`sacjax resume run` goes on with it"),
     "does not divide": (["train", "Pendulum-v1", *TINY, "--eval-every", "70"], "use warmup"),
     "small replay": (["train", "Pendulum-v1", *TINY, "--replay-size", "4"], "batch_size=4"),
     "long warm-up": (["train", "Pendulum-v1", *TINY, "--warmup-steps", "900"], "warmup_steps"),
@@ -226,13 +254,17 @@ BAD = {
 def test_bad_input_is_one_line_with_the_remedy_and_exit_code_2(case, tmp_path, monkeypatch, capsys):
     argv, remedy = BAD[case]
     monkeypatch.chdir(tmp_path)
+    if case == "a run":
+        Path("run").mkdir()
+        Path("run", "config.json").write_text("{}")
+    there = sorted(tmp_path.rglob("*"))
     assert main(argv) == 2
     captured = capsys.readouterr()
     error = captured.err.strip().splitlines()[-1].split("\r")[-1]
     assert error.startswith("sacjax: error:")
     assert remedy in error
     assert "Traceback" not in captured.err
-    assert not list(tmp_path.iterdir())  # nothing was written
+    assert sorted(tmp_path.rglob("*")) == there  # nothing was written
 
 
 def test_one_message_for_one_mistake(capsys):
@@ -240,6 +272,15 @@ def test_one_message_for_one_mistake(capsys):
     assert "seed (0)" not in capsys.readouterr().err
     *_, args = parse_train(["Pendulum-v1", "--seed", "4294967294", "--seeds", "2"])
     assert args.seed + args.seeds == 2**32  # the last of all
+
+
+def test_whole_numbers_may_be_written_as_powers_of_ten(capsys):
+    config, *_ = parse_train(["Pendulum-v1", "--paper", "--total-steps", "2e6", "--hidden", "4e1"])
+    assert (config.total_steps, config.hidden) == (2_000_000, (40,))
+    for text in ("2.5", "two", "1/0"):
+        with pytest.raises(SystemExit):
+            parse_train(["Pendulum-v1", "--total-steps", text])
+        assert f"{text} is not a whole number" in capsys.readouterr().err
 
 
 def test_an_unknown_flag_exits_with_2(capsys):
@@ -254,6 +295,15 @@ def test_extended_by_train_it_is_extended(copy, capsys):
     assert "after 400 steps" in capsys.readouterr().out
     assert [r["env_steps"] for r in rows(copy)] == ["200"] * 8 + ["300"] * 8 + ["400"] * 8
     assert load(copy).completed
+
+
+def test_of_a_finished_run_it_is_said_how_to_train_on(copy, capsys):
+    assert main(["resume", str(copy)]) == 0
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last == (
+        f"sacjax: it was at its end, 300 steps, already: `sacjax resume {copy}` with "
+        "--extend-to STEPS trains on"
+    )
 
 
 ERRORS = {

@@ -256,6 +256,18 @@ def test_a_run_that_is_still_going_is_shown_as_far_as_it_is(tmp_path):
     assert any("shown to 300 of 500 steps" in note for note in comparison.notes([entry]))
 
 
+def test_runs_of_two_algorithms_differ_in_that(tmp_path):
+    runs = [
+        write_run(tmp_path / name, curves(), seeds=s)
+        for name, s in (("a", [0, 1, 2, 3]), ("b", [4, 5, 6, 7]))
+    ]
+    content = folder.read_description(runs[1])
+    folder.write_config(runs[1], content | {"algorithm": "make_sac(rule=mean)"})
+    assert comparison.differing(comparison.read(runs)) == ["algorithm"]
+    with pytest.raises(InputError, match="their settings differ"):
+        comparison.read(runs, labels=["one", "one"])
+
+
 def test_an_environment_object_is_shown_under_that_name(tmp_path):
     run = write_run(tmp_path / "a", curves())
     content = folder.read_description(run)

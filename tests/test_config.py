@@ -59,6 +59,8 @@ def test_count_of_zero_is_refused(name):
         ({"utd": INF}, "must be above 0: use 1"),
         ({"utd": 1e-5}, "ratio of whole numbers up to 10,000: use 0.0001"),
         ({"utd": math.pi}, "ratio of whole numbers up to 10,000: use 3.14159"),
+        ({"utd": 0.3333}, "after every 10,000 steps: use 0.3333333333333333 for 1/3"),
+        ({"utd": 0.667}, "after every 1,000 steps: use 0.6666666666666666 for 2/3"),
         ({"log_std_min": 2.0}, "must be below log_std_max"),
         ({"log_std_max": -20.0}, "must be below log_std_max"),
         ({"log_std_min": -INF}, "use -20 and 2"),
@@ -163,6 +165,7 @@ def test_remedy_for_sizes_is_accepted_beside_a_small_replay():
     "utd",
     [
         1e-5,
+        0.3333,
         0.33333,
         math.pi,
     ],

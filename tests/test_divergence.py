@@ -166,7 +166,10 @@ def test_command_line_names_them_and_counts_the_others(tmp_path, capsys):
     assert table.count("diverged") == 2 + 1  # and the file
     assert "IQM of 0 of 2" in table
     assert len(json.loads((out / "diverged.json").read_text())) == 2
-    assert main(["render", str(out), "--frames", "2"]) == 0
+    for which, frozen in ([], False), (["--member", "3"], True):
+        capsys.readouterr()
+        assert main(["render", str(out), "--frames", "2", *which]) == 0
+        assert ("diverged, frozen after" in capsys.readouterr().out) == frozen
     other = tmp_path / "stopped"
     assert main(["train", "Pendulum-v1", "--out", str(other), *flags, *sweep, "stop"]) == 4
 

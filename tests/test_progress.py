@@ -76,7 +76,7 @@ def strict(text):
 
 def test_the_live_line_says_what_people_want_to_know(terminal):
     with Progress(CONFIG, file=terminal) as bar:
-        assert terminal.frames() == ["compiling"]
+        assert terminal.frames() == ["compiling, then 150 steps to the first evaluation"]
         bar(150, epoch([0, 1, 2], [-151.2, np.nan, -130.1], 2.0, True, 250.0))
     frame = terminal.frames()[-1]
     assert "150/500  IQM -141 [-151, -130]  1 diverged  75 grad/s  0:14 left  ckpt 4:10" in frame

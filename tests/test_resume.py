@@ -3,26 +3,33 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from checks import CONFIG, GRID
+from probes import Chain, Noise
 
 from sacjax import checkpoints, store
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
 from sacjax.files import PART
+from sacjax.networks import Networks
+from sacjax.provenance import algorithm_name
 from sacjax.run import load, resume, run
-from sacjax.types import InputError, RunError
+from sacjax.sac import CLIPPED_DOUBLE_Q, make_sac
+from sacjax.types import PLAIN, InputError, RunError
 
 POPULATIONS = {"one seed": (Hyperparams(), 1), "a population": (GRID, 2)}
 population = pytest.mark.parametrize("whole", ["a population"], indirect=True)  # is enough
@@ -101,11 +108,12 @@ def test_without_a_checkpoint_it_starts_again_and_says_so(whole, torso, caplog):
     assert_same(whole, torso)
 
 
-def test_a_finished_run_is_finished_and_gets_back_what_it_lost(whole, tmp_path):
+def test_a_finished_run_is_finished_and_gets_back_what_it_lost(whole, tmp_path, caplog):
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     shutil.rmtree(folder / "agents")
     (folder / "metrics.csv").unlink()
-    assert resume(folder).completed
+    assert resume(folder, strategy="vmap", devices=1).completed
+    assert "changed: layout" not in caplog.text  # nothing was computed
     assert_same(whole, folder)
 
 
@@ -252,19 +260,71 @@ def test_other_versions_are_said(torso, caplog):
     writer.save(3, note, read.arrays)
     writer.finish()
     resume(torso)
-    assert "not to the bit what it would have been: jax changed" in caplog.text
+    assert f"changed: jax (0.9, now {jax.__version__})\n" in caplog.text
 
 
 @population
 def test_another_algorithm_is_refused(torso):
-    from sacjax.sac import make_sac
-
     def other(config, env):
         sac = make_sac(config, env)
         return sac._replace(init=lambda key, hp: {"more": jnp.zeros(3), "sac": sac.init(key, hp)})
 
+    with pytest.raises(
+        InputError, match=r"with the algorithm make_sac, not .*<locals>\.other: give"
+    ):
+        resume(torso, algorithm=other)
+    edit(torso, algorithm=None)  # of an older sacjax
     with pytest.raises(InputError, match="is of another program"):
         resume(torso, algorithm=other)
+
+
+def mean(q, key):
+    return q.mean(0)
+
+
+def test_another_rule_for_the_critics_is_another_algorithm(tmp_path, caplog, capsys):
+    """Whose state has the same shapes, so that nothing else would notice."""
+    rule = CLIPPED_DOUBLE_Q._replace(target=mean)
+    own, folder = partial(make_sac, rule=rule), tmp_path / "run"
+    run(CONFIG, seeds=1, directory=folder, algorithm=own, should_stop=lambda: True)
+    told = "make_sac(rule=CriticRule(target=mean, loss=squared_error, value=minimum)), not make_sac"
+    with pytest.raises(InputError, match=f"algorithm {re.escape(told)}: give that to resume"):
+        resume(folder)
+    assert main(["resume", str(folder)]) == 2
+    assert told in capsys.readouterr().err
+    assert checkpoints.resuming(folder) == f"`resume('{folder}', algorithm=...)` of sacjax.run"
+    assert resume(folder, algorithm=own).completed
+    assert "algorithm" not in caplog.text
+    load(folder, algorithm=own)
+    assert "algorithm" not in caplog.text
+    load(folder)
+    assert f"{told}: its agents may act otherwise" in caplog.text
+
+
+def test_an_algorithm_has_one_name_in_every_process():
+    assert algorithm_name(make_sac) == PLAIN
+    networks = Networks(nn.Dense(3), partial(nn.relu, negative=jnp.float32(2)))
+    name = algorithm_name(partial(make_sac, nets=networks))
+    assert name.startswith("make_sac(nets=Networks(actor=Dense( # attributes features = 3 ")
+    assert name.endswith("), critic=relu(negative=Array(2., dtype=float32))))")
+    assert "0x" not in name
+    assert algorithm_name(lambda: 0).endswith("<lambda>")
+
+
+def test_another_precision_is_refused(tmp_path):
+    folder = tmp_path / "run"
+    run(CONFIG, seeds=1, directory=folder, should_stop=lambda: True)
+    with jax.enable_x64(), pytest.raises(InputError, match="x64=False: set JAX_ENABLE_X64=0"):
+        resume(folder)
+
+
+def test_another_environment_object_is_refused(tmp_path):
+    config = Config(**(vars(CONFIG) | {"env": Chain()}))
+    folder = tmp_path / "run"
+    run(config, seeds=1, directory=folder, should_stop=lambda: True)
+    with pytest.raises(InputError, match="was trained on Chain, not Noise: give env"):
+        resume(folder, env=Noise())
+    assert resume(folder, env=Chain()).completed
 
 
 @population
@@ -403,7 +463,7 @@ def test_what_others_put_beside_the_checkpoints_stays(whole, torso):
 @population
 def test_another_layout_is_said(whole, torso, caplog):
     resume(torso, strategy="vmap", devices=1)
-    assert "not to the bit what it would have been: layout changed" in caplog.text
+    assert "not to the bit what it would have been, changed: layout\n" in caplog.text
 
 
 def test_the_last_ones_are_kept(tmp_path):

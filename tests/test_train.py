@@ -18,7 +18,9 @@ from probes import Chain, ChainParams, Noise, NoiseParams, fused_jit, member, qu
 from sacjax.config import Config, Hyperparams
 from sacjax.envs import make_env
 from sacjax.evaluate import evaluate
+from sacjax.plan import extended
 from sacjax.replay import make_replay
+from sacjax.run import evaluate_run, run
 from sacjax.sac import make_sac
 from sacjax.train import as_arrays, epoch_keys, make_program, make_train
 from sacjax.types import InputError, Transition
@@ -140,6 +142,24 @@ def test_settings_of_several_runs_are_refused_where_nothing_maps_over_them():
     hp, _ = settings()
     with pytest.raises(InputError, match=r"numbers of one run.*jax.vmap\(train, \(None, 0"):
         jax.jit(make_train(TINY))(KEYS[0], hp)
+
+
+def test_arguments_of_another_kind_are_refused_in_words():
+    train, key = make_train(TINY), KEYS[0]
+    with pytest.raises(
+        InputError, match=r"config \('Pendulum-v1'\) must be of type Config: use Config"
+    ):
+        make_train("Pendulum-v1")
+    with pytest.raises(InputError, match=r"hp .* must be of type Hyperparams: use Hyper"):
+        train(key, {"tau": 0.1})
+    with pytest.raises(InputError, match=r"hp .* must be of type Hyperparams"):
+        run(TINY, TINY)
+    with pytest.raises(InputError, match=r"env_params \(3\) must be of type EnvParams: use none"):
+        train(key, Hyperparams(), 3)
+    with pytest.raises(InputError, match=r"run \('runs/a'\) must be of type Run: use load\("):
+        evaluate_run("runs/a")
+    with pytest.raises(InputError, match=r"extend_to \('600'\) must be a whole number of steps"):
+        extended(TINY, "600")
 
 
 def test_sweep_compiles_once():
