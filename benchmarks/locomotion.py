@@ -228,7 +228,7 @@ def table(everything: bool) -> str:
 
 def ants() -> str:
     """Of Ant's versions, at 300,000 steps."""
-    lines = [f"| Score | {' | '.join(f'`{task}`' for task in ANTS)} |", "|---|" + "---|" * len(ANTS)]
+    lines = [f"| run | {' | '.join(f'`{task}`' for task in ANTS)} |", "|---|" + "---|" * len(ANTS)]
     for name, (settings, who) in ANT_RUNS.items():
         cells = (cell(task + settings, who, 300_000) for task in ANTS)
         lines.append(f"| {name} | {' | '.join(cells)} |")
