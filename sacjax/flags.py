@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import difflib
 import itertools
+import shlex
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -214,7 +215,7 @@ def parse_train(
     InputError where they cannot work."""
     env = argv[0] if argv and not argv[0].startswith("-") else None
     if env is not None and (Path(env) / "config.json").exists():
-        raise InputError(f"{env} is a run: `sacjax resume {env}` goes on with it")
+        raise InputError(f"{env} is a run: `sacjax resume {shlex.quote(env)}` goes on with it")
     base = (Config(env), Hyperparams()) if "--paper" in argv or env is None else preset(env)
     args = parse(
         Train,

@@ -292,7 +292,9 @@ def test_an_unknown_flag_exits_with_2(capsys):
 @pytest.mark.thorough
 def test_extended_by_train_it_is_extended(copy, capsys):
     assert main(["train", "--extend-to", "400", str(copy)]) == 0
-    assert "after 400 steps" in capsys.readouterr().out
+    captured = capsys.readouterr()
+    assert "after 400 steps" in captured.out
+    assert "already" not in captured.err
     assert [r["env_steps"] for r in rows(copy)] == ["200"] * 8 + ["300"] * 8 + ["400"] * 8
     assert load(copy).completed
 
