@@ -45,14 +45,18 @@ STEPS = {
     ),
 }
 # What Ant-v5 is compared with, to find out why it is behind: its observations' contact forces, its
-# version, and the settings of what is ahead (published.py), together and each half alone.
+# version, the settings of what is ahead (published.py), together and each half alone, and what else
+# Stable-Baselines3 has: few random steps (evaluations end at 300,000 so), PyTorch's weights.
 ANTS = {"Ant-v5": "--", "Ant-v5?include_cfrc_ext_in_observation=False": "-.", "Ant-v4": "-"}
 RATES, TEMPERATURE = " --actor-lr 1e-3 --critic-lr 1e-3", " --alpha-lr 0 --init-alpha 0.2"
+FEW, WEIGHTS = " --warmup-steps 300 --eval-every 9990", " --pytorch-weights"
 ANT_RUNS = {  # name: settings, who
     "sacjax, the paper's settings": ("", "sacjax"),
     "sacjax, Tianshou's rates": (RATES, "sacjax"),
     "sacjax, Tianshou's temperature": (TEMPERATURE, "sacjax"),
     "sacjax, Tianshou's settings": (RATES + TEMPERATURE, "sacjax"),
+    "sacjax, 300 random steps": (FEW, "sacjax"),
+    "sacjax, PyTorch's initial weights": (WEIGHTS, "sacjax"),
     "Stable-Baselines3": ("", "sb3"),
 }
 # Plain SAC on the v4 tasks, means over 10 seeds, by environment steps: figures that were handed to
@@ -81,7 +85,8 @@ THEIRS = "tianshou"  # made elsewhere, by other settings: published.py
 
 
 def train(task: str, steps: int, seed: int, peer: str | None, cores: set[int] | None) -> None:
-    """One run, on these cores only. A task may have options of `sacjax train` behind it."""
+    """One run, on these cores only. A task may have options of `sacjax train` behind it, and
+    --pytorch-weights."""
     who = peer or "sacjax"
     if steps_of(task, who, seed) >= steps:
         return
@@ -96,6 +101,10 @@ def train(task: str, steps: int, seed: int, peer: str | None, cores: set[int] | 
         ours, _ = preset(f"gymnasium/{task}")
         when = (ours.warmup_steps, ours.eval_every)  # evaluations at the same steps
         command = [python_of(f"{peer}-mujoco"), script, task, steps, seed, *when, out]
+    elif WEIGHTS.strip() in options:
+        options.remove(WEIGHTS.strip())
+        command = [sys.executable, record.ROOT / "pytorch_weights.py", f"gymnasium/{id}"]
+        command += ["--out", out, *options, "--total-steps", steps, "--seeds", 1, "--seed", seed]
     elif (out / "config.json").exists():
         command = [sys.executable, "-m", "sacjax.cli", "resume", out]
         command += ["--extend-to", steps]

@@ -2,8 +2,13 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
+import jax
 import pytest
+from flax.traverse_util import flatten_dict
+
+import sacjax
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
@@ -60,6 +65,22 @@ def test_compare_holds_whatever_is_not_a_peers_and_no_share(tmp_path, benchmark_
         for x in (0.0, 3.0)
     ]
     assert compare(shares) == 0
+
+
+def test_pytorch_weights_are_those_of_its_linear_layers(benchmark_module):
+    config = sacjax.Config("Pendulum-v1", hidden=(64, 64))
+    weights, nets = benchmark_module("pytorch_weights").PyTorchWeights, sacjax.mlp(config, 1)
+    obs, action = jax.numpy.zeros((2, 3)), jax.numpy.zeros((2, 1))
+    for net, inputs, size in ((nets.actor, (obs,), 3), (nets.critic, (obs, action), 4)):
+        params, ours = (x.init(jax.random.key(0), *inputs) for x in (weights(net), net))
+        assert jax.tree.structure(params) == jax.tree.structure(ours)
+        leaves: Any = flatten_dict(params)
+        for path, leaf in leaves.items():
+            fan_in = size if path[-2] == "Dense_0" and "MLP_0" in path else 64
+            largest = float(abs(leaf).max())
+            assert largest <= fan_in**-0.5  # U(-1/sqrt(I), 1/sqrt(I)), biases too
+            assert leaf.size < 8 or largest > 0.7 * fan_in**-0.5
+            assert leaf.std() > 0 or leaf.size == 1
 
 
 def test_compare_refuses_another_machine(tmp_path, benchmark_module):

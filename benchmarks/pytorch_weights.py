@@ -1,0 +1,63 @@
+"""`sacjax train ENV --out DIR`, from the initial weights of PyTorch's layers. See locomotion.py.
+
+    python benchmarks/pytorch_weights.py ENV --out DIR [options of sacjax train]
+
+torch.nn.Linear draws weights and biases from U(-1/sqrt(I), 1/sqrt(I)), I inputs, where sacjax has
+Glorot's uniform weights, as the SAC authors' code, and biases of 0. Stable-Baselines3 has
+PyTorch's. What was begun in DIR is gone on with.
+"""
+
+import sys
+from typing import Any, NamedTuple
+
+import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from sacjax import Config, make_sac, mlp
+from sacjax.flags import parse_train
+from sacjax.networks import Networks
+from sacjax.run import resume, run
+from sacjax.terminal import StopOnSignal
+from sacjax.types import Algorithm, Env, Key, Params
+
+
+class PyTorchWeights(NamedTuple):
+    """A network that starts as torch.nn.Linear does; its biases are drawn too."""
+
+    net: Any
+
+    def init(self, key: Key, *inputs: jax.Array) -> Params:
+        """Parameters in the shapes of the network's own."""
+        params: Any = flatten_dict(self.net.init(key, *inputs))
+        keys = jax.random.split(key, len(params))
+        drawn: Any = {}
+        for key, (path, leaf) in zip(keys, params.items(), strict=True):
+            bound = params[*path[:-1], "kernel"].shape[-2] ** -0.5
+            drawn[path] = jax.random.uniform(key, leaf.shape, leaf.dtype, -bound, bound)
+        return unflatten_dict(drawn)
+
+    def apply(self, params: Params, *inputs: jax.Array) -> Any:
+        return self.net.apply(params, *inputs)
+
+
+def pytorch_weights(config: Config, env: Env) -> Algorithm:
+    """SAC, and nothing else changed."""
+    nets = mlp(config, env.action_size)
+    return make_sac(config, env, Networks(*(PyTorchWeights(net) for net in nets)))
+
+
+def main() -> None:
+    config, hp, args = parse_train(sys.argv[1:])
+    seeds = range(args.seed, args.seed + args.seeds)
+    if args.out is None:
+        sys.exit("say where the run goes: --out DIR")
+    with StopOnSignal() as stop:
+        how = {"algorithm": pytorch_weights, "should_stop": stop.asked}
+        if (args.out / "config.json").exists():
+            resume(args.out, extend_to=config.total_steps, **how)
+        else:
+            run(config, hp, seeds=seeds, directory=args.out, **how)
+
+
+if __name__ == "__main__":
+    main()
