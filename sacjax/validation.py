@@ -93,6 +93,21 @@ def checked_fields(fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_sizes(config: Any) -> None:
+    """How the fields fit together, in the order in which one has to be put right."""
+    _check_ratio(config)
+    _check_storage(config)
+    _check_start(config)
+    _check_epochs(config)
+
+
+def _fitting(config: Any) -> tuple[int, int]:
+    """`warmup_steps` and `eval_every` as they would fit, neither made smaller."""
+    warmup = config.warmup_steps and _multiple(config.warmup_steps, config.num_envs)
+    return warmup, _multiple(config.eval_every, config.steps_per_iteration)
+
+
+def _check_ratio(config: Any) -> None:
+    """Gradient steps per environment step."""
     steps, envs = config.steps_per_iteration, config.num_envs
     if (ratio(config.utd) * steps).denominator != 1:
         fits = ratio(config.utd * envs).denominator
@@ -109,12 +124,15 @@ def check_sizes(config: Any) -> None:
                 f"{steps:,} steps: use {float(near)!r} for {near}, or rollout_length="
                 f"{config.rollout} if that is meant"
             )
-    warmup = config.warmup_steps and _multiple(config.warmup_steps, envs)
-    every = _multiple(config.eval_every, steps)
+
+
+def _check_storage(config: Any) -> None:
+    """The replay, and the counters."""
+    envs = config.num_envs
     if config.total_steps < envs:
         raise InputError(
             f"total_steps ({config.total_steps}) must hold a step of all num_envs ({envs}): use "
-            f"total_steps={warmup + every} or fewer environments"
+            f"total_steps={sum(_fitting(config))} or fewer environments"
         )
     if config.replay_size < envs:
         raise InputError(
@@ -138,10 +156,16 @@ def check_sizes(config: Any) -> None:
             f"the replay ({config.capacity} transitions: replay_size, capped by total_steps) must "
             f"hold a batch: use batch_size={config.capacity} or a larger replay_size"
         )
+
+
+def _check_start(config: Any) -> None:
+    """What there has to be before the first gradient step."""
+    steps, envs = config.steps_per_iteration, config.num_envs
     least = config.n_step * envs
     if config.n_step > 1 and min(config.warmup_steps + steps, config.capacity) < least:
         warm = max(config.warmup_steps, least)
-        wanted = {"warmup_steps": warm, "replay_size": least, "total_steps": warm + every}
+        total = warm + _fitting(config)[1]
+        wanted = {"warmup_steps": warm, "replay_size": least, "total_steps": total}
         more = [f"{name}={x}" for name, x in wanted.items() if x > getattr(config, name)]
         raise InputError(
             f"n_step ({config.n_step}) needs that many steps of each environment before learning "
@@ -152,6 +176,10 @@ def check_sizes(config: Any) -> None:
             f"warmup_steps ({config.warmup_steps}) must be below total_steps "
             f"({config.total_steps}): use warmup_steps={config.total_steps // 10 // envs * envs}"
         )
+
+
+def _check_epochs(config: Any) -> None:
+    """Whole iterations in an epoch, and whole epochs."""
     if config.policy_delay > config.updates_per_epoch >= 1:
         raise InputError(
             f"policy_delay ({config.policy_delay}) must not be above an epoch's gradient steps: "
@@ -159,8 +187,8 @@ def check_sizes(config: Any) -> None:
         )
     left = config.total_steps - config.warmup_steps
     rules = [
-        ("warmup_steps", config.warmup_steps, "num_envs", envs),
-        ("eval_every", config.eval_every, "the steps of an iteration", steps),
+        ("warmup_steps", config.warmup_steps, "num_envs", config.num_envs),
+        ("eval_every", config.eval_every, "the steps of an iteration", config.steps_per_iteration),
         ("total_steps - warmup_steps", left, "eval_every", config.eval_every),
     ]
     unfit = [
@@ -169,6 +197,7 @@ def check_sizes(config: Any) -> None:
         if value % divisor
     ]
     if unfit:
+        warmup, every = _fitting(config)
         total = warmup + _multiple(config.total_steps - warmup, every)
         raise InputError(
             f"{', '.join(unfit)}: use warmup_steps={warmup}, eval_every={every}, "
