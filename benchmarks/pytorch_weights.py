@@ -17,7 +17,6 @@ from sacjax import Config, make_sac, mlp
 from sacjax.flags import parse_train
 from sacjax.networks import Networks
 from sacjax.run import resume, run
-from sacjax.terminal import StopOnSignal
 from sacjax.types import Algorithm, Env, Key, Params
 
 
@@ -51,12 +50,10 @@ def main() -> None:
     seeds = range(args.seed, args.seed + args.seeds)
     if args.out is None:
         sys.exit("say where the run goes: --out DIR")
-    with StopOnSignal() as stop:
-        how = {"algorithm": pytorch_weights, "should_stop": stop.asked}
-        if (args.out / "config.json").exists():
-            resume(args.out, extend_to=config.total_steps, **how)
-        else:
-            run(config, hp, seeds=seeds, directory=args.out, **how)
+    if (args.out / "config.json").exists():
+        resume(args.out, extend_to=config.total_steps, algorithm=pytorch_weights)
+    else:
+        run(config, hp, seeds=seeds, directory=args.out, algorithm=pytorch_weights)
 
 
 if __name__ == "__main__":

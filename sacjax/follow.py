@@ -10,7 +10,8 @@ from typing import Any
 
 from sacjax.config import Config
 from sacjax.flags import LogFlags
-from sacjax.terminal import StopOnSignal, complain, lost
+from sacjax.signals import StopOnSignal
+from sacjax.terminal import complain, lost
 from sacjax.types import InputError
 
 
@@ -52,7 +53,7 @@ def follow(
         loggers = _loggers(config, out, flags, before) if first else []
         loggers = [stack.enter_context(x) for x in loggers]
         done = start(on_epoch=[*loggers, note_trained], should_stop=stop.asked)
-        stopped = processes.largest(stop.exit_code if stop.asked() else 0)  # here or elsewhere
+        stopped = processes.largest(128 + stop.number if stop.asked() else 0)  # here or elsewhere
     steps = done.env_steps
     if not loggers:
         pass  # not the first process: it is the one that tells

@@ -24,6 +24,7 @@ from sacjax.plan import check_memory, extended, make_plan, points
 from sacjax.provenance import algorithm_name
 from sacjax.result import Run, read
 from sacjax.sac import make_sac
+from sacjax.signals import put_off
 from sacjax.train import as_arrays, epoch_keys, make_program
 from sacjax.types import InputError, OnEpoch, OnNan, must_be
 
@@ -53,10 +54,12 @@ def run(
     `checkpoint_every` epochs (None: five minutes apart; 0: none), at the end and when stopped, of
     which the last `keep` stay; `resume` goes on from there. After each epoch comes every
     `on_epoch(step, metrics)`, as `types.OnEpoch` says, then `should_stop`: True ends the run there,
-    with whole files. `strategy` and `devices` are `members.layout`'s: how members are laid out
-    changes rounding and speed only. A population too large for the memory is trained
-    `members_per_batch` at a time. A member whose losses or parameters are no longer finite is
-    frozen where they last were, and a warning says so; with `on_nan` "stop" the run ends there.
+    with whole files. So do, with a `directory`, Ctrl-C and SIGTERM that nobody else handles: they
+    take effect once the files are complete, a second one at once. `strategy` and `devices` are
+    `members.layout`'s: how members are laid out changes rounding and speed only. A population too
+    large for the memory is trained `members_per_batch` at a time. A member whose losses or
+    parameters are no longer finite is frozen where they last were, and a warning says so; with
+    `on_nan` "stop" the run ends there.
     Raises InputError before anything is allocated or written, RunError where the files can no
     longer be written.
     """
@@ -71,7 +74,7 @@ def run(
         if checkpoint_every:
             raise InputError("checkpoint_every needs a folder to write to: give directory=")
         return batches.train(plan, None, options, on_epoch, should_stop)
-    with _held(lambda: folder.created(directory)):
+    with put_off(should_stop) as should_stop, _held(lambda: folder.created(directory)):
         return batches.train(plan, Path(directory), options, on_epoch, should_stop)
 
 
@@ -102,7 +105,7 @@ def resume(
     folder.check_is_run(path)
     folder.check_is_whole(path)
     checkpoints.check_path(path)
-    with _held(lambda: checkpoints.locked(path)):
+    with put_off(should_stop) as should_stop, _held(lambda: checkpoints.locked(path)):
         written = folder.read_config(path, env)
         if other := _other_algorithm(written.content, algorithm):
             raise InputError(f"{path} {other}: give that to resume(..., algorithm=...) in Python")

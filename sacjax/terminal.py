@@ -1,10 +1,9 @@
-"""The command line's ends: streams that take no more, the two signals, leaving with a code."""
+"""The command line's ends: streams that take no more, leaving with a code."""
 
 import contextlib
 import errno
 import io
 import os
-import signal
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -90,31 +89,3 @@ def lost(stream: Any) -> OSError | None:
             os.dup2(nowhere, stream.fileno())
             os.close(nowhere)
         return error
-
-
-class StopOnSignal:
-    """The first Ctrl-C or SIGTERM ends the run after the current epoch; the second at once."""
-
-    exit_code = 130
-
-    def __enter__(self) -> "StopOnSignal":
-        self._asked = False
-        self._before = {n: signal.signal(n, self._handle) for n in (signal.SIGINT, signal.SIGTERM)}
-        return self
-
-    def __exit__(self, *_: Any) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def asked(self) -> bool:
-        return self._asked
-
-    def _handle(self, number: int, _: Any) -> None:
-        if self._asked:
-            raise KeyboardInterrupt
-        self._asked, self.exit_code = True, 128 + number
-        with contextlib.suppress(OSError, RuntimeError):  # the terminal may be gone already
-            print(
-                "\nStopping after this epoch, files will be complete (Ctrl-C again: at once)",
-                file=sys.stderr,
-            )

@@ -118,6 +118,7 @@ ALLOWED = {
         "result",
         "types",
     },
+    "signals": set(),
     "run": {
         "batches",
         "checkpoints",
@@ -131,6 +132,7 @@ ALLOWED = {
         "provenance",
         "result",
         "sac",
+        "signals",
         "train",
         "types",
     },
@@ -148,6 +150,7 @@ ALLOWED = {
         "processes",
         "progress",
         "report",
+        "signals",
         "terminal",
         "types",
     },

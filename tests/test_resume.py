@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
@@ -744,3 +745,78 @@ def test_a_second_ctrl_c_leaves_at_once_with_whole_files(tmp_path):
     assert json.loads((folder / "config.json").read_text())
     assert checkpoints.epochs(folder) == []
     assert not list(folder.glob(f"{PART}*"))
+
+
+class Signal:
+    """on_epoch: a signal after every second epoch."""
+
+    def __init__(self, number):
+        self.number, self.told = number, 0
+
+    def __call__(self, step, metrics):
+        self.told += 1
+        if self.told % 2 == 0:
+            signal.raise_signal(self.number)
+
+
+@pytest.fixture
+def python_handles_ctrl_c():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
+
+
+@population
+@pytest.mark.usefixtures("python_handles_ctrl_c")
+def test_ctrl_c_in_a_script_takes_effect_once_the_files_are_whole(whole, tmp_path, capsys):
+    place, (hp, seeds) = tmp_path / "run", POPULATIONS["a population"]
+    ctrl_c = Signal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run(CONFIG, hp, seeds=seeds, directory=place, checkpoint_every=100, on_epoch=[ctrl_c])
+    assert checkpoints.epochs(place) == [2]
+    assert "Stopping after this epoch" in capsys.readouterr().err
+    with pytest.raises(KeyboardInterrupt):
+        resume(place, on_epoch=[ctrl_c])
+    assert checkpoints.epochs(place) == [2, 4]
+    resume(place)
+    assert_same(whole, place)
+
+
+def test_a_handler_of_another_keeps_its_signal(tmp_path):
+    heard = []
+    before = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
+    try:
+        done = run(CONFIG, directory=tmp_path / "run", on_epoch=[Signal(signal.SIGINT)])
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert done.completed
+    assert heard
+
+
+def test_runs_in_a_thread_where_no_signal_can_be_handled(tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(run, CONFIG, directory=tmp_path / "run").result().completed
+
+
+TERMINATED = """
+import os, signal, sys
+from checks import CONFIG
+from sacjax.run import run
+
+def terminate(step, metrics):
+    if step == CONFIG.warmup_steps + 2 * CONFIG.eval_every:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+run(CONFIG, seeds=1, directory=sys.argv[1], checkpoint_every=100, on_epoch=[terminate])
+"""
+
+
+@pytest.mark.thorough
+def test_sigterm_ends_a_script_once_the_files_are_whole(tmp_path):
+    place, tests = tmp_path / "run", str(Path(__file__).parent)
+    done = subprocess.run(
+        [sys.executable, "-c", TERMINATED, place], env=environment(PYTHONPATH=tests)
+    )
+    assert done.returncode == -signal.SIGTERM
+    assert checkpoints.epochs(place) == [2]
+    assert resume(place).completed
