@@ -49,15 +49,16 @@ STEPS = {
 # Stable-Baselines3 has: few random steps (evaluations end at 300,000 so), PyTorch's weights.
 ANTS = {"Ant-v5": "--", "Ant-v5?include_cfrc_ext_in_observation=False": "-.", "Ant-v4": "-"}
 RATES, TEMPERATURE = " --actor-lr 1e-3 --critic-lr 1e-3", " --alpha-lr 0 --init-alpha 0.2"
-FEW, WEIGHTS = " --warmup-steps 300 --eval-every 9990", " --pytorch-weights"
+FEW, WEIGHTS = " --warmup-steps 300 --eval-every 9990", "--pytorch-weights"
+NAMES = {"sacjax": "sacjax", "sb3": "Stable-Baselines3"}
 ANT_RUNS = {  # name: settings, who
     "sacjax, the paper's settings": ("", "sacjax"),
     "sacjax, Tianshou's rates": (RATES, "sacjax"),
     "sacjax, Tianshou's temperature": (TEMPERATURE, "sacjax"),
     "sacjax, Tianshou's settings": (RATES + TEMPERATURE, "sacjax"),
     "sacjax, 300 random steps": (FEW, "sacjax"),
-    "sacjax, PyTorch's initial weights": (WEIGHTS, "sacjax"),
-    "Stable-Baselines3": ("", "sb3"),
+    "sacjax, PyTorch's initial weights": (f" {WEIGHTS}", "sacjax"),
+    NAMES["sb3"]: ("", "sb3"),
 }
 # Plain SAC on the v4 tasks, means over 10 seeds, by environment steps: figures that were handed to
 # this benchmark as published, without their source. A guide.
@@ -80,37 +81,18 @@ os.sched_setaffinity(0, {int(core) for core in sys.argv[1].split(",")})
 os.execv(sys.argv[2], sys.argv[2:])
 """
 DIVERGED = 4  # sacjax's exit code
-NAMES = {"sacjax": "sacjax", "sb3": "Stable-Baselines3"}
 THEIRS = "tianshou"  # made elsewhere, by other settings: published.py
 
 
 def train(task: str, steps: int, seed: int, peer: str | None, cores: set[int] | None) -> None:
-    """One run, on these cores only. A task may have options of `sacjax train` behind it, and
-    --pytorch-weights."""
+    """One run, on these cores only."""
     who = peer or "sacjax"
     if steps_of(task, who, seed) >= steps:
         return
     out = RUNS / slug(task) / f"{who}-{seed}"
     out.parent.mkdir(parents=True, exist_ok=True)
     commit = record.commit()
-    id, *options = task.split()
-    if peer:
-        if options:
-            raise ValueError(f"{NAMES[peer]} has no {options[0]}: leave out --peer")
-        script = record.ROOT / "peers" / f"{peer}_locomotion.py"
-        ours, _ = preset(f"gymnasium/{task}")
-        when = (ours.warmup_steps, ours.eval_every)  # evaluations at the same steps
-        command = [python_of(f"{peer}-mujoco"), script, task, steps, seed, *when, out]
-    elif WEIGHTS.strip() in options:
-        options.remove(WEIGHTS.strip())
-        command = [sys.executable, record.ROOT / "pytorch_weights.py", f"gymnasium/{id}"]
-        command += ["--out", out, *options, "--total-steps", steps, "--seeds", 1, "--seed", seed]
-    elif (out / "config.json").exists():
-        command = [sys.executable, "-m", "sacjax.cli", "resume", out]
-        command += ["--extend-to", steps]
-    else:
-        command = [sys.executable, "-m", "sacjax.cli", "train", f"gymnasium/{id}", "--out", out]
-        command += [*options, "--total-steps", steps, "--seeds", 1, "--seed", seed]
+    command = command_of(task, steps, seed, peer, out)
     if cores:
         command = [sys.executable, "-c", PINNED, ",".join(map(str, cores)), *command]
     with out.with_suffix(".log").open("a") as log:
@@ -119,6 +101,27 @@ def train(task: str, steps: int, seed: int, peer: str | None, cores: set[int] | 
         raise RuntimeError(f"{task}, seed {seed}, ended with {done.returncode}: see {log.name}")
     collect(out, task, commit)
     print(f"{task}, {who}, seed {seed}: {score(rows(task, who, seed), steps):.0f}", flush=True)
+
+
+def command_of(task: str, steps: int, seed: int, peer: str | None, out: Path) -> list[Any]:
+    """What makes a run in `out`, or goes on with it. A task may have options of `sacjax train`
+    behind it, and WEIGHTS."""
+    id, *options = task.split()
+    if peer:
+        if options:
+            raise ValueError(f"{NAMES[peer]} has no {options[0]}: leave out --peer")
+        script = record.ROOT / "peers" / f"{peer}_locomotion.py"
+        ours, _ = preset(f"gymnasium/{task}")
+        when = (ours.warmup_steps, ours.eval_every)  # evaluations at the same steps
+        return [python_of(f"{peer}-mujoco"), script, task, steps, seed, *when, out]
+    start: list[Any] = ["-m", "sacjax.cli", "train"]
+    if WEIGHTS in options:
+        options.remove(WEIGHTS)
+        start = [record.ROOT / "pytorch_weights.py"]  # which resumes on its own
+    elif (out / "config.json").exists():
+        return [sys.executable, "-m", "sacjax.cli", "resume", out, "--extend-to", steps]
+    command = [sys.executable, *start, f"gymnasium/{id}", "--out", out, *options]
+    return [*command, "--total-steps", steps, "--seeds", 1, "--seed", seed]
 
 
 def collect(out: Path, task: str, commit: str) -> None:
