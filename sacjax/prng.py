@@ -4,6 +4,9 @@ JAX's threefry is compiled for a CPU as a loop of about ten kernels to a draw, s
 program. Here the loop's body is one kernel. The bits are the same, so a key gives the same run with
 and without it; a run starts half a second sooner (benchmarks/NOTES.md). On an accelerator JAX has a
 kernel of its own, and keys are left as they are.
+
+The kind of a key is another one, and a few functions ask for that (`jax.random.poisson`, whatever
+stores a key beside one of JAX's own): an environment object is given JAX's.
 """
 
 import math
@@ -90,5 +93,5 @@ _LEAN = define_prng_impl(
     random_bits=_random_bits,
     fold_in=_fold_in,  # pyright: ignore[reportArgumentType]
     name="sacjax_threefry2x32",
-    tag="fry",
+    tag="lean",
 )

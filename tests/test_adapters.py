@@ -21,7 +21,7 @@ from probes import quick_jit, stack
 from sacjax import Config, Hyperparams, make_program, make_sac, make_train, mlp
 from sacjax.envs import adapter, make_env, names
 from sacjax.envs.copies import Copies
-from sacjax.envs.host import errors_named, spaces_of
+from sacjax.envs.host import Spaces, errors_named, rescale, spaces_of
 from sacjax.envs.stepped import FIRST_STATES
 from sacjax.render import render, without_a_screen
 from sacjax.replay import ended, make_replay
@@ -534,6 +534,15 @@ def test_vmap_over_seeds_says_what_to_do_instead():
 def test_a_layout_that_would_be_ignored_is_refused(how):
     with pytest.raises(InputError, match="outside of JAX, one seed after the other: leave devices"):
         run(Config("gymnasium/Hosted-v0"), seeds=4, **how)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_no_action_is_past_its_bounds_by_a_rounding(dtype):
+    low, high = np.sort(np.random.default_rng(0).normal(size=(2, 500)).astype(dtype), 0)
+    for unit, bound in (-1.0, low), (1.0, high):
+        (raw,) = rescale(np.full((1, 500), unit), Spaces(1, low, high))
+        assert ((low <= raw) & (raw <= high)).all()
+        np.testing.assert_allclose(raw, bound, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("steps", [0, 3, 5, 12])

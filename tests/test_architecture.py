@@ -25,7 +25,7 @@ ALLOWED = {
     "prng": {"types"},
     "members": {"types"},
     "startup": set(),
-    "envs": {"types"},
+    "envs": {"prng", "types"},
     "presets": {"config", "envs", "types"},
     "episodes": {"types"},
     "evaluate": {"types"},
@@ -113,6 +113,7 @@ ALLOWED = {
         "files",
         "folder",
         "journal",
+        "leaves",
         "plan",
         "processes",
         "result",
@@ -275,6 +276,12 @@ def test_type_checkers_and_dir_see_the_public_names():
     assert typed | {"__version__"} == set(sacjax.__all__) == set(dir(sacjax))
     assert typed == set(sacjax._HOMES)
     assert len(sacjax.__all__) == len(set(sacjax.__all__))
+
+
+def test_a_module_is_there_without_an_import_of_its_own():
+    code = "import sacjax; print(sacjax.run.load.__name__, sacjax.statistics.iqm.__name__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["load", "iqm"]
 
 
 def test_an_unknown_name_is_an_attribute_error():

@@ -16,6 +16,7 @@ from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
 from probes import Chain, Noise, quick_jit
 
+from sacjax import Config, make_train
 from sacjax.envs import make_env, names
 from sacjax.envs.gymnax_adapter import base_env, continuous_envs
 from sacjax.types import InputError
@@ -170,6 +171,42 @@ def test_actions_from_minus_one_to_one_span_the_bounds(low, high, shape):
     np.testing.assert_allclose(raw(0.5), low + 0.75 * (high - low), rtol=1e-6)
     np.testing.assert_array_equal(raw(-1.7), low)
     np.testing.assert_array_equal(raw(9.0), high)
+
+
+def test_no_action_is_past_its_bounds_by_a_rounding():
+    low, high = np.sort(np.random.default_rng(0).normal(size=(2, 500)).astype(np.float32), 0)
+    env = make_env(Echo(low, high, (500,)))(1)
+    state, _ = env.reset(jax.random.key(0), env.default_params)
+    for unit, bound in (-1.0, low), (1.0, high):
+        action = jnp.full((1, 500), unit)
+        raw = env.step(state, action, jax.random.key(0), env.default_params)[1].final_obs[0]
+        assert ((low <= raw) & (raw <= high)).all()
+        np.testing.assert_allclose(raw, bound, rtol=1e-5, atol=1e-6)
+
+
+@struct.dataclass
+class Keyed:
+    key: jax.Array
+    time: int = 0
+
+
+class OfItsOwn(Echo):
+    """Draws and keeps what only JAX's own keys can be drawn and kept as."""
+
+    def reset_env(self, key: Any, params: Any) -> Any:
+        return jnp.zeros(1), Keyed(jax.random.key(7))
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        seen = jax.random.poisson(key, 3.0, (1,)).astype(float)
+        state = Keyed(jax.random.fold_in(key, 1), state.time + 1)
+        return seen, state, seen[0], jnp.array(False), {}
+
+
+def test_an_environments_keys_are_jaxs_own():
+    sizes = {"total_steps": 12, "warmup_steps": 8, "eval_every": 4, "batch_size": 2}
+    config = Config(OfItsOwn(-1.0, 1.0, (1,)), hidden=(4,), eval_episodes=2, **sizes)
+    trained = quick_jit(make_train(config))(jax.random.key(0))
+    assert (trained.metrics["eval_return"] > 0).all()
 
 
 def test_integer_rewards_become_floats():

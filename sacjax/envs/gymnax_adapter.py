@@ -5,6 +5,7 @@ gymnax (>= 1.0) resets by itself and keeps the observation before the reset in `
 stay put in a scan's carry, and errors that name their remedy.
 """
 
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -22,6 +23,7 @@ with imported_on_first_use("matplotlib.pyplot", "seaborn"):
     from gymnax.environments import spaces
     from gymnax.environments.environment import Environment
 
+from sacjax.prng import lean, standard
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep
 
 _DOWNLOADS = ("MNISTBandit-bsuite",)  # its data, when it is made; of discrete actions anyway
@@ -35,7 +37,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 def make_object(env: Environment) -> MakeEnv:
     """Of a gymnax `Environment` object. InputError if it is none, or as above."""
-    make = _make(base_env(env).name, env)
+    make = _make(base_env(env).name, env, given=standard)
     params = env.default_params
     declared = env.observation_space(params).shape
     returned = jax.eval_shape(lambda key: env.reset(key, params)[0], jax.random.key(0)).shape
@@ -52,7 +54,8 @@ def known() -> list[str]:
     return sorted(continuous_envs())
 
 
-def _make(name: str, base: Environment) -> MakeEnv:
+def _make(name: str, base: Environment, given: Callable[[Key], Key] = lean) -> MakeEnv:
+    """`given`: the kind of keys that the environment is given (`sacjax.prng`)."""
     with jax.ensure_compile_time_eval():  # bounds are arrays, and `make_env` may run under jit
         default_params = base.default_params
         action_space = base.action_space(default_params)
@@ -64,11 +67,12 @@ def _make(name: str, base: Environment) -> MakeEnv:
         dtype = jnp.zeros(()).dtype  # float32, or float64 under x64
 
         def reset(key: Key, params: EnvParams) -> tuple[Any, Array]:
-            obs, state = jax.vmap(base.reset, (0, None))(jax.random.split(key, num_envs), params)
+            keys = given(jax.random.split(key, num_envs))
+            obs, state = jax.vmap(base.reset, (0, None))(keys, params)
             return strong(state), _flat(obs, dtype)
 
         def step(state: Any, action: Array, key: Key, params: EnvParams) -> tuple[Any, TimeStep]:
-            keys = jax.random.split(key, num_envs)
+            keys = given(jax.random.split(key, num_envs))
             raw_action = _rescale(action, base.action_space(params))
             obs, new_state, reward, terminated, truncated, info = jax.vmap(
                 base.step, (0, 0, 0, None)
@@ -147,7 +151,7 @@ def _rescale(action: Array, space: Any) -> Array:
         for bound in (space.low, space.high)
     )
     unit = jnp.clip(action, -1, 1).reshape(-1, *space.shape)
-    return low + (unit + 1) / 2 * (high - low)
+    return jnp.clip(low + (unit + 1) / 2 * (high - low), low, high)  # the sum is rounded
 
 
 def _flat(obs: Array, dtype: Any) -> Array:

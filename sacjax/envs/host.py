@@ -160,7 +160,7 @@ def rescale(action: np.ndarray, spaces: Spaces) -> np.ndarray:
     """[-1, 1] [E, A] -> the simulator's units [E, ...], clipped."""
     low, high = spaces.low, spaces.high
     unit = np.clip(action, -1, 1).astype(low.dtype).reshape(-1, *low.shape)
-    return low + (unit + 1) / 2 * (high - low)
+    return np.clip(low + (unit + 1) / 2 * (high - low), low, high)  # the sum is rounded
 
 
 def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) -> MakeEnv:
