@@ -4,6 +4,7 @@ Names are imported on first use, so that `import sacjax` and the command line's 
 """
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -58,9 +59,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'sacjax' has no attribute {name!r}")
-    return getattr(importlib.import_module(f"sacjax.{_HOMES[name]}"), name)
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"sacjax.{_HOMES[name]}"), name)
+    if not name.startswith("_") and importlib.util.find_spec(f"sacjax.{name}"):
+        return importlib.import_module(f"sacjax.{name}")  # as in sacjax.run.load(DIR)
+    raise AttributeError(f"module 'sacjax' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

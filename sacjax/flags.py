@@ -119,7 +119,7 @@ class Train:
 class Resume:
     """Go on with the run in DIR from its last whole checkpoint, to the bit as if never stopped.
 
-    What is not given is as it was in the run.
+    What is not given is as it was in the run, but for the logs, which are asked for each time.
     """
 
     dir: tyro.conf.Positional[Path]
@@ -216,6 +216,8 @@ def parse_train(
     env = argv[0] if argv and not argv[0].startswith("-") else None
     if env is not None and (Path(env) / "config.json").exists():
         raise InputError(f"{env} is a run: `sacjax resume {shlex.quote(env)}` goes on with it")
+    if env is None and not {"-h", "--help"} & {*argv}:
+        raise InputError(f"name the environment first, as in `sacjax {command} Pendulum-v1`")
     base = (Config(env), Hyperparams()) if "--paper" in argv or env is None else preset(env)
     args = parse(
         Train,
@@ -224,8 +226,6 @@ def parse_train(
         default=Train(ConfigFlags(**vars(base[0])), HyperparamFlags(**vars(base[1]))),
         description=description,
     )
-    if env is None:
-        raise InputError(f"name the environment first, as in `sacjax {command} Pendulum-v1`")
     if args.seeds < 1:
         raise InputError(f"seeds ({args.seeds}) must be 1 or more")
     if not 0 <= args.seed < 2**32:

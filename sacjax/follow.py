@@ -109,6 +109,12 @@ def _loggers(config: Config, out: Path, flags: LogFlags, steps: Any) -> list[Any
     services: list[Any] = [TensorBoard(out)] if flags.tensorboard else []
     if flags.wandb:
         services.append(WandB(out, project=flags.wandb_project))
+    for asked, name, left in (
+        (flags.tensorboard, "--tensorboard", out / "tensorboard"),
+        (flags.wandb, "--wandb", out / "wandb.json"),
+    ):
+        if not asked and left.exists():
+            complain(f"sacjax: {left} is of before, and is not gone on with: {name} does that")
     if flags.log_format == "json":
         return [JsonLines(config, steps=steps), *services]
     show = {"auto": None, "bar": True, "none": False}[flags.log_format]

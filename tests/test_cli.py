@@ -196,6 +196,7 @@ BAD = {
     "unknown environment": (["train", "Pendulum-v2", *TINY], "did you mean Pendulum-v1"),
     "discrete actions": (["train", "CartPole-v1", *TINY], "Box"),
     "no environment": (["train", "--seeds", "2"], "sacjax train Pendulum-v1"),
+    "environment last": (["train", "--seeds", "2", "Pendulum-v1"], "name the environment first"),
     "unknown command": (["trian", "Pendulum-v1"], "did you mean train"),
     "negative rate": (["train", "Pendulum-v1", *TINY, "--actor-lr", "-1"], "actor_lr"),
     "not a number": (["train", "Pendulum-v1", *TINY, "--gamma", "nan"], "gamma"),

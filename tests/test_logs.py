@@ -264,11 +264,16 @@ def test_the_command_line_logs_where_it_resumes(tmp_path, capsys):
     flags = ["--tensorboard", "--wandb", "--wandb-project", "mine"]
     assert main([*COMMAND, "--out", str(out), *flags]) == 0
     assert main(["resume", str(out), "--extend-to", "700", *flags]) == 0
-    printed = capsys.readouterr().out
-    assert f"{out}/tensorboard/" in printed
+    printed = capsys.readouterr()
+    assert f"{out}/tensorboard/" in printed.out
+    assert "not gone on with" not in printed.err
     shown = series_of(out / "tensorboard" / "seed_0")["eval_return"]
     assert list(shown) == [300, 500, 700]
     assert json.loads((out / "wandb.json").read_text())["project"] == "mine"
+    assert main(["resume", str(out)]) == 0
+    said = capsys.readouterr().err
+    for name, flag in ("tensorboard", "--tensorboard"), ("wandb.json", "--wandb"):
+        assert f"{out / name} is of before, and is not gone on with: {flag} does that" in said
 
 
 def epoch(member, members=None, **metrics):

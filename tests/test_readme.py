@@ -1,9 +1,12 @@
 """The README is true: its code runs, and its figures are those of the files beside it."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
+
+from sacjax.flags import parse_train
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -80,6 +83,15 @@ def test_files_that_it_names_exist():
     for name in names:
         if not name.startswith("runs/"):
             assert (ROOT / name).exists(), name
+
+
+def test_the_commands_of_the_documents_can_be_parsed():
+    texts = [README, *(path.read_text() for path in (ROOT / "docs").glob("*.md"))]
+    commands = re.findall(r"sacjax train ([^\n`#|]+)", "\n".join(texts))
+    commands = [x for x in commands if "ENV" not in x and "DIR" not in x and "..." not in x]
+    assert len(commands) > 5
+    for command in commands:
+        parse_train(shlex.split(command))
 
 
 @pytest.mark.slow
