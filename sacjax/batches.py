@@ -6,11 +6,9 @@ from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
-import jax
-import numpy as np
-
 from sacjax import driver, files, folder, journal, processes
 from sacjax.divergence import Divergence
+from sacjax.leaves import on_host
 from sacjax.plan import Plan
 from sacjax.result import Run, all_diverged, merged, read_one, run_of
 from sacjax.types import InputError, OnEpoch
@@ -77,7 +75,7 @@ def _train_batches(
         return True, _at_hand(batch, place)
 
     def keep(done: Run) -> None:  # in the host's memory, away from the next batch
-        runs.append(done._replace(agents=jax.tree.map(np.asarray, done.agents)))
+        runs.append(done._replace(agents=on_host(done.agents)))
 
     def write_table() -> None:
         nonlocal tabled
@@ -105,6 +103,8 @@ def _train_batches(
         keep(done)
         write_table()
         if not done.completed or (fell and options.on_nan == "stop"):
+            break
+        if number < len(batches) and processes.any_of(should_stop()):  # asked at a batch's end
             break
     stopped = len(runs)
     for number, batch in enumerate(batches[stopped:], stopped + 1):  # where a run is extended

@@ -14,12 +14,12 @@ import numpy as np
 from sacjax import checkpoints, files, folder, processes, report
 from sacjax.config import Config
 from sacjax.divergence import Divergence
-from sacjax.leaves import Arrays, flatten, unflatten, with_keys
+from sacjax.leaves import Arrays, flatten, unflatten, unkeyed, with_keys
 from sacjax.metrics import MetricsFile, row
 from sacjax.plan import Plan
 from sacjax.replay import grow
 from sacjax.train import make_program
-from sacjax.types import InputError, Key, OnNan
+from sacjax.types import InputError, Key, OnNan, is_whole
 
 PAUSE = 300  # seconds between checkpoints where nobody said otherwise
 _LOG = logging.getLogger("sacjax")
@@ -61,14 +61,14 @@ class Options(NamedTuple):
         every, keep, on_nan = self
         if on_nan not in get_args(OnNan):
             raise InputError(f"on_nan ({on_nan!r}) must be one of {', '.join(get_args(OnNan))}")
-        if every is not None and (not isinstance(every, int) or every < 0):
+        if every is not None and (not is_whole(every) or every < 0):
             raise InputError(
                 f"checkpoint_every ({every}) must be None or a whole number of epochs: use 10, or "
                 "0 for no checkpoints"
             )
-        if not isinstance(keep, int) or keep < 1:
+        if not is_whole(keep) or keep < 1:
             raise InputError(f"keep ({keep}) must be a whole number from 1: use 2")
-        return self
+        return Options(every if every is None else int(every), int(keep), on_nan)
 
 
 class Journal:
@@ -125,7 +125,7 @@ class Journal:
         who = self._plan.members, self._plan.config
         self._first(lambda: folder.write_diverged(self._path, diverged, *who))
         numbers = np.asarray(jax.random.key_data(keys))
-        tree = {"agents": agents, "keys": numbers, "metrics": stacked(history)}
+        tree = {"agents": unkeyed(agents), "keys": numbers, "metrics": stacked(history)}
         folder.save_agents(self._path, tree)
         self._first(lambda: write_curve(self._path, self._plan, [self._path / "metrics.csv"]))
 

@@ -57,6 +57,16 @@ def with_keys(like: Any, tree: Any) -> Any:
     return jax.tree.map(leaf, like, tree)
 
 
+def on_host(tree: Any) -> Any:
+    """As NumPy arrays; PRNG keys, which NumPy has not, as they are."""
+    return jax.tree.map(lambda x: x if _is_key(x) else np.asarray(x), tree)
+
+
+def concatenated(*trees: Any) -> Any:
+    """Along the first axis: NumPy arrays, and PRNG keys."""
+    return jax.tree.map(lambda *x: (jnp if _is_key(x[0]) else np).concatenate(x), *trees)
+
+
 def _is_key(x: Any) -> bool:
     return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, PartitionSpec
 
-from sacjax.types import InputError
+from sacjax.types import InputError, is_whole
 
 Strategy = Literal["auto", "vmap", "map"]
 
@@ -30,7 +30,7 @@ def layout(members: int, strategy: str = "auto", devices: int | None = None) -> 
     here, several = jax.device_count(), jax.process_count() > 1
     if strategy not in get_args(Strategy):
         raise InputError(f"strategy ({strategy!r}) must be one of {', '.join(get_args(Strategy))}")
-    if devices is not None and not 1 <= devices <= here:
+    if devices is not None and not (is_whole(devices) and 1 <= devices <= here):
         raise InputError(
             f"devices ({devices}) must be from 1 to {here}, as many as JAX has here: keep to "
             "these, or leave devices (--devices) out. On a CPU each core is one after "
@@ -38,7 +38,7 @@ def layout(members: int, strategy: str = "auto", devices: int | None = None) -> 
         )
     if several and devices not in (None, here):
         raise InputError(f"devices ({devices}) must be left out: several processes use all {here}")
-    devices = here if several else min(devices or here, members)
+    devices = here if several else min(int(devices or here), members)
     if strategy == "auto":
         strategy = "map" if jax.default_backend() == "cpu" and devices > 1 else "vmap"
     return strategy, devices

@@ -14,7 +14,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.members import layout
 from sacjax.memory import Memory
 from sacjax.train import Program, as_arrays, make_program
-from sacjax.types import InputError, Key, must_be
+from sacjax.types import InputError, Key, is_whole, must_be
 
 
 class Plan(NamedTuple):
@@ -99,8 +99,12 @@ def make_plan(
     per_batch: int | None = None,
 ) -> Plan:
     """Raises InputError where the settings cannot work here; of memory, see `check_memory`."""
-    if per_batch is not None and (not isinstance(per_batch, int) or per_batch < 1):
-        raise InputError(f"members_per_batch ({per_batch}) must be a whole number from 1: use 64")
+    if per_batch is not None:
+        if not is_whole(per_batch) or per_batch < 1:
+            raise InputError(
+                f"members_per_batch ({per_batch}) must be a whole number from 1: use 64"
+            )
+        per_batch = int(per_batch)
     program = make_program(config, algorithm)
     members = len(settings) * len(seeds)
     if program.host is not None:  # environments outside of JAX: one member after the other
@@ -137,7 +141,7 @@ def points(hp: Hyperparams) -> tuple[list[Hyperparams], list[str]]:
 
 def extended(config: Config, total_steps: int) -> Config:
     """The same run with a later end. InputError where that is no end of an epoch."""
-    if not isinstance(total_steps, int | np.integer):
+    if not is_whole(total_steps):
         raise InputError(
             f"extend_to ({total_steps!r}) must be a whole number of steps: use 1000000"
         )
@@ -157,7 +161,7 @@ def extended(config: Config, total_steps: int) -> Config:
             f"extend_to ({total_steps}) must be the end of an epoch: use extend_to="
             f"{total_steps - past + config.eval_every}"
         )
-    return replace(config, total_steps=total_steps)
+    return replace(config, total_steps=int(total_steps))
 
 
 class Fit(NamedTuple):

@@ -103,14 +103,12 @@ def spread(tree: Any, devices: int) -> Any:
 
 def everywhere(tree: Any) -> Any:
     """Arrays laid out over devices, as NumPy arrays in every process; keys as JAX's."""
-    if not several():
-        return jax.tree.map(np.asarray, tree)
 
     def gather(x: Any) -> Any:
         if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             data = gather(jax.random.key_data(x))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-        return multihost_utils.process_allgather(x, tiled=True)
+        return multihost_utils.process_allgather(x, tiled=True) if several() else np.asarray(x)
 
     return jax.tree.map(gather, tree)
 

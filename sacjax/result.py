@@ -11,7 +11,7 @@ import numpy as np
 from sacjax import checkpoints, folder, journal, processes
 from sacjax.config import Config
 from sacjax.divergence import Divergence
-from sacjax.leaves import with_keys
+from sacjax.leaves import concatenated, unkeyed, with_keys
 from sacjax.metrics import epochs_of, read_metrics
 from sacjax.plan import Plan
 from sacjax.train import Program, as_arrays
@@ -24,7 +24,8 @@ class Run(NamedTuple):
     config: Config
     members: list[dict[str, float]]  # M dictionaries: the swept hyperparameters, and `seed`
     metrics: dict[str, np.ndarray]  # each [M, epochs, ...]; see `make_program`
-    agents: Any  # the algorithm's states, leaves [M, ...]
+    agents: Any  # the algorithm's states, leaves [M, ...]; NumPy's if several devices, or batches,
+    # have trained them, or if they were read back
     program: Program
     algorithm: Callable  # what it was made with
     keys: Key  # [M] the keys of the loop: `epoch_keys(keys[i], epoch)` are an epoch's
@@ -41,7 +42,7 @@ class Run(NamedTuple):
         """One member's agent, the algorithm's state. InputError if there is no such member."""
         if not 0 <= member < len(self.members):
             raise InputError(f"member ({member}) must be from 0 to {len(self.members) - 1}")
-        return jax.tree.map(lambda x: x[member], self.agents)
+        return jax.tree.map(lambda x: jnp.asarray(x[member]), self.agents)
 
     def policy(self, member: int = 0) -> Callable[[Any], Array]:
         """One member's greedy policy, compiled: obs [..., O] -> action [..., A] in [-1, 1].
@@ -73,10 +74,10 @@ def run_of(plan: Plan, progress: journal.Progress) -> Run:
         config=plan.config,
         members=plan.members,
         metrics=journal.stacked(progress.history),
-        agents=_gathered(progress.loop.agent, members),
+        agents=_gathered(plan, progress.loop.agent),
         program=plan.program,
         algorithm=plan.algorithm,
-        keys=_gathered(progress.loop.key, members),
+        keys=_gathered(plan, progress.loop.key),
         epochs=np.full(members, epochs),
         completed=epochs == plan.config.num_epochs,
         diverged=progress.diverged,
@@ -101,8 +102,8 @@ def read_one(path: Path, written: folder.Written, program: Program, algorithm: C
     agents, keys = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((len(members), *x.shape), x.dtype), (loop.agent, loop.key)
     )
-    numbers = jax.eval_shape(jax.random.key_data, keys)
-    tree = folder.restore_agents(path, {"agents": agents, "keys": numbers})
+    numbers = jax.eval_shape(unkeyed, {"agents": agents, "keys": keys})
+    tree = folder.restore_agents(path, numbers)
     epochs = tree["metrics"]["env_steps"].shape[1]
     if epochs_of(table).min() < epochs:
         raise InputError(
@@ -113,7 +114,7 @@ def read_one(path: Path, written: folder.Written, program: Program, algorithm: C
         config=written.config,
         members=members,
         metrics=tree["metrics"],
-        agents=tree["agents"] if processes.several() else jax.tree.map(jnp.asarray, tree["agents"]),
+        agents=with_keys(agents, tree["agents"]),
         program=program,
         algorithm=algorithm,
         keys=with_keys(keys, tree["keys"]),
@@ -139,7 +140,7 @@ def merged(runs: list[Run]) -> Run:
             name: np.concatenate([padded(run.metrics[name]) for run in runs])
             for name in runs[0].metrics
         },
-        agents=jax.tree.map(lambda *x: np.concatenate(x), *(run.agents for run in runs)),
+        agents=concatenated(*(run.agents for run in runs)),
         keys=jnp.concatenate([run.keys for run in runs]),
         epochs=np.concatenate([run.epochs for run in runs]),
         completed=all(run.completed for run in runs),
@@ -157,12 +158,9 @@ def all_diverged(runs: list[Run]) -> list[Divergence]:
     ]
 
 
-def _gathered(tree: Any, members: int) -> Any:
-    """On one device, without the copies that filled up the last one; as NumPy arrays in several
-    processes."""
-    if processes.several():
-        return jax.tree.map(lambda x: x[:members], processes.everywhere(tree))
-    tree = jax.device_put(tree, jax.local_devices()[0])
-    if len(jax.tree.leaves(tree)[0]) == members:
+def _gathered(plan: Plan, tree: Any) -> Any:
+    """Where it is, if that is one device; of several, which hold more than one could, in the host's
+    memory, without the copies that filled up the last one."""
+    if plan.how["devices"] == 1:
         return tree
-    return jax.jit(lambda tree: jax.tree.map(lambda x: x[:members], tree))(tree)
+    return jax.tree.map(lambda x: x[: len(plan.members)], processes.everywhere(tree))

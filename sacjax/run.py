@@ -26,7 +26,7 @@ from sacjax.result import Run, read
 from sacjax.sac import make_sac
 from sacjax.signals import put_off
 from sacjax.train import as_arrays, epoch_keys, make_program
-from sacjax.types import InputError, OnEpoch, OnNan, must_be
+from sacjax.types import InputError, OnEpoch, OnNan, is_whole, must_be
 
 _LOG = logging.getLogger("sacjax")
 
@@ -63,7 +63,7 @@ def run(
     Raises InputError before anything is allocated or written, RunError where the files can no
     longer be written.
     """
-    seeds, on_epoch = _checked_seeds(seeds), _checked_callables(on_epoch)
+    seeds, on_epoch = _checked_seeds(seeds), _checked_callables(on_epoch, should_stop)
     settings, swept = points(hp)
     plan = make_plan(
         config, settings, swept, seeds, algorithm, strategy, devices, members_per_batch
@@ -101,7 +101,7 @@ def resume(
     given again, under the same name. The rest is `run`'s and `load`'s.
     Raises InputError if the folder is damaged, in use, or not a run's.
     """
-    path, on_epoch = Path(directory), _checked_callables(on_epoch)
+    path, on_epoch = Path(directory), _checked_callables(on_epoch, should_stop)
     folder.check_is_run(path)
     folder.check_is_whole(path)
     checkpoints.check_path(path)
@@ -113,11 +113,10 @@ def resume(
         options = journal.Options.of(written.content)
         given = {"every": checkpoint_every, "keep": keep, "on_nan": on_nan}
         options = options._replace(**{k: v for k, v in given.items() if v is not None}).checked()
-        if strategy is None and devices is None:
-            strategy, devices = _layout_before(written.content)
         plan = make_plan(
             *(config, written.settings, written.swept, written.seeds, algorithm),
-            *(strategy or "auto", devices, written.content.get("per_batch")),
+            *_layout(written.content, strategy, devices),
+            written.content.get("per_batch"),
         )
         check_memory(plan, again=True)
         return batches.train(plan, path, options, on_epoch, should_stop, again=True)
@@ -190,9 +189,10 @@ def _other_algorithm(content: dict[str, Any], algorithm: Callable) -> str:
 
 
 def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
-    found = list(range(seeds)) if isinstance(seeds, int | np.integer) else seeds
+    found = range(seeds) if is_whole(seeds) else seeds
+    found = np.asarray(found) if isinstance(found, jax.Array) else found
     found = list(found) if np.iterable(found) else []
-    whole = all(isinstance(seed, (int, np.integer)) and 0 <= seed < 2**32 for seed in found)
+    whole = all(is_whole(seed) and 0 <= seed < 2**32 for seed in found)
     if not found or not whole or len(set(found)) < len(found):
         raise InputError(
             f"seeds ({seeds}) must be different whole numbers from 0 to 2**32 - 1: use seeds=8"
@@ -200,7 +200,12 @@ def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
     return [int(seed) for seed in found]
 
 
-def _checked_callables(on_epoch: Sequence[OnEpoch]) -> tuple[OnEpoch, ...]:
+def _checked_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[OnEpoch, ...]:
+    if not callable(should_stop):
+        raise InputError(
+            f"should_stop ({should_stop!r}) must be a callable f() that says True or False: leave "
+            "it out, or use should_stop=f"
+        )
     found: tuple[Any, ...] = tuple(on_epoch) if np.iterable(on_epoch) else (None,)
     if not all(callable(tell) for tell in found):
         raise InputError(
@@ -210,16 +215,23 @@ def _checked_callables(on_epoch: Sequence[OnEpoch]) -> tuple[OnEpoch, ...]:
     return found
 
 
-def _layout_before(content: dict[str, Any]) -> tuple[str, int | None]:
-    """The layout that a run had, if it can be had here."""
+def _layout(
+    content: dict[str, Any], strategy: str | None, devices: int | None
+) -> tuple[str, int | None]:
+    """What is given; for the rest what the run had, if it can be had here."""
+    if strategy is not None and devices is not None:
+        return strategy, devices
     then = content.get("layout", {})
     if not isinstance(then, dict) or then.get("strategy", "auto") not in get_args(Strategy):
         raise InputError(
             f"config.json is damaged (layout {then!r}): restore it, or give --strategy"
         )
-    if processes.several() or then.get("devices", 0) not in range(1, jax.device_count() + 1):
-        return then.get("strategy", "auto"), None
-    return then["strategy"], then["devices"]
+    if strategy is None:
+        strategy = str(then.get("strategy", "auto"))
+    if devices is None and not processes.several():
+        before = then.get("devices")
+        devices = before if before in range(1, jax.device_count() + 1) else None
+    return strategy, devices
 
 
 @contextmanager

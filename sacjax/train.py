@@ -33,6 +33,7 @@ from sacjax.types import (
     Step,
     Transition,
     must_be,
+    must_be_key,
 )
 
 MakeAlgorithm = Callable[[Config, Env], Algorithm]
@@ -129,6 +130,7 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
     def train(
         key: Key, hp: Hyperparams = Hyperparams(), env_params: EnvParams = None
     ) -> TrainResult:
+        must_be_key(key)
         must_be(Hyperparams, hp, "hp", "Hyperparams(tau=0.005)")
         if env_params is None:
             env_params = program.default_params

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.core import Tracer
 
-from sacjax.types import InputError
+from sacjax.types import InputError, is_whole
 
 Precision = Literal["float32", "bfloat16"]
 Schedule = Literal["constant", "linear"]
@@ -47,12 +47,15 @@ def checked_fields(fields: dict[str, Any]) -> dict[str, Any]:
     """Each field by itself: of its type, NumPy's numbers as Python's, and in its range."""
     fields = dict(fields)
     for name, low in _LEAST.items():
-        if not _is_whole(fields[name]) or fields[name] < low:
-            raise InputError(f"{name} ({fields[name]!r}) must be a whole number: use {low} or more")
-        fields[name] = int(fields[name])
+        value = fields[name]
+        if not is_whole(value) or value < low:
+            meant = isinstance(value, float) and value.is_integer() and value >= low
+            use = int(value) if meant else f"{low} or more"
+            raise InputError(f"{name} ({value!r}) must be a whole number: use {use}")
+        fields[name] = int(value)
     length = fields["rollout_length"]
     if length is not None:
-        if not _is_whole(length) or length < 1:
+        if not is_whole(length) or length < 1:
             raise InputError(
                 f"rollout_length ({length!r}) must be None or a whole number from 1 up"
             )
@@ -60,7 +63,7 @@ def checked_fields(fields: dict[str, Any]) -> dict[str, Any]:
     hidden = fields["hidden"]
     if not isinstance(hidden, tuple | list) or not hidden:
         raise InputError(f"hidden ({hidden!r}) must be the sizes of layers: use (256, 256)")
-    if not all(_is_whole(units) and units > 0 for units in hidden):
+    if not all(is_whole(units) and units > 0 for units in hidden):
         raise InputError(f"hidden ({hidden!r}) must be whole numbers from 1: use (256, 256)")
     fields["hidden"] = tuple(int(units) for units in hidden)
     for name in ("utd", "log_std_min", "log_std_max"):
@@ -203,10 +206,6 @@ def _check_epochs(config: Any) -> None:
             f"{', '.join(unfit)}: use warmup_steps={warmup}, eval_every={every}, "
             f"total_steps={total}"
         )
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _is_real(value: Any) -> bool:

@@ -33,10 +33,15 @@ COUNTS = [
 
 
 @pytest.mark.parametrize("name", COUNTS)
-@pytest.mark.parametrize("value", [-1, 1.5, 1e6, "8", None, True, NAN])
+@pytest.mark.parametrize("value", [-1, 1.5, -1e6, "8", None, True, NAN])
 def test_count_that_is_no_whole_number_is_refused(name, value):
     with pytest.raises(InputError, match=rf"{name} \(.*must be a whole number: use [01] or more"):
         Config("Pendulum-v1", **{name: value})
+
+
+def test_what_a_float_stands_for_is_said():
+    with pytest.raises(InputError, match=r"\(1000000\.0\) must be a whole number: use 1000000$"):
+        Config("Pendulum-v1", total_steps=1e6)  # pyright: ignore[reportArgumentType]
 
 
 @pytest.mark.parametrize("name", [name for name in COUNTS if name != "warmup_steps"])

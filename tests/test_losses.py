@@ -405,13 +405,15 @@ def test_update_step_promotes_no_dtype(monkeypatch, arrays, x64):
 
 
 @pytest.mark.parametrize("new_key", [jax.random.key, jax.random.PRNGKey], ids=["typed", "legacy"])
-def test_init_act_and_mode_promote_no_dtype_with_either_kind_of_key(new_key):
-    """In float32 only: under x64 flax still makes float32 weights, which then meet float64."""
-    key, obs = new_key(0), twins.make_batch().obs
-    with jax.numpy_dtype_promotion("strict"):
-        state = jax.eval_shape(algorithm().init, key, twins.HP)
-        action = jax.eval_shape(algorithm().act, state, obs, key)
-        greedy = jax.eval_shape(algorithm().mode, state, obs)
+@pytest.mark.parametrize("x64", [False, True], ids=["float32", "float64"])
+def test_init_act_and_mode_promote_no_dtype_with_either_kind_of_key(new_key, x64):
+    with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
+        made = sac.make_sac(twins.make_config(), twins.make_env())
+        key, obs = new_key(0), twins.make_batch().obs
+        state = jax.eval_shape(made.init, key, twins.HP)
+        action = jax.eval_shape(made.act, state, obs, key)
+        greedy = jax.eval_shape(made.mode, state, obs)
+    assert action.dtype == greedy.dtype == ("float64" if x64 else "float32")
     assert action.shape == greedy.shape == (twins.BATCH, twins.ACTION)
 
 

@@ -76,6 +76,9 @@ def test_run_gives_the_same_members_on_any_number_of_devices(devices):
     one = run(TINY, hp, seeds=[0, 1, 2], strategy="map", devices=devices)
     other = run(TINY, Hyperparams(tau=0.02), seeds=[1], strategy="map")
     i = one.members.index({"tau": 0.02, "seed": 1})
+    kind = np.ndarray if devices > 1 else jax.Array  # one device could not hold them all, say
+    assert all(isinstance(x, kind) and len(x) == 6 for x in jax.tree.leaves(one.agents))
+    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(one.agent(i)))
     assert_close(member(one.agents, i), member(other.agents, 0))
     for name, values in one.metrics.items():
         assert len(values) == 6

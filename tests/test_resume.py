@@ -1,5 +1,6 @@
 """A run that is killed and resumed ends, to the bit, like one that never stopped."""
 
+import dataclasses
 import json
 import os
 import random
@@ -28,7 +29,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.files import PART
 from sacjax.networks import Networks
 from sacjax.provenance import algorithm_name
-from sacjax.run import load, resume, run
+from sacjax.run import _layout, evaluate_run, load, resume, run
 from sacjax.sac import CLIPPED_DOUBLE_Q, make_sac
 from sacjax.types import PLAIN, InputError, RunError
 
@@ -277,6 +278,69 @@ def test_another_algorithm_is_refused(torso):
     edit(torso, algorithm=None)  # of an older sacjax
     with pytest.raises(InputError, match="is of another program"):
         resume(torso, algorithm=other)
+
+
+def keyed(config, env):
+    """SAC whose state holds a PRNG key of its own."""
+    sac = make_sac(config, env)
+
+    def update(state, batch, key, hp):
+        agent, metrics = sac.update(state["sac"], batch, key, hp)
+        return {"sac": agent, "own": jax.random.split(state["own"])[0]}, metrics
+
+    return sac._replace(
+        init=lambda key, hp: {"sac": sac.init(key, hp), "own": jax.random.fold_in(key, 1)},
+        act=lambda state, obs, key: sac.act(state["sac"], obs, key),
+        mode=lambda state, obs: sac.mode(state["sac"], obs),
+        update=update,
+    )
+
+
+@pytest.mark.parametrize("per_batch", [None, 1])
+def test_agents_that_hold_keys_are_read_back(tmp_path, per_batch):
+    how = {"seeds": 2, "algorithm": keyed, "members_per_batch": per_batch}
+    config = dataclasses.replace(CONFIG, total_steps=150)
+    done = run(config, directory=tmp_path / "run", **how)
+    again = load(tmp_path / "run", algorithm=keyed)
+    numbers = [jax.random.key_data(x.agents["own"]) for x in (done, again)]
+    np.testing.assert_array_equal(*numbers)
+    assert len(np.unique(numbers[0], axis=0)) == 2
+    np.testing.assert_array_equal(evaluate_run(done)[0], evaluate_run(again)[0])
+    assert jnp.issubdtype(again.agent(1)["own"].dtype, jax.dtypes.prng_key)
+
+
+def test_numbers_of_numpy_and_seeds_of_jax_are_numbers_too(tmp_path):
+    config = dataclasses.replace(CONFIG, total_steps=150)
+    one, three = np.int64(1), np.int64(3)
+    how = {"devices": one, "checkpoint_every": one, "keep": three, "members_per_batch": one}
+    run(config, seeds=jnp.arange(2), directory=tmp_path / "run", **how)
+    content = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert content["seeds"] == [0, 1]
+    assert content["layout"]["devices"] == content["per_batch"] == 1
+    assert content["options"] == {"every": 1, "keep": 3, "on_nan": "freeze"}
+
+
+LAYOUT = {"strategy": None, "devices": None}  # nothing is given
+
+
+@pytest.mark.two_cpus
+@pytest.mark.parametrize(
+    ("given", "layout"),
+    [
+        ({}, ("map", 1)),
+        ({"devices": 1}, ("map", 1)),
+        ({"devices": 2}, ("map", 2)),
+        ({"strategy": "vmap"}, ("vmap", 1)),
+    ],
+)
+def test_of_a_layout_what_is_not_given_is_as_it_was(given, layout):
+    assert _layout({"layout": {"strategy": "map", "devices": 1}}, **LAYOUT | given) == layout
+
+
+def test_devices_that_are_not_here_are_left_out():
+    then = {"layout": {"strategy": "map", "devices": 64}}
+    assert _layout(then, **LAYOUT) == ("map", None)
+    assert _layout({}, **LAYOUT) == ("auto", None)  # of an older sacjax
 
 
 def mean(q, key):

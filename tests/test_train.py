@@ -152,6 +152,12 @@ def test_arguments_of_another_kind_are_refused_in_words():
         make_train("Pendulum-v1")
     with pytest.raises(InputError, match=r"hp .* must be of type Hyperparams: use Hyper"):
         train(key, {"tau": 0.1})
+    for wrong in 0, "x", np.zeros(2):
+        with pytest.raises(InputError, match=r"must be a PRNG key: use jax\.random\.key\(0\)"):
+            train(wrong)
+    for several in jax.random.split(key, 3), jax.random.split(jax.random.PRNGKey(0), 3):
+        with pytest.raises(InputError, match=r"of shape \[3\]: map over these, jax\.vmap\(train"):
+            train(several)
     with pytest.raises(InputError, match=r"hp .* must be of type Hyperparams"):
         run(TINY, TINY)
     with pytest.raises(InputError, match=r"env_params \(3\) must be of type EnvParams: use none"):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from sacjax.envs.contract import as_before, make_record, strong
-from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep
+from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep, is_whole
 
 Reset = Literal["cached", "fresh"]
 FIRST_STATES = 64  # that a run keeps, at least
@@ -42,7 +42,7 @@ def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
     """
     if reset not in ("cached", "fresh"):
         raise InputError(f"{name}: reset ({reset!r}) must be cached or fresh")
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
+    if not is_whole(max_steps) or max_steps < 1:
         raise InputError(f"{name}: limit ({max_steps!r}) must be a whole number from 1: use 1000")
     shape = jax.eval_shape(raw.reset, jax.random.key(0))
     if not hasattr(shape.obs, "shape") or len(shape.obs.shape) != 1:
