@@ -24,6 +24,18 @@ class Networks(NamedTuple):
     critic: Any
 
 
+class _Normal(distrax.Normal):
+    """distrax's, which relies on promotion of ranks here, whatever the program says of that."""
+
+    def _sample_n(self, key: Key, n: int) -> Any:
+        with jax.numpy_rank_promotion("allow"):
+            return super()._sample_n(key, n)
+
+    def _sample_n_and_log_prob(self, key: Key, n: int) -> Any:
+        with jax.numpy_rank_promotion("allow"):
+            return super()._sample_n_and_log_prob(key, n)
+
+
 class SquashedGaussian(distrax.Transformed):
     """a = tanh(u), u ~ N(mean, std^2): the policy's distribution over [-1, 1]^A.
 
@@ -34,7 +46,7 @@ class SquashedGaussian(distrax.Transformed):
     """
 
     def __init__(self, mean: Array, log_std: Array):
-        gaussian = distrax.Independent(distrax.Normal(mean, jnp.exp(log_std)), 1)
+        gaussian = distrax.Independent(_Normal(mean, jnp.exp(log_std)), 1)
         super().__init__(gaussian, distrax.Block(distrax.Tanh(), 1))
 
     def mode(self) -> Array:

@@ -210,7 +210,7 @@ def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> T
     return TrainState(
         actor_params=actor_params,
         critic_params=critic_params,
-        target_params=critic_params,
+        target_params=jax.tree.map(jnp.copy, critic_params),  # so that a state can be donated
         log_alpha=log_alpha,
         actor_opt=start(actor_params),
         critic_opt=start(critic_params),

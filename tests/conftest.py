@@ -1,11 +1,9 @@
 """Strictness and speed for the whole suite.
 
-Ranks never promote silently (two functions of distrax apart) and warnings are errors
-(pyproject.toml). XLA programs are kept in a cache, so that tests, the processes that they start and
-repeated runs share them.
+Ranks never promote silently and warnings are errors (pyproject.toml). XLA programs are kept in a
+cache, so that tests, the processes that they start and repeated runs share them.
 """
 
-import functools
 import importlib
 import os
 import sys
@@ -21,23 +19,10 @@ ON_CPU = os.environ["JAX_PLATFORMS"].split(",")[0] == "cpu"
 if not ON_CPU:  # else a GPU multiplies in TF32
     os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
-import distrax  # noqa: E402
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-
-
-def _exempt(owner, name):
-    """Let one function of a dependency promote ranks, as it relies on doing."""
-    function = getattr(owner, name)
-
-    @functools.wraps(function)
-    def lenient(*args, **kwargs):
-        with jax.numpy_rank_promotion("allow"):
-            return function(*args, **kwargs)
-
-    setattr(owner, name, lenient)
 
 
 def pytest_collection_modifyitems(items):
@@ -55,7 +40,3 @@ def benchmark_module(monkeypatch):
     for name, module in list(sys.modules.items()):
         if folder in Path(getattr(module, "__file__", None) or "/").parents:
             del sys.modules[name]
-
-
-_exempt(distrax.Normal, "_sample_n")
-_exempt(distrax.Normal, "_sample_n_and_log_prob")

@@ -263,6 +263,12 @@ def test_targets_start_as_a_copy_of_the_critics():
     assert state.step == 0
 
 
+def test_a_first_state_can_be_donated():
+    state = algorithm().init(jax.random.key(0), twins.HP)
+    double = jax.jit(lambda state: jax.tree.map(lambda x: 2 * x, state), donate_argnums=0)
+    double(state)
+
+
 def test_init_alpha_is_where_alpha_starts():
     for init_alpha in (0.2, 1.0, 5.0):
         state = twins.first_state(0, changed(init_alpha=init_alpha))

@@ -53,6 +53,20 @@ def test_the_environment_of_the_documents_runs(tmp_path, monkeypatch):
     assert (names["again"].metrics["eval_length"] <= 50).all()
 
 
+@pytest.mark.thorough
+def test_the_algorithms_of_the_documents_run(tmp_path, monkeypatch):
+    text = (ROOT / "docs" / "extending.md").read_text()
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    assert code.count("total_steps=20_000") == 2
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(code.replace("total_steps=20_000", TINY_SIZES), names)
+    assert (names["again"].metrics["bonus"] > 0).all()
+    assert "bonus" in Path("runs/curious/metrics.csv").read_text().splitlines()[0]
+    assert names["metrics"]["critic_loss"].shape == (50,)
+    assert names["state"].step == 50
+
+
 def test_the_table_is_that_of_the_measured_file(benchmark_module):
     results = benchmark_module("record").load("learning")
     assert benchmark_module("learning").table(results) in README
