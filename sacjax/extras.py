@@ -42,7 +42,7 @@ def descent(config: Config) -> Descend:
             clip = optax.clip_by_global_norm(config.max_grad_norm)
             grads, _ = clip.update(grads, optax.EmptyState())
         if config.lr_schedule == "linear":
-            lr = lr * (1 - step / config.gradient_steps)
+            lr = lr * jnp.maximum(1 - step / config.gradient_steps, 0)
         return adam(lr, grads, opt_state, params, step)
 
     return descend

@@ -15,6 +15,7 @@ from sacjax.files import write_text
 from sacjax.types import InputError
 
 Member = dict[str, float]
+_OF_EPISODES = ("eval_return", "eval_length")  # [M, eval_episodes]
 _REMEDY = "restore it, or `sacjax resume` its run, which writes it anew from its last checkpoint"
 
 
@@ -67,13 +68,14 @@ def epochs_of(metrics: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def row(metrics: dict[str, np.ndarray], i: int) -> dict[str, int | float]:
-    """Member i's columns, of an epoch's metrics [M, ...]: means, and standard deviations where
-    there are several episodes."""
+    """Member i's columns, of an epoch's metrics [M, ...]: the numbers, and of several episodes the
+    means and standard deviations. Other arrays, of somebody's own algorithm, have no column."""
     found = {}
     for name, value in metrics.items():
-        found[name] = value[i].item() if value.ndim == 1 else value[i].mean().item()
-        if value.ndim > 1:
-            found[f"{name}_std"] = value[i].std().item()
+        if value.ndim == 1:
+            found[name] = value[i].item()
+        elif name in _OF_EPISODES:
+            found[name], found[f"{name}_std"] = value[i].mean().item(), value[i].std().item()
     return found
 
 

@@ -128,6 +128,11 @@ def make_plan(
 def points(hp: Hyperparams) -> tuple[list[Hyperparams], list[str]]:
     """A grid's points, row by row, and the names of the fields that vary over it."""
     must_be(Hyperparams, hp, "hp", "Hyperparams(tau=0.005)")
+    if own := vars(hp).keys() - vars(Hyperparams()).keys():
+        raise InputError(
+            f"hp has {', '.join(sorted(own))} beside the fields of Hyperparams, which a run does "
+            "not keep: give that to algorithm=partial(f, ...), or sweep it by make_train"
+        )
     arrays = {name: np.asarray(value) for name, value in vars(hp).items()}
     size = arrays["gamma"].size
     points = [  # through str: float32's 0.005 is 0.005, not 0.00499999988824129

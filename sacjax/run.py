@@ -132,10 +132,16 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     folder.check_is_whole(path)
     written = folder.read_config(path, env)
     _say_other_dtype(path, written.content)
-    if other := _other_algorithm(written.content, algorithm):
-        _LOG.warning("%s %s: its agents may act otherwise here", path, other)
     program = make_program(written.config, algorithm)
-    found = read(path, written, program, algorithm)
+    other = _other_algorithm(written.content, algorithm)
+    try:
+        found = read(path, written, program, algorithm)
+    except InputError as error:
+        if not other:
+            raise
+        raise InputError(f"{path} {other}: give that to load(..., algorithm=...)") from error
+    if other:
+        _LOG.warning("%s %s: its agents may act otherwise here", path, other)
     planned = len(written.settings) * len(written.seeds)
     if len(found.members) < planned:
         _LOG.warning(

@@ -27,14 +27,13 @@ from sacjax.types import (
     Array,
     Env,
     EnvParams,
-    InputError,
     Key,
     Metrics,
     Step,
     Transition,
     must_be,
-    must_be_key,
 )
+from sacjax.validation import check_key, check_one
 
 MakeAlgorithm = Callable[[Config, Env], Algorithm]
 
@@ -130,17 +129,15 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
     def train(
         key: Key, hp: Hyperparams = Hyperparams(), env_params: EnvParams = None
     ) -> TrainResult:
-        must_be_key(key)
+        check_key(key)
         must_be(Hyperparams, hp, "hp", "Hyperparams(tau=0.005)")
         if env_params is None:
             env_params = program.default_params
         must_be(type(program.default_params), env_params, "env_params", "none, for the defaults")
+        check_one(hp, Hyperparams(), "hp", "jax.vmap(train, (None, 0))(key, hp)")
+        mapped = "jax.vmap(train, (None, None, 0))(key, hp, env_params)"
+        check_one(env_params, program.default_params, "env_params", mapped)
         hp, env_params = as_arrays(hp, env_params)
-        if any(x.ndim for x in jax.tree.leaves(hp)):
-            raise InputError(
-                "hp must be the numbers of one run, but holds arrays: map over these, "
-                "jax.vmap(train, (None, 0))(key, hp)"
-            )
         # Constants folded into the loop would round otherwise than the same numbers as arguments,
         # and a run would not be, to the bit, the one that `sacjax.run` makes of the same program.
         hp, env_params = jax.lax.optimization_barrier((hp, env_params))
@@ -222,7 +219,7 @@ def _iteration(
 
     def collect(loop: LoopState, keys: Key) -> tuple[LoopState, None]:
         key_action, key_env = keys
-        action = parts.agent.act(loop.agent, loop.obs, key_action)
+        action = jnp.clip(parts.agent.act(loop.agent, loop.obs, key_action), -1, 1)
         return _interact(parts, loop, action, key_env, env_params), None
 
     def learn(state: Any, inputs: tuple[Transition, Key]) -> tuple[Any, Metrics]:
@@ -311,9 +308,10 @@ def _of_member(loop: LoopState, key: Key) -> LoopState:
     """
     always = jax.random.key_data(key).ravel()[0] >= 0  # unsigned; the select costs nothing
 
-    def tie(x: Array) -> Array:
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+    def tie(x: Any) -> Array:
+        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
             return x
+        x = _array(x)  # an algorithm's state may hold numbers
         return jax.lax.select(jnp.broadcast_to(always, x.shape), x, x)
 
     return jax.tree.map(tie, loop)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeGuard
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array
@@ -42,20 +41,6 @@ def must_be(kind: type, value: Any, name: str, use: str) -> None:
     notebooks do, has classes of its own."""
     if kind.__name__ not in {base.__name__ for base in type(value).__mro__}:
         raise InputError(f"{name} ({value!r}) must be of type {kind.__name__}: use {use}")
-
-
-def must_be_key(key: Any) -> None:
-    """InputError where `train` is given no PRNG key, or more than one."""
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
-    if dtype == jnp.uint32:
-        shape = shape[:-1]  # of legacy ones
-    elif dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        raise InputError(f"key ({key!r}) must be a PRNG key: use jax.random.key(0)")
-    if shape:
-        raise InputError(
-            f"key must be one PRNG key, but is of shape {list(shape)}: map over these, "
-            "jax.vmap(train)(keys)"
-        )
 
 
 def is_whole(value: Any) -> TypeGuard[int]:

@@ -8,6 +8,7 @@ from fractions import Fraction
 from typing import Any, Literal, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
@@ -254,4 +255,27 @@ def check_hyperparams(hp: dict[str, np.ndarray], defaults: dict[str, float]) -> 
         raise InputError(
             "init_alpha (0) cannot be learned from, its logarithm is infinite: "
             "use alpha_lr=0 for a fixed temperature of 0, or init_alpha above 0"
+        )
+
+
+def check_key(key: Any) -> None:
+    """InputError where `train` is given no PRNG key, or more than one."""
+    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
+    if dtype == jnp.uint32:
+        shape = shape[:-1]  # of legacy ones
+    elif dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        raise InputError(f"key ({key!r}) must be a PRNG key: use jax.random.key(0)")
+    if shape:
+        raise InputError(
+            f"key must be one PRNG key, but is of shape {list(shape)}: map over these, "
+            "jax.vmap(train)(keys)"
+        )
+
+
+def check_one(given: Any, like: Any, name: str, use: str) -> None:
+    """InputError where `train` is given an array for what is a number of one run."""
+    leaves = zip(jax.tree.leaves(given), jax.tree.leaves(like), strict=False)
+    if any(jnp.ndim(x) and not jnp.ndim(y) for x, y in leaves):
+        raise InputError(
+            f"{name} must be the numbers of one run, but holds arrays: map over these, {use}"
         )

@@ -39,6 +39,7 @@ ALLOWED = {
         "replay",
         "sac",
         "types",
+        "validation",
     },
     "processes": {"types"},
     "leaves": set(),
@@ -187,7 +188,7 @@ def module_of(path: Path) -> str:
 def sources() -> dict[str, list[Path]]:
     found: dict[str, list[Path]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        if path != PACKAGE / "__init__.py":
+        if path.name != "__main__.py" and path != PACKAGE / "__init__.py":
             found.setdefault(module_of(path), []).append(path)
     return found
 

@@ -592,10 +592,11 @@ def test_main_help_and_version(capsys):
     assert "sacjax 0." in printed
 
 
-def test_the_module_runs_as_a_program():
+@pytest.mark.parametrize("module", ["sacjax", "sacjax.cli"])
+def test_the_module_runs_as_a_program(module):
     env = os.environ | {"PYTHONWARNINGS": "error::SyntaxWarning"}
     done = subprocess.run(
-        [sys.executable, "-m", "sacjax.cli", "evaluate", "nowhere"],
+        [sys.executable, "-m", module, "evaluate", "nowhere"],
         capture_output=True, text=True, env=env,
     )  # fmt: skip
     assert done.returncode == 2

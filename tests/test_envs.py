@@ -209,6 +209,27 @@ def test_an_environments_keys_are_jaxs_own():
     assert (trained.metrics["eval_return"] > 0).all()
 
 
+class Still(Chain):
+    """Does not count its steps."""
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        obs, _, *others = super().step_env(key, state, action, params)
+        return obs, state.replace(x=-state.x), *others
+
+
+class StillButEnding(Still):
+    def is_truncated(self, state: Any, params: Any) -> Any:
+        return jnp.array(True)
+
+
+@pytest.mark.parametrize(
+    ("env", "said"), [(Still(), True), (StillButEnding(), False), (Chain(), False)]
+)
+def test_an_environment_that_does_not_count_its_steps_is_warned_of(env, said, caplog):
+    make_env(env)
+    assert (f"step_env of {type(env).__name__} leaves state.time as it is" in caplog.text) == said
+
+
 def test_integer_rewards_become_floats():
     env = make_env(Echo(-1.0, 1.0, (1,)))(2)
     state, _ = env.reset(jax.random.key(0), env.default_params)

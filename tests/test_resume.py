@@ -271,10 +271,13 @@ def test_another_algorithm_is_refused(torso):
         sac = make_sac(config, env)
         return sac._replace(init=lambda key, hp: {"more": jnp.zeros(3), "sac": sac.init(key, hp)})
 
-    with pytest.raises(
-        InputError, match=r"with the algorithm make_sac, not .*<locals>\.other: give"
-    ):
-        resume(torso, algorithm=other)
+    for go_on, remedy in (resume, "give that to resume"), (load, "give that to load"):
+        if go_on is load:
+            resume(torso)
+        with pytest.raises(
+            InputError, match=rf"with the algorithm make_sac, not .*<locals>\.other: {remedy}"
+        ):
+            go_on(torso, algorithm=other)
     edit(torso, algorithm=None)  # of an older sacjax
     with pytest.raises(InputError, match="is of another program"):
         resume(torso, algorithm=other)

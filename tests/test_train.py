@@ -144,6 +144,43 @@ def test_settings_of_several_runs_are_refused_where_nothing_maps_over_them():
         jax.jit(make_train(TINY))(KEYS[0], hp)
 
 
+@dataclasses.dataclass(frozen=True)
+class Mine(Hyperparams):
+    beta: float = 0.1
+
+
+def past_the_bounds(config, env):
+    """An algorithm that knows no bounds, and counts its steps by a number."""
+    sac = make_sac(config, env)
+
+    def update(state, batch, key, hp):
+        agent, metrics = sac.update(state[0], batch, key, hp)
+        seen = {
+            "highest": batch.action.max(),
+            "histogram": jnp.bincount(jnp.int32(batch.reward), length=3),
+        }
+        return (agent, state[1] + 1), metrics | seen
+
+    return sac._replace(
+        init=lambda key, hp: (sac.init(key, hp), 0),
+        act=lambda state, obs, key: sac.act(state[0], obs, key) + 3,
+        mode=lambda state, obs: sac.mode(state[0], obs),
+        update=update,
+    )
+
+
+def test_what_acts_past_the_bounds_is_stored_as_it_is_executed(tmp_path):
+    sizes = {"warmup_steps": TINY.num_envs, "total_steps": TINY.num_envs + 2 * TINY.eval_every}
+    config = dataclasses.replace(TINY, **sizes)
+    done = run(config, seeds=1, directory=tmp_path / "run", algorithm=past_the_bounds)
+    np.testing.assert_allclose(done.metrics["highest"][0, -1], 1)
+    assert done.metrics["histogram"].shape == (1, config.num_epochs, 3)
+    columns = (tmp_path / "run" / "metrics.csv").read_text().splitlines()[0].split(",")
+    assert "highest" in columns
+    assert not {"histogram", "histogram_std"} & {*columns}  # which are no episodes
+    assert done.agents[1].tolist() == [config.gradient_steps]
+
+
 def test_arguments_of_another_kind_are_refused_in_words():
     train, key = make_train(TINY), KEYS[0]
     with pytest.raises(
@@ -162,6 +199,13 @@ def test_arguments_of_another_kind_are_refused_in_words():
         run(TINY, TINY)
     with pytest.raises(InputError, match=r"env_params \(3\) must be of type EnvParams: use none"):
         train(key, Hyperparams(), 3)
+    params = make_program(TINY).default_params.replace(max_speed=jnp.array([1.0, 2.0]))
+    with pytest.raises(
+        InputError, match=r"env_params must be the numbers.*\(None, None, 0\)\)\(key"
+    ):
+        train(key, Hyperparams(), params)
+    with pytest.raises(InputError, match=r"hp has beta beside the fields of Hyperparams.*partial"):
+        run(TINY, Mine())
     with pytest.raises(InputError, match=r"run \('runs/a'\) must be of type Run: use load\("):
         evaluate_run("runs/a")
     with pytest.raises(InputError, match=r"extend_to \('600'\) must be a whole number of steps"):

@@ -5,6 +5,7 @@ gymnax (>= 1.0) resets by itself and keeps the observation before the reset in `
 stay put in a scan's carry, and errors that name their remedy.
 """
 
+import logging
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -26,6 +27,7 @@ with imported_on_first_use("matplotlib.pyplot", "seaborn"):
 from sacjax.prng import lean, standard
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep
 
+_LOG = logging.getLogger("sacjax")
 _DOWNLOADS = ("MNISTBandit-bsuite",)  # its data, when it is made; of discrete actions anyway
 
 
@@ -46,7 +48,27 @@ def make_object(env: Environment) -> MakeEnv:
             f"{env.name} returns observations of shape {list(returned)}, but its observation_space "
             f"says {list(declared)}: make them the same"
         )
+    if not _counts_time(env, params):
+        _LOG.warning(
+            "step_env of %s leaves state.time as it is, so there is no time limit: where a greedy "
+            "episode never ends, an evaluation never does. Add 1 to it in every step",
+            env.name,
+        )
     return make
+
+
+def _counts_time(env: Environment, params: EnvParams) -> bool:
+    """Whether anything happens to what gymnax holds to the time limit; nothing is computed."""
+    own = type(env).is_truncated is not Environment.is_truncated
+    after: list[bool] = []
+
+    def step(key: Key, state: Any) -> None:
+        new = env.step_env(key, state, env.action_space(params).sample(key), params)[1]
+        after.append(own or not hasattr(state, "time") or new.time is not state.time)
+
+    key = jax.random.key(0)
+    jax.eval_shape(step, key, jax.eval_shape(env.reset, key, params)[1])
+    return after[0]
 
 
 def known() -> list[str]:
@@ -96,7 +118,8 @@ def base_env(env: str | Environment) -> Environment:
     base = _by_name(names.parse(env).id) if isinstance(env, str) else env
     if not isinstance(base, Environment):
         raise InputError(
-            f"env ({env!r}) must be a name or a gymnax Environment: `sacjax envs` lists the names"
+            f"env ({env!r}) must be a name or a gymnax Environment, which its wrappers are not: "
+            "`sacjax envs` lists the names"
         )
     return base
 
