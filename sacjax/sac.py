@@ -191,6 +191,7 @@ def update_step(
     step), `entropy` (-E log pi(a~|s), nats), `critic_grad_norm` and `actor_grad_norm` (global L2).
     `improve` stands in for `improve_policy`.
     """
+    chex.assert_rank(batch.reward, 1)  # of one transition alone the means would be over the critics
     key_next, key_target, key_actor = jax.random.split(key, 3)
     batch = batch._replace(reward=hp.reward_scale * batch.reward)
     parts = {"nets": nets, "rule": rule, "descend": descend}

@@ -435,6 +435,13 @@ def test_a_column_where_a_vector_is_meant_is_refused(field, batch_size):
         jax.eval_shape(update, state_of(), column, jax.random.key(0), twins.HP)
 
 
+def test_a_transition_that_is_no_batch_is_refused():
+    one = jax.tree.map(lambda x: x[0], twins.make_batch())
+    update = functools.partial(sac.update_step, nets=twins.make_nets(2))
+    with pytest.raises(AssertionError, match=r"rank"):
+        jax.eval_shape(update, state_of(), one, jax.random.key(0), twins.HP)
+
+
 def test_a_critic_that_keeps_its_last_axis_is_refused():
     nets, batch = twins.make_nets(2), twins.make_batch()
     state = state_of()
