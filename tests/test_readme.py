@@ -123,3 +123,9 @@ def test_the_first_commands_time_is_the_measured_one(benchmark_module):
     measured = benchmark_module("record").load("first_command")
     assert f"{measured['seconds']:.0f} s" in README
     assert min(measured["returns"].values()) > -200
+
+
+def test_the_suites_time_is_the_measured_one(benchmark_module):
+    seconds = benchmark_module("record").load("suite")["seconds"]
+    first, again = (round(seconds[when] / 60) for when in ("first", "again"))
+    assert f"The tests take {first} minutes there, {again} once" in README
