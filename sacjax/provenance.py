@@ -18,7 +18,11 @@ from sacjax.envs.names import parse
 
 FORMAT = 3  # of config.json and agents/; a reader refuses others
 _PRECISION = "jax_default_matmul_precision"
-_COMMANDS = ("sacjax", os.path.join("sacjax", "cli.py"))  # in Python it is none
+_COMMANDS = (  # in Python it is none
+    "sacjax",
+    os.path.join("sacjax", "__main__.py"),
+    os.path.join("sacjax", "cli.py"),
+)
 SUITES = {  # what an environment depends on besides
     "brax": ["brax", "mujoco-mjx"],
     "playground": ["playground", "mujoco-mjx"],

@@ -568,11 +568,10 @@ def wait_for(condition, process, seconds=120):
     assert condition() or process.poll() is not None
 
 
-@pytest.mark.parametrize("command", ["sacjax", "-m sacjax.cli"])
-def test_the_command_is_written_down(tmp_path, monkeypatch, command):
-    program = "bin/sacjax" if command == "sacjax" else str(Path("lib", "sacjax", "cli.py"))
+@pytest.mark.parametrize("program", ["bin/sacjax", "lib/sacjax/__main__.py", "lib/sacjax/cli.py"])
+def test_the_command_is_written_down(tmp_path, monkeypatch, program):
     flags = ["train", "Pendulum-v1", "--out", str(tmp_path / "run"), "--seeds", "1", *FLAGS]
-    monkeypatch.setattr(sys, "argv", [program, *flags])
+    monkeypatch.setattr(sys, "argv", [str(Path(program)), *flags])
     assert main() == 0
     assert json.loads((tmp_path / "run" / "config.json").read_text())["command"][1] == "train"
 
