@@ -24,9 +24,14 @@ SMALLER = {
 }
 
 
+def code_of(text):
+    """All blocks of Python, one after the other."""
+    return "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+
+
 @pytest.mark.thorough
 def test_the_code_runs(tmp_path, monkeypatch):
-    code = "\n".join(re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+    code = code_of(README)
     for full, tiny in SMALLER.items():
         assert full in code
         code = code.replace(full, tiny)
@@ -42,8 +47,7 @@ def test_the_code_runs(tmp_path, monkeypatch):
 
 @pytest.mark.thorough
 def test_the_environment_of_the_documents_runs(tmp_path, monkeypatch):
-    text = (ROOT / "docs" / "environments.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    code = code_of((ROOT / "docs" / "environments.md").read_text())
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(code.replace("total_steps=5_000, hidden=(64, 64)", TINY_SIZES), names)
@@ -55,8 +59,7 @@ def test_the_environment_of_the_documents_runs(tmp_path, monkeypatch):
 
 @pytest.mark.thorough
 def test_the_algorithms_of_the_documents_run(tmp_path, monkeypatch):
-    text = (ROOT / "docs" / "extending.md").read_text()
-    code = "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
+    code = code_of((ROOT / "docs" / "extending.md").read_text())
     assert code.count("total_steps=20_000") == 2
     monkeypatch.chdir(tmp_path)
     names: dict = {}

@@ -42,13 +42,13 @@ def make_object(env: Environment) -> MakeEnv:
     make = _make(base_env(env).name, env, given=standard)
     params = env.default_params
     declared = env.observation_space(params).shape
-    returned = jax.eval_shape(lambda key: env.reset(key, params)[0], jax.random.key(0)).shape
-    if returned != declared:
+    obs, state = jax.eval_shape(lambda key: env.reset(key, params), jax.random.key(0))
+    if obs.shape != declared:
         raise InputError(
-            f"{env.name} returns observations of shape {list(returned)}, but its observation_space "
-            f"says {list(declared)}: make them the same"
+            f"{env.name} returns observations of shape {list(obs.shape)}, but its "
+            f"observation_space says {list(declared)}: make them the same"
         )
-    if not _counts_time(env, params):
+    if not _counts_time(env, state, params):
         _LOG.warning(
             "step_env of %s leaves state.time as it is, so there is no time limit: where a greedy "
             "episode never ends, an evaluation never does. Add 1 to it in every step",
@@ -57,7 +57,7 @@ def make_object(env: Environment) -> MakeEnv:
     return make
 
 
-def _counts_time(env: Environment, params: EnvParams) -> bool:
+def _counts_time(env: Environment, state: Any, params: EnvParams) -> bool:
     """Whether anything happens to what gymnax holds to the time limit; nothing is computed."""
     own = type(env).is_truncated is not Environment.is_truncated
     after: list[bool] = []
@@ -66,8 +66,7 @@ def _counts_time(env: Environment, params: EnvParams) -> bool:
         new = env.step_env(key, state, env.action_space(params).sample(key), params)[1]
         after.append(own or not hasattr(state, "time") or new.time is not state.time)
 
-    key = jax.random.key(0)
-    jax.eval_shape(step, key, jax.eval_shape(env.reset, key, params)[1])
+    jax.eval_shape(step, jax.random.key(0), state)
     return after[0]
 
 
