@@ -10,6 +10,8 @@ import sys
 import tempfile
 from pathlib import Path
 
+from compile_options import QUICK, as_flags
+
 CACHE = Path(tempfile.gettempdir()) / f"sacjax-test-cache-{os.getuid()}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # members are spread over them
@@ -23,6 +25,12 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+
+def pytest_configure(config):
+    """`pytest` compiles quickly; -m thorough, -m slow and `XLA_FLAGS= pytest` as users do."""
+    if ON_CPU and config.option.markexpr in config.getini("addopts"):
+        os.environ.setdefault("XLA_FLAGS", as_flags(QUICK))
 
 
 def pytest_collection_modifyitems(items):

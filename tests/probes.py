@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from compile_options import FUSED, QUICK, USERS
 from flax import struct
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
@@ -22,23 +23,9 @@ from gymnax.environments.environment import Environment, EnvParams, EnvState
 from sacjax.config import Config, Hyperparams
 from sacjax.networks import mlp
 
-# A small program runs in no time and compiles for long: most of it in LLVM's optimizations and in
-# the emission of fused kernels.
-QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-
-
-def _is_known(option: str) -> bool:
-    """Whether this version of XLA has the option."""
-    try:
-        jax.jit(lambda x: x, compiler_options={option: QUICK[option]}).lower(0.0).compile()
-    except jax.errors.JaxRuntimeError:
-        return False
-    return True
-
-
-quick_jit = partial(jax.jit, compiler_options={o: v for o, v in QUICK.items() if _is_known(o)})
-# Which bits come out is a matter of the fusions: these are the ones that users get.
-fused_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+quick_jit = partial(jax.jit, compiler_options=QUICK)
+fused_jit = partial(jax.jit, compiler_options=FUSED)
+users_jit = partial(jax.jit, compiler_options=USERS)
 
 
 @struct.dataclass

@@ -63,6 +63,10 @@ LONG_COMPILED = (
 )
 
 
+def some_thorough(found):
+    return [pytest.param(x, marks=[pytest.mark.thorough] * (x in LONG_COMPILED)) for x in found]
+
+
 @pytest.fixture(autouse=True)
 def _others_promote_ranks():
     with jax.numpy_rank_promotion("allow"):
@@ -177,10 +181,7 @@ def pooled_by_hand(name: str) -> Rollout:
     return Rollout(np.stack(first), *(np.stack(field, axis=1) for field in fields))
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.thorough] * (name in LONG_COMPILED)) for name in ALL],
-)
+@pytest.mark.parametrize("name", some_thorough(ALL))
 def test_a_thousand_steps_equal_the_raw_environment_stepped_by_hand(name):
     contract.assert_equal(rollout(name), rollout_by_hand(name))
 
@@ -222,7 +223,7 @@ def test_same_keys_give_the_same_steps_and_other_keys_give_others(name):
     assert not np.array_equal(one.first_obs, other.first_obs) or name.startswith("brax/fast")
 
 
-@pytest.mark.parametrize("name", STEPPED)
+@pytest.mark.parametrize("name", some_thorough(STEPPED))
 def test_seeds_and_time_limits_can_be_vmapped(name):
     env = make_env(name)(COPIES)
     limits = env.default_params.replace(max_steps_in_episode=jnp.array([2, 3]))

@@ -9,6 +9,7 @@ import numpy as np
 import oracle
 import pytest
 import twins
+from probes import users_jit
 
 from sacjax.config import Config
 from sacjax.networks import MLP, Critic, SquashedGaussian, mlp
@@ -19,25 +20,28 @@ EXTREME = [(10.0, 2.0), (-10.0, 2.0), (10.0, -20.0), (50.0, 2.0), (-50.0, -20.0)
 SAMPLES = 64
 
 
-@jax.jit
-def sample_and_log_prob(mean, log_std, key):
+def drawn(mean, log_std, key):
     return SquashedGaussian(mean, log_std).sample_and_log_prob(seed=key)
 
 
-@jax.jit
+sample_and_log_prob = users_jit(drawn)
+normal = users_jit(lambda key: jax.random.normal(key, (1, SAMPLES, 1), float))
+
+
+@users_jit
 def log_prob_of(mean, log_std, action):
     return SquashedGaussian(mean, log_std).log_prob(action)
 
 
-@jax.jit
+@users_jit
 def sample_grads(mean, log_std, key):
     """Elementwise d a / d mean, d a / d log_std, d log pi(a) / d mean, d log pi(a) / d log_std."""
 
     def action(mean, log_std):
-        return sample_and_log_prob(mean, log_std, key)[0].sum()
+        return drawn(mean, log_std, key)[0].sum()
 
     def log_prob(mean, log_std):
-        return sample_and_log_prob(mean, log_std, key)[1].sum()
+        return drawn(mean, log_std, key)[1].sum()
 
     return *jax.grad(action, (0, 1))(mean, log_std), *jax.grad(log_prob, (0, 1))(mean, log_std)
 
@@ -48,7 +52,7 @@ def full(value) -> jax.Array:
 
 def draw(key) -> np.ndarray:
     """The standard normals behind a sample of shape [SAMPLES, 1]."""
-    return np.asarray(jax.random.normal(key, (1, SAMPLES, 1), float)[0], np.float64)
+    return np.asarray(normal(key)[0], np.float64)
 
 
 def test_density_integrates_to_one():

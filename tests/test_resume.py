@@ -35,6 +35,9 @@ from sacjax.types import PLAIN, InputError, RunError
 
 POPULATIONS = {"one seed": (Hyperparams(), 1), "a population": (GRID, 2)}
 population = pytest.mark.parametrize("whole", ["a population"], indirect=True)  # is enough
+mostly_population = pytest.mark.parametrize(
+    "whole", [pytest.param("one seed", marks=pytest.mark.thorough), "a population"], indirect=True
+)
 COMMAND = [sys.executable, "-m", "sacjax.cli"]
 FLAGS = [
     *("--total-steps", "500", "--warmup-steps", "100", "--eval-every", "50", "--hidden", "8"),
@@ -119,6 +122,7 @@ def test_a_finished_run_is_finished_and_gets_back_what_it_lost(whole, tmp_path, 
     assert_same(whole, folder)
 
 
+@mostly_population
 def test_extended_is_configured_longer(whole, tmp_path):
     """Replay, capped by total_steps, grows with it."""
     folder, longer = Path(shutil.copytree(whole, tmp_path / "run")), tmp_path / "longer"
@@ -313,10 +317,9 @@ def test_agents_that_hold_keys_are_read_back(tmp_path, per_batch):
 
 
 def test_numbers_of_numpy_and_seeds_of_jax_are_numbers_too(tmp_path):
-    config = dataclasses.replace(CONFIG, total_steps=150)
     one, three = np.int64(1), np.int64(3)
     how = {"devices": one, "checkpoint_every": one, "keep": three, "members_per_batch": one}
-    run(config, seeds=jnp.arange(2), directory=tmp_path / "run", **how)
+    run(CONFIG, seeds=jnp.arange(2), directory=tmp_path / "run", **how)
     content = json.loads((tmp_path / "run" / "config.json").read_text())
     assert content["seeds"] == [0, 1]
     assert content["layout"]["devices"] == content["per_batch"] == 1
@@ -387,12 +390,12 @@ def test_another_precision_is_refused(tmp_path):
 
 
 def test_another_environment_object_is_refused(tmp_path):
-    config = Config(**(vars(CONFIG) | {"env": Chain()}))
+    config = dataclasses.replace(CONFIG, env=Noise())
     folder = tmp_path / "run"
     run(config, seeds=1, directory=folder, should_stop=lambda: True)
-    with pytest.raises(InputError, match="was trained on Chain, not Noise: give env"):
-        resume(folder, env=Noise())
-    assert resume(folder, env=Chain()).completed
+    with pytest.raises(InputError, match="was trained on Noise, not Chain: give env"):
+        resume(folder, env=Chain())
+    assert resume(folder, env=Noise()).completed
 
 
 @population
@@ -775,7 +778,7 @@ def test_a_path_that_could_not_be_read_again_is_refused(tmp_path, name):
 
 
 def test_dollars_in_a_path_are_no_mathematics(tmp_path):
-    run(CONFIG, directory=tmp_path / "a$_$b")
+    run(CONFIG, seeds=1, directory=tmp_path / "a$_$b")
     assert (tmp_path / "a$_$b" / "learning_curve.png").exists()
 
 
@@ -787,7 +790,7 @@ def test_programs_compile_where_they_do_not_keep_ctrl_c_from_being_heard(tmp_pat
         return compile_(self, *args, **kwargs)
 
     monkeypatch.setattr(jax.stages.Lowered, "compile", seen)
-    run(CONFIG, directory=tmp_path / "run")
+    run(CONFIG, seeds=1, directory=tmp_path / "run")
     assert len(threads) == 2  # init, epoch
     assert threading.main_thread() not in threads
 
@@ -852,7 +855,7 @@ def test_a_handler_of_another_keeps_its_signal(tmp_path):
     heard = []
     before = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
     try:
-        done = run(CONFIG, directory=tmp_path / "run", on_epoch=[Signal(signal.SIGINT)])
+        done = run(CONFIG, seeds=1, directory=tmp_path / "run", on_epoch=[Signal(signal.SIGINT)])
     finally:
         signal.signal(signal.SIGINT, before)
     assert done.completed
@@ -861,7 +864,7 @@ def test_a_handler_of_another_keeps_its_signal(tmp_path):
 
 def test_runs_in_a_thread_where_no_signal_can_be_handled(tmp_path):
     with ThreadPoolExecutor(1) as pool:
-        assert pool.submit(run, CONFIG, directory=tmp_path / "run").result().completed
+        assert pool.submit(run, CONFIG, seeds=1, directory=tmp_path / "run").result().completed
 
 
 TERMINATED = """
