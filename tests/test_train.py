@@ -13,17 +13,7 @@ import optax
 import pytest
 from checks import recorder, scalar_transition
 from gymnax.environments.classic_control.pendulum import EnvParams as PendulumParams
-from probes import (
-    Chain,
-    ChainParams,
-    Noise,
-    NoiseParams,
-    fused_jit,
-    member,
-    quick_jit,
-    stack,
-    users_jit,
-)
+from probes import Chain, ChainParams, Noise, NoiseParams, fused_jit, member, quick_jit, stack
 
 from sacjax.config import Config, Hyperparams
 from sacjax.envs import make_env
@@ -143,8 +133,8 @@ def test_sweep_is_bit_identical_to_its_epochs_called_from_python():
 def test_fully_optimized_program_is_bit_identical_to_its_epochs(swept):
     hp, params = settings() if swept else member(settings(), 0)
     over = partial(jax.vmap, in_axes=(0, 0, 0) if swept else (0, None, None))
-    result = users_jit(over(make_train(TINY)))(KEYS, hp, params)
-    agent, rows = stepped(KEYS, hp, params, over=over, jit=users_jit)
+    result = jax.jit(over(make_train(TINY)))(KEYS, hp, params)
+    agent, rows = stepped(KEYS, hp, params, over=over, jit=jax.jit)
     assert_same_bits(result, agent, rows, axis=1)
 
 
