@@ -2,7 +2,8 @@
 
 The only module that knows distrax. Other architectures: hand a `Networks` of your own to
 `make_sac`; the actor's `apply(params, obs)` must return something with `sample`,
-`sample_and_log_prob` and `mode`, the critic's `apply(params, obs, action)` values [N, B].
+`sample_and_log_prob` and `mode`, the critic's `apply(params, obs, action)` values [N, B]
+([N, .., B] for a `CriticRule` of your own).
 """
 
 from functools import partial

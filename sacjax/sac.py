@@ -7,8 +7,8 @@
     Q_i'    <- (1 - tau) Q_i' + tau Q_i
 
 Shapes: B batch, O observation, A action, N critics. The batch is the last axis of every value
-array ([N, B]), so rewards [B] broadcast without reshaping. Log-probabilities and entropies are in
-nats and in tanh space; alpha is in units of reward per nat.
+array ([N, B]; [N, K, B] of critics that give K quantiles), so rewards [B] broadcast to it.
+Log-probabilities and entropies are in nats and in tanh space; alpha is in units of reward per nat.
 """
 
 from collections.abc import Callable
@@ -44,9 +44,9 @@ class TrainState(struct.PyTreeNode):
 class CriticRule(NamedTuple):
     """How an ensemble of critics is trained and read: the seam for SAC's relatives."""
 
-    target: Callable[[Array, Key], Array]  # next_q [N, B] -> [B]  what y bootstraps from
-    loss: Callable[[Array, Array], Array]  # q [N, B], y [B] -> []  regression to y
-    value: Callable[[Array, Key], Array]  # q [N, B] -> [B]  what the actor climbs
+    target: Callable[[Array, Key], Array]  # next_q [N, .., B] -> [.., B]  what y bootstraps from
+    loss: Callable[[Array, Array], Array]  # q [N, .., B], y [.., B] -> []  regression to y
+    value: Callable[[Array, Key], Array]  # q [N, .., B] -> [B]  what the actor climbs
 
 
 def minimum(q: Array, key: Key) -> Array:
@@ -66,19 +66,23 @@ CLIPPED_DOUBLE_Q = CriticRule(target=minimum, loss=squared_error, value=minimum)
 def soft_target(
     batch: Transition, next_value: Array, next_log_prob: Array, alpha: Array, gamma: Scalar
 ) -> Array:
-    """Soft Bellman backup y [B] (eq. 2) through the soft value V = Q - alpha log pi (eq. 3).
+    """Soft Bellman backup y [.., B] (eq. 2) through the soft value V = Q - alpha log pi (eq. 3).
 
-    `discount` is 0 only where the episode terminated. `next_value`, `next_log_prob`: [B].
+    `discount` is 0 only where the episode terminated. `next_log_prob` [B]; `next_value` [.., B]: a
+    rule may bootstrap from more than one number for each.
     """
-    chex.assert_equal_shape([batch.reward, batch.discount, next_value, next_log_prob])
-    return batch.reward + gamma * batch.discount * (next_value - alpha * next_log_prob)
+    of_each = [batch.reward, batch.discount, next_log_prob]
+    chex.assert_equal_shape(of_each)
+    chex.assert_equal_shape_suffix([*of_each, next_value], 1)
+    reward, discount, log_prob = (jnp.broadcast_to(x, next_value.shape) for x in of_each)
+    return reward + gamma * discount * (next_value - alpha * log_prob)
 
 
 def critic_loss(
     critic_params: Params, nets: Networks, rule: CriticRule, batch: Transition, target: Array
 ) -> tuple[Array, Metrics]:
-    """J(Q) (eq. 5) for all N critics at once; target [B] is a constant here."""
-    q = nets.critic.apply(critic_params, batch.obs, batch.action)  # [N, B]
+    """J(Q) (eq. 5) for all N critics at once; target [.., B] is a constant here."""
+    q = nets.critic.apply(critic_params, batch.obs, batch.action)  # [N, .., B]
     loss = rule.loss(q, target)
     return loss, {"critic_loss": loss, "q": q.mean()}
 
@@ -119,7 +123,7 @@ def evaluate_policy(
     key_next, key_target = keys
     next_policy = nets.actor.apply(state.actor_params, batch.next_obs)
     next_action, next_log_prob = next_policy.sample_and_log_prob(seed=key_next)
-    next_q = nets.critic.apply(state.target_params, batch.next_obs, next_action)  # [N, B]
+    next_q = nets.critic.apply(state.target_params, batch.next_obs, next_action)  # [N, .., B]
     alpha = jnp.exp(state.log_alpha)
     target = soft_target(batch, rule.target(next_q, key_target), next_log_prob, alpha, hp.gamma)
 

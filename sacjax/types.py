@@ -1,9 +1,9 @@
 """The records that the modules hand to each other, and the legend of their shapes.
 
 Legend: E parallel environments, B batch, C capacity, O observation, A action, N critics,
-U gradient steps per iteration, M members (seeds x hyperparameters; only ever added from outside,
-by vmap). The batch is the last axis of every *value* array ([B], [N, B]), so rewards [B]
-broadcast without reshaping.
+K quantiles, U gradient steps per iteration, M members (seeds x hyperparameters; only ever added
+from outside, by vmap). The batch is the last axis of every *value* array ([B], [N, B], [N, K, B]),
+so rewards [B] broadcast to it.
 """
 
 from collections.abc import Callable

@@ -248,6 +248,7 @@ def every_gradient_step_moves_the_targets(make_sac: Callable[..., Any]) -> None:
 def every_critic_can_be_the_least(make_sac: Callable[..., Any]) -> None:
     """Lowering the last bias of any one target by 1000 lowers the target of all three critics."""
     state, batch, update = sac_with_three_critics(make_sac)
+    assert {x.shape[0] for x in jax.tree.leaves(state.critic_params)} == {3}
     q = mlp(THREE_CRITICS, 1).critic.apply(state.critic_params, batch.obs, batch.action)
     assert q.shape == (3, 4)
     for lowest in range(3):

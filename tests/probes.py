@@ -145,10 +145,14 @@ GAMMA = 0.8
 
 
 class ChainProbe(NamedTuple):
-    """Env params, and the value of every state: [(x, step count), Q]; Q is for any action."""
+    """Env params, and the value of every state: [(x, step count), Q]; Q is for any action.
+
+    Where the temperature is not 0 every reward is 1, and `values` are the sums of these alone.
+    """
 
     params: ChainParams
     values: list[tuple[tuple[float, float], float]]
+    alpha: float = 0.0
 
 
 def _sum_of_discounts(steps: int) -> float:
@@ -181,10 +185,32 @@ CHAIN_PROBES = {
     "termination at the time limit: Q is the finite sum": ChainProbe(
         ChainParams(length=5, max_steps_in_episode=5, reward_each=1.0, clock=0.2), _COUNTDOWN
     ),
+    "reward 1 for ever and its entropy: Q is (1 + gamma alpha H) / (1 - gamma)": ChainProbe(
+        ChainParams(max_steps_in_episode=5, reward_each=1.0),
+        [((x, 0), 1 / (1 - GAMMA)) for x in (-1, 1)],
+        alpha=1.0,
+    ),
+    "reward 1, then termination: no entropy after the last action": ChainProbe(
+        ChainParams(length=5, reward_each=1.0, clock=0.2), _COUNTDOWN, alpha=1.0
+    ),
 }
+
+
+class AimProbe(NamedTuple):
+    params: AimParams
+    init_alpha: float = 0.1
+    alpha_lr: float = 0.0
+
+
 AIM_PROBES = {
-    "the best action is off centre": AimParams(),
-    "the best action follows the observation": AimParams(centre=(2.0, -2.5), turn=(1.0, -0.3)),
+    "the best action is off centre": AimProbe(AimParams()),
+    "the best action follows the observation": AimProbe(
+        AimParams(centre=(2.0, -2.5), turn=(1.0, -0.3))
+    ),
+    "the temperature falls until the entropy is its target": AimProbe(AimParams(), alpha_lr=0.03),
+    "the temperature rises until the entropy is its target": AimProbe(
+        AimParams(), init_alpha=0.001, alpha_lr=0.03
+    ),
 }
 
 
@@ -200,7 +226,7 @@ def member(tree: Any, index: int) -> Any:
 
 @cache
 def train_chain(make_train: Callable[..., Any]) -> tuple[Config, Any]:
-    """One agent per chain probe, in one program. alpha is 0, so that entropy adds nothing."""
+    """One agent per chain probe, in one program, each at its own fixed temperature."""
     config = Config(
         Chain(),
         total_steps=80 + 4000,
@@ -212,13 +238,14 @@ def train_chain(make_train: Callable[..., Any]) -> tuple[Config, Any]:
         hidden=(16, 16),
         eval_episodes=1,
     )
+    alphas = jnp.array([probe.alpha for probe in CHAIN_PROBES.values()])
     hp = Hyperparams(
-        gamma=GAMMA, tau=0.05, critic_lr=3e-3, actor_lr=1e-3, alpha_lr=0.0, init_alpha=0.0
+        gamma=GAMMA, tau=0.05, critic_lr=3e-3, actor_lr=1e-3, alpha_lr=0.0, init_alpha=alphas
     )
     params = stack(probe.params for probe in CHAIN_PROBES.values())
     train_one = make_train(config)
-    run = quick_jit(jax.vmap(lambda params: train_one(jax.random.key(0), hp, params).agent))
-    return config, run(params)
+    run = quick_jit(jax.vmap(lambda *given: train_one(jax.random.key(0), *given).agent))
+    return config, run(hp, params)
 
 
 @cache
@@ -236,19 +263,49 @@ def train_aim(make_train: Callable[..., Any]) -> tuple[Config, Any]:
         eval_episodes=8,
     )
     hp = Hyperparams(
-        gamma=GAMMA, tau=0.05, critic_lr=3e-3, actor_lr=3e-3, alpha_lr=0.0, init_alpha=0.1
+        gamma=GAMMA,
+        tau=0.05,
+        critic_lr=3e-3,
+        actor_lr=3e-3,
+        alpha_lr=jnp.array([probe.alpha_lr for probe in AIM_PROBES.values()]),
+        init_alpha=jnp.array([probe.init_alpha for probe in AIM_PROBES.values()]),
     )
     train_one = make_train(config)
-    run = quick_jit(jax.vmap(lambda params: train_one(jax.random.key(0), hp, params)))
-    return config, run(stack(AIM_PROBES.values()))
+    run = quick_jit(jax.vmap(lambda *given: train_one(jax.random.key(0), *given)))
+    return config, run(hp, stack(probe.params for probe in AIM_PROBES.values()))
+
+
+def most_entropy() -> float:
+    """Nats: the largest entropy of a = tanh(u), u ~ N(0, std^2), by the rectangle rule."""
+    u, std = np.linspace(-12, 12, 2001), np.linspace(0.5, 1.5, 101)[:, None]
+    density = np.exp(-0.5 * (u / std) ** 2) / (std * np.sqrt(2 * np.pi))
+    log_derivative = 2 * (np.log(2) - u - np.logaddexp(0, -2 * u))
+    return ((log_derivative - np.log(density)) * density).sum(axis=1).max() * (u[1] - u[0])
+
+
+def entropy_of(config: Config, agent: Any, observations: Any, action_size: int) -> float:
+    """Nats: the policy's mean entropy over the observations, from samples."""
+    policy = mlp(config, action_size).actor.apply(agent.actor_params, jnp.array(observations))
+    keys = jax.random.split(jax.random.key(0), 4096)
+    _, log_prob = jax.vmap(lambda key: policy.sample_and_log_prob(seed=key))(keys)
+    return float(-log_prob.mean())
 
 
 def check_chain(probe: str, make_train: Callable[..., Any]) -> None:
-    """Every critic is right at every state, for every action, to 5% of the longest sum."""
+    """Every critic is right at every state, for every action, to 5% of the longest sum.
+
+    At a temperature: every reward but the first has the entropy of its action beside it. Where no
+    action is better than another, the policy's is the largest there is.
+    """
     config, agents = train_chain(make_train)
     agent = member(agents, list(CHAIN_PROBES).index(probe))
-    params, values = CHAIN_PROBES[probe]
-    for (x, t), want in values:
+    params, values, alpha = CHAIN_PROBES[probe]
+    entropy = 0.0
+    if alpha:
+        entropy = entropy_of(config, agent, [[x, params.clock * t] for (x, t), _ in values], 1)
+        np.testing.assert_allclose(entropy, most_entropy(), atol=0.05)
+    for (x, t), rewards in values:
+        want = rewards + alpha * entropy * (rewards - 1)
         obs, action = (
             jnp.tile(jnp.array([[x, params.clock * t]], float), (5, 1)),
             jnp.linspace(-1, 1, 5)[:, None],
@@ -260,12 +317,18 @@ def check_chain(probe: str, make_train: Callable[..., Any]) -> None:
 def check_aim(probe: str, make_train: Callable[..., Any]) -> None:
     """The greedy action is the best one to 15% of the half range; so is the evaluation's."""
     config, result = train_aim(make_train)
-    index, params = list(AIM_PROBES).index(probe), AIM_PROBES[probe]
+    index, params = list(AIM_PROBES).index(probe), AIM_PROBES[probe].params
+    agent = member(result.agent, index)
     half, middle = (Aim.high - Aim.low) / 2, (Aim.high + Aim.low) / 2
     for x in (-1.0, 1.0):
-        policy = mlp(config, 2).actor.apply(
-            member(result.agent, index).actor_params, jnp.array([x])
-        )
+        policy = mlp(config, 2).actor.apply(agent.actor_params, jnp.array([x]))
         best = np.array(params.centre) + np.array(params.turn) * x
         np.testing.assert_allclose(policy.mode(), (best - middle) / half, atol=0.15)
     assert result.metrics["eval_return"][index].min() > -2 * 0.15**2
+
+
+def check_entropy(probe: str, make_train: Callable[..., Any]) -> None:
+    """It is its target, -1 nat in each of two dimensions, to an eighth of that."""
+    config, result = train_aim(make_train)
+    agent = member(result.agent, list(AIM_PROBES).index(probe))
+    np.testing.assert_allclose(entropy_of(config, agent, [[-1.0], [1.0]], 2), -2, atol=0.25)

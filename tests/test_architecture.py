@@ -193,8 +193,8 @@ def sources() -> dict[str, list[Path]]:
     return found
 
 
-def imports(path: Path) -> set[str]:
-    """The modules of ours that a file imports, anywhere in it; "sacjax" is the package itself."""
+def imported(path: Path) -> set[str]:
+    """What a file imports, anywhere in it, by its full name."""
     package = [ROOT, *path.relative_to(PACKAGE).parts[:-1]]
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
@@ -204,7 +204,12 @@ def imports(path: Path) -> set[str]:
             parents = package[: len(package) - node.level + 1] if node.level else []
             base = ".".join([*parents, *filter(None, [node.module])])
             names |= {f"{base}.{alias.name}" for alias in node.names}
-    ours = [name.split(".") for name in names if name.split(".")[0] == ROOT]
+    return names
+
+
+def imports(path: Path) -> set[str]:
+    """The modules of ours that a file imports; "sacjax" is the package itself."""
+    ours = [name.split(".") for name in imported(path) if name.split(".")[0] == ROOT]
     return {parts[1] if parts[1:] and parts[1] in sources() else ROOT for parts in ours}
 
 
@@ -224,6 +229,11 @@ def test_the_table_lists_every_module_and_has_no_cycle():
 def test_a_module_imports_only_what_lies_below_it(module):
     found = set().union(*(imports(path) for path in sources()[module])) - {module}
     assert found <= ALLOWED[module]
+
+
+def test_the_loop_knows_of_the_algorithm_how_it_is_made():
+    names = imported(PACKAGE / "train.py")
+    assert {x for x in names if x.startswith(f"{ROOT}.sac")} == {f"{ROOT}.sac.make_sac"}
 
 
 def test_the_algorithm_never_sees_replay_environments_or_the_loop():

@@ -29,7 +29,7 @@ ENVS = {
     "Swimmer-misc": (16, 2, 1.0),
     "PointRobot-misc": (6, 2, 0.1),
 }
-COPIES, STEPS, LIMIT = 2, 16, 6  # two time limits are crossed
+COPIES, STEPS, LIMIT = 2, 1000, 25  # a rounding of the pendulum grows until the time limit
 
 
 @pytest.fixture(autouse=True)
@@ -54,26 +54,25 @@ def rollout(name: str) -> Rollout:
 
 @cache
 def rollout_by_hand(name: str) -> Rollout:
-    """One gymnax environment after the other, its resets and time limit made here."""
+    """gymnax's environment in a loop of Python, its resets and time limit made here."""
     env, _ = gymnax.make(name)
     params, bound = params_of(name), ENVS[name][2]
-    reset, step_env = quick_jit(env.reset_env), quick_jit(env.step_env)
+    reset = quick_jit(jax.vmap(lambda *given: env.reset_env(*given, params)))
+    step = quick_jit(jax.vmap(lambda *given: env.step_env(*given, params)))
     actions, keys = actions_and_keys(name)
-    copies = []
-    for i in range(COPIES):
-        obs, state = reset(jax.random.split(jax.random.key(0), COPIES)[i], params)
-        first_obs, rows = obs, []
-        for action, key in zip(actions[:, i], keys, strict=True):
-            key_step, key_reset = jax.random.split(jax.random.split(key, COPIES)[i])
-            raw_action = bound * np.clip(np.asarray(action), -1, 1)
-            obs, state, reward, terminated, _ = step_env(key_step, state, raw_action, params)
-            truncated, final_obs = state.time >= LIMIT, obs
-            if terminated or truncated:
-                obs, state = reset(key_reset, params)
-            rows.append((obs, final_obs, reward, terminated, truncated))
-        copies.append(Rollout(first_obs, *map(np.stack, zip(*rows, strict=True))))
-    stacked = {f: np.stack([getattr(c, f) for c in copies], axis=1) for f in Rollout._fields[1:]}
-    return Rollout(np.stack([c.first_obs for c in copies]), **stacked)
+    keys = jax.vmap(lambda key: jax.vmap(jax.random.split)(jax.random.split(key, COPIES)))(keys)
+    obs, state = reset(jax.random.split(jax.random.key(0), COPIES))
+    first_obs, rows = obs, []
+    for action, key in zip(actions, keys, strict=True):  # key [E, 2]: of the step, of the reset
+        raw_action = bound * np.clip(action, -1, 1)
+        final_obs, state, reward, terminated, _ = step(key[:, 0], state, raw_action)
+        truncated = np.asarray(state.time) >= LIMIT
+        obs, begun = final_obs, reset(key[:, 1])
+        for i in np.flatnonzero(terminated | truncated):
+            begin = jax.tree.map(lambda x, first, i=i: x.at[i].set(first[i]), (obs, state), begun)
+            obs, state = begin
+        rows.append((obs, final_obs, reward, terminated, truncated))
+    return Rollout(first_obs, *map(np.stack, zip(*rows, strict=True)))
 
 
 @pytest.mark.parametrize("name", ENVS)

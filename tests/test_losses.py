@@ -69,6 +69,17 @@ def test_soft_target_stops_at_termination_and_goes_on_at_a_time_limit():
     np.testing.assert_allclose(target, [3.0, 3.0 + 0.9 * (10.0 - 0.5 * 2.0)], rtol=1e-6)
 
 
+def test_soft_target_of_each_quantile_is_that_of_one_value():
+    next_value = jnp.array([[10.0, -3.0], [4.0, 8.0], [0.0, 1.0]])  # [K, B]
+    given = jnp.array([2.0, -1.0]), jnp.array(0.5), 0.9
+    batch = two_transitions([0.0, 1.0])
+    target = sac.soft_target(batch, next_value, *given)
+    each = [sac.soft_target(batch, value, *given) for value in next_value]
+    np.testing.assert_array_equal(target, np.stack(each))
+    with pytest.raises(AssertionError):
+        sac.soft_target(batch, next_value.T, *given)  # the batch is the last axis
+
+
 def test_after_termination_nothing_of_the_next_observation_counts():
     batch = twins.make_batch()
     elsewhere = batch._replace(next_obs=jnp.asarray(np.asarray(batch.next_obs) + 1.0))

@@ -14,3 +14,8 @@ def test_critics_learn_the_value(probe):
 @pytest.mark.parametrize("probe", probes.AIM_PROBES)
 def test_greedy_action_is_the_best_one(probe):
     probes.check_aim(probe, make_train)
+
+
+@pytest.mark.parametrize("probe", [name for name, x in probes.AIM_PROBES.items() if x.alpha_lr])
+def test_a_learned_temperature_puts_the_entropy_on_its_target(probe):
+    probes.check_entropy(probe, make_train)

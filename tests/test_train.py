@@ -128,7 +128,7 @@ def test_sweep_is_bit_identical_to_its_epochs_called_from_python():
     assert_same_bits(trained_grid()[0], agent, rows, axis=2)
 
 
-@pytest.mark.slow  # the same with all of LLVM's optimizations, as users run it: a minute
+@pytest.mark.thorough  # the same with all of LLVM's optimizations, as users run it: a minute
 @pytest.mark.parametrize("swept", [False, True])
 def test_fully_optimized_program_is_bit_identical_to_its_epochs(swept):
     hp, params = settings() if swept else member(settings(), 0)
