@@ -148,7 +148,7 @@ def _train_batch(
 
 def _progress(plan: Plan, path: Path) -> journal.Progress | None:
     found = journal.progress(plan, path)
-    if found is None and (path / "agents").is_dir():
+    if found is None and processes.of_first((path / "agents").is_dir()):
         raise InputError(
             f"{path} has trained agents and no checkpoint to go on from (checkpoint_every was "
             "0, or they were removed): train again in a new folder"

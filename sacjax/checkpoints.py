@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sacjax import processes, store
+from sacjax.files import remedy
 from sacjax.leaves import Arrays
 from sacjax.types import PLAIN, InputError, RunError, one_line
 
@@ -169,7 +170,7 @@ def _unwritten(directory: Path, epoch: int, error: Any) -> RunError:
     why = one_line(error) if error else "another process could not write its part"
     return RunError(
         f"the checkpoint of epoch {epoch} could not be written to {directory / _FOLDER} "
-        f"({why}); {left}: make room, then {resuming(directory)}"
+        f"({why}); {left}: {remedy(error)}, then {resuming(directory)}"
     )
 
 

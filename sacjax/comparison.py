@@ -131,6 +131,9 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
     members, metrics = read_metrics(*csvs, swept=swept)
     planned = [seed for _ in points for seed in seeds]
     there = [int(member["seed"]) for member in members]  # the last ones may come yet
+    first = metrics["env_steps"].shape[1] == 1 and there == planned[: len(there)]
+    if first and not in_batches and len(there) < len(planned):
+        raise InputError(f"{path} has no whole evaluation yet: wait for the first, or leave it out")
     same = there == (planned[: len(there)] if in_batches else planned)
     if not same or "eval_return" not in metrics:
         raise InputError(f"{csvs[0]} is not that of config.json: restore it, or train again")

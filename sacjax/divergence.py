@@ -93,8 +93,8 @@ def _finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]:
     """Name -> whether it is finite: the algorithm's own metrics, and each field of its state.
 
     The loop's metrics do not count: a return can be NaN because no episode has ended. Nor does what
-    was infinite before and still is: the logarithm of a temperature of 0. The state is checked as
-    one vector: each array by itself would be a second of compilation.
+    was not finite before and is the same still: the logarithm of a temperature of 0. The state is
+    checked as one vector: each array by itself would be a second of compilation.
     """
     finite = {
         name: jnp.isfinite(x).all()
@@ -102,10 +102,11 @@ def _finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]:
         if not name.startswith(("eval_", "train_")) and jnp.issubdtype(x.dtype, jnp.inexact)
     }
     new, old = _vector(agent), _vector(before)
-    ok, end = jnp.isfinite(new) | (new == old), 0
+    same = (new == old) | (jnp.isnan(new) & jnp.isnan(old))
+    ok, end = jnp.isfinite(new) | same, 0
     for field, leaves in itertools.groupby(_floats(agent), key=lambda leaf: leaf[0]):
         begin, end = end, end + sum(x.size for _, x in leaves)
-        finite[field] = ok[begin:end].all()
+        finite[field] = finite.get(field, True) & ok[begin:end].all()
     return finite
 
 
@@ -119,4 +120,5 @@ def _floats(tree: Any) -> list[tuple[str, Array]]:
 
 
 def _vector(tree: Any) -> Array:
-    return jnp.concatenate([x.ravel().astype(float) for _, x in _floats(tree)])
+    found = [x.ravel().astype(float) for _, x in _floats(tree)]
+    return jnp.concatenate(found) if found else jnp.zeros(0)

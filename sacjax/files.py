@@ -1,11 +1,25 @@
 """Files that are written whole or not at all."""
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 PART = ".part-"  # so begins the name of a file that is not whole yet
+
+_FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
+
+
+def remedy(error: BaseException | None) -> str:
+    """For what could not be written: "make room", if that would help. Libraries wrap what the
+    operating system says, or quote it."""
+    while error is not None:
+        said = any(os.strerror(number) in str(error) for number in _FULL)
+        if said or getattr(error, "errno", None) in _FULL:
+            return "make room"
+        error = error.__cause__ or error.__context__
+    return "mend that"
 
 
 @contextlib.contextmanager

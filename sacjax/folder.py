@@ -13,7 +13,6 @@ The plot, agents and diverged.json are written when a run ends or is stopped.
 
 import contextlib
 import dataclasses
-import errno
 import json
 import os
 import shutil
@@ -29,7 +28,7 @@ from sacjax import processes, store
 from sacjax.checkpoints import BATCHES, check_path, locked, resuming, whole_run
 from sacjax.config import Config, Hyperparams
 from sacjax.divergence import Divergence
-from sacjax.files import PART, write_text
+from sacjax.files import PART, remedy, write_text
 from sacjax.provenance import FORMAT, gone_on
 from sacjax.types import InputError, RunError, one_line
 
@@ -118,10 +117,9 @@ def written(directory: Path, then: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         raise RunError(
-            f"cannot write to {directory} ({error.strerror or error}): "
-            f"{'make room' if full else 'mend that'}, then " + (then or resuming(directory))
+            f"cannot write to {directory} ({error.strerror or error}): {remedy(error)}, then "
+            + (then or resuming(directory))
         ) from error
 
 
@@ -244,7 +242,7 @@ def save_agents(directory: Path, tree: Any) -> None:
     new, place = (directory.absolute() / name for name in ("agents.new", "agents"))
     failed: Exception | None = None
     try:
-        store.write(new, tree)
+        store.write(new, jax.tree.map(_of_elements, tree))
         if processes.is_first():
             old = place.with_name("agents.old")
             shutil.rmtree(old, ignore_errors=True)
@@ -257,9 +255,18 @@ def save_agents(directory: Path, tree: Any) -> None:
     if processes.any_of(failed is not None):
         why = one_line(failed) if failed else "another process could not write its part"
         raise RunError(
-            f"the agents could not be written to {place} ({why}): make room, then "
+            f"the agents could not be written to {place} ({why}): {remedy(failed)}, then "
             f"{resuming(directory)}"
         ) from failed
+
+
+def _of_elements(x: Any) -> Any:
+    """For an array of no elements, which orbax does not write, or its shape: one of some."""
+    if x.size:
+        return x
+    shape = tuple(max(1, length) for length in x.shape)
+    kind = jax.ShapeDtypeStruct if isinstance(x, jax.ShapeDtypeStruct) else np.zeros
+    return kind(shape, x.dtype)
 
 
 def restore_agents(directory: Path, like: dict[str, Any]) -> dict[str, Any]:
@@ -272,11 +279,15 @@ def restore_agents(directory: Path, like: dict[str, Any]) -> dict[str, Any]:
             f"{resuming(directory)} goes on with it"
         )
     try:
-        wanted = like | {"metrics": store.shapes(path, alone=True)["metrics"]}
+        like = like | {"metrics": store.shapes(path, alone=True)["metrics"]}
+        wanted = jax.tree.map(_of_elements, like)
         tree = store.read(path, wanted, alone=True)
-        if jax.tree.map(np.shape, tree) != jax.tree.map(lambda x: x.shape, wanted):
+        found, expected = ([x.shape for x in jax.tree.leaves(t)] for t in (tree, wanted))
+        if found != expected:
             raise ValueError("arrays of other shapes")
-        return tree
+        return jax.tree.map(
+            lambda to, x: x if to.size else np.empty(to.shape, to.dtype), like, tree
+        )
     except Exception as error:  # orbax and its stores raise many kinds for damaged files
         raise InputError(
             f"{path} is damaged, or not of this environment and algorithm ({one_line(error)}): "

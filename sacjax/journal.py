@@ -251,6 +251,9 @@ def same_run(plan: Plan, note: dict[str, Any]) -> Config:
     x64 = note["jax"]["x64"]
     if x64 != now["jax"]["x64"]:
         raise InputError(f"it was trained with jax_enable_x64={x64}: set JAX_ENABLE_X64={int(x64)}")
+    prng = note["jax"]["prng"]
+    if prng != now["jax"]["prng"]:
+        raise InputError(f"its keys are of {prng}: set JAX_DEFAULT_PRNG_IMPL={prng}")
     return was
 
 

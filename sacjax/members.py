@@ -70,7 +70,7 @@ def over_members(
 
     def laid_out(*args: Any) -> Any:
         axes = (in_axes,) * len(args) if isinstance(in_axes, int) else tuple(in_axes)
-        if not set(axes) <= {0, None} or 0 not in axes:
+        if not all(axis is None or axis == 0 for axis in axes) or 0 not in axes:
             raise InputError(
                 f"in_axes ({in_axes!r}) must be 0 for what each member has of its own and None for "
                 "what all share: move the members' axis to the front"

@@ -47,7 +47,7 @@ class Plan(NamedTuple):
     @property
     def is_part(self) -> bool:
         """Whether there are other members, in other batches."""
-        return len(self.members) < self.population
+        return self.part[1] - self.part[0] < self.population
 
     def inputs(self) -> tuple[Hyperparams, Key]:
         """What the members start from: hyperparameters [M] (numbers, if there is one point only),

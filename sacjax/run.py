@@ -21,7 +21,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.envs.host import for_a_while
 from sacjax.members import Strategy, layout, over_members
 from sacjax.plan import check_memory, extended, make_plan, points
-from sacjax.provenance import algorithm_name
+from sacjax.provenance import algorithm_name, surroundings
 from sacjax.result import Run, read
 from sacjax.sac import make_sac
 from sacjax.signals import put_off
@@ -131,7 +131,7 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     path = Path(directory)
     folder.check_is_whole(path)
     written = folder.read_config(path, env)
-    _say_other_dtype(path, written.content)
+    _check_kinds(path, written.content)
     program = make_program(written.config, algorithm)
     other = _other_algorithm(written.content, algorithm)
     try:
@@ -157,6 +157,8 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
     With as many episodes as the run's own evaluations had, it is that last evaluation again.
     """
     must_be(Run, run, "run", "load('runs/Pendulum-v1')")
+    if processes.several():
+        raise InputError("several processes cannot evaluate a run together: load it in one")
     program = run.program
     if episodes is not None and episodes != run.config.eval_episodes:
         program = make_program(replace(run.config, eval_episodes=episodes), run.algorithm)
@@ -177,15 +179,19 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
     return np.asarray(returns), np.asarray(lengths)
 
 
-def _say_other_dtype(path: Path, content: dict[str, Any]) -> None:
-    here, around = jax.config.read("jax_enable_x64"), content.get("jax")
-    there = around.get("x64", here) if isinstance(around, dict) else here
+def _check_kinds(path: Path, content: dict[str, Any]) -> None:
+    """Of its numbers, which can be converted, and of its keys, which cannot."""
+    around = content.get("jax")
+    then, now = around if isinstance(around, dict) else {}, surroundings()["jax"]
+    here, there = now["x64"], then.get("x64", now["x64"])
     if there != here:
         _LOG.warning(
             "%s was trained with jax_enable_x64=%s and is loaded with %s: its numbers are rounded, "
             "or computed otherwise",
             *(path, there, here),
         )
+    if (prng := then.get("prng", now["prng"])) != now["prng"]:
+        raise InputError(f"the keys of {path} are of {prng}: set JAX_DEFAULT_PRNG_IMPL={prng}")
 
 
 def _other_algorithm(content: dict[str, Any], algorithm: Callable) -> str:
@@ -224,10 +230,12 @@ def _checked_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[O
 def _layout(
     content: dict[str, Any], strategy: str | None, devices: int | None
 ) -> tuple[str, int | None]:
-    """What is given; for the rest what the run had, if it can be had here."""
+    """What is given; for the rest what the run had, if that can be had here, on such devices."""
     if strategy is not None and devices is not None:
         return strategy, devices
-    then = content.get("layout", {})
+    here = jax.default_backend()
+    same = content.get("device", {}).get("platform", here) == here
+    then = content.get("layout", {}) if same else {}
     if not isinstance(then, dict) or then.get("strategy", "auto") not in get_args(Strategy):
         raise InputError(
             f"config.json is damaged (layout {then!r}): restore it, or give --strategy"

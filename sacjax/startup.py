@@ -1,6 +1,7 @@
 """What the command line sets before JAX starts; call them first in a script or a notebook too."""
 
 import hashlib
+import math
 import os
 import platform
 from pathlib import Path
@@ -20,7 +21,16 @@ def use_all_cores() -> None:
         count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
         if hasattr(os, "sched_getaffinity"):  # what this process may use, in a container too
             count = len(os.sched_getaffinity(0))
-        jax.config.update("jax_num_cpu_devices", count)
+        jax.config.update("jax_num_cpu_devices", min(count, _quota() or count))
+
+
+def _quota(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
+    """The cores' worth of time that this process's control group may have, if it is bounded."""
+    try:
+        quota, period = limit.read_text().split()
+        return math.ceil(int(quota) / int(period))
+    except (OSError, ValueError):  # none, or "max"
+        return None
 
 
 def keep_compiled_programs() -> None:

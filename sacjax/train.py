@@ -284,20 +284,22 @@ def _scan_mean(
 ) -> tuple[LoopState, Metrics]:
     """`lax.scan` that returns the mean of the outputs, without ever holding them all.
 
-    They are summed as one vector: a sum for each scalar would be as many kernels in every step.
+    A running mean, because a sum of a million float32 is off in the third digit; of one vector,
+    because a mean of each scalar would be as many kernels in every step.
     """
     step = jax.jit(step, inline=True)  # traced once, for the shapes and for the loop
     shapes = jax.eval_shape(step, loop, keys[0])[1]
-    total, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, float), shapes))
+    mean, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, float), shapes))
 
-    def add(carry, key):
-        loop, total = carry
+    def add(carry, inputs):
+        (loop, mean), (key, weight) = carry, inputs
         loop, metrics = step(loop, key)
         values, _ = ravel_pytree(jax.tree.map(lambda x: x.astype(float), metrics))
-        return (loop, total + values), None
+        return (loop, mean + weight * (values - mean)), None
 
-    (loop, total), _ = jax.lax.scan(add, (loop, total), keys)
-    return loop, unravel(total / keys.shape[0])
+    weights = 1 / jnp.arange(1, len(keys) + 1, dtype=float)
+    (loop, mean), _ = jax.lax.scan(add, (loop, mean), (keys, weights))
+    return loop, unravel(mean)
 
 
 def _of_member(loop: LoopState, key: Key) -> LoopState:

@@ -156,9 +156,10 @@ def _check_storage(config: Any) -> None:
                 "count: use fewer"
             )
     if config.capacity < config.batch_size:
+        least = "total_steps" if config.total_steps <= config.replay_size else "replay_size"
         raise InputError(
             f"the replay ({config.capacity} transitions: replay_size, capped by total_steps) must "
-            f"hold a batch: use batch_size={config.capacity} or a larger replay_size"
+            f"hold a batch: use batch_size={config.capacity} or a larger {least}"
         )
 
 

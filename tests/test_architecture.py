@@ -43,11 +43,11 @@ ALLOWED = {
     },
     "processes": {"types"},
     "leaves": set(),
+    "files": set(),
     "store": {"processes"},
-    "checkpoints": {"leaves", "processes", "store", "types"},
+    "checkpoints": {"files", "leaves", "processes", "store", "types"},
     "divergence": {"config", "types"},
     "provenance": {"config", "envs"},
-    "files": set(),
     "folder": {
         "checkpoints",
         "config",

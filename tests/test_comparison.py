@@ -301,7 +301,12 @@ def damage(name, text):
         (damage("config.json", '{"format": 3, "config": {}}'), "damaged"),
         (damage("metrics.csv", ""), "no evaluation yet: wait"),
         (damage("metrics.csv", "seed,env_steps,eval_return\n"), "damaged"),
-        (damage("metrics.csv", "seed,env_steps,eval_return\n0,1,1\n"), "not that of config.json"),
+        (damage("metrics.csv", "seed,env_steps,eval_return\n0,1,1\n"), "no whole evaluation yet"),
+        (
+            damage("metrics.csv", "seed,env_steps,eval_return\n0,1,1\n0,2,1\n"),
+            "not that of config.json",
+        ),
+        (damage("metrics.csv", "seed,env_steps,eval_return\n9,1,1\n"), "not that of config.json"),
         (damage("metrics.csv", "seed,q\n0,1\n1,1\n2,1\n3,1\n"), "damaged"),
     ],
 )

@@ -77,7 +77,10 @@ def test_count_of_zero_is_refused(name):
         ({"utd": 0.5, "rollout_length": 3}, "whole number of gradient steps: use rollout_length=2"),
         ({"utd": 1 / 3, "num_envs": 2, "rollout_length": 1}, "use rollout_length=3"),
         ({"replay_size": 255}, "hold a batch: use batch_size=255 or a larger replay_size"),
-        ({"total_steps": 2_000, "batch_size": 4_000}, "use batch_size=2000 or a larger"),
+        (
+            {"total_steps": 2_000, "batch_size": 4_000},
+            "use batch_size=2000 or a larger total_steps",
+        ),
         ({"warmup_steps": 1_000_000}, "must be below total_steps .*use warmup_steps=100000"),
         (
             {"num_envs": 1_000, "replay_size": 999},

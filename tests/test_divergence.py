@@ -4,16 +4,19 @@ import csv
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 from probes import member
 
 from sacjax import report
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
+from sacjax.divergence import guarded
 from sacjax.run import evaluate_run, load, resume, run
 from sacjax.sac import make_sac
 from sacjax.types import InputError
@@ -53,6 +56,12 @@ def test_the_wild_ones_are_frozen_and_finite(wild):
         # the gradient steps that its frozen state has taken
         assert int(done.agents.step[d.member]) == 100 * d.epoch
     assert {int(done.agents.step[i]) for i in GOOD} == {600}
+
+
+def test_several_processes_are_told_to_evaluate_in_one(wild, monkeypatch):
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    with pytest.raises(InputError, match="load it in one"):
+        evaluate_run(wild[0])
 
 
 def test_its_file_says_who_before_which_step_and_what(wild, tmp_path):
@@ -152,6 +161,33 @@ def test_a_temperature_of_zero_is_no_divergence():
     done = run(CONFIG, Hyperparams(init_alpha=np.array([0.0, 0.1]), alpha_lr=0.0), seeds=2)
     assert done.completed
     assert not done.diverged
+
+
+@struct.dataclass
+class Loop:
+    agent: Any
+
+
+@pytest.mark.parametrize(
+    ("agent", "metrics", "found"),
+    [
+        ((), {}, {}),  # a random policy
+        ({"steps": np.int32(3)}, {"q": 1.0}, {"q": True}),
+        ({"q": np.ones(3)}, {"q": np.nan}, {"q": False}),  # of one name
+        ({"q": np.full(3, np.inf)}, {"q": 1.0}, {"q": False}),
+        ({"was": np.array([np.nan, np.inf])}, {}, {"was": True}),  # so from the beginning
+    ],
+)
+def test_whatever_an_algorithms_state_is_it_is_watched(agent, metrics, found):
+    def epoch(loop, hp, env_params):
+        return Loop(jax.tree.map(jnp.asarray, agent)), jax.tree.map(jnp.asarray, metrics)
+
+    def start(x):
+        return jnp.asarray(x) if "was" in agent else jnp.zeros_like(x)
+
+    before = Loop(jax.tree.map(start, agent))
+    _, (_, finite) = guarded(epoch)(before, jnp.array(False), None, None)
+    assert {name: bool(ok) for name, ok in finite.items()} == found
 
 
 def test_command_line_names_them_and_counts_the_others(tmp_path, capsys):

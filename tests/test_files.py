@@ -1,8 +1,10 @@
 """Files that are written whole or not at all."""
 
+import errno
+
 import pytest
 
-from sacjax.files import replacing, write_text
+from sacjax.files import remedy, replacing, write_text
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError])
@@ -29,3 +31,28 @@ def test_the_part_keeps_the_files_ending(tmp_path):
         part.write_bytes(b"GIF")
         assert part.suffix == ".gif"
     assert [path.name for path in tmp_path.iterdir()] == ["pendulum.gif"]
+
+
+def raised(outer, inner):
+    try:
+        try:
+            raise inner
+        except Exception as error:
+            raise outer from error
+    except Exception as error:
+        return error
+
+
+@pytest.mark.parametrize(
+    ("error", "what"),
+    [
+        (OSError(errno.ENOSPC, "in any language"), "make room"),
+        (ValueError("RESOURCE_EXHAUSTED: ... [OS error 28: No space left on device]"), "make room"),
+        (raised(ValueError("orbax"), OSError(errno.EDQUOT, "")), "make room"),
+        (OSError(errno.EACCES, "Permission denied"), "mend that"),
+        (ValueError("Cannot save arrays with zero size"), "mend that"),
+        (None, "mend that"),
+    ],
+)
+def test_room_is_asked_for_where_that_helps(error, what):
+    assert remedy(error) == what

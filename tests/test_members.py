@@ -165,7 +165,7 @@ def test_what_there_is_not_is_refused(arguments, message):
         layout(*arguments)
 
 
-@pytest.mark.parametrize("axes", [1, (0, 1), [None, None]])
+@pytest.mark.parametrize("axes", [1, (0, 1), [None, None], (0, {"a": 0})])
 def test_an_axis_that_is_not_in_front_is_refused(axes):
     with pytest.raises(InputError, match="must be 0 for what each member has"):
         over_members(jnp.add, axes)(jnp.zeros((2, 2)), jnp.zeros((2, 2)))

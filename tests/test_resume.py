@@ -287,33 +287,61 @@ def test_another_algorithm_is_refused(torso):
         resume(torso, algorithm=other)
 
 
+@jax.tree_util.register_pytree_with_keys_class
+class Own:
+    """A state that is equal to itself only, as a class is that says nothing of it."""
+
+    def __init__(self, sac, key, nothing, unknown):
+        self.fields = {"sac": sac, "key": key, "nothing": nothing, "unknown": unknown}
+
+    def tree_flatten_with_keys(self):
+        named = [(jax.tree_util.GetAttrKey(name), x) for name, x in self.fields.items()]
+        return named, None
+
+    @classmethod
+    def tree_unflatten(cls, _, fields):
+        return cls(*fields)
+
+
 def keyed(config, env):
-    """SAC whose state holds a PRNG key of its own."""
+    """SAC whose state holds a PRNG key of its own, an array of no elements, and one not known."""
     sac = make_sac(config, env)
 
     def update(state, batch, key, hp):
-        agent, metrics = sac.update(state["sac"], batch, key, hp)
-        return {"sac": agent, "own": jax.random.split(state["own"])[0]}, metrics
+        agent, metrics = sac.update(state.fields["sac"], batch, key, hp)
+        rest = state.fields["nothing"], state.fields["unknown"]
+        return Own(agent, jax.random.split(state.fields["key"])[0], *rest), metrics
+
+    def init(key, hp):
+        return Own(sac.init(key, hp), jax.random.fold_in(key, 1), jnp.zeros((0, 3)), jnp.nan)
 
     return sac._replace(
-        init=lambda key, hp: {"sac": sac.init(key, hp), "own": jax.random.fold_in(key, 1)},
-        act=lambda state, obs, key: sac.act(state["sac"], obs, key),
-        mode=lambda state, obs: sac.mode(state["sac"], obs),
+        init=init,
+        act=lambda state, obs, key: sac.act(state.fields["sac"], obs, key),
+        mode=lambda state, obs: sac.mode(state.fields["sac"], obs),
         update=update,
     )
 
 
 @pytest.mark.parametrize("per_batch", [None, 1])
-def test_agents_that_hold_keys_are_read_back(tmp_path, per_batch):
+def test_agents_of_any_kind_are_read_back(tmp_path, per_batch):
     how = {"seeds": 2, "algorithm": keyed, "members_per_batch": per_batch}
     config = dataclasses.replace(CONFIG, total_steps=150)
     done = run(config, directory=tmp_path / "run", **how)
     again = load(tmp_path / "run", algorithm=keyed)
-    numbers = [jax.random.key_data(x.agents["own"]) for x in (done, again)]
+    assert not done.diverged
+    numbers = [jax.random.key_data(x.agents.fields["key"]) for x in (done, again)]
     np.testing.assert_array_equal(*numbers)
     assert len(np.unique(numbers[0], axis=0)) == 2
+    for run_ in done, again:
+        assert run_.agents.fields["nothing"].shape == (2, 0, 3)
+        assert np.isnan(run_.agents.fields["unknown"]).all()
     np.testing.assert_array_equal(evaluate_run(done)[0], evaluate_run(again)[0])
-    assert jnp.issubdtype(again.agent(1)["own"].dtype, jax.dtypes.prng_key)
+    assert jnp.issubdtype(again.agent(1).fields["key"].dtype, jax.dtypes.prng_key)
+    with jax.default_prng_impl("rbg"):
+        for use in load, resume:
+            with pytest.raises(InputError, match="set JAX_DEFAULT_PRNG_IMPL=threefry2x32"):
+                use(tmp_path / "run", algorithm=keyed)
 
 
 def test_numbers_of_numpy_and_seeds_of_jax_are_numbers_too(tmp_path):
@@ -347,6 +375,11 @@ def test_devices_that_are_not_here_are_left_out():
     then = {"layout": {"strategy": "map", "devices": 64}}
     assert _layout(then, **LAYOUT) == ("map", None)
     assert _layout({}, **LAYOUT) == ("auto", None)  # of an older sacjax
+
+
+def test_a_layout_of_other_devices_is_left_out():
+    then = {"layout": {"strategy": "map", "devices": 1}, "device": {"platform": "another"}}
+    assert _layout(then, **LAYOUT) == ("auto", None)
 
 
 def mean(q, key):

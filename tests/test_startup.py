@@ -4,6 +4,10 @@ import os
 import subprocess
 import sys
 
+import pytest
+
+from sacjax.startup import _quota
+
 
 def python(code, **environment):
     cleared = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}
@@ -20,10 +24,21 @@ def python(code, **environment):
 def test_every_core_becomes_a_device():
     code = "import sacjax; sacjax.use_all_cores(); import jax; print(jax.local_device_count())"
     cores = len(os.sched_getaffinity(0))
+    cores = min(cores, _quota() or cores)
     assert python(code) == [str(cores)]
     flags = "--xla_force_host_platform_device_count=3"
     assert python(code, XLA_FLAGS=flags) == ["3"]  # what the user said stays
     assert python(code, JAX_NUM_CPU_DEVICES="1") == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("text", "cores"),
+    [("200000 100000\n", 2), ("150000 100000\n", 2), ("10000 100000\n", 1), ("max 100000\n", None)],
+)
+def test_a_control_groups_share_of_the_cores_is_read(tmp_path, text, cores):
+    (tmp_path / "cpu.max").write_text(text)
+    assert _quota(tmp_path / "cpu.max") == cores
+    assert _quota(tmp_path / "none") is None
 
 
 def test_programs_are_kept_where_the_user_says(tmp_path):
