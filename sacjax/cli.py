@@ -161,7 +161,7 @@ def _plan(argv: list[str]) -> int:
     plan = make_plan(config, *points(hp), seeds, make_sac, *how)
     found, compiled = fit(plan), None
     if found.enough:
-        batch = max(plan.batches(), key=lambda batch: batch.part[1] - batch.part[0])
+        batch = max(plan.batches(), key=lambda batch: batch.size)
         compiled = driver.compile_programs(batch, fresh=False).memory
     print(table(plan, compiled))
     check_memory(plan)

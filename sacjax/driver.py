@@ -56,7 +56,7 @@ def train(
 
     `known`: programs of batches of the same run, by their number of members; new ones are added.
     """
-    config, members = plan.config, len(plan.members)
+    config, members = plan.config, plan.size
     loop: Any
     loop, history, diverged, host = progress or (None, [], [], None)
 
@@ -107,7 +107,7 @@ def over(plan: Plan, progress: Progress | None) -> bool:
     to the end."""
     if progress is None:
         return False
-    all_gone = len(progress.diverged) == len(plan.members)
+    all_gone = len(progress.diverged) == plan.size
     return len(progress.history) == plan.config.num_epochs or (all_gone and not plan.is_part)
 
 
@@ -142,7 +142,7 @@ def _axes(plan: Plan) -> tuple[int | None, ...]:
 
 def _start(plan: Plan, loop: Any, known: dict[int, Compiled]) -> tuple[Any, Callable]:
     """The first state, warm-up done, or `loop`; and the compiled epoch."""
-    members = len(plan.members)
+    members = plan.size
     hp, keys, env_params = _inputs(plan)
     if members not in known:
         known[members] = compile_programs(plan, fresh=loop is None)
@@ -237,7 +237,7 @@ def _mask(plan: Plan, diverged: list[Divergence]) -> Any:
 
 def _frozen(plan: Plan, diverged: list[Divergence]) -> np.ndarray:
     """Which members are [M]."""
-    mask = np.zeros(len(plan.members), bool)
+    mask = np.zeros(plan.size, bool)
     mask[[d.member for d in diverged]] = True
     return mask
 

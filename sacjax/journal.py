@@ -164,7 +164,7 @@ def progress(plan: Plan, directory: Path) -> Progress | None:
 
     None where there is none. Raises InputError where all are damaged, or not of this run.
     """
-    filled = -(-len(plan.members) // plan.how["devices"]) * plan.how["devices"]
+    filled = -(-plan.size // plan.how["devices"]) * plan.how["devices"]
     place = processes.sharding(plan.how["devices"])
     was = plan.config
 
@@ -203,7 +203,7 @@ def progress(plan: Plan, directory: Path) -> Progress | None:
 
 def _loop(plan: Plan, was: Config, found: checkpoints.Checkpoint, filled: int) -> Any:
     """The checkpoint's arrays as the loop's state, leaves [M', ...]."""
-    program, members = plan.program, len(plan.members)
+    program, members = plan.program, plan.size
     if was.capacity != plan.config.capacity:
         program = make_program(was, plan.algorithm)
     like = plan._replace(program=program).shapes()

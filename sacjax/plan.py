@@ -40,6 +40,11 @@ class Plan(NamedTuple):
         ]
 
     @property
+    def size(self) -> int:
+        """M."""
+        return self.part[1] - self.part[0]
+
+    @property
     def population(self) -> int:
         """How many members the whole run has."""
         return len(self.settings) * len(self.seeds)
@@ -47,7 +52,7 @@ class Plan(NamedTuple):
     @property
     def is_part(self) -> bool:
         """Whether there are other members, in other batches."""
-        return self.part[1] - self.part[0] < self.population
+        return self.size < self.population
 
     def inputs(self) -> tuple[Hyperparams, Key]:
         """What the members start from: hyperparameters [M] (numbers, if there is one point only),
@@ -62,8 +67,7 @@ class Plan(NamedTuple):
         """What the loop's state looks like, leaves [M, ...]."""
         hp, env_params = as_arrays(self.settings[0], self.program.default_params)
         one = jax.eval_shape(self.program.init, jax.random.key(0), hp, env_params)
-        members = self.part[1] - self.part[0]
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((members, *x.shape), x.dtype), one)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.size, *x.shape), x.dtype), one)
 
     def description(self) -> dict[str, Any]:
         """For config.json and the checkpoints."""
@@ -186,7 +190,7 @@ class Fit(NamedTuple):
 
 def fit(plan: Plan) -> Fit:
     """Whether it fits, and what would."""
-    members = max(batch.part[1] - batch.part[0] for batch in plan.batches())
+    members = max(batch.size for batch in plan.batches())
     strategy, devices = plan.how["strategy"], plan.how["devices"]
     sharing = jax.local_device_count() if memory.shared() else 1
     sharing = min(sharing, devices)

@@ -69,7 +69,7 @@ class Run(NamedTuple):
 
 def run_of(plan: Plan, progress: journal.Progress) -> Run:
     """The run that has come so far."""
-    members, epochs = len(plan.members), len(progress.history)
+    members, epochs = plan.size, len(progress.history)
     return Run(
         config=plan.config,
         members=plan.members,
@@ -163,4 +163,4 @@ def _gathered(plan: Plan, tree: Any) -> Any:
     memory, without the copies that filled up the last one."""
     if plan.how["devices"] == 1:
         return tree
-    return jax.tree.map(lambda x: x[: len(plan.members)], processes.everywhere(tree))
+    return jax.tree.map(lambda x: x[: plan.size], processes.everywhere(tree))

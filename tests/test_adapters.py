@@ -1,6 +1,7 @@
 """Every suite through one contract, checked against its own environments stepped by hand."""
 
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from importlib.util import find_spec
@@ -625,6 +626,34 @@ def test_what_fails_when_a_run_is_put_back_is_kept_to_be_named():
     failed = pytest.raises(RunError, match=r"h failed \(FloatingPointError: the physics")
     with failed, errors_named(other, "h"):
         other.load(one.save())
+
+
+def test_closed_after_a_step_that_is_under_way():
+    """As after a second Ctrl-C, which leaves the program in its thread."""
+    began, go_on, happened = threading.Event(), threading.Event(), []
+
+    class Slow(Hosted):
+        def step(self, action):
+            began.set()
+            assert go_on.wait(60)
+            happened.append("stepped")
+            return super().step(action)
+
+        def close(self):
+            happened.append("closed")
+
+    envs = Copies(Slow, spaces_of("h", Hosted.action_space, Hosted.observation_space), 1)
+    envs.reset(np.uint32(1))
+    with ThreadPoolExecutor(2) as pool:
+        step = pool.submit(envs.step, (np.uint32(1), np.int32(0)), np.ones((1, 1), np.float32))
+        assert began.wait(60)
+        closed = pool.submit(envs.close_all)
+        with pytest.raises(TimeoutError):
+            closed.result(timeout=0.1)
+        go_on.set()
+        step.result(timeout=60)
+        closed.result(timeout=60)
+    assert happened == ["stepped", "closed"]
 
 
 @pytest.mark.parametrize(("limit", "said"), [(-1, True), (7, False)])

@@ -10,6 +10,7 @@ Callbacks use NumPy only: JAX called inside of one can wait for itself.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, NamedTuple
 
 import jax
@@ -70,6 +71,7 @@ class HostEnvs(ABC):
         self.obs = np.zeros((copies, spaces.obs_size), np.float32)  # where they are
         self.errors: list[Exception] = []  # what the last callback raised
         self.family: list[HostEnvs] = [self]  # all copies that were made for one program
+        self._turn = Lock()
 
     @abstractmethod
     def reset_all(self) -> np.ndarray:
@@ -93,14 +95,14 @@ class HostEnvs(ABC):
 
     def reset(self, seed: Any) -> np.ndarray:
         """Obs [E, O] of new episodes."""
-        with self._kept_error():
+        with self._callback():
             self.seed, self.steps = int(np.asarray(seed)), 0
             self.obs = self.reset_all()
             return self.obs
 
     def step(self, ticket: Any, action: Any) -> tuple[np.ndarray, ...]:
         """The fields of a TimeStep. `action` [E, A] in [-1, 1]."""
-        with self._kept_error():
+        with self._callback():
             seed, steps = (int(np.asarray(x)) for x in ticket)
             if (seed, steps) != (self.seed, self.steps):
                 raise RuntimeError(_ELSEWHERE)
@@ -111,23 +113,27 @@ class HostEnvs(ABC):
 
     def load(self, saved: dict[str, np.ndarray]) -> bool:
         """To where they were when they were saved; False if new episodes begin instead."""
-        with self._kept_error():
+        with self._callback():
             return self.put_back(saved)
 
     def close_all(self) -> None:
-        """What the family holds is given back."""
+        """What the family holds is given back. Where a run is left at once (a second Ctrl-C), its
+        program still steps them in a thread: not in the middle of a step.
+        """
         for envs in self.family:
-            envs.close()
+            with envs._turn:
+                envs.close()
 
     @contextmanager
-    def _kept_error(self) -> Iterator[None]:
-        """JAX turns what a callback raises into an error of its own: keep the cause."""
-        self.errors.clear()
-        try:
-            yield
-        except Exception as error:
-            self.errors.append(error)
-            raise
+    def _callback(self) -> Iterator[None]:
+        """One at a time. JAX turns what it raises into an error of its own: keep the cause."""
+        with self._turn:
+            self.errors.clear()
+            try:
+                yield
+            except Exception as error:
+                self.errors.append(error)
+                raise
 
 
 @contextmanager
