@@ -12,7 +12,7 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import jax
 
 from sacjax.files import write_text
-from sacjax.provenance import surroundings
+from sacjax.provenance import SUITES, surroundings, versions
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "results"
@@ -31,7 +31,10 @@ def save(name: str, content: dict[str, Any]) -> Path:
     path = folder() / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"commit": commit(), "xla_flags": os.environ.get("XLA_FLAGS", "")}
-    content = surroundings() | content | about
+    around = surroundings()
+    suites = versions(package for packages in SUITES.values() for package in packages)
+    around["versions"] |= {package: found for package, found in suites.items() if found}
+    content = around | content | about
     write_text(path, json.dumps(content, indent=1) + "\n")
     return path
 

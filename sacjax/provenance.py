@@ -41,7 +41,7 @@ def description(
     """What a run is. `settings` are the grid's points, each of scalars."""
     fields, around = dict(vars(config)), surroundings()
     if isinstance(config.env, str):
-        around["versions"] |= _versions(SUITES.get(parse(config.env).suite, []))
+        around["versions"] |= versions(SUITES.get(parse(config.env).suite, []))
     else:
         fields["env"] = None  # an object cannot be written down; `load` asks for it
         around["env_object"] = config.env_name
@@ -81,7 +81,7 @@ def surroundings() -> dict[str, Any]:
     """Versions, device and JAX settings: what a figure or a run depends on besides its config."""
     device = jax.devices()[0]
     return {
-        "versions": {"python": platform.python_version()} | _versions(PACKAGES),
+        "versions": {"python": platform.python_version()} | versions(PACKAGES),
         "device": {
             "platform": device.platform,
             "kind": device.device_kind,
@@ -106,7 +106,8 @@ def _cpu() -> str:
     return names[0] if names else platform.processor()
 
 
-def _versions(packages: Iterable[str]) -> dict[str, str | None]:
+def versions(packages: Iterable[str]) -> dict[str, str | None]:
+    """Of each; None where it is not installed."""
     found = {}
     for package in packages:
         try:

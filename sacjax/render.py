@@ -37,21 +37,23 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
     if target.suffix != ".gif" or not target.parent.is_dir():
         raise InputError(f"{target} must be a .gif in a folder that exists")
     without_a_screen()
+    parsed = parse(run.config.env) if isinstance(run.config.env, str) else None
+    pictures = None  # gymnax's environments are drawn here
+    if parsed is not None and parsed.suite != "gymnax":
+        pictures = getattr(adapter(parsed.suite), "pictures", None)
+        if pictures is None:
+            raise InputError(f"{run.config.env} has no pictures: try gymnasium/{parsed.id}")
     env = make_env(run.config.env)(run.config.eval_episodes)
     with for_a_while(env.host, run.config.env_name):
         episode = _episode(run, env, member, agent, frames)
     returns = np.cumsum(episode.rewards)
-    parsed = parse(run.config.env) if isinstance(run.config.env, str) else None
-    if parsed is None or parsed.suite == "gymnax":
+    if pictures is None:
         from sacjax import drawings
         from sacjax.envs.gymnax_adapter import base_env
 
         with _written(target) as part:
             drawings.write_gif(base_env(run.config.env), episode.states, returns, part)
         return float(returns[-1])
-    pictures = getattr(adapter(parsed.suite), "pictures", None)
-    if pictures is None:
-        raise InputError(f"{run.config.env} has no pictures: try gymnasium/{parsed.id}")
     try:
         first, *others = _labelled(pictures(run.config.env, parsed, episode), returns)
     except InputError:

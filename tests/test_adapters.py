@@ -19,7 +19,7 @@ from flax import struct
 from PIL import Image
 from probes import quick_jit, stack
 
-from sacjax import Config, Hyperparams, make_program, make_sac, make_train, mlp
+from sacjax import Config, Hyperparams, make_program, make_sac, make_train, mlp, preset
 from sacjax.envs import adapter, make_env, names
 from sacjax.envs.copies import Copies
 from sacjax.envs.host import Spaces, errors_named, rescale, spaces_of
@@ -44,6 +44,7 @@ COPIES, STEPS = 2, 1000
 STEPPED = {
     "brax/fast?limit=300": (2, 1, 1.0),
     "brax/inverted_pendulum?backend=spring&limit=300": (4, 1, 1.0),
+    **{f"{suite}/Echo?limit=300": (1, 1, 1.0) for suite in ("brax", "playground")},
     "playground/CartpoleBalance?limit=100": (5, 1, 1.0),  # its roundings grow tenfold in 100 steps
 }
 HOSTED = {
@@ -304,6 +305,17 @@ class Three(Forever):
     length = 3
 
 
+class Echo(Forever):
+    """Each first state is another one; the reward is the action."""
+
+    def reset(self, rng):
+        return super().reset(rng).replace(obs=jax.random.uniform(rng, (1,)))
+
+    def step(self, state, action):
+        new = super().step(state, action)
+        return new.replace(obs=state.obs + 1, reward=action[0])
+
+
 class Camera(Forever):
     def reset(self, rng):
         return super().reset(rng).replace(obs=jnp.zeros((8, 8, 3)))
@@ -350,6 +362,7 @@ def _registered():
     for name, made in {
         "Forever": Forever,
         "Three": Three,
+        "Echo": Echo,
         "Image": Camera,
         "Dict": Sensors,
     }.items():
@@ -357,7 +370,7 @@ def _registered():
         suite.register_environment(name, made, lambda: SimpleNamespace(episode_length=5))
     gymnasium.register("Hosted-v0", entry_point=Hosted, max_episode_steps=5)
     yield
-    for name in ("Forever", "Three", "Image", "Dict"):
+    for name in ("Forever", "Three", "Echo", "Image", "Dict"):
         del vars(brax.envs)["_envs"][name], vars(suite)["_envs"][name], vars(suite)["_cfgs"][name]
     del gymnasium.registry["Hosted-v0"]
 
@@ -404,24 +417,38 @@ def test_reward_1_for_ever_under_a_time_limit_is_worth_1_over_1_minus_gamma(name
     np.testing.assert_array_equal(result.metrics["eval_length"], 5)
 
 
-@pytest.mark.parametrize(
-    "name", ["brax/Three?limit=3", "playground/Three?limit=3", "gymnasium/Hosted-v0?length=5"]
-)
-def test_both_flags_can_be_set_at_once(name):
+def flags(name, steps=6):
+    """Terminated and truncated [steps] of one copy."""
     env = make_env(name)(1)
 
     @quick_jit
     def run(key):
         state, _ = env.reset(key, env.default_params)
-        keys = jax.random.split(key, 6)
+        keys = jax.random.split(key, steps)
         zero = jnp.zeros((1, 1))
         return jax.lax.scan(lambda s, k: env.step(s, zero, k, env.default_params), state, keys)[1]
 
-    steps, last = run(jax.random.key(0)), 4 if "length" in name else 2
-    both = np.asarray(steps.terminated & steps.truncated)[:, 0]
-    either = np.asarray(steps.terminated | steps.truncated)[:, 0]
-    assert both[last]
-    np.testing.assert_array_equal(both, either)
+    found = run(jax.random.key(0))
+    return np.asarray(found.terminated)[:, 0], np.asarray(found.truncated)[:, 0]
+
+
+@pytest.mark.parametrize(
+    "name", ["brax/Three?limit=3", "playground/Three?limit=3", "gymnasium/Hosted-v0?length=5"]
+)
+def test_both_flags_can_be_set_at_once(name):
+    terminated, truncated = flags(name)
+    last = 4 if "length" in name else 2
+    assert terminated[last]
+    np.testing.assert_array_equal(terminated, truncated)
+
+
+@pytest.mark.parametrize(
+    "name", ["brax/Three?limit=5", "playground/Three?limit=5", "gymnasium/Hosted-v0?length=3"]
+)
+def test_an_end_before_the_time_limit_is_no_truncation(name):
+    terminated, truncated = flags(name)
+    np.testing.assert_array_equal(terminated, [False, False, True] * 2)
+    assert not truncated.any()
 
 
 def test_episodes_of_one_first_state_have_random_numbers_of_their_own():
@@ -446,6 +473,11 @@ def test_episodes_of_one_first_state_have_random_numbers_of_their_own():
 # Errors come before tracing and name the remedy.
 
 _SPACES = gymnasium.spaces
+UNUSABLE_POOLS = (
+    ("envpool/HalfCheetah-v9", "did you mean envpool/HalfCheetah-v5"),
+    ("envpool/CartPole-v1", r"action space Discrete\(2\), but SAC needs a continuous one"),
+    ("envpool/CarRacing-v3", r"observation space Box\(.*\(96, 96, 3\).*images are not supported"),
+)
 
 
 @pytest.mark.parametrize(
@@ -471,6 +503,7 @@ _SPACES = gymnasium.spaces
         ("gymnasium/CartPole-v1", r"Discrete\(2\), but SAC needs a continuous one"),
         ("brax/Dict", r"observations {'state': 'float32\[3\]'}, but one flat array"),
         ("playground/Image", r"float32\[8, 8, 3\], but one flat array"),
+        *(UNUSABLE_POOLS if POOLED else ()),
     ],
 )
 def test_unusable_environment_is_refused(name, message):
@@ -485,7 +518,11 @@ def test_unusable_environment_is_refused(name, message):
         (_SPACES.Box(-np.inf, 1.0, (1,)), None, "bounds must be finite: wrap"),
         (_SPACES.Box(0, 255, (1,), np.uint8), None, "a Box of floats"),
         (None, _SPACES.Dict({"x": _SPACES.Box(0, 1, (1,))}), r"Dict\(.*a flat Box is needed"),
-        (None, _SPACES.Box(0, 255, (8, 8, 3), np.uint8), "images are not supported yet"),
+        (
+            None,
+            _SPACES.Box(0, 255, (8, 8, 3), np.uint8),
+            r"Box\(.*\(8, 8, 3\).*images are not supported",
+        ),
     ],
 )
 def test_unusable_spaces_of_gymnasium_are_named(monkeypatch, space, obs_space, message):
@@ -501,6 +538,51 @@ def test_a_suite_that_is_not_installed_is_named_with_its_extra(monkeypatch, suit
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(InputError, match=rf"pip install 'sacjax\[{suite}\]'"):
         make_env(f"{suite}/ant")
+
+
+def test_a_suite_s_package_that_is_missing_or_broken_is_named_too(monkeypatch, tmp_path):
+    """As where gymnasium is there, which gymnax needs, and MuJoCo is not."""
+
+    def make(*_, **__):
+        raise gymnasium.error.DependencyNotInstalled("MuJoCo is not installed")
+
+    (tmp_path / "half_installed.py").write_text("import the_other_half")
+    monkeypatch.syspath_prepend(tmp_path)
+    broken = (
+        r"cannot be imported \(No module named 'the_other_half'\): pip install 'sacjax\[half\]'"
+    )
+    with pytest.raises(InputError, match=broken):
+        names.imported("half_installed", "half/x", "half")
+    monkeypatch.setattr(gymnasium, "make", make)
+    remedy = r"cannot be made \(.*MuJoCo is not installed.*pip install 'sacjax\[gymnasium\]'"
+    with pytest.raises(InputError, match=remedy):
+        make_env("gymnasium/HalfCheetah-v5")
+
+
+# Settings
+
+
+def test_playgrounds_presets_are_its_own_settings_for_brax_s_sac():
+    from mujoco_playground import dm_control_suite
+    from mujoco_playground.config.dm_control_suite_params import brax_sac_config
+
+    tasks = set(dm_control_suite.ALL_ENVS) - {"Forever", "Three", "Echo", "Image", "Dict"}
+    assert len(tasks) > 20
+    for task in tasks:
+        theirs, (config, hp) = brax_sac_config(task), preset(f"playground/{task}")
+        assert (
+            *(config.num_envs, config.batch_size, config.utd * config.num_envs),
+            *(config.replay_size, config.warmup_steps, config.normalize_obs, config.layer_norm),
+            *(hp.gamma, hp.actor_lr, hp.critic_lr, hp.reward_scale, theirs.action_repeat),
+        ) == (
+            *(theirs.num_envs, theirs.batch_size, theirs.grad_updates_per_step),
+            *(theirs.max_replay_size, theirs.min_replay_size),
+            *(theirs.normalize_observations, theirs.network_factory.q_network_layer_norm),
+            *(theirs.discounting, theirs.learning_rate, theirs.learning_rate),
+            *(theirs.reward_scaling, 1),
+        ), task
+        epochs, shortest = config.num_epochs, theirs.num_timesteps / config.eval_every
+        assert shortest <= epochs < shortest + 1, task  # whole epochs, the last one past the end
 
 
 # Environments outside of JAX.
@@ -725,6 +807,28 @@ def test_seeds_are_trained_one_after_the_other_and_resumed_to_the_bit(tmp_path):
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize(
+    "name", ["brax/inverted_pendulum?backend=spring", "playground/CartpoleBalance"]
+)
+def test_simulated_runs_are_resumed_to_the_bit(name, tmp_path):
+    config, epochs = Config(name, **SMALL), []
+    whole = run(config, seeds=2, directory=tmp_path / "whole")
+    part = run(
+        config,
+        seeds=2,
+        directory=tmp_path / "part",
+        on_epoch=[lambda step, metrics: epochs.append(step)],
+        should_stop=lambda: len(epochs) >= 2,
+    )
+    assert not part.completed
+    done = resume(tmp_path / "part")
+    assert done.completed
+    jax.tree.map(np.testing.assert_array_equal, whole.agents, done.agents)
+    one, other = ((tmp_path / x / "metrics.csv").read_bytes() for x in ("whole", "part"))
+    assert one == other
+
+
+@pytest.mark.thorough
 def test_what_does_not_repeat_itself_is_said_when_resumed(tmp_path, caplog):
     odd = {"eval_every": 52, "total_steps": 308, "n_step": 3}  # stops within an episode
     config = Config("gymnasium/Hosted-v0?forgets=True", **SMALL | odd)
@@ -802,7 +906,15 @@ def test_a_pool_s_ends_can_fall_together_and_it_begins_anew_when_resumed(tmp_pat
 # Pictures
 
 
-UNKNOWN = {"eval_return": np.full((1, 1, 2), np.nan)}
+def untrained(name: str) -> Run:
+    """What moves is gravity."""
+    config, unknown = Config(name, **SMALL), {"eval_return": np.full((1, 1, 2), np.nan)}
+    algorithm = make_sac(config, make_env(name)(2))
+    agents = jax.tree.map(lambda x: x[None], algorithm.init(jax.random.key(0), Hyperparams()))
+    return Run(
+        *(config, [{"seed": 0}], unknown, agents, make_program(config), make_sac),
+        *(jax.random.key(0)[None], np.array([1]), True, []),
+    )
 
 
 @pytest.mark.thorough
@@ -815,15 +927,8 @@ UNKNOWN = {"eval_return": np.full((1, 1, 2), np.nan)}
     ],
 )
 def test_a_policy_is_drawn_as_its_suite_draws(name, tmp_path):
-    config = Config(name, **SMALL)
-    algorithm = make_sac(config, make_env(name)(2))  # untrained: what moves is gravity
-    agents = jax.tree.map(lambda x: x[None], algorithm.init(jax.random.key(0), Hyperparams()))
-    shown = Run(
-        *(config, [{"seed": 0}], UNKNOWN, agents, make_program(config), make_sac),
-        *(jax.random.key(0)[None], np.array([1]), True, []),
-    )
     try:
-        total = render(shown, 0, tmp_path / "policy.gif", frames=12)
+        total = render(untrained(name), 0, tmp_path / "policy.gif", frames=12)
     except InputError as error:
         if "MuJoCo needs OpenGL" in str(error):
             pytest.skip(str(error))
@@ -839,14 +944,13 @@ def test_a_policy_is_drawn_as_its_suite_draws(name, tmp_path):
     assert total > 0
 
 
-def test_what_has_no_pictures_is_said(tmp_path):
-    name = "brax/fast?limit=5"
-    config = Config(name, **SMALL)
-    algorithm = make_sac(config, make_env(name)(2))
-    agents = jax.tree.map(lambda x: x[None], algorithm.init(jax.random.key(0), Hyperparams()))
-    shown = Run(
-        *(config, [{"seed": 0}], UNKNOWN, agents, make_program(config), make_sac),
-        *(jax.random.key(0)[None], np.array([1]), True, []),
-    )
+def test_what_has_no_bodies_is_said(tmp_path):
     with pytest.raises(InputError, match="has no bodies to draw"):
-        render(shown, 0, tmp_path / "policy.gif", frames=3)
+        render(untrained("brax/fast?limit=5"), 0, tmp_path / "policy.gif", frames=3)
+
+
+@pytest.mark.skipif(not POOLED, reason="envpool is not installed")
+def test_what_has_no_pictures_is_said_before_anything_is_played(tmp_path, monkeypatch):
+    monkeypatch.setattr("sacjax.render._episode", None)
+    with pytest.raises(InputError, match="has no pictures: try gymnasium/Pendulum-v1"):
+        render(untrained("envpool/Pendulum-v1"), 0, tmp_path / "policy.gif")

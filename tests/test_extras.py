@@ -226,6 +226,45 @@ def test_descent_is_that_of_optax(changes, twin):
         assert not np.allclose(plain["a"], found["a"], rtol=1e-4)
 
 
+def test_actor_critics_and_temperature_descend_so_in_an_update():
+    """One Adam step in NumPy, from moments that are 0."""
+    bound, step, beta1, beta2 = 0.05, 100, 0.9, 0.999
+    config = dataclasses.replace(CONFIG, max_grad_norm=bound, lr_schedule="linear")
+    assert config.gradient_steps == 400
+    sac, nets, key = make_sac(config, ENV), mlp(config, 1), jax.random.key(1)
+    start = sac.init(jax.random.key(0), HP).replace(step=jnp.array(step))
+    batch = batch_of(jax.random.key(2))
+    after, _ = quick_jit(sac.update)(start, batch, key, HP)
+
+    def only_grads(lr, grads, opt, params, step):
+        return grads, opt
+
+    parts = {"nets": nets, "rule": make_sac.__defaults__[1], "descend": only_grads}
+    key_next, key_target, key_actor = jax.random.split(key, 3)
+    judged, _ = evaluate_policy(start, batch, (key_next, key_target), HP, **parts)
+    now = start.replace(critic_params=after.critic_params)
+    unbounded = dataclasses.replace(HP, min_alpha=1e-30, max_alpha=1e30)  # it is no log-alpha
+    improved, _ = improve_policy(now, batch, key_actor, unbounded, **parts)
+    for params, grads, opt in (
+        ("critic_params", judged.critic_params, after.critic_opt),
+        ("actor_params", improved.actor_params, after.actor_opt),
+        ("log_alpha", improved.log_alpha, after.alpha_opt),
+    ):
+        norm = np.sqrt(sum(np.sum(np.float64(x) ** 2) for x in jax.tree.leaves(grads)))
+        assert norm > 2 * bound, params  # of all the critics' leaves, say, at once
+        leaves = zip(
+            *(jax.tree.leaves(x) for x in (getattr(start, params), grads)),
+            *(jax.tree.leaves(x) for x in (opt[0].mu, opt[0].nu, getattr(after, params))),
+            strict=True,
+        )
+        for before, grad, mu, nu, found in leaves:
+            clipped = np.float64(grad) * bound / norm
+            np.testing.assert_allclose(mu, (1 - beta1) * clipped, rtol=1e-4, atol=1e-8)
+            np.testing.assert_allclose(nu, (1 - beta2) * clipped**2, rtol=1e-4, atol=1e-12)
+            moved = 1e-2 * (1 - step / 400) * clipped / (np.abs(clipped) + 1e-8)
+            np.testing.assert_allclose(found, before - moved, atol=1e-5)
+
+
 def test_falling_learning_rates_end_at_0_and_are_not_extended():
     config = dataclasses.replace(CONFIG, lr_schedule="linear")
     assert config.gradient_steps == 400

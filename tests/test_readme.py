@@ -103,8 +103,11 @@ def test_files_that_it_names_exist():
 
 
 def test_the_commands_of_the_documents_can_be_parsed():
-    texts = [README, *(path.read_text() for path in (ROOT / "docs").glob("*.md"))]
-    commands = re.findall(r"sacjax train ([^\n`#|]+)", "\n".join(texts))
+    texts = "\n".join([README, *(path.read_text() for path in (ROOT / "docs").glob("*.md"))])
+    commands = re.findall(r"sacjax train ([^\n`#|]+)", texts)
+    others = re.findall(r'locomotion.py train "([^"]+)"', texts)  # which end there at 300,000 steps
+    assert len(others) > 3
+    commands += [f"gymnasium/{x} --total-steps 300000" for x in others if "--pytorch" not in x]
     commands = [x for x in commands if "ENV" not in x and "DIR" not in x and "..." not in x]
     assert len(commands) > 5
     for command in commands:
