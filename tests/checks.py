@@ -1,4 +1,5 @@
-"""Checks that take the function they check: tests give the library's, test_mutations a mutant.
+"""Checks that take the function they check: tests give the library's, test_mutations a mutant;
+and what several test files share.
 
 `recorder` is an algorithm that learns nothing and notes what the loop hands to it.
 """
@@ -10,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from gymnax.environments.classic_control.pendulum import Pendulum
 from probes import Chain, Noise, quick_jit
 
@@ -31,6 +33,11 @@ CONFIG = Config(
     eval_episodes=2,
 )
 GRID = Hyperparams(tau=np.array([0.005, 0.02]))
+
+
+def thorough(case: Any) -> Any:
+    """A case of a test, or of a fixture, for `pytest -m thorough`: the others hold it sooner."""
+    return pytest.param(case, marks=pytest.mark.thorough)
 
 
 def recorder(config: Config, env: Env) -> Algorithm:

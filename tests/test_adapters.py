@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checks import thorough
 from contract import Rollout
 from flax import struct
 from PIL import Image
@@ -66,7 +67,7 @@ LONG_COMPILED = (
 
 
 def some_thorough(found):
-    return [pytest.param(x, marks=[pytest.mark.thorough] * (x in LONG_COMPILED)) for x in found]
+    return [thorough(x) if x in LONG_COMPILED else x for x in found]
 
 
 @pytest.fixture(autouse=True)
@@ -188,12 +189,12 @@ def test_a_thousand_steps_equal_the_raw_environment_stepped_by_hand(name):
     contract.assert_equal(rollout(name), rollout_by_hand(name))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", some_thorough(ALL))
 def test_shapes_and_dtypes_are_those_of_the_contract(name):
     contract.assert_shapes(make_env(name)(COPIES), name, *ALL[name][:2], rollout(name))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", some_thorough(ALL))
 def test_a_reset_is_seen_only_where_an_episode_ended(name):
     steps = rollout(name)
     ended = steps.terminated | steps.truncated
@@ -201,7 +202,7 @@ def test_a_reset_is_seen_only_where_an_episode_ended(name):
     contract.assert_resets_are_seen_only_at_ends(steps)
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", some_thorough(ALL))
 def test_time_limits_truncate_and_falls_terminate(name):
     steps = rollout(name)
     limit = limit_of(name)
@@ -218,7 +219,7 @@ def test_time_limits_truncate_and_falls_terminate(name):
     assert steps.truncated.any() != falls
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", some_thorough(ALL))
 def test_same_keys_give_the_same_steps_and_other_keys_give_others(name):
     one, again, other = rollout(name), rolled_out(name), rolled_out(name, seed=7)
     jax.tree.map(np.testing.assert_array_equal, one, again)
@@ -246,7 +247,7 @@ def test_seeds_and_time_limits_can_be_vmapped(name):
         np.testing.assert_array_equal(steps.truncated[i], np.stack([ends] * COPIES, axis=1))
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", some_thorough(ALL))
 def test_state_keeps_its_types_and_has_no_weak_ones(name):
     contract.assert_state_keeps_its_types(make_env(name)(COPIES), COPIES)
 

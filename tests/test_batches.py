@@ -9,7 +9,7 @@ import checks
 import jax
 import numpy as np
 import pytest
-from checks import GRID
+from checks import GRID, thorough
 
 from sacjax import checkpoints, driver
 from sacjax.cli import main
@@ -70,7 +70,7 @@ def test_its_folder_reads_as_one_run(whole, together):
     assert (whole / "learning_curve.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("stop_after", [2, 4, pytest.param(6, marks=pytest.mark.thorough)])
+@pytest.mark.parametrize("stop_after", [2, thorough(4), thorough(6)])
 def test_stopped_in_any_batch_it_goes_on_to_the_same_bits(
     whole, together, tmp_path, stop_after, monkeypatch
 ):

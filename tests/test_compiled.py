@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checks import thorough
 from probes import quick_jit, users_jit
 
 from sacjax.config import Config, Hyperparams
@@ -35,9 +36,7 @@ LAYOUTS = {
 }
 
 
-@pytest.fixture(
-    params=[quick_jit, pytest.param(users_jit, marks=pytest.mark.thorough)], ids=["quick", "users"]
-)
+@pytest.fixture(params=[quick_jit, thorough(users_jit)], ids=["quick", "users"])
 def jit(request):
     return request.param
 

@@ -310,6 +310,7 @@ def test_delayed_policy_is_improved_in_every_third_step_only():
             np.testing.assert_allclose(over_all, np.mean([m[name] for m in those]), rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_under_vmap_delayed_members_are_what_they_are_alone():
     config = dataclasses.replace(CONFIG, total_steps=300, policy_delay=2)
     train, keys = make_train(config), jax.random.split(jax.random.key(0))

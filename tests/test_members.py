@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checks import thorough
 from flax import struct
 from gymnax.environments.classic_control.pendulum import Pendulum
 from probes import member, quick_jit, stack
@@ -54,6 +55,7 @@ def test_one_after_the_other_is_alone_to_rounding_on_any_number_of_devices():
     assert_close(alone, two.agent)
 
 
+@pytest.mark.thorough
 @pytest.mark.two_cpus
 def test_states_stepped_in_place_are_those_stepped_alone():
     program = make_program(TINY)
@@ -70,7 +72,7 @@ def test_states_stepped_in_place_are_those_stepped_alone():
 
 
 @pytest.mark.two_cpus
-@pytest.mark.parametrize("devices", [pytest.param(1, marks=pytest.mark.thorough), 2])
+@pytest.mark.parametrize("devices", [thorough(1), 2])
 def test_run_gives_the_same_members_on_any_number_of_devices(devices):
     hp = Hyperparams(tau=np.array([0.005, 0.02]))
     one = run(TINY, hp, seeds=[0, 1, 2], strategy="map", devices=devices)
@@ -113,7 +115,7 @@ def test_states_with_arrays_of_no_elements_are_laid_out_too():
 
 
 @pytest.mark.two_cpus
-@pytest.mark.parametrize("strategy", ["vmap", "map"])
+@pytest.mark.parametrize("strategy", [thorough("vmap"), "map"])
 def test_a_devices_only_member_is_compiled_as_one(strategy):
     program = make_program(TINY)
     hp, params = as_arrays(Hyperparams(), program.default_params)
@@ -131,6 +133,7 @@ def test_a_devices_only_member_is_compiled_as_one(strategy):
     assert_close(stack([quick_jit(train)(key).agent for key in KEYS[:2]]), two.agent)
 
 
+@pytest.mark.thorough
 @pytest.mark.two_cpus
 def test_vmap_over_two_devices_is_vmap_to_rounding():
     train = make_train(TINY)

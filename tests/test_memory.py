@@ -4,6 +4,7 @@ import re
 
 import jax
 import pytest
+from checks import thorough
 
 from sacjax import driver, memory, plan
 from sacjax.cli import main
@@ -87,10 +88,7 @@ def planned(members, strategy="vmap", devices=1, per_batch=None, **changes):
     )
 
 
-@pytest.mark.parametrize(
-    "case",
-    [pytest.param(case, marks=[] if case in USUAL else pytest.mark.thorough) for case in CASES],
-)
+@pytest.mark.parametrize("case", [x if x in USUAL else thorough(x) for x in CASES])
 def test_the_estimate_is_what_xla_allocates_to_a_fifth(case):
     changes, members, strategy, devices = CASES[case]
     found = planned(members, strategy, devices, **changes)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import CONFIG, GRID
+from checks import CONFIG, GRID, thorough
 from probes import Chain, Noise
 
 from sacjax import checkpoints, store
@@ -35,9 +35,6 @@ from sacjax.types import PLAIN, InputError, RunError
 
 POPULATIONS = {"one seed": (Hyperparams(), 1), "a population": (GRID, 2)}
 population = pytest.mark.parametrize("whole", ["a population"], indirect=True)  # is enough
-mostly_population = pytest.mark.parametrize(
-    "whole", [pytest.param("one seed", marks=pytest.mark.thorough), "a population"], indirect=True
-)
 COMMAND = [sys.executable, "-m", "sacjax.cli"]
 FLAGS = [
     *("--total-steps", "500", "--warmup-steps", "100", "--eval-every", "50", "--hidden", "8"),
@@ -45,7 +42,7 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="module", params=POPULATIONS)
+@pytest.fixture(scope="module", params=[thorough("one seed"), "a population"])
 def whole(request, tmp_path_factory):
     """A run that nobody stopped, with a checkpoint after each epoch, all of them kept."""
     folder = tmp_path_factory.mktemp(request.param.replace(" ", "-")) / "run"
@@ -122,7 +119,6 @@ def test_a_finished_run_is_finished_and_gets_back_what_it_lost(whole, tmp_path, 
     assert_same(whole, folder)
 
 
-@mostly_population
 def test_extended_is_configured_longer(whole, tmp_path):
     """Replay, capped by total_steps, grows with it."""
     folder, longer = Path(shutil.copytree(whole, tmp_path / "run")), tmp_path / "longer"

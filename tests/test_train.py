@@ -123,6 +123,7 @@ def test_one_program_is_bit_identical_to_its_epochs_called_from_python():
     assert_same_bits(trained_alone(), agent, rows, axis=0)
 
 
+@pytest.mark.thorough
 def test_sweep_is_bit_identical_to_its_epochs_called_from_python():
     agent, rows = stepped(grid_of_keys(), *settings(), over=over_grid)
     assert_same_bits(trained_grid()[0], agent, rows, axis=2)
