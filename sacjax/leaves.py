@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sacjax.types import is_key
+
 Arrays = dict[str, Any]  # name -> array
 
 
@@ -48,7 +50,7 @@ def with_keys(like: Any, tree: Any) -> Any:
     """Numbers as PRNG keys again, where `like` has keys."""
 
     def leaf(wanted: Any, x: Any) -> Any:
-        if not _is_key(wanted):
+        if not is_key(wanted):
             return x
         kinds = []  # a shape does not tell the kind of its keys, a tracer of that shape does
         jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), wanted)
@@ -59,17 +61,13 @@ def with_keys(like: Any, tree: Any) -> Any:
 
 def on_host(tree: Any) -> Any:
     """As NumPy arrays; PRNG keys, which NumPy has not, as they are."""
-    return jax.tree.map(lambda x: x if _is_key(x) else np.asarray(x), tree)
+    return jax.tree.map(lambda x: x if is_key(x) else np.asarray(x), tree)
 
 
 def concatenated(*trees: Any) -> Any:
     """Along the first axis: NumPy arrays, and PRNG keys."""
-    return jax.tree.map(lambda *x: (jnp if _is_key(x[0]) else np).concatenate(x), *trees)
-
-
-def _is_key(x: Any) -> bool:
-    return jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
+    return jax.tree.map(lambda *x: (jnp if is_key(x[0]) else np).concatenate(x), *trees)
 
 
 def _plain(x: Any) -> Any:
-    return jax.random.key_data(x) if _is_key(x) else x
+    return jax.random.key_data(x) if is_key(x) else x

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from sacjax.config import Config
+from sacjax.types import is_key
 
 
 class Memory(NamedTuple):
@@ -129,7 +130,7 @@ def shared() -> bool:
 
 def _bytes(tree: Any) -> int:
     def size(x: Any) -> int:
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if is_key(x):
             x = jax.eval_shape(jax.random.key_data, x)
         return x.size * x.dtype.itemsize
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.random import define_prng_impl
 
-from sacjax.types import Array, Key
+from sacjax.types import Array, Key, is_key
 
 ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
 PARITY = 0x1BD11BDA  # Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
@@ -27,11 +27,10 @@ def lean(key: Key) -> Key:
     """The same key, hashed as above where that is quicker: an array of keys of any shape."""
     if jax.default_backend() != "cpu" or not jax.config.jax_threefry_partitionable:  # pyright: ignore[reportAttributeAccessIssue]
         return key
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    impl = jax.random.key_impl(key if typed else jax.random.wrap_key_data(key))
-    if impl != JAXS:
+    typed = key if is_key(key) else jax.random.wrap_key_data(key)
+    if jax.random.key_impl(typed) != JAXS:
         return key
-    return jax.random.wrap_key_data(jax.random.key_data(key) if typed else key, impl=_LEAN)
+    return jax.random.wrap_key_data(jax.random.key_data(typed), impl=_LEAN)
 
 
 def standard(key: Key) -> Key:

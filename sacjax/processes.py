@@ -9,12 +9,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from sacjax.types import InputError, RunError
+from sacjax.types import InputError, RunError, is_key
 
 _LONGEST = 2_000  # characters of a message that goes from the first process to the others
 
@@ -90,7 +89,7 @@ def spread(tree: Any, devices: int) -> Any:
     where = sharding(devices)
 
     def place(x: Any) -> Any:
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if is_key(x):
             data = place(np.asarray(jax.random.key_data(x)))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
         if several():
@@ -105,7 +104,7 @@ def everywhere(tree: Any) -> Any:
     """Arrays laid out over devices, as NumPy arrays in every process; keys as JAX's."""
 
     def gather(x: Any) -> Any:
-        if jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if is_key(x):
             data = gather(jax.random.key_data(x))
             return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
         return multihost_utils.process_allgather(x, tiled=True) if several() else np.asarray(x)

@@ -31,6 +31,7 @@ from sacjax.types import (
     Metrics,
     Step,
     Transition,
+    is_key,
     must_be,
 )
 from sacjax.validation import check_key, check_one
@@ -311,7 +312,7 @@ def _of_member(loop: LoopState, key: Key) -> LoopState:
     always = jax.random.key_data(key).ravel()[0] >= 0  # unsigned; the select costs nothing
 
     def tie(x: Any) -> Array:
-        if isinstance(x, jax.Array) and jnp.issubdtype(x.dtype, jax.dtypes.prng_key):
+        if is_key(x):
             return x
         x = _array(x)  # an algorithm's state may hold numbers
         return jax.lax.select(jnp.broadcast_to(always, x.shape), x, x)

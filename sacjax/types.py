@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple, TypeGuard
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Array = jax.Array
@@ -34,6 +35,11 @@ class InputError(ValueError):
 
 class RunError(RuntimeError):
     """A run cannot go on, the disk is full say; the message has the remedy."""
+
+
+def is_key(x: Any) -> bool:
+    """Whether these are typed PRNG keys (`jax.random.key`), which are no numbers."""
+    return jnp.issubdtype(getattr(x, "dtype", float), jax.dtypes.prng_key)
 
 
 def must_be(kind: type, value: Any, name: str, use: str) -> None:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
-from sacjax.types import InputError, is_whole
+from sacjax.types import InputError, is_key, is_whole
 
 Precision = Literal["float32", "bfloat16"]
 Schedule = Literal["constant", "linear"]
@@ -264,7 +264,7 @@ def check_key(key: Any) -> None:
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
     if dtype == jnp.uint32:
         shape = shape[:-1]  # of legacy ones
-    elif dtype is None or not jnp.issubdtype(dtype, jax.dtypes.prng_key):
+    elif not is_key(key):
         raise InputError(f"key ({key!r}) must be a PRNG key: use jax.random.key(0)")
     if shape:
         raise InputError(

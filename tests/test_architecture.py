@@ -42,7 +42,7 @@ ALLOWED = {
         "validation",
     },
     "processes": {"types"},
-    "leaves": set(),
+    "leaves": {"types"},
     "files": set(),
     "store": {"processes"},
     "checkpoints": {"files", "leaves", "processes", "store", "types"},
@@ -67,7 +67,7 @@ ALLOWED = {
     "page": {"comparison", "files", "plots", "tables", "types"},
     "progress": {"config", "report", "statistics"},
     "logs": {"config", "files", "folder", "metrics", "statistics", "types"},
-    "memory": {"config"},
+    "memory": {"config", "types"},
     "plan": {"config", "members", "memory", "provenance", "train", "types"},
     "journal": {
         "checkpoints",

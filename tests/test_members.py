@@ -15,6 +15,7 @@ from test_train import KEYS, TINY
 from test_train import assert_close as close
 
 from sacjax.config import Hyperparams
+from sacjax.leaves import unkeyed
 from sacjax.members import fill_up, layout, over_members
 from sacjax.run import run
 from sacjax.train import as_arrays, make_program, make_train
@@ -29,17 +30,7 @@ def test_here_are_two_devices():
 
 
 def assert_close(one, other):
-    close(data(one), data(other), rtol=1e-4, atol=1e-5)
-
-
-def data(tree):
-    """Keys as numbers, which can be compared."""
-
-    def number(x):
-        is_key = jnp.issubdtype(x.dtype, jax.dtypes.prng_key)
-        return jax.random.key_data(x) if is_key else x
-
-    return jax.tree.map(number, tree)
+    close(unkeyed(one), unkeyed(other), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.two_cpus
@@ -64,7 +55,7 @@ def test_states_stepped_in_place_are_those_stepped_alone():
     keys, axes = jax.random.split(KEYS[0], MEMBERS), (0, 0, None)
     init, epoch = quick_jit(program.init), quick_jit(program.epoch)
     each = [(keys[i], member(hps, i)) for i in range(MEMBERS)]
-    alone = stack(data(epoch(init(key, hp, params), hp, params)) for key, hp in each)
+    alone = stack(unkeyed(epoch(init(key, hp, params), hp, params)) for key, hp in each)
     how = {"strategy": "map", "devices": 2}
     loop = quick_jit(over_members(program.init, axes, **how))(keys, hps, params)
     step = quick_jit(over_members(program.epoch, axes, donated=True, **how), donate_argnums=0)

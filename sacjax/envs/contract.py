@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sacjax.types import Env, EnvParams, InputError, Transition
+from sacjax.types import Env, EnvParams, InputError, Transition, is_key
 
 
 def make_record(
@@ -52,7 +52,7 @@ def strong(tree: Any) -> Any:
     """The same arrays without weak types, which would change in a scan's carry."""
 
     def leaf(x: Any) -> Any:
-        if jnp.issubdtype(getattr(x, "dtype", float), jax.dtypes.prng_key):
+        if is_key(x):
             return x
         return jax.lax.convert_element_type(x, jnp.asarray(x).dtype)
 

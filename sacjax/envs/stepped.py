@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from sacjax.envs.contract import as_before, make_record, strong
-from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep, is_whole
+from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep, is_key, is_whole
 
 Reset = Literal["cached", "fresh"]
 FIRST_STATES = 64  # that a run keeps, at least
@@ -103,8 +103,7 @@ def _reseeded(states: Any, keys: Key) -> Any:
     """With keys of their own, where they hold one: episodes of one first state still differ."""
     if isinstance(states.info, dict) and "rng" in states.info:
         rng = states.info["rng"]
-        typed = jnp.issubdtype(rng.dtype, jax.dtypes.prng_key)
-        keys = keys if typed == jnp.issubdtype(keys.dtype, jax.dtypes.prng_key) else rng
+        keys = keys if is_key(rng) == is_key(keys) else rng
         return states.replace(info=states.info | {"rng": keys})
     return states
 
