@@ -88,9 +88,9 @@ _BRAX_SAC: dict[str, Any] = {
     "warmup_steps": 8_192,
     "target_entropy_per_dim": -0.5,
 }
-# The settings of Brax's training notebook for its SAC (github.com/google/brax, notebooks/
-# training.ipynb), which has hopper and walker2d only; the
-# others have walker2d's with rewards as they are: nobody's tuning. What they gave: docs/results.md.
+# The settings of Brax's notebooks/training.ipynb (github.com/google/brax) for its SAC, which has
+# hopper and walker2d only; the others have walker2d's with rewards as they are: nobody's tuning.
+# What they gave: docs/results.md.
 _BRAX: dict[str, Any] = _BRAX_SAC | {
     "total_steps": 6_561_792,  # 8,192 and 20 epochs
     "eval_every": 327_680,
