@@ -1,6 +1,7 @@
 """What tasks may need beyond the paper, each against a twin in plain Python."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -241,10 +242,11 @@ def test_actor_critics_and_temperature_descend_so_in_an_update():
 
     parts = {"nets": nets, "rule": make_sac.__defaults__[1], "descend": only_grads}
     key_next, key_target, key_actor = jax.random.split(key, 3)
-    judged, _ = evaluate_policy(start, batch, (key_next, key_target), HP, **parts)
+    judge, improve = (quick_jit(partial(f, **parts)) for f in (evaluate_policy, improve_policy))
+    judged, _ = judge(start, batch, (key_next, key_target), HP)
     now = start.replace(critic_params=after.critic_params)
     unbounded = dataclasses.replace(HP, min_alpha=1e-30, max_alpha=1e30)  # it is no log-alpha
-    improved, _ = improve_policy(now, batch, key_actor, unbounded, **parts)
+    improved, _ = improve(now, batch, key_actor, unbounded)
     for params, grads, opt in (
         ("critic_params", judged.critic_params, after.critic_opt),
         ("actor_params", improved.actor_params, after.actor_opt),
