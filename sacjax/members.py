@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.sharding import Mesh, PartitionSpec
 
 from sacjax.types import InputError, is_whole
@@ -89,7 +90,7 @@ def over_members(
         mesh = Mesh(np.array(jax.devices()[:number]), ("members",))
         specs = tuple(PartitionSpec("members") if axis == 0 else PartitionSpec() for axis in axes)
         sharded = jax.shard_map(
-            lambda *args: many(*jax.tree.map(_readable, args)),
+            partial(_readable, many),
             mesh=mesh,
             in_specs=specs,
             out_specs=PartitionSpec("members"),
@@ -103,9 +104,19 @@ def over_members(
     return laid_out
 
 
-def _readable(x: jax.Array) -> jax.Array:
-    """One of no elements is made anew: jaxlib 0.11.2 crashes where a device reads its part."""
-    return x if x.size else jnp.zeros(x.shape, x.dtype)
+def _readable(f: Callable, *args: Any) -> Any:
+    """`f(*args)`; of its arguments and constants, those of no elements are made anew.
+
+    jaxlib 0.11.2 crashes where a device reads its part of one.
+    """
+
+    def anew(x: jax.Array) -> jax.Array:
+        return x if x.size else jnp.zeros(x.shape, x.dtype)
+
+    closed, like = jax.make_jaxpr(f, return_shape=True)(*args)
+    made = ClosedJaxpr(closed.jaxpr, [anew(x) for x in closed.consts])
+    flat = jaxpr_as_fun(made)(*(anew(x) for x in jax.tree.leaves(args)))
+    return jax.tree.unflatten(jax.tree.structure(like), flat)
 
 
 def _alone(f: Callable, axes: tuple[int | None, ...], *args: Any) -> Any:

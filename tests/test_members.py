@@ -105,6 +105,13 @@ def test_states_with_arrays_of_no_elements_are_laid_out_too():
     assert found.metrics["eval_return"].shape[0] == 3
 
 
+def test_constants_of_no_elements_are_laid_out_too():
+    """As MuJoCo's models have them: jaxlib 0.11.2 crashed where Brax's were read."""
+    nothing, something = jnp.zeros((0, 3)), jnp.ones(2)
+    many = over_members(lambda x: {"sum": x + nothing.sum() + something.sum()})
+    np.testing.assert_array_equal(quick_jit(many)(jnp.arange(3.0))["sum"], [2, 3, 4])
+
+
 @pytest.mark.two_cpus
 @pytest.mark.parametrize("strategy", [thorough("vmap"), "map"])
 def test_a_devices_only_member_is_compiled_as_one(strategy):
