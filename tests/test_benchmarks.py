@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
@@ -81,6 +82,31 @@ def test_pytorch_weights_are_those_of_its_linear_layers(benchmark_module):
             assert largest <= fan_in**-0.5  # U(-1/sqrt(I), 1/sqrt(I)), biases too
             assert leaf.size < 8 or largest > 0.7 * fan_in**-0.5
             assert leaf.std() > 0 or leaf.size == 1
+
+
+@pytest.mark.filterwarnings("ignore:.*Ant-v4 is out of date.*")
+def test_ant_v5_without_forces_is_v4_but_for_a_small_cost_and_the_fall():
+    """What docs/results.md says of the two: the same states and observations, to the bit."""
+    gymnasium = pytest.importorskip("gymnasium")
+    pytest.importorskip("mujoco")
+    v4 = gymnasium.make("Ant-v4")
+    v5 = gymnasium.make("Ant-v5", include_cfrc_ext_in_observation=False)
+    assert v5.unwrapped.contact_forces.size * v5.unwrapped._contact_cost_weight == 0.042
+    rng, falls, forces = np.random.default_rng(0), 0, 0
+    for seed in range(10):
+        np.testing.assert_array_equal(v4.reset(seed=seed)[0], v5.reset(seed=seed)[0])
+        over = False
+        while not over:
+            action = rng.uniform(-1, 1, 8).astype(np.float32)
+            obs, reward, fallen, cut, _ = v4.step(action)
+            other, less, over, late, info = v5.step(action)
+            np.testing.assert_array_equal(obs, other)
+            assert (fallen, cut) == (over, late)
+            assert 0 <= -info["reward_contact"] <= 0.042  # each force within [-1, 1]
+            assert reward == pytest.approx(less - info["reward_contact"] + over, abs=1e-9)
+            falls, forces, over = falls + over, forces - info["reward_contact"], over or cut
+    assert falls
+    assert forces
 
 
 def test_compare_refuses_another_machine(tmp_path, benchmark_module):
