@@ -830,6 +830,20 @@ def test_simulated_runs_are_resumed_to_the_bit(name, tmp_path):
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize("backend", ["generalized", "positional", "mjx"])
+def test_every_backend_of_brax_trains_a_population(backend):
+    """Vmapped on both devices; `spring` is resumed above."""
+    config = Config(f"brax/inverted_pendulum?backend={backend}", **SMALL)
+    done = run(config, seeds=3, strategy="vmap")
+    assert done.completed
+    assert not done.diverged
+    returns = done.metrics["eval_return"]
+    assert returns.shape[0] == 3
+    assert len(np.unique(returns[:, -1])) > 1
+    assert np.isfinite(returns).all()
+
+
+@pytest.mark.thorough
 def test_what_does_not_repeat_itself_is_said_when_resumed(tmp_path, caplog):
     odd = {"eval_every": 52, "total_steps": 308, "n_step": 3}  # stops within an episode
     config = Config("gymnasium/Hosted-v0?forgets=True", **SMALL | odd)
