@@ -31,7 +31,7 @@ from sacjax.networks import Networks
 from sacjax.provenance import algorithm_name
 from sacjax.run import _layout, evaluate_run, load, resume, run
 from sacjax.sac import CLIPPED_DOUBLE_Q, make_sac
-from sacjax.types import PLAIN, InputError, RunError
+from sacjax.types import PLAIN, InputError, RunError, is_key
 
 POPULATIONS = {"one seed": (Hyperparams(), 1), "a population": (GRID, 2)}
 population = pytest.mark.parametrize("whole", ["a population"], indirect=True)  # is enough
@@ -333,7 +333,7 @@ def test_agents_of_any_kind_are_read_back(tmp_path, per_batch):
         assert run_.agents.fields["nothing"].shape == (2, 0, 3)
         assert np.isnan(run_.agents.fields["unknown"]).all()
     np.testing.assert_array_equal(evaluate_run(done)[0], evaluate_run(again)[0])
-    assert jnp.issubdtype(again.agent(1).fields["key"].dtype, jax.dtypes.prng_key)
+    assert is_key(again.agent(1).fields["key"])
     with jax.default_prng_impl("rbg"):
         for use in load, resume:
             with pytest.raises(InputError, match="set JAX_DEFAULT_PRNG_IMPL=threefry2x32"):
