@@ -1,6 +1,9 @@
-"""How long do the tests take? `pytest`, before anything is compiled, and with what that has kept.
+"""How long does each suite of tests take, with nothing compiled before?
 
-python benchmarks/suite.py    runs it twice, writes results/suite.json; it needs '.[test]'
+python benchmarks/suite.py [SUITE ...]    writes results/suite.json; it needs '.[test]'
+
+Every suite starts with an empty cache of compiled programs. The default suite runs twice: the
+second time with what the first has kept. Suites that are not named keep the seconds in the file.
 """
 
 import argparse
@@ -12,15 +15,48 @@ import time
 
 import record
 
+SUITES = ("default", "exact", "processes", "nightly")
+
+
+def seconds(suite: str, cache: str) -> int:
+    """Run one suite. Raises CalledProcessError if a test fails."""
+    which = [] if suite == "default" else ["-m", suite]
+    begin = time.time()
+    subprocess.run(
+        [sys.executable, "-m", "pytest", "--durations=20", *which],
+        cwd=record.ROOT.parent,
+        env=os.environ | {"JAX_COMPILATION_CACHE_DIR": cache},
+        check=True,
+    )
+    return round(time.time() - begin)
+
+
+def table(measured: dict[str, int]) -> str:
+    """The rows of CONTRIBUTING.md, in minutes."""
+    holds = {
+        "default": ("numbers, errors, files", "pytest"),
+        "exact": ("equal bits, compiled code; compiled as users do", "pytest -m exact"),
+        "processes": ("several processes, kills, signals, full disks", "pytest -m processes"),
+        "nightly": ("real physics, learning runs, twenty kills", "pytest -m nightly"),
+    }
+    rows = ["| suite | what it holds | command | minutes |", "|---|---|---|---|"]
+    for suite, (what, command) in holds.items():
+        rows.append(f"| {suite} | {what} | `{command}` | {measured[suite] / 60:.1f} |")
+    return "\n".join(rows)
+
+
 if __name__ == "__main__":
-    argparse.ArgumentParser(description=__doc__).parse_args()
-    seconds = {}
-    with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
-        for when in ("first", "again"):
-            begin = time.time()
-            command = [sys.executable, "-m", "pytest", "-q", "--durations=20"]
-            subprocess.run(command, cwd=record.ROOT.parent, env=environment, check=True)
-            seconds[when] = round(time.time() - begin)
-            print(f"{when}: {seconds[when]} s", flush=True)
-    record.save("suite", {"command": "pytest", "seconds": seconds})
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("suites", nargs="*", help=f"of {', '.join(SUITES)} (default: all)")
+    suites = parser.parse_args().suites or SUITES
+    if unknown := set(suites) - {*SUITES}:
+        parser.error(f"no suite {', '.join(sorted(unknown))}: use {', '.join(SUITES)}")
+    measured = record.load("suite")["seconds"]
+    for suite in suites:
+        with tempfile.TemporaryDirectory() as cache:
+            measured[suite] = seconds(suite, cache)
+            if suite == "default":
+                measured["default again"] = seconds(suite, cache)
+        print(f"{suite}: {measured[suite]} s", flush=True)
+    record.save("suite", {"seconds": measured})
+    print(table(measured))

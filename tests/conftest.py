@@ -1,7 +1,7 @@
-"""Strictness and speed for the whole suite.
+"""Strictness and speed for all suites.
 
 Ranks never promote silently and warnings are errors (pyproject.toml). XLA programs are kept in a
-cache, so that tests, the processes that they start and repeated runs share them.
+cache on disk, so that tests, the processes that they start and repeated runs share them.
 """
 
 import importlib
@@ -28,20 +28,34 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config):
-    """`pytest` compiles quickly; -m thorough, -m slow and `XLA_FLAGS= pytest` as users do."""
-    if ON_CPU and config.option.markexpr in config.getini("addopts"):
+    """Compile quickly in the default suite and for processes, as users do in all others."""
+    suite = config.option.markexpr
+    config.is_exact = suite not in ("processes", *config.getini("addopts"))
+    if ON_CPU and not config.is_exact:
         os.environ.setdefault("XLA_FLAGS", as_flags(QUICK))
 
 
 def pytest_collection_modifyitems(items):
     for item in items:
         if not ON_CPU and item.get_closest_marker("two_cpus"):
-            item.add_marker(pytest.mark.skip(reason="of the suite's two CPU devices"))
+            item.add_marker(pytest.mark.skip(reason="needs the two CPU devices of this suite"))
+
+
+@pytest.fixture(autouse=True, scope="session")
+def shared_programs(request):
+    """Runs of one program share its compilation, except where exact bits are tested."""
+    if request.config.is_exact:
+        yield
+        return
+    from sharing import shared
+
+    with shared():
+        yield
 
 
 @pytest.fixture
 def benchmark_module(monkeypatch):
-    """`benchmark_module(name)`: a module of benchmarks/, forgotten again after the test."""
+    """`benchmark_module(name)`: import a module of benchmarks/, and forget it after the test."""
     folder = Path(__file__).parents[1] / "benchmarks"
     monkeypatch.syspath_prepend(folder)
     yield importlib.import_module

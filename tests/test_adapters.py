@@ -14,7 +14,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import thorough
 from contract import Rollout
 from flax import struct
 from PIL import Image
@@ -66,8 +65,10 @@ LONG_COMPILED = (
 )
 
 
-def some_thorough(found):
-    return [thorough(x) if x in LONG_COMPILED else x for x in found]
+def some_nightly(found):
+    """The simulators that compile for long are tested at night; the others hold the same code."""
+    nightly = pytest.mark.nightly
+    return [pytest.param(x, marks=nightly) if x in LONG_COMPILED else x for x in found]
 
 
 @pytest.fixture(autouse=True)
@@ -184,17 +185,17 @@ def pooled_by_hand(name: str) -> Rollout:
     return Rollout(np.stack(first), *(np.stack(field, axis=1) for field in fields))
 
 
-@pytest.mark.parametrize("name", some_thorough(ALL))
+@pytest.mark.parametrize("name", some_nightly(ALL))
 def test_a_thousand_steps_equal_the_raw_environment_stepped_by_hand(name):
     contract.assert_equal(rollout(name), rollout_by_hand(name))
 
 
-@pytest.mark.parametrize("name", some_thorough(ALL))
+@pytest.mark.parametrize("name", some_nightly(ALL))
 def test_shapes_and_dtypes_are_those_of_the_contract(name):
     contract.assert_shapes(make_env(name)(COPIES), name, *ALL[name][:2], rollout(name))
 
 
-@pytest.mark.parametrize("name", some_thorough(ALL))
+@pytest.mark.parametrize("name", some_nightly(ALL))
 def test_a_reset_is_seen_only_where_an_episode_ended(name):
     steps = rollout(name)
     ended = steps.terminated | steps.truncated
@@ -202,7 +203,7 @@ def test_a_reset_is_seen_only_where_an_episode_ended(name):
     contract.assert_resets_are_seen_only_at_ends(steps)
 
 
-@pytest.mark.parametrize("name", some_thorough(ALL))
+@pytest.mark.parametrize("name", some_nightly(ALL))
 def test_time_limits_truncate_and_falls_terminate(name):
     steps = rollout(name)
     limit = limit_of(name)
@@ -219,14 +220,14 @@ def test_time_limits_truncate_and_falls_terminate(name):
     assert steps.truncated.any() != falls
 
 
-@pytest.mark.parametrize("name", some_thorough(ALL))
+@pytest.mark.parametrize("name", some_nightly(ALL))
 def test_same_keys_give_the_same_steps_and_other_keys_give_others(name):
     one, again, other = rollout(name), rolled_out(name), rolled_out(name, seed=7)
     jax.tree.map(np.testing.assert_array_equal, one, again)
     assert not np.array_equal(one.first_obs, other.first_obs) or name.startswith("brax/fast")
 
 
-@pytest.mark.parametrize("name", some_thorough(STEPPED))
+@pytest.mark.parametrize("name", some_nightly(STEPPED))
 def test_seeds_and_time_limits_can_be_vmapped(name):
     env = make_env(name)(COPIES)
     limits = env.default_params.replace(max_steps_in_episode=jnp.array([2, 3]))
@@ -247,12 +248,12 @@ def test_seeds_and_time_limits_can_be_vmapped(name):
         np.testing.assert_array_equal(steps.truncated[i], np.stack([ends] * COPIES, axis=1))
 
 
-@pytest.mark.parametrize("name", some_thorough(ALL))
+@pytest.mark.parametrize("name", some_nightly(ALL))
 def test_state_keeps_its_types_and_has_no_weak_ones(name):
     contract.assert_state_keeps_its_types(make_env(name)(COPIES), COPIES)
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["brax/inverted_pendulum?backend=spring&limit=2&reset=fresh"])
 def test_fresh_first_states_are_all_different(name):
     env = make_env(name)(3)
@@ -746,7 +747,7 @@ def test_an_environment_without_a_time_limit_is_warned_of(limit, said, caplog):
     assert ("by its option max_episode_steps=1000" in caplog.text) == said
 
 
-@pytest.mark.thorough
+@pytest.mark.processes
 def test_callbacks_do_not_wait_for_themselves():
     """16 copies, 2,000 steps, between matrix products that keep all threads busy."""
     env = make_env("gymnasium/Hosted-v0")(16)
@@ -780,7 +781,7 @@ SMALL: dict[str, Any] = {
 }
 
 
-@pytest.mark.thorough
+@pytest.mark.exact
 def test_seeds_are_trained_one_after_the_other_and_resumed_to_the_bit(tmp_path):
     config = Config("gymnasium/InvertedPendulum-v5", **SMALL)
     whole, stopped, epochs = tmp_path / "whole", tmp_path / "stopped", []
@@ -807,7 +808,7 @@ def test_seeds_are_trained_one_after_the_other_and_resumed_to_the_bit(tmp_path):
     np.testing.assert_array_equal(alone.metrics["eval_return"], done.metrics["eval_return"][1])
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "name", ["brax/inverted_pendulum?backend=spring", "playground/CartpoleBalance"]
 )
@@ -829,7 +830,7 @@ def test_simulated_runs_are_resumed_to_the_bit(name, tmp_path):
     assert one == other
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["generalized", "positional", "mjx"])
 def test_every_backend_of_brax_trains_a_population(backend):
     """Vmapped on both devices; `spring` is resumed above."""
@@ -843,7 +844,6 @@ def test_every_backend_of_brax_trains_a_population(backend):
     assert np.isfinite(returns).all()
 
 
-@pytest.mark.thorough
 def test_what_does_not_repeat_itself_is_said_when_resumed(tmp_path, caplog):
     odd = {"eval_every": 52, "total_steps": 308, "n_step": 3}  # stops within an episode
     config = Config("gymnasium/Hosted-v0?forgets=True", **SMALL | odd)
@@ -861,7 +861,6 @@ def test_what_does_not_repeat_itself_is_said_when_resumed(tmp_path, caplog):
     np.testing.assert_array_equal(done.metrics["train_length"], 5)  # none spans the gap
 
 
-@pytest.mark.thorough
 def test_an_environment_that_fails_later_is_named_too(tmp_path, monkeypatch):
     """When it is put back to where it was, and when it is evaluated."""
     config, epochs = Config("gymnasium/Hosted-v0", **SMALL), []
@@ -901,7 +900,6 @@ def test_an_environment_that_fails_ends_the_run_with_its_error(tmp_path):
         run(config, seeds=1, directory=tmp_path / "run")
 
 
-@pytest.mark.thorough
 @pytest.mark.skipif(not POOLED, reason="envpool is not installed")
 def test_a_pool_s_ends_can_fall_together_and_it_begins_anew_when_resumed(tmp_path, caplog):
     endless = make_env("envpool/Hopper-v5")(1).host
@@ -932,7 +930,7 @@ def untrained(name: str) -> Run:
     )
 
 
-@pytest.mark.thorough
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     "name",
     [

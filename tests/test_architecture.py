@@ -257,6 +257,7 @@ def test_only_networks_knows_distrax():
     assert users == {"networks"}
 
 
+@pytest.mark.processes
 def test_import_sacjax_loads_neither_jax_nor_gymnax():
     code = (
         "import sys, sacjax; "
@@ -289,6 +290,7 @@ def test_type_checkers_and_dir_see_the_public_names():
     assert len(sacjax.__all__) == len(set(sacjax.__all__))
 
 
+@pytest.mark.processes
 def test_a_module_is_there_without_an_import_of_its_own():
     code = "import sacjax; print(sacjax.run.load.__name__, sacjax.statistics.iqm.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -9,7 +9,7 @@ import checks
 import jax
 import numpy as np
 import pytest
-from checks import GRID, thorough
+from checks import GRID
 
 from sacjax import checkpoints, driver
 from sacjax.cli import main
@@ -46,6 +46,7 @@ def whole(tmp_path_factory):
     return folder
 
 
+@pytest.mark.exact
 def test_batches_are_what_they_would_be_together(together):
     """To the bit, where each member is compiled by itself; in as few batches as may be, alike."""
     told = []
@@ -70,7 +71,8 @@ def test_its_folder_reads_as_one_run(whole, together):
     assert (whole / "learning_curve.png").stat().st_size > 10_000
 
 
-@pytest.mark.parametrize("stop_after", [2, thorough(4), thorough(6)])
+@pytest.mark.exact
+@pytest.mark.parametrize("stop_after", [2, 4, 6])
 def test_stopped_in_any_batch_it_goes_on_to_the_same_bits(
     whole, together, tmp_path, stop_after, monkeypatch
 ):
@@ -107,7 +109,7 @@ def test_killed_before_the_second_batch_has_a_config_it_starts_that_one(whole, t
     assert_same_runs(load(folder), load(whole))
 
 
-@pytest.mark.thorough
+@pytest.mark.exact
 def test_extended_it_is_configured_longer(whole, tmp_path):
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     longer = tmp_path / "longer"
@@ -194,7 +196,6 @@ def stopped(tmp_path_factory):
     return folder, done
 
 
-@pytest.mark.thorough
 def test_a_batch_that_was_stopped_is_not_one_that_diverged(stopped, together, caplog, capsys):
     folder, done = stopped
     assert not done.completed
@@ -325,7 +326,6 @@ def test_a_batch_is_no_run_of_its_own(whole):
             use(whole / "batches" / "1")
 
 
-@pytest.mark.thorough
 def test_what_is_wrong_in_a_batch_names_the_run(tmp_path, monkeypatch):
     from sacjax import checkpoints, metrics, store
 
@@ -371,7 +371,6 @@ def test_no_batches_of_nothing(wrong):
         run(CONFIG, members_per_batch=wrong)
 
 
-@pytest.mark.thorough
 def test_from_the_command_line(tmp_path, capsys):
     flags = "--total-steps 200 --warmup-steps 100 --eval-every 50 --hidden 8 --batch-size 8"
     out = str(tmp_path / "run")

@@ -290,7 +290,6 @@ def test_an_unknown_flag_exits_with_2(capsys):
     assert stop.value.code == 2
 
 
-@pytest.mark.thorough
 def test_extended_by_train_it_is_extended(copy, capsys):
     assert main(["train", "--extend-to", "400", str(copy)]) == 0
     captured = capsys.readouterr()
@@ -373,7 +372,7 @@ def test_a_run_whose_table_cannot_be_printed_is_done(stdout, copy, monkeypatch, 
     assert load(copy).completed
 
 
-@pytest.mark.thorough
+@pytest.mark.processes
 def test_a_run_whose_json_lines_nobody_reads_goes_on(tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "sacjax.cli", "train", "Pendulum-v1", "--out", str(out), *TINY]
@@ -390,6 +389,7 @@ def test_a_run_whose_json_lines_nobody_reads_goes_on(tmp_path):
     assert len(rows(out)) == 4
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("arguments", [["--version"], ["train", "--help"], ["envs"]])
 def test_nothing_is_said_where_nobody_reads(arguments):
     with closed_pipe() as stdout:
@@ -472,6 +472,7 @@ def test_agents_of_another_precision_are_loaded_aloud(copy, caplog):
     assert f"{copy} was trained with jax_enable_x64=True and is loaded with False" in caplog.text
 
 
+@pytest.mark.processes
 def test_a_terminal_without_the_letters_gets_escapes(folder):
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     command = [sys.executable, "-m", "sacjax.cli", "report", str(folder), "--labels", "α²"]
@@ -549,7 +550,7 @@ def test_a_policy_acts_as_in_the_evaluation(folder):
         run.policy(8)
 
 
-@pytest.mark.thorough
+@pytest.mark.processes
 def test_ctrl_c_leaves_complete_files_and_exit_code_130(tmp_path):
     out = tmp_path / "run"
     flags = [*TINY, "--total-steps", "1000100"]
@@ -571,6 +572,7 @@ def test_ctrl_c_leaves_complete_files_and_exit_code_130(tmp_path):
     assert (out / "learning_curve.png").exists()
 
 
+@pytest.mark.processes
 def test_help_does_not_import_the_environments():
     code = (
         "import sys; from sacjax.cli import main\n"
@@ -592,6 +594,7 @@ def test_main_help_and_version(capsys):
     assert "sacjax 0." in printed
 
 
+@pytest.mark.processes
 @pytest.mark.parametrize("module", ["sacjax", "sacjax.cli"])
 def test_the_module_runs_as_a_program(module):
     env = os.environ | {"PYTHONWARNINGS": "error::SyntaxWarning"}

@@ -9,13 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import thorough
-from probes import quick_jit, users_jit
 
 from sacjax.config import Config, Hyperparams
 from sacjax.members import over_members
 from sacjax.train import as_arrays, make_program
 
+pytestmark = pytest.mark.exact
 ROWS = 499_200  # a shape that nothing else has: no other size here comes near
 SMALL = Config(
     "Pendulum-v1",
@@ -36,13 +35,8 @@ LAYOUTS = {
 }
 
 
-@pytest.fixture(params=[quick_jit, thorough(users_jit)], ids=["quick", "users"])
-def jit(request):
-    return request.param
-
-
 @functools.cache
-def compiled_epoch(jit: Any, config: Config, layout: str, make: Any = make_program) -> Any:
+def compiled_epoch(config: Config, layout: str, make: Any = make_program) -> Any:
     program = make(config)
     hp, params = as_arrays(Hyperparams(), program.default_params)
     members, strategy, devices = LAYOUTS[layout]
@@ -54,7 +48,7 @@ def compiled_epoch(jit: Any, config: Config, layout: str, make: Any = make_progr
         init = over_members(program.init, axes, **how)
         epoch = over_members(program.epoch, axes, donated=True, **how)
     loop = jax.eval_shape(init, keys, hp, params)
-    return jit(epoch, donate_argnums=0).lower(loop, hp, params).compile(), loop
+    return jax.jit(epoch, donate_argnums=0).lower(loop, hp, params).compile(), loop
 
 
 def whole_replays(compiled: Any, rows: int = ROWS) -> list[str]:
@@ -75,8 +69,8 @@ def whole_replays(compiled: Any, rows: int = ROWS) -> list[str]:
     "layout",
     [pytest.param(x, marks=pytest.mark.two_cpus if LAYOUTS[x][2] == 2 else ()) for x in LAYOUTS],
 )
-def test_nothing_in_the_loop_touches_the_whole_replay(jit, layout):
-    compiled, loop = compiled_epoch(jit, SMALL, layout)
+def test_nothing_in_the_loop_touches_the_whole_replay(layout):
+    compiled, loop = compiled_epoch(SMALL, layout)
     assert whole_replays(compiled) == []
     memory, members = compiled.memory_analysis(), LAYOUTS[layout][0]
     replays = loop.replay.rows.size * 4 / (LAYOUTS[layout][2] or 1)  # bytes on each device
@@ -96,12 +90,12 @@ def test_nothing_in_the_loop_touches_the_whole_replay(jit, layout):
     ],
     ids=str,
 )
-def test_nor_with_other_shapes_of_an_iteration(jit, layout, changes):
+def test_nor_with_other_shapes_of_an_iteration(layout, changes):
     config = dataclasses.replace(SMALL, **changes)
-    assert whole_replays(compiled_epoch(jit, config, layout)[0]) == []
+    assert whole_replays(compiled_epoch(config, layout)[0]) == []
 
 
-def test_the_check_finds_a_copy(jit):
+def test_the_check_finds_a_copy():
     def touching(config: Config) -> Any:
         program = make_program(config)
 
@@ -116,14 +110,14 @@ def test_the_check_finds_a_copy(jit):
         return program._replace(epoch=epoch)
 
     config = dataclasses.replace(SMALL, eval_every=1)
-    compiled, _ = compiled_epoch(jit, config, "single", touching)
+    compiled, _ = compiled_epoch(config, "single", touching)
     assert whole_replays(compiled)
 
 
 @pytest.mark.two_cpus
-def test_a_batch_is_one_gather_and_an_insert_one_write(jit):
+def test_a_batch_is_one_gather_and_an_insert_one_write():
     body = hlo.innermost(
-        hlo.computations(compiled_epoch(jit, SMALL, "single")[0].as_text()), "gather", ROWS
+        hlo.computations(compiled_epoch(SMALL, "single")[0].as_text()), "gather", ROWS
     )
     touching = [i for i in body if f"{ROWS}," in i.text.split(" metadata=")[0]]
     assert sum(i.opcode == "gather" for i in body) == 1
@@ -131,8 +125,8 @@ def test_a_batch_is_one_gather_and_an_insert_one_write(jit):
     assert len(writes) == 1
 
 
-def test_the_number_of_kernels_in_an_iteration_is_bounded(jit):
+def test_the_number_of_kernels_in_an_iteration_is_bounded():
     """A guard, not a goal: what adds many kernels should be worth them."""
-    program = hlo.computations(compiled_epoch(jit, SMALL, "single")[0].as_text())
+    program = hlo.computations(compiled_epoch(SMALL, "single")[0].as_text())
     body = hlo.innermost(program, "gather", ROWS)
     assert sum(i.opcode in ("fusion", "dot", "custom-call", "while") for i in body) < 330

@@ -80,6 +80,7 @@ def test_its_file_says_who_before_which_step_and_what(wild, tmp_path):
         shutil.rmtree(broken)
 
 
+@pytest.mark.exact
 def test_the_others_are_to_the_bit_what_they_would_have_been(wild):
     done, _ = wild
     mild = run(CONFIG, MILD, seeds=2)
@@ -128,7 +129,6 @@ def test_stop_ends_the_run_there_with_whole_files_and_resume_goes_on(wild, tmp_p
     assert load(folder).diverged == done.diverged
 
 
-@pytest.mark.thorough
 def test_a_run_of_nothing_but_diverged_members_ends(tmp_path):
     done = run(CONFIG, Hyperparams(critic_lr=1e3), seeds=2, directory=tmp_path / "run")
     assert len(done.diverged) == 2
@@ -136,7 +136,6 @@ def test_a_run_of_nothing_but_diverged_members_ends(tmp_path):
     np.testing.assert_array_equal(resume(tmp_path / "run").epochs, done.epochs)
 
 
-@pytest.mark.thorough
 def test_an_infinite_parameter_alone_is_found_in_its_epoch():
     """One that no loss has met yet."""
 

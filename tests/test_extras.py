@@ -312,7 +312,7 @@ def test_delayed_policy_is_improved_in_every_third_step_only():
             np.testing.assert_allclose(over_all, np.mean([m[name] for m in those]), rtol=1e-4)
 
 
-@pytest.mark.thorough
+@pytest.mark.exact
 def test_under_vmap_delayed_members_are_what_they_are_alone():
     config = dataclasses.replace(CONFIG, total_steps=300, policy_delay=2)
     train, keys = make_train(config), jax.random.split(jax.random.key(0))
@@ -328,6 +328,7 @@ def test_under_vmap_delayed_members_are_what_they_are_alone():
 # All of it in one run
 
 
+@pytest.mark.exact
 def test_with_all_of_it_a_run_learns_and_resumes(tmp_path):
     from sacjax.run import load, resume, run
 

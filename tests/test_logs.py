@@ -258,7 +258,7 @@ def test_wandb_without_a_key_is_an_input_error(tmp_path, monkeypatch, capsys):
     wandb.teardown()
 
 
-@pytest.mark.thorough
+@pytest.mark.processes
 def test_the_command_line_logs_where_it_resumes(tmp_path, capsys):
     out = tmp_path / "run"
     flags = ["--tensorboard", "--wandb", "--wandb-project", "mine"]
@@ -311,7 +311,7 @@ def test_batches_of_members_are_aggregated_when_all_are_there():
     assert series(20, epoch([2], 3, q=[5]))["min"] == {"q": 3}
 
 
-@pytest.mark.thorough
+@pytest.mark.processes
 def test_a_run_in_batches_is_resumed_as_if_it_had_not_been_stopped(tmp_path):
     """Stopped in the second of three batches, after four of eight epochs."""
     whole, torso, epochs = tmp_path / "whole", tmp_path / "torso", []

@@ -7,12 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import thorough
+from checks import KEYS, TINY
+from checks import assert_close as close
 from flax import struct
 from gymnax.environments.classic_control.pendulum import Pendulum
 from probes import member, quick_jit, stack
-from test_train import KEYS, TINY
-from test_train import assert_close as close
 
 from sacjax.config import Hyperparams
 from sacjax.leaves import unkeyed
@@ -33,6 +32,7 @@ def assert_close(one, other):
     close(unkeyed(one), unkeyed(other), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.exact
 @pytest.mark.two_cpus
 def test_one_after_the_other_is_alone_to_rounding_on_any_number_of_devices():
     train = make_train(TINY)
@@ -46,7 +46,7 @@ def test_one_after_the_other_is_alone_to_rounding_on_any_number_of_devices():
     assert_close(alone, two.agent)
 
 
-@pytest.mark.thorough
+@pytest.mark.exact
 @pytest.mark.two_cpus
 def test_states_stepped_in_place_are_those_stepped_alone():
     program = make_program(TINY)
@@ -62,8 +62,9 @@ def test_states_stepped_in_place_are_those_stepped_alone():
     assert_close(alone, step(loop, hps, params))
 
 
+@pytest.mark.exact
 @pytest.mark.two_cpus
-@pytest.mark.parametrize("devices", [thorough(1), 2])
+@pytest.mark.parametrize("devices", [1, 2])
 def test_run_gives_the_same_members_on_any_number_of_devices(devices):
     hp = Hyperparams(tau=np.array([0.005, 0.02]))
     one = run(TINY, hp, seeds=[0, 1, 2], strategy="map", devices=devices)
@@ -112,8 +113,9 @@ def test_constants_of_no_elements_are_laid_out_too():
     np.testing.assert_array_equal(quick_jit(many)(jnp.arange(3.0))["sum"], [2, 3, 4])
 
 
+@pytest.mark.exact
 @pytest.mark.two_cpus
-@pytest.mark.parametrize("strategy", [thorough("vmap"), "map"])
+@pytest.mark.parametrize("strategy", ["vmap", "map"])
 def test_a_devices_only_member_is_compiled_as_one(strategy):
     program = make_program(TINY)
     hp, params = as_arrays(Hyperparams(), program.default_params)
@@ -131,7 +133,7 @@ def test_a_devices_only_member_is_compiled_as_one(strategy):
     assert_close(stack([quick_jit(train)(key).agent for key in KEYS[:2]]), two.agent)
 
 
-@pytest.mark.thorough
+@pytest.mark.exact
 @pytest.mark.two_cpus
 def test_vmap_over_two_devices_is_vmap_to_rounding():
     train = make_train(TINY)

@@ -4,7 +4,6 @@ import re
 
 import jax
 import pytest
-from checks import thorough
 
 from sacjax import driver, memory, plan
 from sacjax.cli import main
@@ -77,7 +76,6 @@ CASES = {
     ),
     "a delayed policy": ({"batch_size": 512, "policy_delay": 2, "max_grad_norm": 1}, 1, "vmap", 1),
 }
-USUAL = ("tiny", "one step, alone", "vmapped", "mapped over two devices")
 
 
 def planned(members, strategy="vmap", devices=1, per_batch=None, **changes):
@@ -88,7 +86,8 @@ def planned(members, strategy="vmap", devices=1, per_batch=None, **changes):
     )
 
 
-@pytest.mark.parametrize("case", [x if x in USUAL else thorough(x) for x in CASES])
+@pytest.mark.exact
+@pytest.mark.parametrize("case", CASES)
 def test_the_estimate_is_what_xla_allocates_to_a_fifth(case):
     changes, members, strategy, devices = CASES[case]
     found = planned(members, strategy, devices, **changes)

@@ -73,7 +73,7 @@ def test_check_of_stored_transitions_kills(mutant, mistake):
         checks.stored_transitions_are_those_of_the_pendulum(wrong)
 
 
-@pytest.mark.slow  # four whole trainings, 10 s each
+@pytest.mark.nightly  # four whole trainings, 10 s each
 @pytest.mark.parametrize(
     ("mistake", "check", "probe"),
     [

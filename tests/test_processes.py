@@ -42,7 +42,7 @@ def start_two(*arguments):
     return [start(2, *arguments, *where, i) for i in range(2)]
 
 
-@pytest.mark.thorough
+@pytest.mark.processes
 def test_two_processes_are_one_with_as_many_devices(tmp_path):
     """metrics.csv to the byte; agents and checkpoints are whole, and only the first one tells."""
     one, two = tmp_path / "one", tmp_path / "two"
@@ -63,7 +63,7 @@ def test_two_processes_are_one_with_as_many_devices(tmp_path):
     assert load(two).completed
 
 
-@pytest.mark.thorough
+@pytest.mark.processes
 def test_batches_that_one_process_has_finished_are_gone_on_with_by_two(tmp_path):
     """To the bytes of one that one process has gone on with, on as many devices."""
     one, two = tmp_path / "one", tmp_path / "two"
@@ -80,7 +80,7 @@ def test_batches_that_one_process_has_finished_are_gone_on_with_by_two(tmp_path)
     assert (one / "metrics.csv").read_bytes() == (two / "metrics.csv").read_bytes()
 
 
-@pytest.mark.thorough
+@pytest.mark.processes
 def test_what_stops_one_stops_all_with_its_exit_code(tmp_path):
     folder = tmp_path / "run"
     pair = start_two("train", "Pendulum-v1", "--total-steps", 200_100, *FLAGS, "--out", folder)
@@ -94,7 +94,7 @@ def test_what_stops_one_stops_all_with_its_exit_code(tmp_path):
     assert load(folder).epochs[0] == checkpoints.epochs(folder)[-1]
 
 
-@pytest.mark.thorough
+@pytest.mark.processes
 @pytest.mark.parametrize("killed", [1, 0])
 def test_one_is_killed_the_other_says_so_and_the_run_goes_on_here(tmp_path, killed):
     """In one process, with another number of devices."""

@@ -257,7 +257,6 @@ def test_the_bar_shows_in_a_notebook_unless_told_not_to(monkeypatch):
         assert (file.getvalue() == "") == (show is False)
 
 
-@pytest.mark.thorough
 def test_the_bar_is_quiet_where_stderr_is_no_terminal(tmp_path, capsys):
     for format in ("auto", "none", "bar"):
         out = str(tmp_path / format)
@@ -268,7 +267,6 @@ def test_the_bar_is_quiet_where_stderr_is_no_terminal(tmp_path, capsys):
         assert (captured.err == "") == (format != "bar")
 
 
-@pytest.mark.thorough
 def test_callables_are_told_who_is_who_and_when_the_next_checkpoint_comes(tmp_path):
     told = []
     hp = Hyperparams(tau=np.array([0.005, 0.02]))

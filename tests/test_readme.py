@@ -29,7 +29,7 @@ def code_of(text):
     return "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
 
 
-@pytest.mark.thorough
+@pytest.mark.exact
 def test_the_code_runs(tmp_path, monkeypatch):
     code = code_of(README)
     for full, tiny in SMALLER.items():
@@ -45,7 +45,7 @@ def test_the_code_runs(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "logged" / "tensorboard" / "seed_7").is_dir()
 
 
-@pytest.mark.thorough
+@pytest.mark.exact
 def test_the_environment_of_the_documents_runs(tmp_path, monkeypatch):
     code = code_of((ROOT / "docs" / "environments.md").read_text())
     monkeypatch.chdir(tmp_path)
@@ -57,7 +57,7 @@ def test_the_environment_of_the_documents_runs(tmp_path, monkeypatch):
     assert (names["again"].metrics["eval_length"] <= 50).all()
 
 
-@pytest.mark.thorough
+@pytest.mark.exact
 def test_the_algorithms_of_the_documents_run(tmp_path, monkeypatch):
     code = code_of((ROOT / "docs" / "extending.md").read_text())
     assert code.count("total_steps=20_000") == 2
@@ -114,7 +114,7 @@ def test_the_commands_of_the_documents_can_be_parsed():
         parse_train(shlex.split(command))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_first_command_trains_every_seed_past_minus_200(tmp_path):
     from sacjax.cli import main
     from sacjax.run import load

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import CONFIG, GRID, thorough
+from checks import CONFIG, GRID
 from probes import Chain, Noise
 
 from sacjax import checkpoints, store
@@ -42,7 +42,9 @@ FLAGS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[thorough("one seed"), "a population"])
+@pytest.fixture(
+    scope="module", params=[pytest.param("one seed", marks=pytest.mark.exact), "a population"]
+)
 def whole(request, tmp_path_factory):
     """A run that nobody stopped, with a checkpoint after each epoch, all of them kept."""
     folder = tmp_path_factory.mktemp(request.param.replace(" ", "-")) / "run"
@@ -85,6 +87,7 @@ def assert_same(one, other):
         assert x.tobytes() == again.arrays[name].tobytes(), name
 
 
+@pytest.mark.exact
 def test_resumed_is_never_stopped(whole, torso):
     done = resume(torso)
     assert done.completed
@@ -92,7 +95,7 @@ def test_resumed_is_never_stopped(whole, torso):
     assert_same(whole, torso)
 
 
-@pytest.mark.thorough
+@pytest.mark.exact
 def test_a_vmapped_population_resumed_is_never_stopped(tmp_path):
     how = {"seeds": 3, "strategy": "vmap", "devices": 1, "checkpoint_every": 1}
     stopped, vmapped = tmp_path / "stopped", tmp_path / "vmapped"
@@ -103,6 +106,7 @@ def test_a_vmapped_population_resumed_is_never_stopped(tmp_path):
     assert_same(vmapped, stopped)
 
 
+@pytest.mark.exact
 def test_without_a_checkpoint_it_starts_again_and_says_so(whole, torso, caplog):
     shutil.rmtree(torso / "checkpoints")
     resume(torso)
@@ -119,6 +123,7 @@ def test_a_finished_run_is_finished_and_gets_back_what_it_lost(whole, tmp_path, 
     assert_same(whole, folder)
 
 
+@pytest.mark.exact
 def test_extended_is_configured_longer(whole, tmp_path):
     """Replay, capped by total_steps, grows with it."""
     folder, longer = Path(shutil.copytree(whole, tmp_path / "run")), tmp_path / "longer"
@@ -134,7 +139,7 @@ def test_extended_is_configured_longer(whole, tmp_path):
     assert_same(longer, folder)
 
 
-@pytest.mark.thorough
+@pytest.mark.exact
 @pytest.mark.parametrize("devices", [1, 2])
 def test_members_go_on_on_another_number_of_devices_to_rounding(tmp_path, devices):
     hp, folder = Hyperparams(), tmp_path / "run"
@@ -559,7 +564,6 @@ def test_what_others_put_beside_the_checkpoints_stays(whole, torso):
     assert_same(whole, torso)
 
 
-@pytest.mark.thorough
 @population
 def test_another_layout_is_said(whole, torso, caplog):
     resume(torso, strategy="vmap", devices=1)
@@ -608,7 +612,7 @@ def test_the_command_is_written_down(tmp_path, monkeypatch, program):
     assert json.loads((tmp_path / "run" / "config.json").read_text())["command"][1] == "train"
 
 
-@pytest.mark.thorough
+@pytest.mark.processes
 def test_sigterm_checkpoints_and_leaves_with_143_and_resume_goes_on(tmp_path):
     folder, whole = tmp_path / "run", tmp_path / "whole"
     flags = [*FLAGS, "--seeds", "1", "--checkpoint-every", "1"]
@@ -642,7 +646,7 @@ sys.exit(main())
 """
 
 
-@pytest.mark.thorough
+@pytest.mark.processes
 def test_a_disk_that_is_full_ends_the_run_with_the_one_before_whole(tmp_path):
     folder, whole = tmp_path / "run", tmp_path / "whole"
     flags = [*FLAGS, "--seeds", "2", "--checkpoint-every", "1", "--log-format", "none"]
@@ -769,13 +773,13 @@ def kill_and_resume(tmp_path, seeds, kills, seed, *layout):
     return killed, writing
 
 
-@pytest.mark.thorough
+@pytest.mark.processes
 def test_killed_three_times_it_ends_like_never_stopped(tmp_path):
     killed, _ = kill_and_resume(tmp_path, seeds=2, kills=3, seed=0)
     assert killed == 3
 
 
-@pytest.mark.slow  # a new process, and its compilation, for each kill
+@pytest.mark.nightly  # a new process, and its compilation, for each kill
 @pytest.mark.parametrize(
     ("seeds", "layout"),
     [(1, ()), (4, ("--strategy", "map")), (4, ("--strategy", "vmap", "--devices", "1"))],
@@ -811,6 +815,7 @@ def test_dollars_in_a_path_are_no_mathematics(tmp_path):
     assert (tmp_path / "a$_$b" / "learning_curve.png").exists()
 
 
+@pytest.mark.exact  # where runs do not share programs
 def test_programs_compile_where_they_do_not_keep_ctrl_c_from_being_heard(tmp_path, monkeypatch):
     compile_, threads = jax.stages.Lowered.compile, []
 
@@ -824,7 +829,7 @@ def test_programs_compile_where_they_do_not_keep_ctrl_c_from_being_heard(tmp_pat
     assert threading.main_thread() not in threads
 
 
-@pytest.mark.thorough
+@pytest.mark.processes
 def test_a_second_ctrl_c_leaves_at_once_with_whole_files(tmp_path):
     folder = tmp_path / "run"
     flags = [*FLAGS, "--seeds", "1", "--checkpoint-every", "1"]
@@ -864,6 +869,7 @@ def python_handles_ctrl_c():
     assert signal.signal(signal.SIGINT, before) is signal.default_int_handler
 
 
+@pytest.mark.processes
 @population
 @pytest.mark.usefixtures("python_handles_ctrl_c")
 def test_ctrl_c_in_a_script_takes_effect_once_the_files_are_whole(whole, tmp_path, capsys):
@@ -880,6 +886,7 @@ def test_ctrl_c_in_a_script_takes_effect_once_the_files_are_whole(whole, tmp_pat
     assert_same(whole, place)
 
 
+@pytest.mark.processes
 def test_a_handler_of_another_keeps_its_signal(tmp_path):
     heard = []
     before = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
@@ -909,9 +916,9 @@ run(CONFIG, seeds=1, directory=sys.argv[1], checkpoint_every=100, on_epoch=[term
 """
 
 
-@pytest.mark.thorough
+@pytest.mark.processes
 def test_sigterm_ends_a_script_once_the_files_are_whole(tmp_path):
-    place, tests = tmp_path / "run", str(Path(__file__).parent)
+    place, tests = tmp_path / "run", str(Path(__file__).parent / "helpers")
     done = subprocess.run(
         [sys.executable, "-c", TERMINATED, place], env=environment(PYTHONPATH=tests)
     )

@@ -8,6 +8,8 @@ import pytest
 
 from sacjax.startup import _quota
 
+pytestmark = pytest.mark.processes
+
 
 def python(code, **environment):
     cleared = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_"))}

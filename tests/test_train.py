@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from checks import recorder, scalar_transition
+from checks import KEYS, TINY, assert_close, recorder, scalar_transition
 from gymnax.environments.classic_control.pendulum import EnvParams as PendulumParams
-from probes import Chain, ChainParams, Noise, NoiseParams, fused_jit, member, quick_jit, stack
+from probes import Chain, ChainParams, Noise, NoiseParams, member, quick_jit, stack
 
 from sacjax.config import Config, Hyperparams
 from sacjax.envs import make_env
@@ -25,22 +25,7 @@ from sacjax.sac import make_sac
 from sacjax.train import _scan_mean, as_arrays, epoch_keys, make_program, make_train
 from sacjax.types import InputError, Transition
 
-# Two epochs of two iterations of 3 x 2 environment steps and U = 3 gradient steps; replay wraps.
-TINY = Config(
-    "Pendulum-v1",
-    num_envs=2,
-    warmup_steps=20,
-    rollout_length=3,
-    utd=0.5,
-    eval_every=12,
-    total_steps=44,
-    replay_size=30,
-    batch_size=8,
-    hidden=(8,),
-    eval_episodes=2,
-)
 LIMITS = 5, 9
-KEYS = jax.random.split(jax.random.key(0), 2)
 
 
 def settings() -> tuple[Hyperparams, Any]:
@@ -76,7 +61,7 @@ class Compilations:
 @cache
 def trained_grid() -> tuple[Any, int, int]:
     """The sweep in one program; how often it was compiled at the first call, and at a second."""
-    train = fused_jit(over_grid(make_train(TINY)))
+    train = jax.jit(over_grid(make_train(TINY)))
     keys, (hp, params) = grid_of_keys(), settings()
     other = dataclasses.replace(hp, tau=2 * hp.tau)
     with Compilations() as first:
@@ -90,15 +75,15 @@ def trained_grid() -> tuple[Any, int, int]:
 def trained_alone() -> Any:
     """The first setting and seed by itself, its numbers constants of the program."""
     train, (hp, params) = make_train(TINY), member(settings(), 0)
-    return fused_jit(lambda key: train(key, hp, params))(KEYS[0])
+    return jax.jit(lambda key: train(key, hp, params))(KEYS[0])
 
 
-def stepped(key: Any, hp: Any, params: Any, over: Any, jit: Any = fused_jit) -> tuple[Any, Any]:
+def stepped(key: Any, hp: Any, params: Any, over: Any) -> tuple[Any, Any]:
     """The agent and the metrics of a run whose epochs are called from Python, state donated."""
     program = make_program(TINY)
     hp, params = as_arrays(hp, params)
-    loop = jit(over(program.init))(key, hp, params)
-    epoch = jit(over(program.epoch), donate_argnums=0)
+    loop = jax.jit(over(program.init))(key, hp, params)
+    epoch = jax.jit(over(program.epoch), donate_argnums=0)
     rows = []
     for _ in range(TINY.num_epochs):
         loop, metrics = epoch(loop, hp, params)
@@ -111,31 +96,28 @@ def assert_same_bits(result: Any, agent: Any, rows: list[Any], axis: int) -> Non
     jax.tree.map(np.testing.assert_array_equal, (result.agent, result.metrics), (agent, metrics))
 
 
-def assert_close(a: Any, b: Any, rtol: float = 0.0, atol: float = 0.0) -> None:
-    jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=atol), a, b)
-
-
 # One program and many
 
 
+@pytest.mark.exact
 def test_one_program_is_bit_identical_to_its_epochs_called_from_python():
     agent, rows = stepped(KEYS[0], *member(settings(), 0), over=lambda f: f)
     assert_same_bits(trained_alone(), agent, rows, axis=0)
 
 
-@pytest.mark.thorough
+@pytest.mark.exact
 def test_sweep_is_bit_identical_to_its_epochs_called_from_python():
     agent, rows = stepped(grid_of_keys(), *settings(), over=over_grid)
     assert_same_bits(trained_grid()[0], agent, rows, axis=2)
 
 
-@pytest.mark.thorough  # the same with all of LLVM's optimizations, as users run it: a minute
+@pytest.mark.exact
 @pytest.mark.parametrize("swept", [False, True])
-def test_fully_optimized_program_is_bit_identical_to_its_epochs(swept):
+def test_vmapped_seeds_are_bit_identical_to_their_epochs_called_from_python(swept):
     hp, params = settings() if swept else member(settings(), 0)
     over = partial(jax.vmap, in_axes=(0, 0, 0) if swept else (0, None, None))
     result = jax.jit(over(make_train(TINY)))(KEYS, hp, params)
-    agent, rows = stepped(KEYS, hp, params, over=over, jit=jax.jit)
+    agent, rows = stepped(KEYS, hp, params, over=over)
     assert_same_bits(result, agent, rows, axis=1)
 
 

@@ -6,12 +6,10 @@ emission of fused kernels.
 
 from importlib.metadata import version
 
-# Which bits come out is a matter of the fusions: FUSED has those of the users, if not LLVM's work.
 QUICK = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-FUSED = QUICK | {"xla_cpu_use_fusion_emitters": True}
 USERS = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
 if not version("jaxlib").startswith("0.10."):  # 0.11 always fuses, and ends at an unknown option
-    for options in QUICK, FUSED, USERS:
+    for options in QUICK, USERS:
         del options["xla_cpu_use_fusion_emitters"]
 
 

@@ -5,13 +5,12 @@ and what several test files share.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from gymnax.environments.classic_control.pendulum import Pendulum
 from probes import Chain, Noise, quick_jit
 
@@ -32,12 +31,22 @@ CONFIG = Config(
     batch_size=8,
     eval_episodes=2,
 )
+# Two epochs of two iterations of 3 x 2 environment steps and U = 3 gradient steps; replay wraps.
+TINY = Config(
+    "Pendulum-v1",
+    num_envs=2,
+    warmup_steps=20,
+    rollout_length=3,
+    utd=0.5,
+    eval_every=12,
+    total_steps=44,
+    replay_size=30,
+    batch_size=8,
+    hidden=(8,),
+    eval_episodes=2,
+)
+KEYS = jax.random.split(jax.random.key(0), 2)
 GRID = Hyperparams(tau=np.array([0.005, 0.02]))
-
-
-def thorough(case: Any) -> Any:
-    """A case of a test, or of a fixture, for `pytest -m thorough`: the others hold it sooner."""
-    return pytest.param(case, marks=pytest.mark.thorough)
 
 
 def recorder(config: Config, env: Env) -> Algorithm:
@@ -72,6 +81,11 @@ def recorder(config: Config, env: Env) -> Algorithm:
         return state, {"update": i.astype(float)}
 
     return Algorithm(init, act, mode, update)
+
+
+def assert_close(a: Any, b: Any, rtol: float = 0.0, atol: float = 0.0) -> None:
+    """All leaves agree."""
+    jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=atol), a, b)
 
 
 def all_different(rows: Any) -> bool:

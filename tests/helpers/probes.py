@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from compile_options import FUSED, QUICK, USERS
+from compile_options import QUICK, USERS
 from flax import struct
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
@@ -24,7 +24,6 @@ from sacjax.config import Config, Hyperparams
 from sacjax.networks import mlp
 
 quick_jit = partial(jax.jit, compiler_options=QUICK)
-fused_jit = partial(jax.jit, compiler_options=FUSED)
 users_jit = partial(jax.jit, compiler_options=USERS)
 
 

@@ -1,0 +1,105 @@
+"""Four tiny runs whose bits must not change: the gate for refactoring.
+
+    python tests/helpers/gate.py            compare with tests/data/gate.json
+    python tests/helpers/gate.py --write    record the bits of this commit
+
+A mechanical change leaves every hash equal. A change of the compiled program may move the numbers
+by 1e-6 after ten updates: record them again, and say so. Bits depend on jaxlib and on the kind of
+processor. On a processor without a record, the numbers are compared to 1e-6 instead.
+"""
+
+import hashlib
+import json
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # before JAX starts
+
+import jax
+import numpy as np
+from probes import Noise
+
+from sacjax.config import Config, Hyperparams
+from sacjax.run import run
+from sacjax.startup import _processor
+
+DATA = Path(__file__).parents[1] / "data"
+HASHES, NUMBERS = DATA / "gate.json", DATA / f"gate-jaxlib-{version('jaxlib')}.npz"
+# Ten updates in two epochs. The warm-up passes a time limit and the end of replay.
+SIZES = {
+    "warmup_steps": 210,
+    "eval_every": 5,
+    "total_steps": 220,
+    "replay_size": 64,
+    "batch_size": 8,
+    "hidden": (8,),
+    "eval_episodes": 2,
+}
+PENDULUM = Config("Pendulum-v1", **SIZES)
+EXTENDED = {"n_step": 3, "normalize_obs": True, "policy_delay": 2, "layer_norm": True}
+RUNS: dict[str, dict[str, Any]] = {
+    "vmap": {
+        "config": PENDULUM,
+        "hp": Hyperparams(tau=np.array([0.005, 0.02])),
+        "seeds": 2,
+        "strategy": "vmap",
+        "devices": 1,
+    },
+    "map over two devices": {"config": PENDULUM, "seeds": 3, "strategy": "map", "devices": 2},
+    "extensions": {"config": Config(Noise(), **SIZES | EXTENDED), "seeds": 2, "devices": 1},
+    "host environment": {"config": Config("gymnasium/Pendulum-v1", **SIZES), "seeds": 1},
+}
+
+
+def record(name: str) -> tuple[str, dict[str, np.ndarray]]:
+    """Train one of RUNS; the hash of its final parameters and metrics, and these as arrays."""
+    done = run(**RUNS[name])
+    leaves = [np.asarray(x) for x in jax.tree.leaves(done.agents)]
+    arrays = {f"{name}/{i}": x for i, x in enumerate(leaves)}
+    arrays |= {f"{name}/{metric}": x for metric, x in sorted(done.metrics.items())}
+    digest = hashlib.sha256()
+    for x in arrays.values():
+        digest.update(f"{x.dtype} {x.shape}".encode() + x.tobytes())
+    return digest.hexdigest(), arrays
+
+
+def recorded() -> dict[str, dict[str, str]]:
+    """{"jaxlib VERSION, PROCESSOR": {run: hash}}."""
+    return json.loads(HASHES.read_text()) if HASHES.exists() else {}
+
+
+def here() -> str:
+    """The key of this machine's record."""
+    return f"jaxlib {version('jaxlib')}, {_processor()}"
+
+
+def check(name: str) -> None:
+    """Raise AssertionError if the run `name` is not the recorded one."""
+    digest, arrays = record(name)
+    if known := recorded().get(here()):
+        assert digest == known[name], f"{name}: the bits changed"
+    with np.load(NUMBERS) as numbers:
+        for key, x in arrays.items():
+            np.testing.assert_allclose(x, numbers[key], rtol=1e-6, atol=1e-6, err_msg=key)
+
+
+def write() -> None:
+    """Record all runs of this commit."""
+    hashes, numbers = {}, {}
+    for name in RUNS:
+        hashes[name], arrays = record(name)
+        numbers |= arrays
+    HASHES.write_text(json.dumps(recorded() | {here(): hashes}, indent=1, sort_keys=True) + "\n")
+    np.savez_compressed(NUMBERS, **numbers)
+
+
+if __name__ == "__main__":
+    if "--write" in sys.argv[1:]:
+        write()
+    else:
+        for run_name in RUNS:
+            check(run_name)
+            print(f"{run_name}: equal", flush=True)

@@ -1,0 +1,43 @@
+"""Compiled programs, shared by all runs of one test session that would compile the same ones.
+
+Only tests do this. The library compiles anew for each call of `run`: a cache there could give a
+stale program to somebody who edits a cell of a notebook.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+import pytest
+
+from sacjax import driver
+from sacjax.plan import Plan
+
+SETTINGS = "jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_precision"
+
+
+def key_of(plan: Plan) -> Any:
+    """What the programs of a plan depend on. An environment object is known by its identity."""
+    settings = tuple(jax.config.values[name] for name in SETTINGS)
+    one_point = len(plan.settings) == 1
+    layout = tuple(plan.how.values())
+    return plan.config, plan.algorithm, plan.size, layout, one_point, settings
+
+
+@contextmanager
+def shared() -> Iterator[None]:
+    """Keep what `driver.compile_programs` makes. Environments outside of JAX keep their own."""
+    compile_programs, known = driver.compile_programs, {}
+
+    def compile_or_find(plan: Plan, fresh: bool = True) -> driver.Compiled:
+        if plan.program.host is not None:
+            return compile_programs(plan, fresh)
+        key = key_of(plan)
+        if key not in known or (fresh and known[key].init is None):
+            known[key] = compile_programs(plan, fresh)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "compile_programs", compile_or_find)
+        yield
