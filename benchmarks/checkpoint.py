@@ -21,8 +21,8 @@ from rounds import entry, options, report
 from sacjax_sac import Synthetic  # sets JAX up
 
 from sacjax import Config, Hyperparams, checkpoints, make_program, over_members
+from sacjax.bits import as_arrays
 from sacjax.leaves import flatten
-from sacjax.train import as_arrays
 
 MEMBERS, CAPACITY = 8, 1_000_000
 ENVS = {"Pendulum": "Pendulum-v1", "synthetic, 17 / 6": Synthetic()}

@@ -18,8 +18,8 @@ from sacjax_sac import compiled  # sets JAX up
 from workloads import Workload
 
 from sacjax import Config, Hyperparams, make_program, over_members
+from sacjax.bits import as_arrays
 from sacjax.members import layout
-from sacjax.train import as_arrays
 
 DEVICES = jax.device_count()
 LAYOUTS = [("vmap", 1), ("vmap", DEVICES), ("map", 1), ("map", DEVICES)]

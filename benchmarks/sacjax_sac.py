@@ -31,9 +31,9 @@ from protocol import GAMMA, TAU, Session  # pyright: ignore[reportMissingImports
 from workloads import ACTION, LIMIT, MIX, OBS, Workload
 
 from sacjax import Config, Hyperparams, make_program, over_members
+from sacjax.bits import as_arrays
 from sacjax.envs import make_env
 from sacjax.run import run
-from sacjax.train import as_arrays
 
 PACKAGES = ["sacjax", "gymnax", "jax", "jaxlib", "flax", "optax", "distrax"]
 

@@ -30,7 +30,7 @@ COMPILE = """
 import sys, time
 import jax
 from sacjax import Config, Hyperparams, make_program
-from sacjax.train import as_arrays
+from sacjax.bits import as_arrays
 program = make_program(Config("Pendulum-v1", **eval(sys.argv[1])))
 hp, params = as_arrays(Hyperparams(), program.default_params)
 key = jax.random.key(0)

@@ -46,7 +46,7 @@ def table(measured: dict[str, int]) -> str:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("suites", nargs="*", help=f"of {', '.join(SUITES)} (default: all)")
     suites = parser.parse_args().suites or SUITES
     if unknown := set(suites) - {*SUITES}:

@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from sacjax import divergence, processes, replay
+from sacjax.bits import as_arrays
 from sacjax.divergence import Divergence
 from sacjax.envs.host import errors_named
 from sacjax.journal import Journal, Progress
 from sacjax.members import fill_up, over_members
 from sacjax.plan import Plan
-from sacjax.train import as_arrays
 from sacjax.types import OnEpoch, OnNan, named
 
 _LOG = logging.getLogger("sacjax")

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from PIL import Image, ImageDraw
 
+from sacjax.bits import as_arrays
 from sacjax.config import Hyperparams
 from sacjax.envs import adapter, make_env
 from sacjax.envs.host import for_a_while
@@ -18,7 +19,7 @@ from sacjax.envs.names import parse
 from sacjax.files import replacing
 from sacjax.leaves import unkeyed
 from sacjax.result import Run
-from sacjax.train import as_arrays, epoch_keys
+from sacjax.train import epoch_keys
 from sacjax.types import Env, Episode, InputError, RunError, must_be, one_line
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from sacjax.config import Config
-from sacjax.types import Array, Key
+from sacjax.types import Array, Key, Scalar, Transition
 
 
 class ReplayState(NamedTuple):
@@ -98,4 +98,35 @@ def ended(state: ReplayState, num_envs: int) -> ReplayState:
     last = (state.position[..., None] - 1 - jnp.arange(num_envs)) % capacity  # [M, E]
     return state._replace(
         rows=jax.vmap(lambda rows, index: rows.at[index, -1].set(1))(state.rows, last)
+    )
+
+
+def n_step_return(steps: Transition, ended: Array, gamma: Scalar) -> Transition:
+    """n transitions in a row [..., n], of one environment, as one: its target spans them.
+
+        reward = r_0 + gamma r_1 + ...,  discount = gamma^m d_m,  next_obs = where step m led
+
+    up to the first step m that `ended` [..., n] an episode, by termination or a time limit, or the
+    last one. With `soft_target`'s own gamma this is the n-step target (Sutton & Barre 2018, section
+    7.1), exact at every end. The actions on the way are the replay's, uncorrected, and their
+    entropies do not count, as is usual.
+    """
+    n = ended.shape[-1]
+    going = 1 - ended.astype(steps.reward.dtype)
+    reached = jnp.cumprod(going, axis=-1)  # the episode goes on after step k
+    reached = jnp.concatenate([jnp.ones_like(reached[..., :1]), reached[..., :-1]], axis=-1)
+    powers = (gamma ** jnp.arange(n)).reshape((1,) * (ended.ndim - 1) + (n,))
+    last = (reached.sum(-1) - 1).astype(jnp.int32)[..., None]  # m
+
+    def at_last(x: Array) -> Array:
+        return jnp.take_along_axis(x, last, axis=-1).squeeze(-1)
+
+    end = last[..., None]
+    next_obs = jnp.take_along_axis(steps.next_obs, end, axis=-2).squeeze(-2)
+    return Transition(
+        obs=steps.obs[..., 0, :],
+        action=steps.action[..., 0, :],
+        reward=(reached * powers * steps.reward).sum(-1),
+        discount=at_last(jnp.broadcast_to(powers, ended.shape) * steps.discount),
+        next_obs=next_obs,
     )

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from sacjax import checkpoints, folder, journal, processes
+from sacjax.bits import as_arrays
 from sacjax.config import Config
 from sacjax.divergence import Divergence
 from sacjax.leaves import concatenated, unkeyed, with_keys
 from sacjax.metrics import epochs_of, read_metrics
 from sacjax.plan import Plan
-from sacjax.train import Program, as_arrays
+from sacjax.train import Program
 from sacjax.types import Array, InputError, Key
 
 

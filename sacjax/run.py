@@ -17,6 +17,7 @@ import jax
 import numpy as np
 
 from sacjax import batches, checkpoints, folder, journal, processes
+from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
 from sacjax.envs.host import for_a_while
 from sacjax.members import Strategy, layout, over_members
@@ -25,7 +26,7 @@ from sacjax.provenance import algorithm_name, surroundings
 from sacjax.result import Run, read
 from sacjax.sac import make_sac
 from sacjax.signals import put_off
-from sacjax.train import as_arrays, epoch_keys, make_program
+from sacjax.train import epoch_keys, make_program
 from sacjax.types import InputError, OnEpoch, OnNan, is_whole, must_be
 
 _LOG = logging.getLogger("sacjax")

@@ -21,11 +21,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from sacjax import extras
+from sacjax import extensions
 from sacjax.config import Config, Hyperparams
-from sacjax.extras import Descend, adam
 from sacjax.networks import Networks, mlp
-from sacjax.types import Algorithm, Array, Env, Key, Metrics, Params, Scalar, Transition
+from sacjax.types import Algorithm, Array, Descend, Env, Key, Metrics, Params, Scalar, Transition
 
 
 class TrainState(struct.PyTreeNode):
@@ -109,17 +108,28 @@ def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: Array) -
     return (-jnp.exp(log_alpha) * (log_prob + target_entropy)).mean()
 
 
-def evaluate_policy(
-    state: TrainState,
-    batch: Transition,
-    keys: tuple[Key, Key],
-    hp: Hyperparams,
-    *,
-    nets: Networks,
-    rule: CriticRule,
-    descend: Descend,
+def adam(
+    lr: Scalar, grads: Params, opt_state: optax.OptState, params: Params, step: Array
+) -> tuple[Params, optax.OptState]:
+    """One step of Adam (Kingma & Ba 2015) at a traced learning rate, so that `lr` can be swept."""
+    del step
+    updates, opt_state = optax.adam(lr).update(grads, opt_state)
+    return optax.apply_updates(params, updates), opt_state
+
+
+class Learner(NamedTuple):
+    """The functions that an update is made of."""
+
+    nets: Networks
+    rule: CriticRule = CLIPPED_DOUBLE_Q
+    descend: Descend = adam
+
+
+def update_critics(
+    state: TrainState, batch: Transition, keys: tuple[Key, Key], hp: Hyperparams, learner: Learner
 ) -> tuple[TrainState, Metrics]:
-    """One step of the critics towards the soft target (section 4.2, the first half)."""
+    """One step of the critics towards the soft target (section 4.2, policy evaluation)."""
+    nets, rule, descend = learner
     key_next, key_target = keys
     next_policy = nets.actor.apply(state.actor_params, batch.next_obs)
     next_action, next_log_prob = next_policy.sample_and_log_prob(seed=key_next)
@@ -135,17 +145,11 @@ def evaluate_policy(
     return state.replace(critic_params=params, critic_opt=opt), metrics | {"critic_grad_norm": norm}
 
 
-def improve_policy(
-    state: TrainState,
-    batch: Transition,
-    key: Key,
-    hp: Hyperparams,
-    *,
-    nets: Networks,
-    rule: CriticRule,
-    descend: Descend,
+def update_actor(
+    state: TrainState, batch: Transition, key: Key, hp: Hyperparams, learner: Learner
 ) -> tuple[TrainState, Metrics]:
     """One step of the actor up the critics, and of the temperature towards the target entropy."""
+    nets, rule, descend = learner
     alpha = jnp.exp(state.log_alpha)
     (loss_pi, log_prob), actor_grads = jax.value_and_grad(actor_loss, has_aux=True)(
         state.actor_params, nets, rule, state.critic_params, alpha, batch.obs, key
@@ -177,6 +181,11 @@ def improve_policy(
     }
 
 
+UpdateActor = Callable[
+    [TrainState, Transition, Key, Hyperparams, Learner], tuple[TrainState, Metrics]
+]
+
+
 def update_step(
     state: TrainState,
     batch: Transition,
@@ -186,23 +195,24 @@ def update_step(
     nets: Networks,
     rule: CriticRule = CLIPPED_DOUBLE_Q,
     descend: Descend = adam,
-    improve: Callable[..., tuple[TrainState, Metrics]] = improve_policy,
+    actor_step: UpdateActor = update_actor,
 ) -> tuple[TrainState, Metrics]:
     """Algorithm 1, one gradient step: critics, actor, temperature, target.
 
     `batch` is a Transition of arrays with leading axis [B]. Metrics, all []: `critic_loss`,
     `actor_loss`, `alpha_loss` (the J's above), `q` (mean of Q_i(s, a)), `alpha` (used in this
     step), `entropy` (-E log pi(a~|s), nats), `critic_grad_norm` and `actor_grad_norm` (global L2).
-    `improve` stands in for `improve_policy`.
+    `actor_step` stands in for `update_actor`.
     """
     chex.assert_rank(batch.reward, 1)  # of one transition alone the means would be over the critics
     key_next, key_target, key_actor = jax.random.split(key, 3)
     batch = batch._replace(reward=hp.reward_scale * batch.reward)
-    parts = {"nets": nets, "rule": rule, "descend": descend}
-    state, of_critics = evaluate_policy(state, batch, (key_next, key_target), hp, **parts)
-    state, of_policy = improve(state, batch, key_actor, hp, **parts)
+    learner = Learner(nets, rule, descend)
+    state, critic_metrics = update_critics(state, batch, (key_next, key_target), hp, learner)
+    state, actor_metrics = actor_step(state, batch, key_actor, hp, learner)
     target_params = optax.incremental_update(state.critic_params, state.target_params, hp.tau)
-    return state.replace(target_params=target_params, step=state.step + 1), of_critics | of_policy
+    state = state.replace(target_params=target_params, step=state.step + 1)
+    return state, critic_metrics | actor_metrics
 
 
 def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> TrainState:
@@ -229,13 +239,16 @@ def make_sac(
 ) -> Algorithm:
     """SAC as four pure functions; other networks or another rule give its relatives.
 
-    What `config` asks for beyond the paper is handed in here (`sacjax.extras`).
+    What `config` asks for beyond the paper comes from `sacjax.extensions`.
     """
     nets = nets or mlp(config, env.action_size)
-    descend = extras.descent(config)
-    improve = improve_policy
+    descend, actor_step = adam, update_actor
+    if config.max_grad_norm is not None:
+        descend = extensions.clipped(descend, config.max_grad_norm)
+    if config.lr_schedule == "linear":
+        descend = extensions.linear(descend, config.gradient_steps)
     if config.policy_delay > 1:
-        improve = extras.delayed(improve_policy, config.policy_delay, config.updates_per_epoch)
+        actor_step = extensions.delayed(actor_step, config.policy_delay, config.updates_per_epoch)
 
     def act(state: TrainState, obs: Array, key: Key) -> Array:
         return nets.actor.apply(state.actor_params, obs).sample(seed=key)
@@ -247,6 +260,6 @@ def make_sac(
         init=partial(init, nets=nets, example=env.example),
         act=act,
         mode=mode,
-        update=partial(update_step, nets=nets, rule=rule, descend=descend, improve=improve),
+        update=partial(update_step, nets=nets, rule=rule, descend=descend, actor_step=actor_step),
     )
-    return extras.normalized(sac, env) if config.normalize_obs else sac
+    return extensions.normalized(sac, env) if config.normalize_obs else sac

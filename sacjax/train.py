@@ -14,13 +14,19 @@ import jax.numpy as jnp
 from flax import struct
 from jax.flatten_util import ravel_pytree
 
-from sacjax import episodes
+from sacjax.bits import as_arguments, as_arrays, tied_to
 from sacjax.config import Config, Hyperparams
 from sacjax.envs import make_env
-from sacjax.evaluate import evaluate
-from sacjax.extras import n_step_return
+from sacjax.evaluate import (
+    Episodes,
+    add_step,
+    evaluate,
+    init_episodes,
+    start_epoch,
+    summarize,
+)
 from sacjax.prng import lean, standard
-from sacjax.replay import Replay, ReplayState, make_replay
+from sacjax.replay import Replay, ReplayState, make_replay, n_step_return
 from sacjax.sac import make_sac
 from sacjax.types import (
     Algorithm,
@@ -31,7 +37,6 @@ from sacjax.types import (
     Metrics,
     Step,
     Transition,
-    is_key,
     must_be,
 )
 from sacjax.validation import check_key, check_one
@@ -46,7 +51,7 @@ class LoopState(struct.PyTreeNode):
     env_state: Any
     obs: Array  # [E, O]
     replay: ReplayState
-    episodes: episodes.Episodes
+    episodes: Episodes
     key: Key
     epoch: Array  # [] epochs done
 
@@ -139,9 +144,7 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
         mapped = "jax.vmap(train, (None, None, 0))(key, hp, env_params)"
         check_one(env_params, program.default_params, "env_params", mapped)
         hp, env_params = as_arrays(hp, env_params)
-        # Constants folded into the loop would round otherwise than the same numbers as arguments,
-        # and a run would not be, to the bit, the one that `sacjax.run` makes of the same program.
-        hp, env_params = jax.lax.optimization_barrier((hp, env_params))
+        hp, env_params = as_arguments(hp, env_params)  # the bits are those of `sacjax.run`
         loop = program.init(key, hp, env_params)
         loop, metrics = jax.lax.scan(
             lambda loop, _: program.epoch(loop, hp, env_params), loop, length=config.num_epochs
@@ -157,11 +160,6 @@ def epoch_keys(key: Key, epoch: Array | int) -> tuple[Key, Key]:
     return key_steps, key_eval
 
 
-def as_arrays(hp: Hyperparams, env_params: EnvParams) -> tuple[Hyperparams, EnvParams]:
-    """Numbers as arrays of one dtype, so that they trace alike wherever they come from."""
-    return jax.tree.map(lambda x: jnp.asarray(x, float), hp), jax.tree.map(_array, env_params)
-
-
 def _init(parts: Parts, key: Key, hp: Hyperparams, env_params: EnvParams) -> LoopState:
     """Networks, environments and replay, and the warm-up: random actions, no learning."""
     config, env = parts.config, parts.env
@@ -172,7 +170,7 @@ def _init(parts: Parts, key: Key, hp: Hyperparams, env_params: EnvParams) -> Loo
         env_state=env_state,
         obs=obs,
         replay=parts.replay.init(),
-        episodes=episodes.init(config.num_envs, obs.dtype),
+        episodes=init_episodes(config.num_envs, obs.dtype),
         key=standard(key_loop),
         epoch=jnp.zeros((), jnp.int32),
     )
@@ -187,7 +185,7 @@ def _init(parts: Parts, key: Key, hp: Hyperparams, env_params: EnvParams) -> Loo
     inputs = jnp.arange(steps), jax.random.split(key_warmup, (steps, 2))
     held = jnp.zeros((config.num_envs, env.action_size), obs.dtype)
     (loop, _), _ = jax.lax.scan(warm_up, (loop, held), inputs)
-    return _of_member(loop, key)
+    return tied_to(key, loop)
 
 
 def _epoch(
@@ -199,12 +197,12 @@ def _epoch(
     key_steps, key_eval = epoch_keys(loop.key, loop.epoch)
     # All keys of the epoch in one draw: small draws inside the loop cost more than what they seed.
     keys = jax.random.split(key_steps, (iterations, _keys_per_iteration(config)))
-    loop = loop.replace(episodes=episodes.new_epoch(loop.episodes))
+    loop = loop.replace(episodes=start_epoch(loop.episodes))
     iteration = partial(_iteration, parts, hp, env_params)
     loop, metrics = _scan_mean(iteration, loop, keys)
     eval_return, eval_length = _evaluate(parts, loop.agent, key_eval, env_params)
     loop = loop.replace(epoch=loop.epoch + 1)
-    return loop, metrics | episodes.summary(loop.episodes) | {
+    return loop, metrics | summarize(loop.episodes) | {
         "eval_return": eval_return,
         "eval_length": eval_length,
         "replay_size": loop.replay.size,
@@ -264,7 +262,7 @@ def _interact(
         env_state=env_state,
         obs=timestep.obs,
         replay=parts.replay.add(loop.replay, _item(parts.config, transition, ended)),
-        episodes=episodes.add(loop.episodes, timestep),
+        episodes=add_step(loop.episodes, timestep),
     )
 
 
@@ -301,24 +299,3 @@ def _scan_mean(
     weights = 1 / jnp.arange(1, len(keys) + 1, dtype=float)
     (loop, mean), _ = jax.lax.scan(add, (loop, mean), (keys, weights))
     return loop, unravel(mean)
-
-
-def _of_member(loop: LoopState, key: Key) -> LoopState:
-    """The same arrays, every one depending on `key`: under vmap over keys none is left unbatched.
-
-    A step counter, say, is the same for all members; were it shared inside one compiled run and
-    given per member from Python, the two would be different programs, with different rounding.
-    """
-    always = jax.random.key_data(key).ravel()[0] >= 0  # unsigned; the select costs nothing
-
-    def tie(x: Any) -> Array:
-        if is_key(x):
-            return x
-        x = _array(x)  # an algorithm's state may hold numbers
-        return jax.lax.select(jnp.broadcast_to(always, x.shape), x, x)
-
-    return jax.tree.map(tie, loop)
-
-
-def _array(x: Any) -> Array:
-    return jax.lax.convert_element_type(x, jnp.asarray(x).dtype)

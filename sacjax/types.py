@@ -19,6 +19,8 @@ Scalar = jax.Array | float
 Params = Any  # a pytree of network weights
 EnvParams = Any  # a pytree of an environment's own parameters
 Metrics = dict[str, Array]
+# (lr, grads, opt_state, params, step) -> (params, opt_state); `step` [] counts gradient steps
+Descend = Callable[[Scalar, Params, Any, Params, Array], tuple[Params, Any]]
 # on_epoch(step, metrics): environment steps so far, of each member; the epoch's metrics [M, ...] as
 # NumPy arrays (`make_program`), and [M] of each member: who it is ("member", its index, "seed", and
 # the swept hyperparameters) of how many ("members" of the whole run, of which a batch tells of its

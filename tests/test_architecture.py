@@ -19,22 +19,21 @@ ALLOWED = {
     "validation": {"types"},
     "config": {"types", "validation"},
     "networks": {"config", "types"},
-    "extras": {"config", "types"},
-    "sac": {"config", "extras", "networks", "types"},
+    "extensions": {"types"},
+    "sac": {"config", "extensions", "networks", "types"},
     "replay": {"config", "types"},
+    "bits": {"config", "types"},
     "prng": {"types"},
     "members": {"types"},
     "startup": set(),
     "envs": {"prng", "types"},
     "presets": {"config", "envs", "types"},
-    "episodes": {"types"},
     "evaluate": {"types"},
     "train": {
+        "bits",
         "config",
         "envs",
-        "episodes",
         "evaluate",
-        "extras",
         "prng",
         "replay",
         "sac",
@@ -68,7 +67,7 @@ ALLOWED = {
     "progress": {"config", "report", "statistics"},
     "logs": {"config", "files", "folder", "metrics", "statistics", "types"},
     "memory": {"config", "types"},
-    "plan": {"config", "members", "memory", "provenance", "train", "types"},
+    "plan": {"bits", "config", "members", "memory", "provenance", "train", "types"},
     "journal": {
         "checkpoints",
         "config",
@@ -85,6 +84,7 @@ ALLOWED = {
         "types",
     },
     "driver": {
+        "bits",
         "divergence",
         "envs",
         "journal",
@@ -96,6 +96,7 @@ ALLOWED = {
         "types",
     },
     "result": {
+        "bits",
         "checkpoints",
         "config",
         "divergence",
@@ -123,6 +124,7 @@ ALLOWED = {
     "signals": set(),
     "run": {
         "batches",
+        "bits",
         "checkpoints",
         "config",
         "envs",
@@ -139,7 +141,7 @@ ALLOWED = {
         "types",
     },
     "drawings": set(),
-    "render": {"config", "drawings", "envs", "files", "leaves", "result", "train", "types"},
+    "render": {"bits", "config", "drawings", "envs", "files", "leaves", "result", "train", "types"},
     "flags": {"config", "members", "presets", "types"},
     "terminal": {"processes", "progress"},
     "follow": {
@@ -237,7 +239,7 @@ def test_the_loop_knows_of_the_algorithm_how_it_is_made():
 
 
 def test_the_algorithm_never_sees_replay_environments_or_the_loop():
-    assert reachable("sac") == {"config", "extras", "networks", "types", "validation"}
+    assert reachable("sac") == {"config", "extensions", "networks", "types", "validation"}
 
 
 def test_the_loop_sees_the_networks_only_through_the_algorithm():

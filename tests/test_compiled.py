@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
 from sacjax.members import over_members
-from sacjax.train import as_arrays, make_program
+from sacjax.train import make_program
 
 pytestmark = pytest.mark.exact
 ROWS = 499_200  # a shape that nothing else has: no other size here comes near

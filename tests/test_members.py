@@ -13,11 +13,12 @@ from flax import struct
 from gymnax.environments.classic_control.pendulum import Pendulum
 from probes import member, quick_jit, stack
 
+from sacjax.bits import as_arrays
 from sacjax.config import Hyperparams
 from sacjax.leaves import unkeyed
 from sacjax.members import fill_up, layout, over_members
 from sacjax.run import run
-from sacjax.train import as_arrays, make_program, make_train
+from sacjax.train import make_program, make_train
 from sacjax.types import InputError
 
 MEMBERS = 3  # no multiple of two devices

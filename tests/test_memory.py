@@ -6,11 +6,11 @@ import jax
 import pytest
 
 from sacjax import driver, memory, plan
+from sacjax.bits import as_arrays
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
 from sacjax.run import run
 from sacjax.sac import make_sac
-from sacjax.train import as_arrays
 from sacjax.types import InputError
 
 BASE = {"env": "Pendulum-v1", "total_steps": 20_000, "hidden": (64, 64), "batch_size": 64}

@@ -15,6 +15,7 @@ from checks import KEYS, TINY, assert_close, recorder, scalar_transition
 from gymnax.environments.classic_control.pendulum import EnvParams as PendulumParams
 from probes import Chain, ChainParams, Noise, NoiseParams, member, quick_jit, stack
 
+from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
 from sacjax.envs import make_env
 from sacjax.evaluate import evaluate
@@ -22,7 +23,7 @@ from sacjax.plan import extended
 from sacjax.replay import make_replay
 from sacjax.run import evaluate_run, run
 from sacjax.sac import make_sac
-from sacjax.train import _scan_mean, as_arrays, epoch_keys, make_program, make_train
+from sacjax.train import _scan_mean, epoch_keys, make_program, make_train
 from sacjax.types import InputError, Transition
 
 LIMITS = 5, 9

@@ -14,7 +14,7 @@ import numpy as np
 from gymnax.environments.classic_control.pendulum import Pendulum
 from probes import Chain, Noise, quick_jit
 
-from sacjax import train
+from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
 from sacjax.envs import make_env
 from sacjax.networks import mlp
@@ -103,7 +103,7 @@ def after_epochs(
     """The loop's state after a run that learns nothing (XLA drops the evaluations)."""
     program = make_program(config, recorder)
     default = program.default_params
-    hp, params = train.as_arrays(Hyperparams(), default if env_params is None else env_params)
+    hp, params = as_arrays(Hyperparams(), default if env_params is None else env_params)
 
     @quick_jit
     def run(key):
@@ -198,7 +198,7 @@ def epoch_does_not_copy_the_replay(make_program: Callable[..., Any]) -> None:
 
     program = make_program(config, without_records)
     params = program.default_params.replace(max_steps_in_episode=5)
-    hp, params = train.as_arrays(Hyperparams(), params)
+    hp, params = as_arrays(Hyperparams(), params)
     keys = jax.random.split(jax.random.key(0), 2)
     loop = jax.eval_shape(jax.vmap(program.init, (0, None, None)), keys, hp, params)
     epoch = quick_jit(jax.vmap(program.epoch, (0, None, None)), donate_argnums=0)

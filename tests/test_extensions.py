@@ -13,10 +13,10 @@ from probes import Chain, quick_jit
 
 from sacjax import Config, Hyperparams, make_sac, make_train, mlp
 from sacjax.envs import make_env
-from sacjax.extras import descent, n_step_return, normalized
+from sacjax.extensions import normalized
 from sacjax.plan import extended
-from sacjax.replay import make_replay
-from sacjax.sac import evaluate_policy, improve_policy
+from sacjax.replay import make_replay, n_step_return
+from sacjax.sac import Learner, update_actor, update_critics
 from sacjax.types import Algorithm, InputError, Step, Transition
 
 ENV = make_env("Pendulum-v1")(2)
@@ -179,6 +179,11 @@ def test_statistics_stay_exact_over_many_minibatches():
 # The step down the gradients
 
 
+def descent(config):
+    """What `make_sac` hands to the update."""
+    return make_sac(config, ENV).update.keywords["descend"]
+
+
 def trained_by(descend, steps=6):
     def step(state, i):
         params, opt = state
@@ -240,9 +245,11 @@ def test_actor_critics_and_temperature_descend_so_in_an_update():
     def only_grads(lr, grads, opt, params, step):
         return grads, opt
 
-    parts = {"nets": nets, "rule": make_sac.__defaults__[1], "descend": only_grads}
+    learner = Learner(nets, descend=only_grads)
     key_next, key_target, key_actor = jax.random.split(key, 3)
-    judge, improve = (quick_jit(partial(f, **parts)) for f in (evaluate_policy, improve_policy))
+    judge, improve = (
+        quick_jit(partial(f, learner=learner)) for f in (update_critics, update_actor)
+    )
     judged, _ = judge(start, batch, (key_next, key_target), HP)
     now = start.replace(critic_params=after.critic_params)
     unbounded = dataclasses.replace(HP, min_alpha=1e-30, max_alpha=1e30)  # it is no log-alpha
@@ -284,12 +291,12 @@ def test_falling_learning_rates_end_at_0_and_are_not_extended():
 def test_delayed_policy_is_improved_in_every_third_step_only():
     config = dataclasses.replace(CONFIG, policy_delay=3, eval_every=8)
     agent, nets = make_sac(config, ENV), mlp(config, 1)
-    parts = {"nets": nets, "rule": make_sac.__defaults__[1], "descend": descent(config)}
+    learner = Learner(nets, descend=descent(config))
     state = twin = agent.init(jax.random.key(0), HP)
     update, judge, improve = (
         quick_jit(agent.update),
-        quick_jit(lambda *x: evaluate_policy(*x, **parts)),
-        quick_jit(lambda *x: improve_policy(*x, **parts)),
+        quick_jit(lambda *x: update_critics(*x, learner)),
+        quick_jit(lambda *x: update_actor(*x, learner)),
     )
     rows, improvements = [], []
     for i, key in enumerate(jax.random.split(jax.random.key(1), 24)):

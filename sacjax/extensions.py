@@ -1,0 +1,113 @@
+"""Beyond the paper, off by default: functions that wrap what the plain algorithm is made of.
+
+Clipped gradients, falling learning rates, a policy that is updated less often, normalised
+observations. `make_sac` applies those that a `Config` asks for.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from sacjax.types import Algorithm, Array, Descend, Env, Key, Metrics, Transition
+
+
+def clipped(descend: Descend, max_norm: float) -> Descend:
+    """`descend` on gradients of at most this global L2 norm (Pascanu et al. 2013, arXiv:1211.5063).
+
+    The norm is over all parameters of the actor, of all critics together, or of the temperature.
+    """
+
+    def clip_and_descend(lr, grads, opt_state, params, step):
+        grads, _ = optax.clip_by_global_norm(max_norm).update(grads, optax.EmptyState())
+        return descend(lr, grads, opt_state, params, step)
+
+    return clip_and_descend
+
+
+def linear(descend: Descend, steps: int) -> Descend:
+    """`descend` at a learning rate that falls linearly to 0 over `steps` gradient steps."""
+
+    def descend_slower(lr, grads, opt_state, params, step):
+        lr = lr * jnp.maximum(1 - step / steps, 0)
+        return descend(lr, grads, opt_state, params, step)
+
+    return descend_slower
+
+
+def delayed(
+    actor_step: Callable[..., tuple[Any, Metrics]], delay: int, epoch: int
+) -> Callable[..., Any]:
+    """`actor_step` in the first and then every `delay`-th gradient step (TD3, section 5.2).
+
+    In the other steps the metrics are 0. In these steps they are scaled up, so that the mean over
+    an epoch's `epoch` gradient steps is the mean over its actor steps. Under `vmap` every step is
+    computed, and most are dropped.
+    """
+
+    def sometimes(state: Any, batch: Transition, key: Key, hp: Any, learner: Any) -> Any:
+        def now(state):
+            first = state.step // epoch * epoch
+            count = (first + epoch - 1) // delay - (first - 1) // delay  # actor steps in this epoch
+            state, metrics = actor_step(state, batch, key, hp, learner)
+            return state, jax.tree.map(lambda x: x * epoch / count.astype(x.dtype), metrics)
+
+        shapes = jax.eval_shape(now, state)[1]
+
+        def later(state):
+            return state, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+
+        return jax.lax.cond(state.step % delay == 0, now, later, state)
+
+    return sometimes
+
+
+class Normalized(struct.PyTreeNode):
+    """An algorithm's state, and what observations look like."""
+
+    inner: Any
+    mean: Array  # [O]
+    variance: Array  # [O]
+    batches: Array  # [] that they were taken from
+
+
+def normalized(algorithm: Algorithm, env: Env) -> Algorithm:
+    """The same algorithm, which sees (obs - mean) / deviation, within +-10.
+
+    Mean and variance are those of the observations in all minibatches so far, which are added to
+    them (Chan, Golub & LeVeque 1979; weights of 1/n, so nothing grows) before each update: replay
+    keeps what the environment gave. Acting and evaluating leave them as they are.
+    """
+
+    def see(state: Normalized, obs: Array) -> Array:
+        deviation = jnp.sqrt(state.variance + 1e-8)
+        shape = (1,) * (obs.ndim - 1) + state.mean.shape
+        scaled = (obs - state.mean.reshape(shape)) / deviation.reshape(shape)
+        return jnp.clip(scaled, -10, 10)
+
+    def init(key: Key, hp: Any) -> Normalized:
+        zeros = jnp.zeros_like(env.example.obs)
+        return Normalized(algorithm.init(key, hp), zeros, zeros + 1, jnp.zeros((), jnp.int32))
+
+    def update(state: Normalized, batch: Transition, key: Key, hp: Any) -> Any:
+        batches = state.batches + 1
+        weight = 1 / batches.astype(batch.obs.dtype)
+        off = batch.obs.mean(0) - state.mean
+        state = state.replace(
+            mean=state.mean + weight * off,
+            variance=(1 - weight) * (state.variance + weight * off**2) + weight * batch.obs.var(0),
+            batches=batches,
+        )
+        seen = batch._replace(obs=see(state, batch.obs), next_obs=see(state, batch.next_obs))
+        inner, metrics = algorithm.update(state.inner, seen, key, hp)
+        return state.replace(inner=inner), metrics
+
+    return Algorithm(
+        init=init,
+        act=lambda state, obs, key: algorithm.act(state.inner, see(state, obs), key),
+        mode=lambda state, obs: algorithm.mode(state.inner, see(state, obs)),
+        update=update,
+    )
