@@ -19,7 +19,7 @@ from workloads import Workload
 
 from sacjax import Config, Hyperparams, make_program, over_members
 from sacjax.bits import as_arrays
-from sacjax.members import layout
+from sacjax.devices import layout
 
 DEVICES = jax.device_count()
 LAYOUTS = [("vmap", 1), ("vmap", DEVICES), ("map", 1), ("map", DEVICES)]

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from sacjax.startup import keep_compiled_programs, use_all_cores
+from sacjax.devices import keep_compiled_programs, use_all_cores
 
 use_all_cores()  # before gymnax makes arrays
 keep_compiled_programs()

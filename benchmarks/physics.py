@@ -25,7 +25,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sacjax.startup import keep_compiled_programs, use_all_cores
+from sacjax.devices import keep_compiled_programs, use_all_cores
 
 use_all_cores()  # before JAX makes its devices
 keep_compiled_programs()

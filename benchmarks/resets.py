@@ -10,7 +10,7 @@ import argparse
 import time
 from collections.abc import Callable
 
-from sacjax.startup import keep_compiled_programs
+from sacjax.devices import keep_compiled_programs
 
 keep_compiled_programs()
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sacjax.startup import keep_compiled_programs, use_all_cores
+from sacjax.devices import keep_compiled_programs, use_all_cores
 
 use_all_cores()  # before gymnax makes arrays
 keep_compiled_programs()

@@ -18,7 +18,7 @@ from rounds import entry, environment, options, report
 DEPENDENCIES = "import jax, flax.linen, optax, chex, distrax, gymnax"
 EVERYTHING = "import sacjax.run"  # all modules but the command line's
 FIRST = """
-from sacjax.startup import keep_compiled_programs, use_all_cores
+from sacjax.devices import keep_compiled_programs, use_all_cores
 use_all_cores()
 keep_compiled_programs()
 from sacjax import Config

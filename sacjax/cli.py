@@ -99,7 +99,7 @@ def _refused(argv: list[str], error: Exception, why: str) -> int:
 
 def _start_jax(flags: ProcessFlags = ProcessFlags()) -> None:
     """Before anything that makes arrays is imported, as gymnax does."""
-    from sacjax.startup import keep_compiled_programs, use_all_cores
+    from sacjax.devices import keep_compiled_programs, use_all_cores
 
     with contextlib.suppress(RuntimeError):  # `main` was called where JAX has started already
         use_all_cores()

@@ -1,7 +1,7 @@
 """One batch of members, epoch by epoch: compiled, watched, told of and written down.
 
 It calls the very `epoch` that `make_train` scans, jitted and laid out over members and devices by
-`sacjax.members`, with the state donated.
+`sacjax.devices`, with the state donated.
 """
 
 import logging
@@ -20,7 +20,7 @@ from sacjax.bits import as_arrays
 from sacjax.divergence import Divergence
 from sacjax.envs.host import errors_named
 from sacjax.journal import Journal, Progress
-from sacjax.members import fill_up, over_members
+from sacjax.devices import fill_up, over_members
 from sacjax.plan import Plan
 from sacjax.types import OnEpoch, OnNan, named
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import tyro
 
 from sacjax.config import Config, Hyperparams
-from sacjax.members import Strategy
+from sacjax.devices import Strategy
 from sacjax.presets import preset
 from sacjax.types import InputError, OnNan
 

@@ -20,7 +20,7 @@ from sacjax import batches, checkpoints, folder, journal, processes
 from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
 from sacjax.envs.host import for_a_while
-from sacjax.members import Strategy, layout, over_members
+from sacjax.devices import Strategy, layout, over_members
 from sacjax.plan import check_memory, extended, make_plan, points
 from sacjax.provenance import algorithm_name, surroundings
 from sacjax.result import Run, read
@@ -57,7 +57,7 @@ def run(
     `on_epoch(step, metrics)`, as `types.OnEpoch` says, then `should_stop`: True ends the run there,
     with whole files. So do, with a `directory`, Ctrl-C and SIGTERM that nobody else handles: they
     take effect once the files are complete, a second one at once. `strategy` and `devices` are
-    `members.layout`'s: how members are laid out changes rounding and speed only. A population too
+    `devices.layout`'s: how members are laid out changes rounding and speed only. A population too
     large for the memory is trained `members_per_batch` at a time. A member whose losses or
     parameters are no longer finite is frozen where they last were, and a warning says so; with
     `on_nan` "stop" the run ends there.

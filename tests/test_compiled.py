@@ -12,7 +12,7 @@ import pytest
 
 from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
-from sacjax.members import over_members
+from sacjax.devices import over_members
 from sacjax.train import make_program
 
 pytestmark = pytest.mark.exact

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from sacjax.startup import _quota
+from sacjax.devices import _quota
 
 pytestmark = pytest.mark.processes
 

@@ -24,7 +24,7 @@ from probes import Noise
 
 from sacjax.config import Config, Hyperparams
 from sacjax.run import run
-from sacjax.startup import _processor
+from sacjax.devices import _processor
 
 DATA = Path(__file__).parents[1] / "data"
 HASHES, NUMBERS = DATA / "gate.json", DATA / f"gate-jaxlib-{version('jaxlib')}.npz"
