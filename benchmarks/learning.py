@@ -29,7 +29,7 @@ from documents import fill_in
 from matplotlib.figure import Figure
 
 from sacjax import Config, Hyperparams, preset, statistics
-from sacjax.envs import make_env
+from sacjax.envs.names import make_env
 from sacjax.presets import PRESETS
 from sacjax.run import evaluate_run, run
 

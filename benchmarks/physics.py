@@ -35,8 +35,7 @@ import record
 from documents import dress, fill_in, grid, in_words, mean_and_range, over_steps
 
 from sacjax import Config, Hyperparams, preset
-from sacjax.envs import make_env
-from sacjax.envs.names import path_of
+from sacjax.envs.names import make_env, path_of
 from sacjax.provenance import description
 from sacjax.run import run
 

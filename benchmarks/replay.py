@@ -18,7 +18,7 @@ from sacjax_sac import compiled, make_config
 from workloads import Workload
 
 from sacjax import Hyperparams
-from sacjax.envs import make_env
+from sacjax.envs.names import make_env
 from sacjax.replay import ReplayState, make_replay
 
 CAPACITIES, SEEDS, STEPS = (10**4, 10**5, 10**6, 10**7), 8, 2_000

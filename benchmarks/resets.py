@@ -17,8 +17,7 @@ keep_compiled_programs()
 import jax
 from rounds import entry, report
 
-from sacjax.envs import adapter, make_env
-from sacjax.envs.names import parse
+from sacjax.envs.names import adapter, make_env, parse
 
 ENVS = (
     "brax/inverted_pendulum?backend=spring",

@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sacjax.config import Config as Config
     from sacjax.config import Hyperparams as Hyperparams
+    from sacjax.devices import keep_compiled_programs as keep_compiled_programs
     from sacjax.devices import over_members as over_members
+    from sacjax.devices import use_all_cores as use_all_cores
     from sacjax.networks import mlp as mlp
     from sacjax.presets import preset as preset
     from sacjax.sac import TrainState as TrainState
     from sacjax.sac import make_sac as make_sac
     from sacjax.sac import update_step as update_step
-    from sacjax.devices import keep_compiled_programs as keep_compiled_programs
-    from sacjax.devices import use_all_cores as use_all_cores
     from sacjax.train import make_program as make_program
     from sacjax.train import make_train as make_train
     from sacjax.types import Transition as Transition

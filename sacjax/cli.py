@@ -238,9 +238,8 @@ def _envs(argv: list[str]) -> int:
     import numpy as np
     from rich.table import Table
 
-    from sacjax.envs import adapter
-    from sacjax.envs.gymnax_adapter import continuous_envs
-    from sacjax.envs.names import SUITES
+    from sacjax.envs.gymnax import continuous_envs
+    from sacjax.envs.names import SUITES, adapter
     from sacjax.report import printed
 
     if argv and argv[0] in ("-h", "--help"):

@@ -17,10 +17,10 @@ import numpy as np
 
 from sacjax import divergence, processes, replay
 from sacjax.bits import as_arrays
+from sacjax.devices import fill_up, over_members
 from sacjax.divergence import Divergence
 from sacjax.envs.host import errors_named
 from sacjax.journal import Journal, Progress
-from sacjax.devices import fill_up, over_members
 from sacjax.plan import Plan
 from sacjax.types import OnEpoch, OnNan, named
 

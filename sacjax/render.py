@@ -13,9 +13,8 @@ from PIL import Image, ImageDraw
 
 from sacjax.bits import as_arrays
 from sacjax.config import Hyperparams
-from sacjax.envs import adapter, make_env
 from sacjax.envs.host import for_a_while
-from sacjax.envs.names import parse
+from sacjax.envs.names import adapter, make_env, parse
 from sacjax.files import replacing
 from sacjax.leaves import unkeyed
 from sacjax.result import Run
@@ -49,8 +48,8 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
         episode = _episode(run, env, member, agent, frames)
     returns = np.cumsum(episode.rewards)
     if pictures is None:
-        from sacjax import drawings
-        from sacjax.envs.gymnax_adapter import base_env
+        from sacjax.envs import drawings
+        from sacjax.envs.gymnax import base_env
 
         with _written(target) as part:
             drawings.write_gif(base_env(run.config.env), episode.states, returns, part)

@@ -19,8 +19,8 @@ import numpy as np
 from sacjax import batches, checkpoints, folder, journal, processes
 from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
-from sacjax.envs.host import for_a_while
 from sacjax.devices import Strategy, layout, over_members
+from sacjax.envs.host import for_a_while
 from sacjax.plan import check_memory, extended, make_plan, points
 from sacjax.provenance import algorithm_name, surroundings
 from sacjax.result import Run, read

@@ -16,7 +16,7 @@ from jax.flatten_util import ravel_pytree
 
 from sacjax.bits import as_arguments, as_arrays, tied_to
 from sacjax.config import Config, Hyperparams
-from sacjax.envs import make_env
+from sacjax.envs.names import make_env
 from sacjax.evaluate import (
     Episodes,
     add_step,

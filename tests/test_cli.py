@@ -23,7 +23,7 @@ from PIL import Image
 
 from sacjax import report
 from sacjax.cli import main
-from sacjax.envs import make_env
+from sacjax.envs.names import make_env
 from sacjax.files import PART
 from sacjax.flags import parse_train
 from sacjax.folder import claimed

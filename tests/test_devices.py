@@ -1,6 +1,7 @@
 """Members laid out over strategies and devices are, to rounding, what they were alone."""
 
 import dataclasses
+from functools import cache
 from typing import Any
 
 import jax
@@ -15,8 +16,8 @@ from probes import member, quick_jit, stack
 
 from sacjax.bits import as_arrays
 from sacjax.config import Hyperparams
-from sacjax.leaves import unkeyed
 from sacjax.devices import fill_up, layout, over_members
+from sacjax.leaves import unkeyed
 from sacjax.run import run
 from sacjax.train import make_program, make_train
 from sacjax.types import InputError
@@ -33,13 +34,20 @@ def assert_close(one, other):
     close(unkeyed(one), unkeyed(other), rtol=1e-4, atol=1e-5)
 
 
+@cache
+def compiled_alone():
+    return quick_jit(make_train(TINY))
+
+
+def trained_alone(keys):
+    return stack([compiled_alone()(key).agent for key in keys])
+
+
 @pytest.mark.exact
 @pytest.mark.two_cpus
 def test_one_after_the_other_is_alone_to_rounding_on_any_number_of_devices():
-    train = make_train(TINY)
-    keys = jax.random.split(KEYS[0], MEMBERS)
-    alone = quick_jit(train)
-    alone = stack([alone(key).agent for key in keys])
+    train, keys = make_train(TINY), jax.random.split(KEYS[0], MEMBERS)
+    alone = trained_alone(keys)
     one, two = (
         quick_jit(over_members(train, strategy="map", devices=devices))(keys) for devices in (1, 2)
     )
@@ -63,13 +71,18 @@ def test_states_stepped_in_place_are_those_stepped_alone():
     assert_close(alone, step(loop, hps, params))
 
 
+@pytest.fixture(scope="module")
+def other():
+    """One of the members below, trained alone."""
+    return run(TINY, Hyperparams(tau=0.02), seeds=[1], strategy="map")
+
+
 @pytest.mark.exact
 @pytest.mark.two_cpus
 @pytest.mark.parametrize("devices", [1, 2])
-def test_run_gives_the_same_members_on_any_number_of_devices(devices):
+def test_run_gives_the_same_members_on_any_number_of_devices(devices, other):
     hp = Hyperparams(tau=np.array([0.005, 0.02]))
     one = run(TINY, hp, seeds=[0, 1, 2], strategy="map", devices=devices)
-    other = run(TINY, Hyperparams(tau=0.02), seeds=[1], strategy="map")
     i = one.members.index({"tau": 0.02, "seed": 1})
     kind = np.ndarray if devices > 1 else jax.Array  # one device could not hold them all, say
     assert all(isinstance(x, kind) and len(x) == 6 for x in jax.tree.leaves(one.agents))
@@ -131,7 +144,7 @@ def test_a_devices_only_member_is_compiled_as_one(strategy):
     assert alone <= kernels(many, KEYS[:2]) <= 1.05 * alone + 10  # slices of the hyperparameters
     train = make_train(TINY)
     two = quick_jit(over_members(train, strategy=strategy))(KEYS[:2])
-    assert_close(stack([quick_jit(train)(key).agent for key in KEYS[:2]]), two.agent)
+    assert_close(trained_alone(KEYS[:2]), two.agent)
 
 
 @pytest.mark.exact

@@ -12,7 +12,7 @@ from checks import CONFIG
 from probes import Chain, quick_jit
 
 from sacjax import Config, Hyperparams, make_sac, make_train, mlp
-from sacjax.envs import make_env
+from sacjax.envs.names import make_env
 from sacjax.extensions import normalized
 from sacjax.plan import extended
 from sacjax.replay import make_replay, n_step_return

@@ -58,7 +58,7 @@ MISTAKES_1_AND_2 = {
         "action=2 * action,",
     ),
     "2, actions rescaled twice": (
-        "envs/gymnax_adapter.py",
+        "envs/gymnax.py",
         "_rescale(action, base.action_space(params))",
         "_rescale(_rescale(action, base.action_space(params)), base.action_space(params))",
     ),

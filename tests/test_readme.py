@@ -29,7 +29,7 @@ def code_of(text):
     return "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
 
 
-@pytest.mark.exact
+@pytest.mark.processes  # once, and compiled quickly
 def test_the_code_runs(tmp_path, monkeypatch):
     code = code_of(README)
     for full, tiny in SMALLER.items():
@@ -45,7 +45,7 @@ def test_the_code_runs(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "logged" / "tensorboard" / "seed_7").is_dir()
 
 
-@pytest.mark.exact
+@pytest.mark.processes  # once, and compiled quickly
 def test_the_environment_of_the_documents_runs(tmp_path, monkeypatch):
     code = code_of((ROOT / "docs" / "environments.md").read_text())
     monkeypatch.chdir(tmp_path)
@@ -57,7 +57,7 @@ def test_the_environment_of_the_documents_runs(tmp_path, monkeypatch):
     assert (names["again"].metrics["eval_length"] <= 50).all()
 
 
-@pytest.mark.exact
+@pytest.mark.processes  # once, and compiled quickly
 def test_the_algorithms_of_the_documents_run(tmp_path, monkeypatch):
     code = code_of((ROOT / "docs" / "extending.md").read_text())
     assert code.count("total_steps=20_000") == 2

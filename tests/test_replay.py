@@ -10,7 +10,7 @@ from probes import Chain, quick_jit
 from scipy import stats
 
 from sacjax.config import Config
-from sacjax.envs import make_env
+from sacjax.envs.names import make_env
 from sacjax.replay import make_replay
 
 

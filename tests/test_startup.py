@@ -57,7 +57,7 @@ import jax; print(jax.config.jax_compilation_cache_dir)
 def test_training_imports_no_drawing_no_statistics_and_no_other_suite():
     code = """
 import sacjax.run, sys
-from sacjax.envs import make_env
+from sacjax.envs.names import make_env
 make_env("Pendulum-v1")
 unwanted = {"matplotlib.pyplot", "seaborn", "pandas", "scipy.stats", "orbax.checkpoint"}
 unwanted |= {"brax", "mujoco", "mujoco.mjx", "mujoco_playground", "envpool"}
@@ -68,7 +68,7 @@ print(*unwanted & set(sys.modules))
 
 def test_what_was_put_off_is_imported_on_first_use():
     code = """
-import sacjax.envs.gymnax_adapter, sys
+import sacjax.envs.gymnax, sys
 from gymnax.environments.misc import pong
 assert "matplotlib.pyplot" not in sys.modules
 print(pong.plt.figure.__module__, pong.sns.color_palette.__name__)
@@ -81,7 +81,7 @@ assert pong.plt.figure is matplotlib.pyplot.figure
 def test_what_is_loaded_already_stays():
     code = """
 import matplotlib.pyplot, sys
-import sacjax.envs.gymnax_adapter
+import sacjax.envs.gymnax
 from gymnax.environments.misc import pong
 print(pong.plt is matplotlib.pyplot is sys.modules["matplotlib.pyplot"])
 """

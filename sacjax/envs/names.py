@@ -1,4 +1,7 @@
-"""Names of environments: `suite/id?option=value&...`; without a suite it is gymnax's."""
+"""Environments by name: `suite/id?option=value&...`; without a suite it is gymnax's.
+
+A suite is imported when one of its environments is made.
+"""
 
 import ast
 import difflib
@@ -7,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
-from sacjax.types import InputError
+from sacjax.types import InputError, MakeEnv
 
 SUITES = ("gymnax", "brax", "playground", "gymnasium", "envpool")
 _MUJOCO = (  # tasks that are Gymnasium's, where the suite is left out
@@ -41,6 +44,24 @@ def parse(name: str) -> Name:
             raise InputError(f"{name!r}: write options as in brax/ant?backend=spring&reset=fresh")
         options[option] = _literal(value)
     return Name(suite, rest, options)
+
+
+def make_env(env: Any) -> MakeEnv:
+    """A maker of E copies of `env`, a name or a gymnax `Environment` object.
+
+    Raises InputError if the name is unknown, its suite is not installed, or its spaces are not ones
+    that SAC can act in.
+    """
+    if isinstance(env, str):
+        parsed = parse(env)
+        return adapter(parsed.suite).make_env(env, parsed)
+    return adapter("gymnax").make_object(env)
+
+
+def adapter(suite: str) -> Any:
+    """The module of a suite: `make_env(name, parsed)`, `known()`, and what drawing it needs."""
+    assert suite in SUITES
+    return importlib.import_module(f"{__package__}.{suite}")
 
 
 def check_known(name: str, id: str, known: Iterable[str]) -> None:

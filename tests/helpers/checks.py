@@ -16,7 +16,7 @@ from probes import Chain, Noise, quick_jit
 
 from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
-from sacjax.envs import make_env
+from sacjax.envs.names import make_env
 from sacjax.networks import mlp
 from sacjax.replay import make_replay
 from sacjax.types import Algorithm, Env, Transition

@@ -23,8 +23,8 @@ import numpy as np
 from probes import Noise
 
 from sacjax.config import Config, Hyperparams
-from sacjax.run import run
 from sacjax.devices import _processor
+from sacjax.run import run
 
 DATA = Path(__file__).parents[1] / "data"
 HASHES, NUMBERS = DATA / "gate.json", DATA / f"gate-jaxlib-{version('jaxlib')}.npz"

@@ -17,8 +17,9 @@ from gymnax.environments.environment import Environment, EnvParams, EnvState
 from probes import Chain, Noise, quick_jit
 
 from sacjax import Config, make_train
-from sacjax.envs import make_env, names
-from sacjax.envs.gymnax_adapter import base_env, continuous_envs
+from sacjax.envs.gymnax import base_env, continuous_envs
+from sacjax.envs import names
+from sacjax.envs.names import make_env
 from sacjax.types import InputError
 
 # name: (observation size, action size, bounds of the actions)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from sacjax.envs.contract import as_before, make_record, strong
+from sacjax.envs.base import as_before, make_record, strong
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep, is_key, is_whole
 
 Reset = Literal["cached", "fresh"]

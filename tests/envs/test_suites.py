@@ -20,10 +20,10 @@ from PIL import Image
 from probes import quick_jit, stack
 
 from sacjax import Config, Hyperparams, make_program, make_sac, make_train, mlp, preset
-from sacjax.envs import adapter, make_env, names
-from sacjax.envs.copies import Copies
-from sacjax.envs.host import Spaces, errors_named, rescale, spaces_of
-from sacjax.envs.stepped import FIRST_STATES
+from sacjax.envs import names
+from sacjax.envs.autoreset import FIRST_STATES
+from sacjax.envs.host import Copies, Spaces, errors_named, rescale, spaces_of
+from sacjax.envs.names import adapter, make_env
 from sacjax.render import render, without_a_screen
 from sacjax.replay import ended, make_replay
 from sacjax.result import Run

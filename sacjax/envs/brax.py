@@ -8,8 +8,8 @@ from functools import cache
 from typing import Any
 
 from sacjax.envs import names
+from sacjax.envs.autoreset import camera, make_stepped
 from sacjax.envs.names import Name
-from sacjax.envs.stepped import camera, make_stepped
 from sacjax.types import Episode, InputError, MakeEnv, one_line
 
 BACKENDS = ("generalized", "positional", "spring", "mjx")

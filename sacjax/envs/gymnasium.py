@@ -1,6 +1,6 @@
 """Gymnasium: gymnasium/<id>[?option=value], options being the environment's own arguments.
 
-Copies are made, stepped and reset one by one (`sacjax.envs.copies`): `gymnasium.vector` resets one
+Copies are made, stepped and reset one by one (`sacjax.envs.host`): `gymnasium.vector` resets one
 step late by default, and could not be put back to where a checkpoint was.
 """
 
@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from sacjax.envs import names
-from sacjax.envs.copies import Copies, episode_seed
-from sacjax.envs.host import make_host_env, rescale, spaces_of
+from sacjax.envs.host import Copies, episode_seed, make_host_env, rescale, spaces_of
 from sacjax.envs.names import Name
 from sacjax.types import Episode, InputError, MakeEnv, one_line
 
