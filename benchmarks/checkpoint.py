@@ -20,9 +20,10 @@ import jax.numpy as jnp
 from rounds import entry, options, report
 from sacjax_sac import Synthetic  # sets JAX up
 
-from sacjax import Config, Hyperparams, checkpoints, make_program, over_members
+from sacjax import Config, Hyperparams, make_program, over_members
 from sacjax.bits import as_arrays
-from sacjax.leaves import flatten
+from sacjax.runs import checkpoints
+from sacjax.runs.leaves import flatten
 
 MEMBERS, CAPACITY = 8, 1_000_000
 ENVS = {"Pendulum": "Pendulum-v1", "synthetic, 17 / 6": Synthetic()}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import record
 
-from sacjax.metrics import read_metrics
+from sacjax.runs.metrics_csv import read_metrics
 
 if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()

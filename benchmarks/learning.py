@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 from sacjax import Config, Hyperparams, preset, statistics
 from sacjax.envs.names import make_env
 from sacjax.presets import PRESETS
-from sacjax.run import evaluate_run, run
+from sacjax.runs.run import evaluate_run, run
 
 SEEDS, EPISODES = range(100, 116), 128
 BUDGET = {"Pendulum-v1": {"total_steps": 10_000}}  # the usual one; the preset goes on for longer

@@ -19,7 +19,7 @@ from sacjax_sac import Synthetic  # noqa: F401  (sets JAX up)
 
 from sacjax import Config, Hyperparams, make_train, over_members, preset
 from sacjax.logs import TensorBoard
-from sacjax.run import run
+from sacjax.runs.run import run
 
 EPOCHS, SEEDS = 6, 8
 

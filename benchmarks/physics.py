@@ -36,8 +36,8 @@ from documents import dress, fill_in, grid, in_words, mean_and_range, over_steps
 
 from sacjax import Config, Hyperparams, preset
 from sacjax.envs.names import make_env, path_of
-from sacjax.provenance import description
-from sacjax.run import run
+from sacjax.runs.provenance import description
+from sacjax.runs.run import run
 
 COLUMNS = ("seed", "env_steps", "seconds", "eval_return", "eval_length")
 NAMES = {"sacjax": "sacjax", "brax": "Brax's SAC"}

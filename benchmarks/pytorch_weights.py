@@ -16,7 +16,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from sacjax import Config, make_sac, mlp
 from sacjax.flags import parse_train
 from sacjax.networks import Networks
-from sacjax.run import resume, run
+from sacjax.runs.run import resume, run
 from sacjax.types import Algorithm, Env, Key, Params
 
 

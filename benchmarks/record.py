@@ -11,8 +11,8 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
 
-from sacjax.files import write_text
-from sacjax.provenance import SUITES, surroundings, versions
+from sacjax.runs.files import write_text
+from sacjax.runs.provenance import SUITES, surroundings, versions
 
 ROOT = Path(__file__).parent
 RESULTS = ROOT / "results"

@@ -33,7 +33,7 @@ from workloads import ACTION, LIMIT, MIX, OBS, Workload
 from sacjax import Config, Hyperparams, make_program, over_members
 from sacjax.bits import as_arrays
 from sacjax.envs.names import make_env
-from sacjax.run import run
+from sacjax.runs.run import run
 
 PACKAGES = ["sacjax", "gymnax", "jax", "jaxlib", "flax", "optax", "distrax"]
 

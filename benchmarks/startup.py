@@ -16,13 +16,13 @@ import time
 from rounds import entry, environment, options, report
 
 DEPENDENCIES = "import jax, flax.linen, optax, chex, distrax, gymnax"
-EVERYTHING = "import sacjax.run"  # all modules but the command line's
+EVERYTHING = "import sacjax.runs.run"  # all modules but the command line's
 FIRST = """
 from sacjax.devices import keep_compiled_programs, use_all_cores
 use_all_cores()
 keep_compiled_programs()
 from sacjax import Config
-from sacjax.run import run
+from sacjax.runs.run import run
 config = Config("Pendulum-v1", total_steps=1_001, warmup_steps=1_000, eval_every=1, eval_episodes=1)
 run(config, seeds=1, on_epoch=[lambda step, metrics: print("stepped", flush=True)])
 """

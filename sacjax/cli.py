@@ -105,7 +105,7 @@ def _start_jax(flags: ProcessFlags = ProcessFlags()) -> None:
         use_all_cores()
     keep_compiled_programs()
     if flags != ProcessFlags():
-        from sacjax import processes
+        from sacjax.runs import processes
 
         if flags.coordinator:
             complain(f"sacjax: waiting for all processes at {flags.coordinator}")
@@ -124,16 +124,16 @@ def _train(argv: list[str]) -> int:
     config, hp, args = parse_train(argv)
     say_loading(config.env, args.logs)
     _start_jax(args.processes)
-    from sacjax import folder, processes
     from sacjax.envs.names import path_of
-    from sacjax.plan import points
-    from sacjax.run import run
+    from sacjax.runs import directory, processes
+    from sacjax.runs.population import points
+    from sacjax.runs.run import run
 
     if args.out is None and processes.several():
         raise InputError("several processes write to one folder: give all of them the same --out")
     seeds = range(args.seed, args.seed + args.seeds)
     members = args.seeds * len(points(hp)[0])
-    place = folder.claimed(Path("runs") / path_of(config.env))
+    place = directory.claimed(Path("runs") / path_of(config.env))
     with place if args.out is None else contextlib.nullcontext(args.out) as out:
         start = partial(run, config, hp, seeds=seeds, directory=out, **vars(args.flags))
         return follow(config, members, out, args.logs, start)
@@ -152,8 +152,8 @@ def _plan(argv: list[str]) -> int:
         )
     say_loading(config.env, args.logs)
     _start_jax()
-    from sacjax import driver
-    from sacjax.plan import check_memory, fit, make_plan, points, table
+    from sacjax.runs import epochs
+    from sacjax.runs.population import check_memory, fit, make_plan, points, table
     from sacjax.sac import make_sac
 
     seeds, flags = list(range(args.seed, args.seed + args.seeds)), args.flags
@@ -162,7 +162,7 @@ def _plan(argv: list[str]) -> int:
     found, compiled = fit(plan), None
     if found.enough:
         batch = max(plan.batches(), key=lambda batch: batch.size)
-        compiled = driver.compile_programs(batch, fresh=False).memory
+        compiled = epochs.compile_programs(batch, fresh=False).memory
     print(table(plan, compiled))
     check_memory(plan)
     return 0
@@ -172,11 +172,11 @@ def _resume(argv: list[str]) -> int:
     args = parse(Resume, argv, "resume")
     say_loading(args.dir, args.logs)
     _start_jax(args.processes)
-    from sacjax import folder
-    from sacjax.plan import extended
-    from sacjax.run import resume
+    from sacjax.runs import directory
+    from sacjax.runs.population import extended
+    from sacjax.runs.run import resume
 
-    written = folder.read_config(args.dir)
+    written = directory.read_config(args.dir)
     config, members = written.config, len(written.settings) * len(written.seeds)
     if args.extend_to is not None:
         config = extended(config, args.extend_to)
@@ -188,7 +188,7 @@ def _evaluate(argv: list[str]) -> int:
     args = parse(Evaluate, argv, "evaluate")
     _start_jax()
     from sacjax import report
-    from sacjax.run import evaluate_run, load
+    from sacjax.runs.run import evaluate_run, load
 
     done = load(args.dir)
     returns = evaluate_run(done, args.episodes)[0].copy()
@@ -207,7 +207,7 @@ def _render(argv: list[str]) -> int:
     from sacjax.render import render, without_a_screen
 
     without_a_screen()
-    from sacjax.run import load
+    from sacjax.runs.run import load
 
     done = load(args.dir)
     member = args.member

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sacjax import folder, report
-from sacjax.metrics import read_metrics
+from sacjax import report
+from sacjax.runs.directory import BATCHES, check_is_whole, read_config, read_description, tables
+from sacjax.runs.metrics_csv import read_metrics
 from sacjax.statistics import normalised
 from sacjax.types import PLAIN, InputError
 
@@ -122,10 +123,10 @@ def reached(run: Sequence[Entry]) -> str:
 
 
 def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry]:
-    folder.check_is_whole(path)
-    content = folder.read_description(path)
-    config, points, swept, seeds, _ = folder.read_config(path, _env(content))
-    csvs, in_batches = folder.tables(path), (path / folder.BATCHES).is_dir()
+    check_is_whole(path)
+    content = read_description(path)
+    config, points, swept, seeds, _ = read_config(path, _env(content))
+    csvs, in_batches = tables(path), (path / BATCHES).is_dir()
     if not csvs or (in_batches and not csvs[0].exists()):
         raise InputError(f"{path} has no evaluation yet: wait for the first, or leave it out")
     members, metrics = read_metrics(*csvs, swept=swept)

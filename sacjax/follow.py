@@ -10,7 +10,7 @@ from typing import Any
 
 from sacjax.config import Config
 from sacjax.flags import LogFlags
-from sacjax.signals import StopOnSignal
+from sacjax.runs.signals import StopOnSignal
 from sacjax.terminal import complain, lost
 from sacjax.types import InputError
 
@@ -23,11 +23,11 @@ def say_loading(what: Any, flags: LogFlags) -> None:
 
 def steps_before(out: Path, config: Config) -> Any:
     """Of each member that has been trained [M], as far as its table can be read."""
-    from sacjax import folder
-    from sacjax.metrics import epochs_of, read_metrics
+    from sacjax.runs import directory
+    from sacjax.runs.metrics_csv import epochs_of, read_metrics
 
     try:
-        _, metrics = read_metrics(*folder.tables(out))
+        _, metrics = read_metrics(*directory.tables(out))
     except (InputError, ValueError):  # there is none yet, or a damaged one, which is made anew
         return None
     return config.warmup_steps + epochs_of(metrics) * config.eval_every
@@ -37,8 +37,9 @@ def follow(
     config: Config, members: int, out: Path, flags: LogFlags, start: Callable, before: Any = None
 ) -> int:
     """Run it with loggers and a clean stop, then show what it reached."""
-    from sacjax import checkpoints, processes, report
+    from sacjax import report
     from sacjax.progress import JsonLines
+    from sacjax.runs import checkpoints, processes
 
     trained = False
 
@@ -93,9 +94,9 @@ def follow(
 
 
 def _how_to_go_on(out: Path) -> str:
-    from sacjax import checkpoints, folder
+    from sacjax.runs import checkpoints, directory
 
-    places = [out, *(path.parent for path in folder.in_batches(out, "config.json"))]
+    places = [out, *(path.parent for path in directory.in_batches(out, "config.json"))]
     if any(checkpoints.epochs(place) for place in places):
         return f"{checkpoints.resuming(out)} goes on"
     return "it cannot go on, --checkpoint-every 0 has kept nothing"

@@ -19,9 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from sacjax import files, folder, statistics
+from sacjax import statistics
 from sacjax.config import Hyperparams
-from sacjax.metrics import read_metrics, row
+from sacjax.runs import files
+from sacjax.runs.directory import in_batches
+from sacjax.runs.metrics_csv import read_metrics, row
 from sacjax.types import InputError
 
 _LOG = logging.getLogger("sacjax")
@@ -240,7 +242,7 @@ def _rows_before(directory: Path) -> int:
 
 def _tables(directory: Path) -> list[tuple[list[dict[str, float]], dict[str, np.ndarray]]]:
     try:
-        return [read_metrics(path) for path in folder.in_batches(directory, "metrics.csv")]
+        return [read_metrics(path) for path in in_batches(directory, "metrics.csv")]
     except InputError:  # not whole; the run itself says so
         return []
 

@@ -9,8 +9,9 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sacjax import comparison, files, plots, tables
+from sacjax import comparison, plots, tables
 from sacjax.comparison import Entry, Panel
+from sacjax.runs import files
 from sacjax.tables import Cell
 from sacjax.types import InputError, RunError
 

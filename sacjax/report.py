@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sacjax.metrics import Member, epochs_of, read_metrics
+from sacjax.runs.metrics_csv import Member, epochs_of, read_metrics
 from sacjax.statistics import interval, iqm
 
 

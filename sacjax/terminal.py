@@ -47,9 +47,9 @@ def leave(code: int, at_once: bool = False) -> int:
 
 
 def _is_one_of_several() -> bool:
-    if "sacjax.processes" not in sys.modules:
+    if "sacjax.runs.processes" not in sys.modules:
         return False
-    from sacjax import processes
+    from sacjax.runs import processes
 
     return processes.joined()
 
@@ -68,7 +68,7 @@ def tell_reader(argv: list[str], error: BaseException) -> None:
     if not asked or progress.was_told(error):
         return
     if _is_one_of_several():
-        from sacjax import processes
+        from sacjax.runs import processes
 
         if not processes.is_first():
             return

@@ -24,10 +24,10 @@ from PIL import Image
 from sacjax import report
 from sacjax.cli import main
 from sacjax.envs.names import make_env
-from sacjax.files import PART
 from sacjax.flags import parse_train
-from sacjax.folder import claimed
-from sacjax.run import load
+from sacjax.runs.directory import claimed
+from sacjax.runs.files import PART
+from sacjax.runs.run import load
 from sacjax.sac import make_sac
 from sacjax.types import InputError
 

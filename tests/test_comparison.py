@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sacjax import comparison, files, folder, page, provenance, statistics, tables
+from sacjax import comparison, page, statistics, tables
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
-from sacjax.metrics import MetricsFile
+from sacjax.runs import directory, files, provenance
+from sacjax.runs.metrics_csv import MetricsFile
 from sacjax.types import InputError
 
 PNG = b"\x89PNG"
@@ -27,7 +28,7 @@ def write_run(path, returns, env="Pendulum-v1", every=100, swept=(), seeds=None,
     points = [Hyperparams(tau=tau, **hp) for tau in taus]
     path.mkdir(parents=True)
     content = provenance.description(config, points, ["tau"] if swept else [], seeds)
-    folder.write_config(path, content)
+    directory.write_config(path, content)
     file = MetricsFile(path / "metrics.csv")
     keys = [{"tau": tau, "seed": s} if swept else {"seed": s} for tau in taus for s in seeds]
     for epoch, column in enumerate(returns.T):
@@ -225,9 +226,9 @@ def test_what_is_not_trained_to_the_end_is_said_of_each_point(tmp_path):
 
 def test_versions_that_differ_are_named(tmp_path):
     one, other = (write_run(tmp_path / name, curves()) for name in "ab")
-    content = folder.read_description(other)
+    content = directory.read_description(other)
     versions = content["versions"] | {"optax": "0.0.1", "mujoco": "9"}  # one has no mujoco
-    folder.write_config(other, content | {"versions": versions})
+    directory.write_config(other, content | {"versions": versions})
     (note,) = (n for n in comparison.notes(comparison.read([one, other])) if "versions" in n)
     assert "optax 0.0.1 and " in note
     assert "mujoco" not in note
@@ -261,8 +262,8 @@ def test_runs_of_two_algorithms_differ_in_that(tmp_path):
         write_run(tmp_path / name, curves(), seeds=s)
         for name, s in (("a", [0, 1, 2, 3]), ("b", [4, 5, 6, 7]))
     ]
-    content = folder.read_description(runs[1])
-    folder.write_config(runs[1], content | {"algorithm": "make_sac(rule=mean)"})
+    content = directory.read_description(runs[1])
+    directory.write_config(runs[1], content | {"algorithm": "make_sac(rule=mean)"})
     assert comparison.differing(comparison.read(runs)) == ["algorithm"]
     with pytest.raises(InputError, match="their settings differ"):
         comparison.read(runs, labels=["one", "one"])
@@ -270,11 +271,11 @@ def test_runs_of_two_algorithms_differ_in_that(tmp_path):
 
 def test_an_environment_object_is_shown_under_that_name(tmp_path):
     run = write_run(tmp_path / "a", curves())
-    content = folder.read_description(run)
+    content = directory.read_description(run)
     content["config"]["env"] = None
-    folder.write_config(run, content | {"env_object": "Maze"})
+    directory.write_config(run, content | {"env_object": "Maze"})
     assert comparison.read([run])[0].env == "Maze object"
-    folder.write_config(run, content)  # of an older sacjax
+    directory.write_config(run, content)  # of an older sacjax
     assert comparison.read([run])[0].env == "environment object"
 
 

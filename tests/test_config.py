@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from sacjax.config import Config, Hyperparams
-from sacjax.plan import extended
 from sacjax.presets import BRAX, GYMNASIUM, PRESETS, preset
+from sacjax.runs.population import extended
 from sacjax.types import InputError
 
 NAN, INF = math.nan, math.inf

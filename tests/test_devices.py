@@ -17,8 +17,8 @@ from probes import member, quick_jit, stack
 from sacjax.bits import as_arrays
 from sacjax.config import Hyperparams
 from sacjax.devices import fill_up, layout, over_members
-from sacjax.leaves import unkeyed
-from sacjax.run import run
+from sacjax.runs.leaves import unkeyed
+from sacjax.runs.run import run
 from sacjax.train import make_program, make_train
 from sacjax.types import InputError
 

@@ -14,8 +14,8 @@ from probes import Chain, quick_jit
 from sacjax import Config, Hyperparams, make_sac, make_train, mlp
 from sacjax.envs.names import make_env
 from sacjax.extensions import normalized
-from sacjax.plan import extended
 from sacjax.replay import make_replay, n_step_return
+from sacjax.runs.population import extended
 from sacjax.sac import Learner, update_actor, update_critics
 from sacjax.types import Algorithm, InputError, Step, Transition
 
@@ -337,7 +337,7 @@ def test_under_vmap_delayed_members_are_what_they_are_alone():
 
 @pytest.mark.exact
 def test_with_all_of_it_a_run_learns_and_resumes(tmp_path):
-    from sacjax.run import load, resume, run
+    from sacjax.runs.run import load, resume, run
 
     config = dataclasses.replace(
         CONFIG,

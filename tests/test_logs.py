@@ -15,12 +15,13 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 from wandb.proto import wandb_internal_pb2
 
-from sacjax import checkpoints, statistics
+from sacjax import statistics
 from sacjax.cli import main
 from sacjax.logs import Series, TensorBoard, WandB
-from sacjax.metrics import read_metrics
 from sacjax.progress import Progress
-from sacjax.run import resume, run
+from sacjax.runs import checkpoints
+from sacjax.runs.metrics_csv import read_metrics
+from sacjax.runs.run import resume, run
 
 NAMES = ["seed_0_tau_0.005", "seed_1_tau_0.005", "seed_0_tau_0.02", "seed_1_tau_0.02"]
 COMMAND = [

@@ -19,7 +19,7 @@ from sacjax import progress
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
 from sacjax.progress import JsonLines, Progress, Standing, line
-from sacjax.run import run
+from sacjax.runs.run import run
 from sacjax.types import InputError
 
 COMMAND = [

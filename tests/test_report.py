@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sacjax import report
-from sacjax.metrics import MetricsFile, epochs_of, read_metrics
+from sacjax.runs.metrics_csv import MetricsFile, epochs_of, read_metrics
 from sacjax.types import InputError
 
 

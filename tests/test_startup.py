@@ -56,7 +56,7 @@ import jax; print(jax.config.jax_compilation_cache_dir)
 
 def test_training_imports_no_drawing_no_statistics_and_no_other_suite():
     code = """
-import sacjax.run, sys
+import sacjax.runs.run, sys
 from sacjax.envs.names import make_env
 make_env("Pendulum-v1")
 unwanted = {"matplotlib.pyplot", "seaborn", "pandas", "scipy.stats", "orbax.checkpoint"}

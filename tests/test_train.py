@@ -19,9 +19,9 @@ from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
 from sacjax.envs.names import make_env
 from sacjax.evaluate import evaluate
-from sacjax.plan import extended
 from sacjax.replay import make_replay
-from sacjax.run import evaluate_run, run
+from sacjax.runs.population import extended
+from sacjax.runs.run import evaluate_run, run
 from sacjax.sac import make_sac
 from sacjax.train import _scan_mean, epoch_keys, make_program, make_train
 from sacjax.types import InputError, Transition

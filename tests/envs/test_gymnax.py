@@ -17,8 +17,8 @@ from gymnax.environments.environment import Environment, EnvParams, EnvState
 from probes import Chain, Noise, quick_jit
 
 from sacjax import Config, make_train
-from sacjax.envs.gymnax import base_env, continuous_envs
 from sacjax.envs import names
+from sacjax.envs.gymnax import base_env, continuous_envs
 from sacjax.envs.names import make_env
 from sacjax.types import InputError
 

@@ -26,8 +26,8 @@ from sacjax.envs.host import Copies, Spaces, errors_named, rescale, spaces_of
 from sacjax.envs.names import adapter, make_env
 from sacjax.render import render, without_a_screen
 from sacjax.replay import ended, make_replay
-from sacjax.result import Run
-from sacjax.run import evaluate_run, load, resume, run
+from sacjax.runs.result import Run
+from sacjax.runs.run import evaluate_run, load, resume, run
 from sacjax.types import InputError, RunError, Step
 
 without_a_screen()  # before MuJoCo is imported

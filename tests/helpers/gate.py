@@ -24,7 +24,7 @@ from probes import Noise
 
 from sacjax.config import Config, Hyperparams
 from sacjax.devices import _processor
-from sacjax.run import run
+from sacjax.runs.run import run
 
 DATA = Path(__file__).parents[1] / "data"
 HASHES, NUMBERS = DATA / "gate.json", DATA / f"gate-jaxlib-{version('jaxlib')}.npz"

@@ -11,8 +11,8 @@ from typing import Any
 import jax
 import pytest
 
-from sacjax import driver
-from sacjax.plan import Plan
+from sacjax.runs import epochs
+from sacjax.runs.population import Plan
 
 SETTINGS = "jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_precision"
 
@@ -27,10 +27,10 @@ def key_of(plan: Plan) -> Any:
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Keep what `driver.compile_programs` makes. Environments outside of JAX keep their own."""
-    compile_programs, known = driver.compile_programs, {}
+    """Keep what `epochs.compile_programs` makes. Environments outside of JAX keep their own."""
+    compile_programs, known = epochs.compile_programs, {}
 
-    def compile_or_find(plan: Plan, fresh: bool = True) -> driver.Compiled:
+    def compile_or_find(plan: Plan, fresh: bool = True) -> epochs.Compiled:
         if plan.program.host is not None:
             return compile_programs(plan, fresh)
         key = key_of(plan)
@@ -39,5 +39,5 @@ def shared() -> Iterator[None]:
         return known[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(driver, "compile_programs", compile_or_find)
+        patch.setattr(epochs, "compile_programs", compile_or_find)
         yield

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sacjax.files import write_text
+from sacjax.runs.files import write_text
 from sacjax.types import InputError
 
 Member = dict[str, float]

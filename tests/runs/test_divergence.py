@@ -16,8 +16,8 @@ from probes import member
 from sacjax import report
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
-from sacjax.divergence import guarded
-from sacjax.run import evaluate_run, load, resume, run
+from sacjax.runs.divergence import guarded
+from sacjax.runs.run import evaluate_run, load, resume, run
 from sacjax.sac import make_sac
 from sacjax.types import InputError
 

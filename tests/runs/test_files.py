@@ -4,7 +4,7 @@ import errno
 
 import pytest
 
-from sacjax.files import remedy, replacing, write_text
+from sacjax.runs.files import remedy, replacing, write_text
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError])

@@ -1,7 +1,7 @@
 """The host side: run, resume and load populations, with progress, a folder, a clean stop.
 
 Members are the points of the hyperparameter grid x the seeds, trained together or in batches
-(`sacjax.batches`). A run that is killed and resumed ends, to the bit, like one that never
+(`sacjax.runs.batches`). A run that is killed and resumed ends, to the bit, like one that never
 stopped.
 """
 
@@ -16,16 +16,17 @@ from typing import Any, get_args
 import jax
 import numpy as np
 
-from sacjax import batches, checkpoints, folder, journal, processes
 from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
 from sacjax.devices import Strategy, layout, over_members
 from sacjax.envs.host import for_a_while
-from sacjax.plan import check_memory, extended, make_plan, points
-from sacjax.provenance import algorithm_name, surroundings
-from sacjax.result import Run, read
+from sacjax.runs import batches, checkpoints, journal, processes
+from sacjax.runs.directory import check_is_run, check_is_whole, created, read_config
+from sacjax.runs.population import check_memory, extended, make_plan, points
+from sacjax.runs.provenance import algorithm_name, surroundings
+from sacjax.runs.result import Run, read
+from sacjax.runs.signals import put_off
 from sacjax.sac import make_sac
-from sacjax.signals import put_off
 from sacjax.train import epoch_keys, make_program
 from sacjax.types import InputError, OnEpoch, OnNan, is_whole, must_be
 
@@ -51,7 +52,7 @@ def run(
     """Train members = points of the grid `hp` x `seeds`, as one program.
 
     Seed s starts from `jax.random.key(s)`, so `seeds=[17]` repeats member 17 of `seeds=100`. With a
-    `directory` (new or empty), writes what `sacjax.folder` lists: a checkpoint after every
+    `directory` (new or empty), writes what `sacjax.runs.directory` lists: a checkpoint after every
     `checkpoint_every` epochs (None: five minutes apart; 0: none), at the end and when stopped, of
     which the last `keep` stay; `resume` goes on from there. After each epoch comes every
     `on_epoch(step, metrics)`, as `types.OnEpoch` says, then `should_stop`: True ends the run there,
@@ -75,7 +76,7 @@ def run(
         if checkpoint_every:
             raise InputError("checkpoint_every needs a folder to write to: give directory=")
         return batches.train(plan, None, options, on_epoch, should_stop)
-    with put_off(should_stop) as should_stop, _held(lambda: folder.created(directory)):
+    with put_off(should_stop) as should_stop, _held(lambda: created(directory)):
         return batches.train(plan, Path(directory), options, on_epoch, should_stop)
 
 
@@ -103,11 +104,11 @@ def resume(
     Raises InputError if the folder is damaged, in use, or not a run's.
     """
     path, on_epoch = Path(directory), _checked_callables(on_epoch, should_stop)
-    folder.check_is_run(path)
-    folder.check_is_whole(path)
+    check_is_run(path)
+    check_is_whole(path)
     checkpoints.check_path(path)
     with put_off(should_stop) as should_stop, _held(lambda: checkpoints.locked(path)):
-        written = folder.read_config(path, env)
+        written = read_config(path, env)
         if other := _other_algorithm(written.content, algorithm):
             raise InputError(f"{path} {other}: give that to resume(..., algorithm=...) in Python")
         config = written.config if extend_to is None else extended(written.config, extend_to)
@@ -130,8 +131,8 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     Raises InputError if the folder is damaged, or is not a run's.
     """
     path = Path(directory)
-    folder.check_is_whole(path)
-    written = folder.read_config(path, env)
+    check_is_whole(path)
+    written = read_config(path, env)
     _check_kinds(path, written.content)
     program = make_program(written.config, algorithm)
     other = _other_algorithm(written.content, algorithm)

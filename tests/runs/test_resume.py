@@ -23,13 +23,13 @@ import pytest
 from checks import CONFIG, GRID
 from probes import Chain, Noise
 
-from sacjax import checkpoints, store
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
-from sacjax.files import PART
 from sacjax.networks import Networks
-from sacjax.provenance import algorithm_name
-from sacjax.run import _layout, evaluate_run, load, resume, run
+from sacjax.runs import checkpoints, store
+from sacjax.runs.files import PART
+from sacjax.runs.provenance import algorithm_name
+from sacjax.runs.run import _layout, evaluate_run, load, resume, run
 from sacjax.sac import CLIPPED_DOUBLE_Q, make_sac
 from sacjax.types import PLAIN, InputError, RunError, is_key
 
@@ -634,14 +634,14 @@ def test_sigterm_checkpoints_and_leaves_with_143_and_resume_goes_on(tmp_path):
 LIMITED = """
 import resource, sys
 from sacjax.cli import main
-import sacjax.journal
-before = sacjax.journal.Journal._save
+import sacjax.runs.journal
+before = sacjax.runs.journal.Journal._save
 def save(self, loop, history, diverged):
     if len(history) == 4:  # from here on no file can be longer than 2 kB
         self._checkpoints.finish()
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
     before(self, loop, history, diverged)
-sacjax.journal.Journal._save = save
+sacjax.runs.journal.Journal._save = save
 sys.exit(main())
 """
 
@@ -725,7 +725,7 @@ def test_a_checkpoint_that_cannot_be_completed_ends_the_run(tmp_path, monkeypatc
 
 
 def test_metrics_that_cannot_be_written_are_an_error_with_the_remedy(tmp_path, monkeypatch):
-    from sacjax.metrics import MetricsFile
+    from sacjax.runs.metrics_csv import MetricsFile
 
     def full(self, rows):
         raise OSError(28, "No space left on device")
@@ -906,7 +906,7 @@ def test_runs_in_a_thread_where_no_signal_can_be_handled(tmp_path):
 TERMINATED = """
 import os, signal, sys
 from checks import CONFIG
-from sacjax.run import run
+from sacjax.runs.run import run
 
 def terminate(step, metrics):
     if step == CONFIG.warmup_steps + 2 * CONFIG.eval_every:
@@ -918,7 +918,7 @@ run(CONFIG, seeds=1, directory=sys.argv[1], checkpoint_every=100, on_epoch=[term
 
 @pytest.mark.processes
 def test_sigterm_ends_a_script_once_the_files_are_whole(tmp_path):
-    place, tests = tmp_path / "run", str(Path(__file__).parent / "helpers")
+    place, tests = tmp_path / "run", str(Path(__file__).parents[1] / "helpers")
     done = subprocess.run(
         [sys.executable, "-c", TERMINATED, place], env=environment(PYTHONPATH=tests)
     )

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sacjax import processes
+from sacjax.runs import processes
 
 
 def write(path: Path, tree: Any) -> None:

@@ -11,13 +11,14 @@ import numpy as np
 import pytest
 from checks import GRID
 
-from sacjax import checkpoints, driver
 from sacjax.cli import main
 from sacjax.comparison import notes, read
 from sacjax.config import Config, Hyperparams
-from sacjax.folder import read_config
 from sacjax.page import write
-from sacjax.run import evaluate_run, load, resume, run
+from sacjax.runs import checkpoints
+from sacjax.runs import epochs as runs_epochs
+from sacjax.runs.directory import read_config
+from sacjax.runs.run import evaluate_run, load, resume, run
 from sacjax.types import InputError, RunError
 
 # A replay that does not grow with total_steps: extended, it is the same program.
@@ -88,9 +89,11 @@ def test_stopped_in_any_batch_it_goes_on_to_the_same_bits(
     )
     assert not done.completed
     assert len(epochs) == stop_after  # also at a batch's end: no other one is begun
-    calls, compile_programs = [], driver.compile_programs
+    calls, compile_programs = [], runs_epochs.compile_programs
     monkeypatch.setattr(
-        driver, "compile_programs", lambda *a, **k: calls.append(a) or compile_programs(*a, **k)
+        runs_epochs,
+        "compile_programs",
+        lambda *a, **k: calls.append(a) or compile_programs(*a, **k),
     )
     done = resume(folder)
     assert len(calls) == 1
@@ -327,14 +330,14 @@ def test_a_batch_is_no_run_of_its_own(whole):
 
 
 def test_what_is_wrong_in_a_batch_names_the_run(tmp_path, monkeypatch):
-    from sacjax import checkpoints, metrics, store
+    from sacjax.runs import checkpoints, metrics_csv, store
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     how = {"members_per_batch": 2, "seeds": 3, "checkpoint_every": 1}
     for number, (where, name) in enumerate(
-        [(metrics.MetricsFile, "append"), (store, "write"), (checkpoints, "_write_note")]
+        [(metrics_csv.MetricsFile, "append"), (store, "write"), (checkpoints, "_write_note")]
     ):
         out = tmp_path / str(number)
         with monkeypatch.context() as patch:

@@ -5,11 +5,11 @@ import re
 import jax
 import pytest
 
-from sacjax import driver, memory, plan
 from sacjax.bits import as_arrays
 from sacjax.cli import main
 from sacjax.config import Config, Hyperparams
-from sacjax.run import run
+from sacjax.runs import epochs, memory, population
+from sacjax.runs.run import run
 from sacjax.sac import make_sac
 from sacjax.types import InputError
 
@@ -81,8 +81,8 @@ CASES = {
 def planned(members, strategy="vmap", devices=1, per_batch=None, **changes):
     config = Config(**(BASE | changes))
     seeds = list(range(members))
-    return plan.make_plan(
-        config, *plan.points(Hyperparams()), seeds, make_sac, strategy, devices, per_batch
+    return population.make_plan(
+        config, *population.points(Hyperparams()), seeds, make_sac, strategy, devices, per_batch
     )
 
 
@@ -92,7 +92,7 @@ def test_the_estimate_is_what_xla_allocates_to_a_fifth(case):
     changes, members, strategy, devices = CASES[case]
     found = planned(members, strategy, devices, **changes)
     estimate = found.memory.total(-(-members // devices), strategy)
-    compiled = driver.compile_programs(found, fresh=False).memory
+    compiled = epochs.compile_programs(found, fresh=False).memory
     assert compiled == pytest.approx(estimate, rel=0.2)
 
 
@@ -111,16 +111,18 @@ def test_the_state_is_counted_to_the_byte():
 def test_what_is_said_to_fit_fits_and_one_more_does_not(monkeypatch, strategy, devices, changes):
     monkeypatch.setattr(memory, "available", lambda: 100_000_000)
     with pytest.raises(InputError, match="members_per_batch") as error:
-        plan.check_memory(planned(200, strategy, devices, **changes))
+        population.check_memory(planned(200, strategy, devices, **changes))
     most = int(re.findall(r"at most (\d+) at once", str(error.value))[0])
     assert 10 < most < 200
-    plan.check_memory(planned(most, strategy, devices, **changes))
-    plan.check_memory(planned(200, strategy, devices, per_batch=most, **changes))
+    population.check_memory(planned(most, strategy, devices, **changes))
+    population.check_memory(planned(200, strategy, devices, per_batch=most, **changes))
     with pytest.raises(InputError):
-        plan.check_memory(planned(most + 1, strategy, devices, **changes))
+        population.check_memory(planned(most + 1, strategy, devices, **changes))
     places = int(re.findall(r"replay_size=(\d+)", str(error.value) + "replay_size=0")[0])
     if places:
-        plan.check_memory(planned(200, strategy, devices, **(changes | {"replay_size": places})))
+        population.check_memory(
+            planned(200, strategy, devices, **(changes | {"replay_size": places}))
+        )
 
 
 def test_where_not_every_device_can_have_one_fewer_are_used(monkeypatch):
@@ -128,8 +130,8 @@ def test_where_not_every_device_can_have_one_fewer_are_used(monkeypatch):
     one = planned(1, "map", 1).memory.total(1, "map")
     monkeypatch.setattr(memory, "available", lambda: int(1.5 * one))
     with pytest.raises(InputError, match="train at most 1 at once with members_per_batch"):
-        plan.check_memory(planned(4, "map", 2))
-    plan.check_memory(planned(4, "map", None, per_batch=1))
+        population.check_memory(planned(4, "map", 2))
+    population.check_memory(planned(4, "map", None, per_batch=1))
 
 
 def test_a_replay_that_is_too_large_is_refused_with_one_that_fits(monkeypatch, tmp_path):

@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sacjax import divergence, processes, replay
+from sacjax import replay
 from sacjax.bits import as_arrays
 from sacjax.devices import fill_up, over_members
-from sacjax.divergence import Divergence
 from sacjax.envs.host import errors_named
-from sacjax.journal import Journal, Progress
-from sacjax.plan import Plan
+from sacjax.runs import divergence, processes
+from sacjax.runs.divergence import Divergence
+from sacjax.runs.journal import Journal, Progress
+from sacjax.runs.population import Plan
 from sacjax.types import OnEpoch, OnNan, named
 
 _LOG = logging.getLogger("sacjax")

@@ -6,11 +6,11 @@ from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 
-from sacjax import driver, files, folder, journal, processes
-from sacjax.divergence import Divergence
-from sacjax.leaves import on_host
-from sacjax.plan import Plan
-from sacjax.result import Run, all_diverged, merged, read_one, run_of
+from sacjax.runs import directory, epochs, files, journal, processes
+from sacjax.runs.divergence import Divergence
+from sacjax.runs.leaves import on_host
+from sacjax.runs.population import Plan
+from sacjax.runs.result import Run, all_diverged, merged, read_one, run_of
 from sacjax.types import InputError, OnEpoch
 
 _LOG = logging.getLogger("sacjax")
@@ -31,7 +31,7 @@ def train(
     def begin() -> None:
         nonlocal begun
         if path and not begun:
-            folder.write_config(path, plan.description() | options.noted(), again)
+            directory.write_config(path, plan.description() | options.noted(), again)
         begun = True
 
     batches, follow = plan.batches(), (on_epoch, should_stop, options)
@@ -39,10 +39,10 @@ def train(
         if plan.program.host is not None:
             stack.callback(plan.program.host.close_all)
         if len(batches) == 1:
-            if again and path and (path / folder.BATCHES).exists():
+            if again and path and (path / directory.BATCHES).exists():
                 raise InputError(
                     f"{path / 'config.json'} is of a run in one batch, and there are "
-                    f"{path / folder.BATCHES}: restore it, or train again in a new folder"
+                    f"{path / directory.BATCHES}: restore it, or train again in a new folder"
                 )
             return _train_batch(plan, path, begin, again, {}, *follow)[0]
         return _train_batches(plan, batches, path, begin, again, *follow)
@@ -62,10 +62,10 @@ def _train_batches(
     follow = (on_epoch, should_stop, options)
     runs: list[Run] = []
     tabled = 0  # of them, how many are in the whole run's table
-    compiled: dict[int, driver.Compiled] = {}
+    compiled: dict[int, epochs.Compiled] = {}
 
     def place_of(number: int) -> Path | None:
-        return path and path / folder.BATCHES / str(number)
+        return path and path / directory.BATCHES / str(number)
 
     def before(number: int, batch: Plan) -> tuple[bool, Run | None]:
         """Whether a batch was begun already, and what it has come to."""
@@ -95,9 +95,9 @@ def _train_batches(
         ) -> None:
             begin()
             if place:
-                with folder.written(place):
+                with directory.written(place):
                     place.mkdir(parents=True, exist_ok=True)
-                folder.write_config(place, batch.description() | options.noted(), started)
+                directory.write_config(place, batch.description() | options.noted(), started)
 
         done, fell = _train_batch(batch, place, begin_batch, started, compiled, *follow)
         keep(done)
@@ -122,7 +122,7 @@ def _train_batch(
     path: Path | None,
     begin: Callable[[], None],
     again: bool,
-    compiled: dict[int, driver.Compiled],
+    compiled: dict[int, epochs.Compiled],
     on_epoch: Sequence[OnEpoch],
     should_stop: Callable[[], bool],
     options: journal.Options,
@@ -134,13 +134,13 @@ def _train_batch(
     progress = _progress(plan, path) if again and path else None
     follow = (on_epoch, should_stop, options.on_nan, compiled)
     if path is None:
-        done = run_of(plan, driver.train(plan, None, progress, *follow))
+        done = run_of(plan, epochs.train(plan, None, progress, *follow))
         return done, bool(done.diverged)
-    if not driver.over(plan, progress):
+    if not epochs.over(plan, progress):
         processes.first(begin)
     before, known = (progress.history, len(progress.diverged)) if progress else ([], 0)
     with closing(journal.Journal(path, plan, options, before)) as files:
-        progress = driver.train(plan, files, progress, *follow)
+        progress = epochs.train(plan, files, progress, *follow)
         done = run_of(plan, progress)
         files.at_the_end(progress, done.agents, done.keys)
         return done, len(done.diverged) > known
@@ -164,7 +164,7 @@ def _is_begun(plan: Plan, path: Path) -> bool:
     def check() -> bool:
         if not (path / "config.json").exists():
             return False
-        journal.same_run(plan, folder.read_config(path, plan.config.env).content)
+        journal.same_run(plan, directory.read_config(path, plan.config.env).content)
         return True
 
     return bool(processes.of_first(bool(processes.first(check))))
@@ -178,7 +178,7 @@ def _at_hand(plan: Plan, path: Path) -> Run | None:
     done = None
     try:
         who = plan.config, plan.settings, plan.swept, plan.seeds
-        written = folder.Written(*who, plan.description())
+        written = directory.Written(*who, plan.description())
         done = read_one(path, written, plan.program, plan.algorithm)
     except InputError as error:
         _LOG.warning("%s: making it anew", error)
@@ -187,10 +187,10 @@ def _at_hand(plan: Plan, path: Path) -> Run | None:
 
 def _write_table(path: Path, plan: Plan, diverged: list[Divergence]) -> None:
     """metrics.csv, the curve and who diverged, of all batches so far."""
-    tables = folder.tables(path)
+    tables = directory.tables(path)
     texts = [table.read_text() for table in tables]
     header, whole = texts[0].partition("\n")[0] + "\n", path / "metrics.csv"
-    with folder.written(path):
+    with directory.written(path):
         files.write_text(whole, header + "".join(t.partition("\n")[2] for t in texts))
         journal.write_curve(path, plan, tables)
-        folder.write_diverged(path, diverged, plan.members, plan.config)
+        directory.write_diverged(path, diverged, plan.members, plan.config)

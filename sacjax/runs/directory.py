@@ -1,8 +1,8 @@
 """A run's folder: what is in it, written whole or not at all, and read with clear errors.
 
 config.json          everything needed to repeat the run: settings, seeds, versions, device
-metrics.csv          one row per member and evaluation, flushed as it goes (`sacjax.metrics`)
-checkpoints/         everything needed to go on (`sacjax.checkpoints`)
+metrics.csv          one row per member and evaluation, flushed as it goes (`metrics_csv.py`)
+checkpoints/         everything needed to go on (`checkpoints.py`)
 diverged.json        the members that were frozen, if any were
 learning_curve.png   IQM and interval over seeds
 agents/              the trained agents of all members, and their metrics (an orbax checkpoint)
@@ -24,12 +24,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sacjax import processes, store
-from sacjax.checkpoints import BATCHES, check_path, locked, resuming, whole_run
 from sacjax.config import Config, Hyperparams
-from sacjax.divergence import Divergence
-from sacjax.files import PART, remedy, write_text
-from sacjax.provenance import FORMAT, gone_on
+from sacjax.runs import processes, store
+from sacjax.runs.checkpoints import BATCHES, check_path, locked, resuming, whole_run
+from sacjax.runs.divergence import Divergence
+from sacjax.runs.files import PART, remedy, write_text
+from sacjax.runs.provenance import FORMAT, gone_on
 from sacjax.types import InputError, RunError, one_line
 
 

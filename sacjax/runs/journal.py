@@ -11,13 +11,15 @@ from typing import Any, NamedTuple, get_args
 import jax
 import numpy as np
 
-from sacjax import checkpoints, files, folder, processes, report
+from sacjax import report
 from sacjax.config import Config
-from sacjax.divergence import Divergence
-from sacjax.leaves import Arrays, flatten, unflatten, unkeyed, with_keys
-from sacjax.metrics import MetricsFile, row
-from sacjax.plan import Plan
 from sacjax.replay import grow
+from sacjax.runs import checkpoints, files, processes
+from sacjax.runs.directory import save_agents, write_diverged
+from sacjax.runs.divergence import Divergence
+from sacjax.runs.leaves import Arrays, flatten, unflatten, unkeyed, with_keys
+from sacjax.runs.metrics_csv import MetricsFile, row
+from sacjax.runs.population import Plan
 from sacjax.train import make_program
 from sacjax.types import InputError, Key, OnNan, is_whole
 
@@ -123,10 +125,10 @@ class Journal:
             self._save(loop, history, diverged)
         self._checkpoints.finish()
         who = self._plan.members, self._plan.config
-        self._first(lambda: folder.write_diverged(self._path, diverged, *who))
+        self._first(lambda: write_diverged(self._path, diverged, *who))
         numbers = np.asarray(jax.random.key_data(keys))
         tree = {"agents": unkeyed(agents), "keys": numbers, "metrics": stacked(history)}
-        folder.save_agents(self._path, tree)
+        save_agents(self._path, tree)
         self._first(lambda: write_curve(self._path, self._plan, [self._path / "metrics.csv"]))
 
     def close(self) -> None:
@@ -145,11 +147,11 @@ class Journal:
         self._saved, self._time = len(history), time.monotonic()
 
     def _first(self, do: Callable[[], Any]) -> Any:
-        def written() -> Any:
-            with folder.written(self._path):
+        def do_or_name_the_remedy() -> Any:
+            with written(self._path):
                 return do()
 
-        return processes.first(written)
+        return processes.first(do_or_name_the_remedy)
 
 
 def write_curve(directory: Path, plan: Plan, tables: list[Path]) -> None:

@@ -20,9 +20,9 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sacjax import processes, store
-from sacjax.files import remedy
-from sacjax.leaves import Arrays
+from sacjax.runs import processes, store
+from sacjax.runs.files import remedy
+from sacjax.runs.leaves import Arrays
 from sacjax.types import PLAIN, InputError, RunError, one_line
 
 _LOG = logging.getLogger("sacjax")

@@ -9,11 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sacjax import memory, provenance
 from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
 from sacjax.devices import layout
-from sacjax.memory import Memory
+from sacjax.runs import memory, provenance
+from sacjax.runs.memory import Memory
 from sacjax.train import Program, make_program
 from sacjax.types import InputError, Key, is_whole, must_be
 

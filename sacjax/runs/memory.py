@@ -1,7 +1,7 @@
 """What a run needs of memory, from shapes, before anything is allocated; and what there is.
 
 Everything but the working memory is exact. That follows what XLA:CPU allocates for the compiled
-epoch: tests/test_memory.py compiles programs, and the total of each is within a fifth of the
+epoch: tests/runs/test_memory.py compiles programs, and the total of each is within a fifth of the
 estimate, most within a twentieth. Not counted: what an environment allocates for itself in a step,
 which shows where thousands of copies of a large one meet networks of a few neurons.
 """

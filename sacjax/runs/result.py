@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sacjax import checkpoints, folder, journal, processes
 from sacjax.bits import as_arrays
 from sacjax.config import Config
-from sacjax.divergence import Divergence
-from sacjax.leaves import concatenated, unkeyed, with_keys
-from sacjax.metrics import epochs_of, read_metrics
-from sacjax.plan import Plan
+from sacjax.runs import checkpoints, directory, journal, processes
+from sacjax.runs.divergence import Divergence
+from sacjax.runs.leaves import concatenated, unkeyed, with_keys
+from sacjax.runs.metrics_csv import epochs_of, read_metrics
+from sacjax.runs.population import Plan
 from sacjax.train import Program
 from sacjax.types import Array, InputError, Key
 
@@ -85,9 +85,9 @@ def run_of(plan: Plan, progress: journal.Progress) -> Run:
     )
 
 
-def read(path: Path, written: folder.Written, program: Program, algorithm: Callable) -> Run:
+def read(path: Path, written: directory.Written, program: Program, algorithm: Callable) -> Run:
     """The run in a folder, whose config.json says `written`."""
-    parts = folder.in_batches(path, "agents")
+    parts = directory.in_batches(path, "agents")
     if not parts:
         return read_one(path, written, program, algorithm)
     run = merged([read_one(part.parent, written, program, algorithm) for part in parts])
@@ -95,7 +95,7 @@ def read(path: Path, written: folder.Written, program: Program, algorithm: Calla
     return run._replace(completed=run.completed and all_there)
 
 
-def read_one(path: Path, written: folder.Written, program: Program, algorithm: Callable) -> Run:
+def read_one(path: Path, written: directory.Written, program: Program, algorithm: Callable) -> Run:
     """The run in one folder: the whole, or a batch of it."""
     members, table = read_metrics(path / "metrics.csv", swept=written.swept)
     hp, env_params = as_arrays(written.settings[0], program.default_params)
@@ -104,7 +104,7 @@ def read_one(path: Path, written: folder.Written, program: Program, algorithm: C
         lambda x: jax.ShapeDtypeStruct((len(members), *x.shape), x.dtype), (loop.agent, loop.key)
     )
     numbers = jax.eval_shape(unkeyed, {"agents": agents, "keys": keys})
-    tree = folder.restore_agents(path, numbers)
+    tree = directory.restore_agents(path, numbers)
     epochs = tree["metrics"]["env_steps"].shape[1]
     if epochs_of(table).min() < epochs:
         raise InputError(
@@ -121,7 +121,7 @@ def read_one(path: Path, written: folder.Written, program: Program, algorithm: C
         keys=with_keys(keys, tree["keys"]),
         epochs=np.full(len(members), epochs),
         completed=epochs == written.config.num_epochs,
-        diverged=folder.read_diverged(path, len(members)),
+        diverged=directory.read_diverged(path, len(members)),
     )
 
 

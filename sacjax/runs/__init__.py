@@ -1,0 +1,1 @@
+"""Runs on the host: training, files, checkpoints, resuming. `sacjax.runs.run` is the way in."""
