@@ -116,7 +116,7 @@ def train(names: list[str]) -> None:
     path = record.folder() / "learning.json"
     results = json.loads(path.read_text())["environments"] if path.exists() else {}
     for name in names:
-        config, hp = preset(name, **BUDGET.get(name, {}))
+        config, hp = preset(name, "sac", **BUDGET.get(name, {}))
         results[name] = measure(name, config, hp)
         results[name]["random"] = random_return(name)
         results[name]["published"] = PUBLISHED.get(name)

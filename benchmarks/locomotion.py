@@ -114,12 +114,12 @@ def command_of(task: str, steps: int, seed: int, peer: str | None, out: Path) ->
         ours, _ = preset(f"gymnasium/{task}")
         when = (ours.warmup_steps, ours.eval_every)  # evaluations at the same steps
         return [python_of(f"{peer}-mujoco"), script, task, steps, seed, *when, out]
-    start: list[Any] = ["-m", "sacjax.cli", "train"]
+    start: list[Any] = ["-m", "sacjax", "train"]
     if WEIGHTS in options:
         options.remove(WEIGHTS)
         start = [record.ROOT / "pytorch_weights.py"]  # which resumes on its own
     elif (out / "config.json").exists():
-        return [sys.executable, "-m", "sacjax.cli", "resume", out, "--extend-to", steps]
+        return [sys.executable, "-m", "sacjax", "resume", out, "--extend-to", steps]
     command = [sys.executable, *start, f"gymnasium/{id}", "--out", out, *options]
     return [*command, "--total-steps", steps, "--seeds", 1, "--seed", seed]
 

@@ -18,7 +18,7 @@ from rounds import entry, options, report
 from sacjax_sac import Synthetic  # noqa: F401  (sets JAX up)
 
 from sacjax import Config, Hyperparams, make_train, over_members, preset
-from sacjax.logs import TensorBoard
+from sacjax.loggers import TensorBoard
 from sacjax.runs.run import run
 
 EPOCHS, SEEDS = 6, 8

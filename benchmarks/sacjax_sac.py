@@ -1,6 +1,6 @@
 """sacjax under the protocol of peers/protocol.py: what is timed against the peers.
 
-A piece is `Program.epoch` without its evaluation. --once is `sacjax.run.run`, as users call it: its
+A piece is `Program.epoch` without its evaluation. --once is `sacjax.run`, as users call it: its
 `train_seconds` hold the one evaluation at the end but no compilation; the returns are the first
 seed's.
 """

@@ -57,7 +57,7 @@ def draw(samples: list[dict[str, float]], target: Path) -> None:
 
 
 def soak(minutes: float, folder: Path) -> dict:
-    command = [sys.executable, "-m", "sacjax.cli", "train", "Pendulum-v1", "--out", str(folder)]
+    command = [sys.executable, "-m", "sacjax", "train", "Pendulum-v1", "--out", str(folder)]
     flags = {
         "total-steps": 100_000_000 + WARMUP,
         "warmup-steps": WARMUP,

@@ -2,7 +2,7 @@
 
     python benchmarks/startup.py
 
-The first gradient step: a new process imports sacjax, and `sacjax.run.run` with the paper's sizes
+The first gradient step: a new process imports sacjax, and `sacjax.run` with the paper's sizes
 warms up, compiles and makes one gradient step (and a greedy episode); without and with a warm
 compilation cache. Compile time of both halves of the program (`init` and `epoch`, traced, lowered
 and compiled one after the other) over network size, critics and gradient steps per iteration.

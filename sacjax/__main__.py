@@ -2,6 +2,6 @@
 
 import sys
 
-from sacjax.cli import main
+from sacjax.cli.main import main
 
 sys.exit(main())

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sacjax import validation
+from sacjax.field_names import check_names
 from sacjax.types import InputError
 from sacjax.validation import Precision, Schedule, ratio
 
@@ -80,6 +81,10 @@ class Config:
     """Lower clip of the policy's log standard deviation (the SAC authors' code)."""
     log_std_max: float = 2.0
     """Upper clip of the policy's log standard deviation (the SAC authors' code)."""
+
+    def __new__(cls, *_: Any, **fields: Any) -> "Config":
+        check_names(cls, fields, Hyperparams)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for name, value in validation.checked_fields(vars(self)).items():
@@ -159,6 +164,10 @@ class Hyperparams:
     """Target entropy per action dimension, nats: -|A| in all (table 1; Brax and jaxrl use -0.5)."""
     reward_scale: Scalar = 1.0
     """Factor on rewards inside the update (SAC with a learned temperature needs none)."""
+
+    def __new__(cls, *_: Any, **fields: Any) -> "Hyperparams":
+        check_names(cls, fields, Config)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         values = {name: validation.number(name, value) for name, value in vars(self).items()}

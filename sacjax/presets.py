@@ -1,30 +1,89 @@
 """Settings, with where they come from; docs/results.md says what was reached with which."""
 
 import dataclasses
-import difflib
+import logging
+from collections.abc import Collection
 from typing import Any
 
 from sacjax.config import Config, Hyperparams
 from sacjax.envs.names import parse
+from sacjax.field_names import right_name
 from sacjax.types import InputError
+from sacjax.validation import checked_fields, multiple
+
+ALGORITHMS = ("sac",)
+_LOG = logging.getLogger("sacjax")
 
 
-def preset(env: Any, **changes: Any) -> tuple[Config, Hyperparams]:
+def preset(env: Any, algorithm: str = "sac", **fields: Any) -> tuple[Config, Hyperparams]:
     """Settings for `env`, or the paper's defaults for an environment without any.
 
-    `changes` are fields of `Config` or `Hyperparams` that replace the preset's. Where they come
-    from is said beside them; what they reached, in the README and docs/results.md.
+    `sacjax/presets.py` says where they come from, README and docs/results.md what they reached.
+
+    Args:
+      env: the name of an environment, or an environment object.
+      algorithm: the name of the algorithm.
+      **fields: fields of `Config` or `Hyperparams` that replace the preset's.
+
+    Returns:
+      The two records. If `fields` do not fit the preset's warm-up, eval_every or total_steps, these
+      are rounded, and a warning says so.
+
+    Raises:
+      InputError: a field is unknown, or the fields do not fit together.
     """
-    values = preset_of(env) | changes
+    if algorithm not in ALGORITHMS:
+        raise InputError(f"algorithm ({algorithm!r}) must be one of {', '.join(ALGORITHMS)}")
+    return settle(env, preset_of(env), fields)
+
+
+def settle(env: Any, defaults: dict[str, Any], given: dict[str, Any]) -> tuple[Config, Hyperparams]:
+    """The records of `given` fields over `defaults`, of which the steps are rounded to fit."""
     static = {field.name for field in dataclasses.fields(Config)} - {"env"}
-    for name in values.keys() - static - {f.name for f in dataclasses.fields(Hyperparams)}:
-        known = [*static, *(f.name for f in dataclasses.fields(Hyperparams))]
-        close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
-        hint = f"use {', '.join(close)}" if close else "see Config and Hyperparams"
-        raise InputError(f"no setting {name!r}: {hint}")
-    config = {k: v for k, v in values.items() if k in static}
-    traced = {k: v for k, v in values.items() if k not in static}
-    return Config(env, **config), Hyperparams(**traced)
+    traced = {field.name for field in dataclasses.fields(Hyperparams)}
+    for name in given.keys() - static - traced:
+        raise InputError(f"no setting {name!r}: {right_name(name, static | traced)}")
+    values: dict[str, Any] = defaults | given
+    hp = Hyperparams(**{k: v for k, v in values.items() if k in traced})
+    values = {k: v for k, v in values.items() if k in static}
+    if not given:
+        return Config(env, **values), hp
+    sizes = object.__new__(Config)  # as far as each field is right by itself
+    plain = {f.name: f.default for f in dataclasses.fields(Config)} | values
+    vars(sizes).update(checked_fields(plain | {"env": env}))
+    rounded: dict[str, Any] = {
+        k: v for k, v in _fitted(sizes, given).items() if v != getattr(sizes, k)
+    }
+    config = Config(env, **values | rounded)  # raises if what was given does not fit
+    for name, value in rounded.items():
+        _LOG.warning("%s: %d, not %d, fits what was given", name, value, getattr(sizes, name))
+    return config, hp
+
+
+def _fitted(sizes: Any, given: Collection[str]) -> dict[str, int]:
+    """Steps that fit together, near to those of `sizes` (a Config's fields and properties).
+
+    Only fields that are not `given` change.
+    """
+    envs, iteration = sizes.num_envs, sizes.steps_per_iteration
+    total, warmup, every = sizes.total_steps, sizes.warmup_steps, sizes.eval_every
+    if "warmup_steps" not in given:
+        if warmup >= total and "total_steps" in given:
+            warmup = total // 10
+        warmup = warmup and multiple(warmup, envs)
+        if "total_steps" in given:  # whole iterations are left, if any warm-up gives these
+            more = (warmup + i * envs for i in range(sizes.rollout))
+            warmup = next((x for x in more if (total - x) % iteration == 0), warmup)
+    left = total - warmup
+    if "eval_every" not in given:
+        every = multiple(every, iteration)
+        if "total_steps" in given and left > 0 and left % iteration == 0 and left % every:
+            iterations = left // iteration
+            most = min(every // iteration, iterations)
+            every = iteration * max(n for n in range(1, most + 1) if iterations % n == 0)
+    if "total_steps" not in given:
+        total = warmup + multiple(left, every)
+    return {"total_steps": total, "warmup_steps": warmup, "eval_every": every}
 
 
 def preset_of(env: Any) -> dict[str, Any]:

@@ -71,6 +71,7 @@ class Program(NamedTuple):
     mode: Callable[[Any, Array], Array]
     default_params: EnvParams
     example: Transition
+    bounds: tuple[Any, Any]  # `Env.bounds`
     host: Any = None  # `Env.host` of the environments that are trained on
 
 
@@ -119,6 +120,7 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
         mode=parts.agent.mode,
         default_params=env.default_params,
         example=env.example,
+        bounds=env.bounds,
         host=env.host,
     )
 

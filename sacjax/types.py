@@ -13,6 +13,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sacjax.errors import InputError as InputError
+from sacjax.errors import RunError as RunError
+
 Array = jax.Array
 Key = jax.Array  # one PRNG key, typed (`jax.random.key`) or legacy (`jax.random.PRNGKey`)
 Scalar = jax.Array | float
@@ -28,15 +31,7 @@ Descend = Callable[[Scalar, Params, Any, Params, Array], tuple[Params, Any]]
 # compilation, and "next_checkpoint", in seconds as estimated (NaN: none comes).
 OnEpoch = Callable[[int, dict[str, Any]], None]
 OnNan = Literal["freeze", "stop"]  # a member that is no longer finite, or the run
-PLAIN = "make_sac"  # what config.json calls the algorithm, where it is nobody's own
-
-
-class InputError(ValueError):
-    """A setting that cannot work, found before anything is traced; the message has the remedy."""
-
-
-class RunError(RuntimeError):
-    """A run cannot go on, the disk is full say; the message has the remedy."""
+PLAIN = "sac"  # what config.json calls the algorithm, where it is nobody's own
 
 
 def is_key(x: Any) -> bool:
@@ -113,6 +108,7 @@ class Env(NamedTuple):
     default_params: EnvParams
     example: Transition  # one transition of zeros, without a leading axis
     action_size: int
+    bounds: tuple[Any, Any]  # low and high of actions in the environment's units, of any shape
     host: Any = None  # what is kept outside of JAX, if anything is (`sacjax.envs.host`)
 
 

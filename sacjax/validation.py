@@ -24,7 +24,7 @@ def ratio(x: float) -> Fraction:
     return Fraction(x).limit_denominator(10_000)
 
 
-def _multiple(value: int, of: int) -> int:
+def multiple(value: int, of: int) -> int:
     """The least positive multiple of `of` that is not below `value`."""
     return max(1, math.ceil(value / of)) * of
 
@@ -106,8 +106,8 @@ def check_sizes(config: Any) -> None:
 
 def _fitting(config: Any) -> tuple[int, int]:
     """`warmup_steps` and `eval_every` as they would fit, neither made smaller."""
-    warmup = config.warmup_steps and _multiple(config.warmup_steps, config.num_envs)
-    return warmup, _multiple(config.eval_every, config.steps_per_iteration)
+    warmup = config.warmup_steps and multiple(config.warmup_steps, config.num_envs)
+    return warmup, multiple(config.eval_every, config.steps_per_iteration)
 
 
 def _check_ratio(config: Any) -> None:
@@ -141,7 +141,7 @@ def _check_storage(config: Any) -> None:
     if config.replay_size < envs:
         raise InputError(
             f"replay_size ({config.replay_size}) must hold a step of all num_envs ({envs}): use "
-            f"replay_size={_multiple(config.batch_size, envs)} or more"
+            f"replay_size={multiple(config.batch_size, envs)} or more"
         )
     if config.capacity > _COUNTED:
         raise InputError(
@@ -203,7 +203,7 @@ def _check_epochs(config: Any) -> None:
     ]
     if unfit:
         warmup, every = _fitting(config)
-        total = warmup + _multiple(config.total_steps - warmup, every)
+        total = warmup + multiple(config.total_steps - warmup, every)
         raise InputError(
             f"{', '.join(unfit)}: use warmup_steps={warmup}, eval_every={every}, "
             f"total_steps={total}"

@@ -1,4 +1,4 @@
-"""Who may import whom, read from the source; and what `import sacjax` costs and offers."""
+"""Who may import whom, as five rules; and what `import sacjax` costs and offers."""
 
 import ast
 import subprocess
@@ -10,310 +10,137 @@ import pytest
 import sacjax
 
 PACKAGE = Path(sacjax.__file__).parent
-ROOT = "sacjax"
-
-# Module -> the modules of ours that it may import, each from a line above its own:
-# types < config < networks < sac; replay, envs, episodes, evaluate < train; train < the host side.
-ALLOWED = {
-    "types": set(),
-    "validation": {"types"},
-    "config": {"types", "validation"},
-    "networks": {"config", "types"},
-    "extensions": {"types"},
-    "sac": {"config", "extensions", "networks", "types"},
-    "replay": {"config", "types"},
-    "bits": {"config", "types"},
-    "prng": {"types"},
-    "members": {"types"},
-    "startup": set(),
-    "envs": {"prng", "types"},
-    "presets": {"config", "envs", "types"},
-    "evaluate": {"types"},
-    "train": {
-        "bits",
-        "config",
-        "envs",
-        "evaluate",
-        "prng",
-        "replay",
-        "sac",
-        "types",
-        "validation",
-    },
-    "processes": {"types"},
-    "leaves": {"types"},
-    "files": set(),
-    "store": {"processes"},
-    "checkpoints": {"files", "leaves", "processes", "store", "types"},
-    "divergence": {"config", "types"},
-    "provenance": {"config", "envs"},
-    "folder": {
-        "checkpoints",
-        "config",
-        "divergence",
-        "files",
-        "processes",
-        "provenance",
-        "store",
-        "types",
-    },
-    "metrics": {"files", "types"},
-    "statistics": set(),
-    "report": {"metrics", "statistics"},
-    "comparison": {"folder", "metrics", "report", "statistics", "types"},
-    "tables": {"comparison", "report", "statistics"},
-    "plots": {"comparison", "report", "statistics"},
-    "page": {"comparison", "files", "plots", "tables", "types"},
-    "progress": {"config", "report", "statistics"},
-    "logs": {"config", "files", "folder", "metrics", "statistics", "types"},
-    "memory": {"config", "types"},
-    "plan": {"bits", "config", "members", "memory", "provenance", "train", "types"},
-    "journal": {
-        "checkpoints",
-        "config",
-        "divergence",
-        "files",
-        "folder",
-        "leaves",
-        "metrics",
-        "plan",
-        "processes",
-        "replay",
-        "report",
-        "train",
-        "types",
-    },
-    "driver": {
-        "bits",
-        "divergence",
-        "envs",
-        "journal",
-        "members",
-        "plan",
-        "processes",
-        "replay",
-        "train",
-        "types",
-    },
-    "result": {
-        "bits",
-        "checkpoints",
-        "config",
-        "divergence",
-        "folder",
-        "journal",
-        "leaves",
-        "metrics",
-        "plan",
-        "processes",
-        "train",
-        "types",
-    },
-    "batches": {
-        "divergence",
-        "driver",
-        "files",
-        "folder",
-        "journal",
-        "leaves",
-        "plan",
-        "processes",
-        "result",
-        "types",
-    },
-    "signals": set(),
-    "run": {
-        "batches",
-        "bits",
-        "checkpoints",
-        "config",
-        "envs",
-        "folder",
-        "journal",
-        "members",
-        "plan",
-        "processes",
-        "provenance",
-        "result",
-        "sac",
-        "signals",
-        "train",
-        "types",
-    },
-    "drawings": set(),
-    "render": {"bits", "config", "drawings", "envs", "files", "leaves", "result", "train", "types"},
-    "flags": {"config", "members", "presets", "types"},
-    "terminal": {"processes", "progress"},
-    "follow": {
-        "checkpoints",
-        "config",
-        "flags",
-        "folder",
-        "logs",
-        "metrics",
-        "processes",
-        "progress",
-        "report",
-        "signals",
-        "terminal",
-        "types",
-    },
-    "cli": {
-        "comparison",
-        "driver",
-        "envs",
-        "flags",
-        "folder",
-        "follow",
-        "page",
-        "plan",
-        "presets",
-        "processes",
-        "sac",
-        "render",
-        "report",
-        "run",
-        "startup",
-        "tables",
-        "terminal",
-        "types",
-        ROOT,
-    },  # its version
-}
+# From the ground up. A module imports its own floor and those below.
+FLOORS = (
+    {"errors", "types", "validation", "field_names", "config", "networks", "extensions", "sac"},
+    {"statistics", "prng", "bits", "replay", "evaluate", "envs", "presets", "devices", "train"},
+    {"policies", "runs"},
+    {"report"},
+    {"loggers"},
+    {"cli"},
+)
 
 
-def module_of(path: Path) -> str:
-    """A file's name in the table: a subpackage counts as one module."""
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-
-
-def sources() -> dict[str, list[Path]]:
-    found: dict[str, list[Path]] = {}
-    for path in sorted(PACKAGE.rglob("*.py")):
-        if path.name != "__main__.py" and path != PACKAGE / "__init__.py":
-            found.setdefault(module_of(path), []).append(path)
-    return found
+def sources() -> dict[str, Path]:
+    """Each module by its dotted name, without "sacjax."."""
+    paths = (path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
+    names = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in paths}
+    del names["__init__"]
+    return {name.removesuffix(".__init__"): path for name, path in names.items()}
 
 
 def imported(path: Path) -> set[str]:
-    """What a file imports, anywhere in it, by its full name."""
-    package = [ROOT, *path.relative_to(PACKAGE).parts[:-1]]
+    """What a file imports, anywhere in it, by full name. Imports are absolute."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            parents = package[: len(package) - node.level + 1] if node.level else []
-            base = ".".join([*parents, *filter(None, [node.module])])
-            names |= {f"{base}.{alias.name}" for alias in node.names}
+            assert node.level == 0, path
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 
 
-def imports(path: Path) -> set[str]:
-    """The modules of ours that a file imports; "sacjax" is the package itself."""
-    ours = [name.split(".") for name in imported(path) if name.split(".")[0] == ROOT]
-    return {parts[1] if parts[1:] and parts[1] in sources() else ROOT for parts in ours}
+def ours(path: Path) -> set[str]:
+    """The modules of sacjax that a file imports."""
+    found = set()
+    for name in imported(path):
+        module = name.removeprefix("sacjax.")
+        while name.startswith("sacjax.") and module and module not in sources():
+            module = module.rpartition(".")[0]
+        found |= {module} if name.startswith("sacjax.") and module else set()
+    return found
 
 
 def reachable(module: str) -> set[str]:
-    below = set().union(*(imports(path) for path in sources()[module])) - {module, ROOT}
-    return below.union(*(reachable(name) for name in below))
+    """All that a module imports, directly or not."""
+    below: set[str] = set()
+    waiting = ours(sources()[module])
+    while waiting:
+        below |= waiting
+        waiting = set().union(*(ours(sources()[name]) for name in waiting)) - below
+    return below - {module}
 
 
-def test_the_table_lists_every_module_and_has_no_cycle():
-    assert set(sources()) == set(ALLOWED)
-    order = list(ALLOWED)
-    for module, allowed in ALLOWED.items():
-        assert all(order.index(name) < order.index(module) for name in allowed - {ROOT})
+def floor(module: str) -> int:
+    (found,) = (i for i, names in enumerate(FLOORS) if module.split(".")[0] in names)
+    return found
 
 
-@pytest.mark.parametrize("module", ALLOWED)
-def test_a_module_imports_only_what_lies_below_it(module):
-    found = set().union(*(imports(path) for path in sources()[module])) - {module}
-    assert found <= ALLOWED[module]
-
-
-def test_the_loop_knows_of_the_algorithm_how_it_is_made():
-    names = imported(PACKAGE / "train.py")
-    assert {x for x in names if x.startswith(f"{ROOT}.sac")} == {f"{ROOT}.sac.make_sac"}
+def test_nothing_imports_upwards():
+    for module, path in sources().items():
+        for other in ours(path):
+            assert floor(other) <= floor(module), f"{module} imports {other}"
 
 
 def test_the_algorithm_never_sees_replay_environments_or_the_loop():
-    assert reachable("sac") == {"config", "extensions", "networks", "types", "validation"}
+    assert {floor(module) for module in reachable("sac")} == {0}
 
 
-def test_the_loop_sees_the_networks_only_through_the_algorithm():
-    assert "networks" not in imports(PACKAGE / "train.py")
-    assert "networks" in reachable("train")
+def test_the_loop_sees_networks_and_losses_only_through_the_algorithm():
+    path = sources()["train"]
+    assert {x for x in imported(path) if x.startswith("sacjax.sac")} == {"sacjax.sac.make_sac"}
+    assert "networks" not in ours(path)
 
 
-def test_only_networks_knows_distrax():
-    users = {
-        module
-        for module, paths in sources().items()
-        for path in paths
-        for node in ast.walk(ast.parse(path.read_text()))
-        if (isinstance(node, ast.Import) and any("distrax" in a.name for a in node.names))
-        or (isinstance(node, ast.ImportFrom) and "distrax" in (node.module or ""))
-    }
-    assert users == {"networks"}
+def test_only_networks_knows_distrax_and_only_an_adapter_its_suite():
+    suites = {"distrax": "networks"}
+    suites |= {x: f"envs.{x}" for x in ("brax", "mujoco_playground", "envpool")}
+    for module, path in sources().items():
+        for package in {name.split(".")[0] for name in imported(path)} & {*suites}:
+            assert module == suites[package], package
+
+
+def test_packages_export_nothing_but_compare_and_the_loggers():
+    for module, path in sources().items():
+        if path.name == "__init__.py" and module not in ("report", "loggers"):
+            assert len(ast.parse(path.read_text()).body) == 1, module  # the docstring
 
 
 @pytest.mark.processes
-def test_import_sacjax_loads_neither_jax_nor_gymnax():
-    code = (
-        "import sys, sacjax; "
-        "print(*sorted({name.split('.')[0] for name in sys.modules} "
-        "& {'jax', 'jaxlib', 'flax', 'optax', 'distrax', 'gymnax', 'numpy'}))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
+def test_import_sacjax_and_help_load_nothing_heavy():
+    heavy = "{'jax', 'jaxlib', 'flax', 'optax', 'distrax', 'gymnax', 'numpy'}"
+    loaded = f"print(*sorted({{name.split('.')[0] for name in sys.modules}} & {heavy}))"
+    for what in ("import sacjax", "from sacjax.cli.main import main; main(['--help'])"):
+        code = f"import sys; {what}; {loaded}"
+        done = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-1] == ""
 
 
-@pytest.mark.parametrize("name", [name for name in sacjax.__all__ if name != "__version__"])
+PUBLIC = [name for name in sacjax.__all__ if name not in ("__version__", "envs", "loggers")]
+
+
+@pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_name_resolves_and_has_a_docstring_of_its_own(name):
     value = getattr(sacjax, name)
-    assert value.__module__.startswith("sacjax.")
     doc = value.__doc__ or ""
     assert len(doc.split()) >= 3
     assert not doc.startswith(f"{name}(")  # what dataclasses and named tuples generate
 
 
-def test_type_checkers_and_dir_see_the_public_names():
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    typed = {
-        alias.asname
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sacjax.")
-        for alias in node.names
-    }
-    assert typed | {"__version__"} == set(sacjax.__all__) == set(dir(sacjax))
-    assert typed == set(sacjax._HOMES)
-    assert len(sacjax.__all__) == len(set(sacjax.__all__))
+def test_public_names_are_listed_once():
+    assert len(sacjax.__all__) == len(set(sacjax.__all__)) > 20
+    assert set(sacjax.__all__) - {"__version__"} == set(dir(sacjax)) - {"__version__"}
+
+
+def test_functions_of_the_package_are_not_shadowed_by_modules():
+    import sacjax.runs.run
+
+    assert callable(sacjax.run)
+    assert callable(sacjax.policy)
+    assert not {path.stem for path in PACKAGE.glob("*.py")} & {"run", "policy", "load", "resume"}
 
 
 @pytest.mark.processes
-def test_a_module_is_there_without_an_import_of_its_own():
-    code = "import sacjax; print(sacjax.run.load.__name__, sacjax.statistics.iqm.__name__)"
+def test_functions_and_modules_need_no_import_of_their_own():
+    code = "import sacjax; print(sacjax.load.__name__, sacjax.statistics.iqm.__name__)"
+    code += "; print(sacjax.report.compare.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["load", "iqm"]
+    assert done.stdout.split() == ["load", "iqm", "compare"]
 
 
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = sacjax.no_such_name
-
-
-def test_no_public_name_shadows_a_module():
-    assert not set(sacjax.__all__) & set(sources())
-    subpackages = [path.parent for path in PACKAGE.rglob("__init__.py") if path.parent != PACKAGE]
-    for folder in subpackages:
-        modules = {path.stem for path in folder.glob("*.py")}
-        tree = ast.parse((folder / "__init__.py").read_text())
-        names = {
-            alias.asname or alias.name
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ImportFrom)
-            for alias in node.names
-        }
-        assert not names & modules

@@ -1,7 +1,9 @@
 """Config, Hyperparams and presets: what is refused, with which remedy, and that remedies work."""
 
+import copy
 import dataclasses
 import math
+import pickle
 import random
 import re
 
@@ -424,3 +426,48 @@ def test_changes_replace_the_presets_values_of_either_record():
 def test_changes_are_checked_like_any_config():
     with pytest.raises(InputError, match="batch_size"):
         preset("Pendulum-v1", batch_size=0)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Config("Pendulum-v1", learning_rate=1), "actor_lr, .* of Hyperparams"),
+        (lambda: Config("Pendulum-v1", gamma=0.9), "'gamma': it is one of Hyperparams"),
+        (lambda: Config("Pendulum-v1", buffer_size=9), "use replay_size of Config"),
+        (lambda: Config("Pendulum-v1", hiden=(8,)), "no field 'hiden': use hidden"),
+        (lambda: Hyperparams(lr=1), "use actor_lr, critic_lr and alpha_lr of Hyperparams"),
+        (lambda: Hyperparams(hidden=(8,)), "'hidden': it is one of Config"),
+        (lambda: preset("Pendulum-v1", discount=0.9), "no setting 'discount': use gamma"),
+        (lambda: preset("Pendulum-v1", "sacc"), r"algorithm \('sacc'\) must be one of sac"),
+    ],
+)
+def test_a_field_of_another_name_is_refused_with_the_right_one(make, message):
+    with pytest.raises(InputError, match=message):
+        make()
+
+
+def test_records_can_be_copied_and_pickled():
+    for record in Config("Pendulum-v1"), Hyperparams(tau=0.1):
+        assert copy.deepcopy(record) == record
+        assert pickle.loads(pickle.dumps(record)) == record
+        assert dataclasses.replace(record) == record
+
+
+@pytest.mark.parametrize(
+    ("env", "fields"),
+    [
+        ("brax/ant", {"num_envs": 3}),
+        ("brax/hopper", {"total_steps": 20_000, "num_envs": 8}),
+        ("playground/CheetahRun", {"num_envs": 7}),
+        ("Pendulum-v1", {"total_steps": 301}),
+        ("Pendulum-v1", {"num_envs": 6, "utd": 0.25, "warmup_steps": 12}),
+        ("Pendulum-v1", {"total_steps": 997, "warmup_steps": 0}),
+    ],
+)
+def test_steps_that_were_not_given_are_rounded_and_what_was_given_stays(env, fields, caplog):
+    config, _ = preset(env, **fields)
+    assert {name: getattr(config, name) for name in fields} == fields
+    assert "fits what was given" in caplog.text
+    caplog.clear()
+    preset(env)
+    assert not caplog.text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sacjax.flags import parse_train
+from sacjax.cli.flags import parse_train
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -116,7 +116,7 @@ def test_the_commands_of_the_documents_can_be_parsed():
 
 @pytest.mark.nightly
 def test_the_first_command_trains_every_seed_past_minus_200(tmp_path):
-    from sacjax.cli import main
+    from sacjax.cli.main import main
     from sacjax.runs.run import load
 
     assert main(["train", "Pendulum-v1", "--out", str(tmp_path / "run")]) == 0

@@ -17,6 +17,7 @@ def make_record(
     reset: Any,
     step: Any,
     params: EnvParams,
+    bounds: tuple[Any, Any] = (-1.0, 1.0),
     host: Any = None,
 ) -> Env:
     """The record of E copies; random actions are uniform in [-1, 1]."""
@@ -30,6 +31,7 @@ def make_record(
         default_params=params,
         example=Transition(obs, jnp.zeros(action_size, dtype), scalar, scalar, obs),
         action_size=action_size,
+        bounds=bounds,
         host=host,
     )
 

@@ -138,7 +138,9 @@ def _make(name: str, base: Environment, given: Callable[[Key], Key] = lean) -> M
             )
             return as_before(new_state, state), timestep
 
-        return make_record(name, num_envs, obs_size, action_size, reset, step, default_params)
+        bounds = action_space.low, action_space.high
+        sizes = num_envs, obs_size, action_size
+        return make_record(name, *sizes, reset, step, default_params, bounds)
 
     return make
 

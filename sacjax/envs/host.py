@@ -208,7 +208,7 @@ def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) ->
             return state._replace(steps=state.steps + 1), timestep
 
         sizes = num_envs, spaces.obs_size, action_size
-        return make_record(name, *sizes, reset, step, params=None, host=envs)
+        return make_record(name, *sizes, reset, step, params=None, bounds=spaces[1:], host=envs)
 
     return make_copies
 
@@ -224,7 +224,7 @@ def _one_run_only(name: str) -> Callable[[Array], Array]:
     def refuse(*_: Any) -> Any:
         raise InputError(
             f"{name} runs outside of JAX, one run at a time, so it cannot be vmapped: use "
-            "`sacjax train`, or sacjax.run.run, which train the seeds one after another"
+            "`sacjax train` or sacjax.run, which train the seeds one after another"
         )
 
     return alone

@@ -54,7 +54,7 @@ def resuming(directory: Path) -> str:
         given = [", env=..."] if content["config"]["env"] is None else []
         given += [", algorithm=..."] if content.get("algorithm", PLAIN) != PLAIN else []
         if given:
-            return f"`resume({str(whole)!r}{''.join(given)})` of sacjax.run"
+            return f"`sacjax.resume({str(whole)!r}{''.join(given)})`"
     return f"`sacjax resume {shlex.quote(str(whole))}`"
 
 

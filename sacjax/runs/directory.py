@@ -164,8 +164,8 @@ def read_description(directory: str | os.PathLike) -> dict[str, Any]:
         content = json.loads(path.read_text())
         if content["format"] != FORMAT:
             raise InputError(
-                f"{path} has format {content['format']}, this sacjax reads {FORMAT}: install "
-                f"sacjax {content['versions']['sacjax']}"
+                f"{path} has format {content['format']}, this sacjax reads {FORMAT}: use the "
+                f"version that wrote it, git tag v{content['versions']['sacjax']}"
             )
         return content | {name: content[name] for name in ("config", "versions", "device")}
 
@@ -177,8 +177,8 @@ def read_config(directory: str | os.PathLike, env: Any = None) -> Written:
         fields = content["config"] | ({} if env is None else {"env": env})
         if fields["env"] is None:
             raise InputError(
-                f"{directory} was trained on an environment object: in Python, give it to load or "
-                "resume(directory, env=...) of sacjax.run"
+                f"{directory} was trained on an environment object: in Python, give it to "
+                "sacjax.load or sacjax.resume(directory, env=...)"
             )
         settings = [
             Hyperparams(**{k: float(v) for k, v in hp.items()}) for hp in content["hyperparams"]

@@ -11,11 +11,10 @@ from typing import Any, NamedTuple, get_args
 import jax
 import numpy as np
 
-from sacjax import report
 from sacjax.config import Config
 from sacjax.replay import grow
-from sacjax.runs import checkpoints, files, processes
-from sacjax.runs.directory import save_agents, write_diverged
+from sacjax.runs import checkpoints, curve, files, processes
+from sacjax.runs.directory import save_agents, write_diverged, written
 from sacjax.runs.divergence import Divergence
 from sacjax.runs.leaves import Arrays, flatten, unflatten, unkeyed, with_keys
 from sacjax.runs.metrics_csv import MetricsFile, row
@@ -80,7 +79,7 @@ class Journal:
     """
 
     def __init__(self, path: Path, plan: Plan, options: Options, before: History):
-        rows = [each for metrics in before for each in _rows(plan.members, metrics)]
+        rows = [each for metrics in before for each in _rows(plan, metrics)]
         self._path, self._plan, self._options = path, plan, options
         self._saved, self._time = len(before), time.monotonic()
         self._checkpoints = checkpoints.Writer(path, options.keep, begun=len(before))
@@ -94,7 +93,7 @@ class Journal:
 
         def add_rows() -> None:
             assert self._rows is not None
-            self._rows.append(_rows(self._plan.members, history[-1]))
+            self._rows.append(_rows(self._plan, history[-1]))
 
         self._first(add_rows)
         every = self._options.every
@@ -157,7 +156,7 @@ class Journal:
 def write_curve(directory: Path, plan: Plan, tables: list[Path]) -> None:
     """learning_curve.png of a run's table, or of its batches'."""
     name, env = directory.resolve().name, plan.config.env_name
-    image = report.learning_curve(tables, env if name == env else f"{name}: {env}")
+    image = curve.learning_curve(tables, env if name == env else f"{name}: {env}")
     files.write_bytes(directory / "learning_curve.png", image)
 
 
@@ -281,6 +280,9 @@ def stacked(history: History) -> dict[str, np.ndarray]:
     return {name: np.stack([m[name] for m in history], axis=1) for name in history[0]}
 
 
-def _rows(members: list[dict[str, float]], metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
-    """One row per member: who it is, then every metric."""
-    return [member | row(metrics, i) for i, member in enumerate(members)]
+def _rows(plan: Plan, metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+    """One row per member: its number in the population, its settings, then every metric."""
+    return [
+        {"member": plan.part[0] + i} | member | row(metrics, i)
+        for i, member in enumerate(plan.members)
+    ]

@@ -108,13 +108,16 @@ def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict
                 f"{path} has no evaluation yet: wait for the first, or `sacjax resume` its run"
             )
         names = list(rows[0])
-        keys = names[: names.index("seed") + 1]
+        keys = names[1 : names.index("seed") + 1]
+        if names[0] != "member":
+            raise ValueError("its first column is not member")
         if swept is not None and keys[:-1] != swept:
             raise ValueError(f"its columns are keyed by {keys[:-1]}, config.json's by {swept}")
         series: dict[tuple, list[list[float]]] = {}
         for row in rows:
             values = [float("nan" if row[name] == "" else row[name]) for name in names]
-            series.setdefault(tuple(values[: len(keys)]), []).append(values[len(keys) :])
+            first = len(keys) + 1
+            series.setdefault(tuple(values[1:first]), []).append(values[first:])
         epochs = min(len(values) for values in series.values())
         table = np.array([values[:epochs] for values in series.values()])  # [M, epochs, metrics]
         names.index("env_steps")  # ValueError: without it nothing says how far it is
@@ -125,4 +128,4 @@ def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict
         raise
     except (ValueError, IndexError, KeyError, TypeError, csv.Error, UnicodeDecodeError) as error:
         raise InputError(f"{path} is damaged ({error}): {_REMEDY}") from error
-    return members, {name: table[..., i] for i, name in enumerate(names[len(keys) :])}
+    return members, {name: table[..., i] for i, name in enumerate(names[len(keys) + 1 :])}

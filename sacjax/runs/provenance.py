@@ -15,14 +15,11 @@ import jax
 
 from sacjax.config import Config, Hyperparams
 from sacjax.envs.names import parse
+from sacjax.types import PLAIN
 
-FORMAT = 3  # of config.json and agents/; a reader refuses others
+FORMAT = 4  # of config.json and agents/; a reader refuses others
 _PRECISION = "jax_default_matmul_precision"
-_COMMANDS = (  # in Python it is none
-    "sacjax",
-    os.path.join("sacjax", "__main__.py"),
-    os.path.join("sacjax", "cli.py"),
-)
+_COMMANDS = ("sacjax", os.path.join("sacjax", "__main__.py"))  # in Python it is none
 SUITES = {  # what an environment depends on besides
     "brax": ["brax", "mujoco-mjx"],
     "playground": ["playground", "mujoco-mjx"],
@@ -65,6 +62,8 @@ def algorithm_name(make: Any) -> str:
     if isinstance(make, tuple) and (fields := getattr(make, "_fields", None)):  # a CriticRule, say
         return algorithm_name(partial(type(make), **dict(zip(fields, make, strict=True))))
     text = getattr(make, "__qualname__", None) or " ".join(repr(make).split())
+    if text == "make_sac" and make.__module__ == "sacjax.sac":
+        return PLAIN
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 

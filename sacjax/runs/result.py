@@ -10,6 +10,7 @@ import numpy as np
 
 from sacjax.bits import as_arrays
 from sacjax.config import Config
+from sacjax.policies import Units, of_program
 from sacjax.runs import checkpoints, directory, journal, processes
 from sacjax.runs.divergence import Divergence
 from sacjax.runs.leaves import concatenated, unkeyed, with_keys
@@ -45,27 +46,9 @@ class Run(NamedTuple):
             raise InputError(f"member ({member}) must be from 0 to {len(self.members) - 1}")
         return jax.tree.map(lambda x: jnp.asarray(x[member]), self.agents)
 
-    def policy(self, member: int = 0) -> Callable[[Any], Array]:
-        """One member's greedy policy, compiled: obs [..., O] -> action [..., A] in [-1, 1].
-
-        -1 and 1 are the bounds of the environment's actions. `obs` is as the environment gives it,
-        flattened; where the run normalises observations, the policy does. InputError if there is no
-        such member, or for an observation of another size.
-        """
-        agent, mode = self.agent(member), jax.jit(self.program.mode)
-        example = self.program.example.obs
-
-        def policy(obs: Any) -> Array:
-            obs = jnp.asarray(obs, example.dtype)
-            if obs.shape[-1:] != example.shape:
-                raise InputError(
-                    f"obs of shape {obs.shape} must be [..., {example.size}], as "
-                    f"{self.config.env_name} gives them, flattened"
-                )
-            action = mode(agent, obs.reshape(-1, example.size))
-            return action.reshape(*obs.shape[:-1], action.shape[-1])
-
-        return policy
+    def policy(self, member: int = 0, units: Units = "environment") -> Callable[[Any], Array]:
+        """One member's greedy policy: `sacjax.policy` of its agent."""
+        return of_program(self.program, self.config.env_name, self.agent(member), units)
 
 
 def run_of(plan: Plan, progress: journal.Progress) -> Run:

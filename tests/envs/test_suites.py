@@ -24,8 +24,8 @@ from sacjax.envs import names
 from sacjax.envs.autoreset import FIRST_STATES
 from sacjax.envs.host import Copies, Spaces, errors_named, rescale, spaces_of
 from sacjax.envs.names import adapter, make_env
-from sacjax.render import render, without_a_screen
 from sacjax.replay import ended, make_replay
+from sacjax.report.render import render, without_a_screen
 from sacjax.runs.result import Run
 from sacjax.runs.run import evaluate_run, load, resume, run
 from sacjax.types import InputError, RunError, Step
@@ -964,6 +964,6 @@ def test_what_has_no_bodies_is_said(tmp_path):
 
 @pytest.mark.skipif(not POOLED, reason="envpool is not installed")
 def test_what_has_no_pictures_is_said_before_anything_is_played(tmp_path, monkeypatch):
-    monkeypatch.setattr("sacjax.render._episode", None)
+    monkeypatch.setattr("sacjax.report.render._episode", None)
     with pytest.raises(InputError, match="has no pictures: try gymnasium/Pendulum-v1"):
         render(untrained("envpool/Pendulum-v1"), 0, tmp_path / "policy.gif")

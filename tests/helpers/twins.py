@@ -58,7 +58,7 @@ def make_env() -> Env:
     def unused(*args):
         raise NotImplementedError
 
-    return Env("none", unused, unused, unused, None, example(), ACTION)
+    return Env("none", unused, unused, unused, None, example(), ACTION, (-1, 1))
 
 
 def random_weights(shapes: Any, rng: np.random.Generator) -> Any:

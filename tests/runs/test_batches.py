@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from checks import GRID
 
-from sacjax.cli import main
-from sacjax.comparison import notes, read
+from sacjax.cli.main import main
 from sacjax.config import Config, Hyperparams
-from sacjax.page import write
+from sacjax.report.comparison import notes, read
+from sacjax.report.page import write
 from sacjax.runs import checkpoints
 from sacjax.runs import epochs as runs_epochs
 from sacjax.runs.directory import read_config
@@ -301,7 +301,7 @@ def test_finished_batches_are_of_the_same_run(whole, tmp_path, changed):
 
 
 @pytest.mark.parametrize(
-    "text", ["{", "[]", '{"format": 3, "config": {"env": "x"}, "versions": {}, "device": {}}']
+    "text", ["{", "[]", '{"format": 4, "config": {"env": "x"}, "versions": {}, "device": {}}']
 )
 def test_a_batch_with_a_damaged_config_is_named(whole, tmp_path, text):
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
@@ -346,7 +346,7 @@ def test_what_is_wrong_in_a_batch_names_the_run(tmp_path, monkeypatch):
                 run(CONFIG, directory=out, **how)
     assert resume(out).completed
     shutil.rmtree(out / "batches" / "2" / "agents")
-    (out / "batches" / "1" / "metrics.csv").write_text("seed,env_steps\n0,1\n")
+    (out / "batches" / "1" / "metrics.csv").write_text("member,seed,env_steps\n0,0,1\n")
     with pytest.raises(InputError, match=f"lost rows.*`sacjax resume {out}` writes it anew"):
         load(out)
 

@@ -13,9 +13,9 @@ import pytest
 from flax import struct
 from probes import member
 
-from sacjax import report
-from sacjax.cli import main
+from sacjax.cli.main import main
 from sacjax.config import Config, Hyperparams
+from sacjax.report import tables
 from sacjax.runs.divergence import guarded
 from sacjax.runs.run import evaluate_run, load, resume, run
 from sacjax.sac import make_sac
@@ -212,7 +212,7 @@ def test_command_line_names_them_and_counts_the_others(tmp_path, capsys):
 def test_a_table_counts_those_that_are_left():
     members = [{"seed": i} for i in range(3)]
     returns = np.array([[1.0, 3.0], [np.nan, np.nan], [4.0, 4.0]])
-    text = report.table(members, returns.mean(1), returns.std(1), "title")
+    text = tables.of_run(members, returns.mean(1), returns.std(1), "title")
     assert "diverged" in text
     assert "IQM of 2 of 3" in text
     assert "3.0" in text

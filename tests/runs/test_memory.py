@@ -6,7 +6,7 @@ import jax
 import pytest
 
 from sacjax.bits import as_arrays
-from sacjax.cli import main
+from sacjax.cli.main import main
 from sacjax.config import Config, Hyperparams
 from sacjax.runs import epochs, memory, population
 from sacjax.runs.run import run

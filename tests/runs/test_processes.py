@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 
-from sacjax.cli import main
+from sacjax.cli.main import main
 from sacjax.runs import checkpoints
 from sacjax.runs.run import load
 
@@ -29,7 +29,7 @@ def port():
 
 def start(devices, *arguments):
     return subprocess.Popen(
-        [sys.executable, "-m", "sacjax.cli", *map(str, arguments)],
+        [sys.executable, "-m", "sacjax", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

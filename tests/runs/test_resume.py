@@ -23,7 +23,7 @@ import pytest
 from checks import CONFIG, GRID
 from probes import Chain, Noise
 
-from sacjax.cli import main
+from sacjax.cli.main import main
 from sacjax.config import Config, Hyperparams
 from sacjax.networks import Networks
 from sacjax.runs import checkpoints, store
@@ -35,7 +35,7 @@ from sacjax.types import PLAIN, InputError, RunError, is_key
 
 POPULATIONS = {"one seed": (Hyperparams(), 1), "a population": (GRID, 2)}
 population = pytest.mark.parametrize("whole", ["a population"], indirect=True)  # is enough
-COMMAND = [sys.executable, "-m", "sacjax.cli"]
+COMMAND = [sys.executable, "-m", "sacjax"]
 FLAGS = [
     *("--total-steps", "500", "--warmup-steps", "100", "--eval-every", "50", "--hidden", "8"),
     *("--batch-size", "8", "--eval-episodes", "2"),
@@ -280,7 +280,7 @@ def test_another_algorithm_is_refused(torso):
         if go_on is load:
             resume(torso)
         with pytest.raises(
-            InputError, match=rf"with the algorithm make_sac, not .*<locals>\.other: {remedy}"
+            InputError, match=rf"with the algorithm sac, not .*<locals>\.other: {remedy}"
         ):
             go_on(torso, algorithm=other)
     edit(torso, algorithm=None)  # of an older sacjax
@@ -392,12 +392,12 @@ def test_another_rule_for_the_critics_is_another_algorithm(tmp_path, caplog, cap
     rule = CLIPPED_DOUBLE_Q._replace(target=mean)
     own, folder = partial(make_sac, rule=rule), tmp_path / "run"
     run(CONFIG, seeds=1, directory=folder, algorithm=own, should_stop=lambda: True)
-    told = "make_sac(rule=CriticRule(target=mean, loss=squared_error, value=minimum)), not make_sac"
+    told = "sac(rule=CriticRule(target=mean, loss=squared_error, value=minimum)), not sac"
     with pytest.raises(InputError, match=f"algorithm {re.escape(told)}: give that to resume"):
         resume(folder)
     assert main(["resume", str(folder)]) == 2
     assert told in capsys.readouterr().err
-    assert checkpoints.resuming(folder) == f"`resume('{folder}', algorithm=...)` of sacjax.run"
+    assert checkpoints.resuming(folder) == f"`sacjax.resume('{folder}', algorithm=...)`"
     assert resume(folder, algorithm=own).completed
     assert "algorithm" not in caplog.text
     load(folder, algorithm=own)
@@ -410,7 +410,7 @@ def test_an_algorithm_has_one_name_in_every_process():
     assert algorithm_name(make_sac) == PLAIN
     networks = Networks(nn.Dense(3), partial(nn.relu, negative=jnp.float32(2)))
     name = algorithm_name(partial(make_sac, nets=networks))
-    assert name.startswith("make_sac(nets=Networks(actor=Dense( # attributes features = 3 ")
+    assert name.startswith("sac(nets=Networks(actor=Dense( # attributes features = 3 ")
     assert name.endswith("), critic=relu(negative=Array(2., dtype=float32))))")
     assert "0x" not in name
     assert algorithm_name(lambda: 0).endswith("<lambda>")
@@ -604,7 +604,7 @@ def wait_for(condition, process, seconds=120):
     assert condition() or process.poll() is not None
 
 
-@pytest.mark.parametrize("program", ["bin/sacjax", "lib/sacjax/__main__.py", "lib/sacjax/cli.py"])
+@pytest.mark.parametrize("program", ["bin/sacjax", "lib/sacjax/__main__.py"])
 def test_the_command_is_written_down(tmp_path, monkeypatch, program):
     flags = ["train", "Pendulum-v1", "--out", str(tmp_path / "run"), "--seeds", "1", *FLAGS]
     monkeypatch.setattr(sys, "argv", [str(Path(program)), *flags])
@@ -633,7 +633,7 @@ def test_sigterm_checkpoints_and_leaves_with_143_and_resume_goes_on(tmp_path):
 
 LIMITED = """
 import resource, sys
-from sacjax.cli import main
+from sacjax.cli.main import main
 import sacjax.runs.journal
 before = sacjax.runs.journal.Journal._save
 def save(self, loop, history, diverged):
@@ -798,7 +798,7 @@ def test_what_goes_on_with_a_run_is_said_so_that_it_works(tmp_path):
     assert checkpoints.resuming(place) == f"`sacjax resume '{place}'`"
     assert checkpoints.resuming(place / "batches" / "2") == f"`sacjax resume '{place}'`"
     (place / "config.json").write_text('{"config": {"env": null}}')
-    assert checkpoints.resuming(place) == f"`resume('{place}', env=...)` of sacjax.run"
+    assert checkpoints.resuming(place) == f"`sacjax.resume('{place}', env=...)`"
     elsewhere = tmp_path / "batches" / "b"  # a name like any other
     assert checkpoints.resuming(elsewhere) == f"`sacjax resume {elsewhere}`"
 

@@ -1,15 +1,25 @@
-"""A comparison's tables: rows for its page, and text for the terminal."""
+"""Tables: of a run, and of a comparison for its page and for the terminal."""
 
 import shlex
+import shutil
+import sys
 from typing import Any
 
 import numpy as np
 
-from sacjax import comparison
-from sacjax.comparison import Entry, Panel, finite, runs_of
-from sacjax.report import printed
-from sacjax.statistics import Estimate, aggregate_iqm, probability_of_improvement
+from sacjax.report import comparison
+from sacjax.report.comparison import Entry, Panel, finite, runs_of
+from sacjax.runs.curve import settings as points
+from sacjax.runs.metrics_csv import Member
+from sacjax.statistics import (
+    Estimate,
+    aggregate_iqm,
+    interval,
+    iqm,
+    probability_of_improvement,
+)
 
+MANY_POINTS, MOST_ROWS = 8, 20  # of a sweep, in the table of a run
 Cell = str | tuple[str, str]  # text, or text and a class of the page's style sheet
 Table = tuple[list[str], list[list[Cell]]]  # names of columns, rows
 
@@ -125,6 +135,75 @@ def as_text(entries: list[Entry]) -> str:
         views += [view, ""]
     views += [Text(f"- {note}") for note in said]
     return printed(*views, width=120).rstrip("\n")
+
+
+def of_run(members: list[Member], returns: np.ndarray, stds: np.ndarray, title: str) -> str:
+    """Text: a line per seed and setting, then IQM and interval. Means and standard deviations [M].
+
+    Members without finite returns diverged, and do not count. A sweep of many points has a line per
+    point, the best ones first.
+    """
+    from rich.table import Table
+
+    if len(points(members)) > MANY_POINTS:
+        return f"{title}\n{_best_points(members, returns)}"
+    view = Table(show_edge=False, pad_edge=False)
+    for name in ("", "return", "std of episodes", "95% interval"):
+        view.add_column(name, justify="left" if name == "" else "right")
+    for name, index in points(members).items():
+        if name:
+            view.add_row(f"[bold]{name}[/bold]")
+        for i in index:
+            seed, finite = f"seed {members[i]['seed']}", np.isfinite(returns[i])
+            cells = (f"{returns[i]:.1f}", f"{stds[i]:.1f}") if finite else ()
+            view.add_row(seed, *(cells or ("diverged", "")))
+        means = returns[index]
+        means = means[np.isfinite(means)]
+        what = "IQM" if len(means) == len(index) else f"IQM of {len(means)} of {len(index)}"
+        middle, spread = _iqm_of(means)
+        view.add_row(what, middle, "", spread, style="bold", end_section=True)
+    return f"{title}\n{printed(view, width=100)}"
+
+
+def _iqm_of(means: np.ndarray) -> tuple[str, str]:
+    """The IQM of finite returns and its interval, as text."""
+    if not len(means):
+        return "-", ""
+    low, high = interval(means)
+    spread = f"[{low:.1f}, {high:.1f}]" if len(means) > 1 else "one seed has none"
+    return f"{iqm(means):.1f}", spread
+
+
+def _best_points(members: list[Member], returns: np.ndarray) -> str:
+    """A line per point of the grid, by IQM; the best MOST_ROWS."""
+    from rich.table import Table
+
+    finite = {name: returns[index] for name, index in points(members).items()}
+    finite = {name: x[np.isfinite(x)] for name, x in finite.items()}
+    ranked = sorted(finite, key=lambda name: -iqm(finite[name]) if len(finite[name]) else np.inf)
+    view = Table(show_edge=False, pad_edge=False)
+    for name in ("best first", "IQM", "95% interval", "seeds"):
+        view.add_column(name, justify="left" if name == "best first" else "right")
+    for name in ranked[:MOST_ROWS]:
+        alive, seeds = len(finite[name]), len(points(members)[name])
+        counted = str(seeds) if alive == seeds else f"{alive} of {seeds}"
+        view.add_row(name, *_iqm_of(finite[name]), counted)
+    text, left = printed(view, width=100), len(ranked) - MOST_ROWS
+    return text + (f"and {left} more points: metrics.csv has all of them\n" if left > 0 else "")
+
+
+def printed(*views: Any, width: int) -> str:
+    """Text: what rich makes of them one below the other, in as many columns, or a terminal's where
+    it has fewer."""
+    from rich.console import Console
+
+    if sys.stdout is not None and sys.stdout.isatty():
+        width = min(width, shutil.get_terminal_size((width, 24)).columns)
+    console = Console(width=width, highlight=False)
+    with console.capture() as capture:  # rich itself would leave where nobody reads
+        for view in views:
+            console.print(view)
+    return capture.get()
 
 
 def number(x: float) -> str:

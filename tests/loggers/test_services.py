@@ -16,9 +16,9 @@ from tensorboardX.record_writer import masked_crc32c
 from wandb.proto import wandb_internal_pb2
 
 from sacjax import statistics
-from sacjax.cli import main
-from sacjax.logs import Series, TensorBoard, WandB
-from sacjax.progress import Progress
+from sacjax.cli.main import main
+from sacjax.loggers import ProgressBar, TensorBoard, WandB
+from sacjax.loggers.series import Series
 from sacjax.runs import checkpoints
 from sacjax.runs.metrics_csv import read_metrics
 from sacjax.runs.run import resume, run
@@ -318,7 +318,7 @@ def test_a_run_in_batches_is_resumed_as_if_it_had_not_been_stopped(tmp_path):
     whole, torso, epochs = tmp_path / "whole", tmp_path / "torso", []
     how = {"seeds": 3, "members_per_batch": 1, "checkpoint_every": 1}
     with TensorBoard(whole) as tensorboard, WandB(whole) as service:
-        tell = [tensorboard, service, Progress(CONFIG, show=False)]
+        tell = [tensorboard, service, ProgressBar(CONFIG, show=False)]
         run(CONFIG, directory=whole, on_epoch=tell, **how)
     with TensorBoard(torso) as tensorboard, WandB(torso) as service:
         tell = [tensorboard, service, lambda step, metrics: epochs.append(step)]

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from sacjax import report
+from sacjax.runs import curve
 from sacjax.runs.directory import BATCHES, check_is_whole, read_config, read_description, tables
 from sacjax.runs.metrics_csv import read_metrics
 from sacjax.statistics import normalised
@@ -156,7 +156,7 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
         if index.start >= index.stop:
             break
         far, most = index.start + counts[index].argmax(), counts[index].max()
-        where = report.setting({field: getattr(point, field) for field in swept})
+        where = curve.setting({field: getattr(point, field) for field in swept})
         entries.append(
             Entry(
                 label=f"{name}, {where}" if len(points) > 1 else name,

@@ -14,13 +14,20 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import sacjax
-from sacjax.flags import Evaluate, ProcessFlags, Render, Report, Resume, parse, parse_train
-from sacjax.follow import follow, say_loading, steps_before
-from sacjax.presets import PRESETS
-from sacjax.terminal import any_text, complain, leave, tell_reader, with_streams
-from sacjax.types import InputError, RunError, named
+from sacjax.cli.console import (
+    any_text,
+    complain,
+    follow,
+    leave,
+    say_loading,
+    steps_before,
+    tell_reader,
+    with_streams,
+)
+from sacjax.errors import InputError, RunError
 
 OVERVIEW = """\
 usage: sacjax COMMAND ...
@@ -97,13 +104,15 @@ def _refused(argv: list[str], error: Exception, why: str) -> int:
     return leave(2)
 
 
-def _start_jax(flags: ProcessFlags = ProcessFlags()) -> None:
+def _start_jax(processes_: Any = None) -> None:
     """Before anything that makes arrays is imported, as gymnax does."""
+    from sacjax.cli.flags import ProcessFlags
     from sacjax.devices import keep_compiled_programs, use_all_cores
 
     with contextlib.suppress(RuntimeError):  # `main` was called where JAX has started already
         use_all_cores()
     keep_compiled_programs()
+    flags = processes_ or ProcessFlags()
     if flags != ProcessFlags():
         from sacjax.runs import processes
 
@@ -113,6 +122,8 @@ def _start_jax(flags: ProcessFlags = ProcessFlags()) -> None:
 
 
 def _train(argv: list[str]) -> int:
+    from sacjax.cli.flags import parse_train
+
     given = {argument.split("=")[0].replace("_", "-") for argument in argv}
     if "--extend-to" in given:
         if "--out" in given or not (argv[0].startswith("-") or Path(argv[0]).exists()):
@@ -121,7 +132,8 @@ def _train(argv: list[str]) -> int:
                 "`sacjax train --extend-to STEPS DIR`, without ENV and without --out"
             )
         return _resume(argv)
-    config, hp, args = parse_train(argv)
+    args = parse_train(argv)
+    config, hp = args.config, args.hp
     say_loading(config.env, args.logs)
     _start_jax(args.processes)
     from sacjax.envs.names import path_of
@@ -131,20 +143,22 @@ def _train(argv: list[str]) -> int:
 
     if args.out is None and processes.several():
         raise InputError("several processes write to one folder: give all of them the same --out")
-    seeds = range(args.seed, args.seed + args.seeds)
-    members = args.seeds * len(points(hp)[0])
+    members = len(args.seeds) * len(points(hp)[0])
     place = directory.claimed(Path("runs") / path_of(config.env))
     with place if args.out is None else contextlib.nullcontext(args.out) as out:
-        start = partial(run, config, hp, seeds=seeds, directory=out, **vars(args.flags))
+        start = partial(run, config, hp, seeds=args.seeds, directory=out, **args.options)
         return follow(config, members, out, args.logs, start)
 
 
 def _plan(argv: list[str]) -> int:
+    from sacjax.cli.flags import ProcessFlags, parse_train
+
     what = (
         "The memory that a run with these options of `sacjax train` needs on each device, as "
         "estimated and as XLA says, and what there is. Nothing is trained or written."
     )
-    config, hp, args = parse_train(argv, "plan", what)
+    args = parse_train(argv, "plan", what)
+    config, hp = args.config, args.hp
     if args.processes != ProcessFlags():
         raise InputError(
             "`sacjax plan` is of one process: plan for its share of the seeds, without "
@@ -156,9 +170,11 @@ def _plan(argv: list[str]) -> int:
     from sacjax.runs.population import check_memory, fit, make_plan, points, table
     from sacjax.sac import make_sac
 
-    seeds, flags = list(range(args.seed, args.seed + args.seeds)), args.flags
-    how = (flags.strategy, flags.devices, flags.members_per_batch)
-    plan = make_plan(config, *points(hp), seeds, make_sac, *how)
+    how = {name: args.options.get(name) for name in ("devices", "members_per_batch")}
+    plan = make_plan(
+        *(config, *points(hp), list(args.seeds), make_sac, args.options.get("strategy", "auto")),
+        *how.values(),
+    )
     found, compiled = fit(plan), None
     if found.enough:
         batch = max(plan.batches(), key=lambda batch: batch.size)
@@ -169,7 +185,9 @@ def _plan(argv: list[str]) -> int:
 
 
 def _resume(argv: list[str]) -> int:
-    args = parse(Resume, argv, "resume")
+    from sacjax.cli.flags import parse_resume
+
+    args = parse_resume(argv)
     say_loading(args.dir, args.logs)
     _start_jax(args.processes)
     from sacjax.runs import directory
@@ -180,39 +198,44 @@ def _resume(argv: list[str]) -> int:
     config, members = written.config, len(written.settings) * len(written.seeds)
     if args.extend_to is not None:
         config = extended(config, args.extend_to)
-    start = partial(resume, args.dir, extend_to=args.extend_to, **vars(args.flags))
+    start = partial(resume, args.dir, extend_to=args.extend_to, **args.run)
     return follow(config, members, args.dir, args.logs, start, steps_before(args.dir, config))
 
 
 def _evaluate(argv: list[str]) -> int:
+    from sacjax.cli.flags import Evaluate, parse
+
     args = parse(Evaluate, argv, "evaluate")
     _start_jax()
-    from sacjax import report
+    from sacjax.report import tables
     from sacjax.runs.run import evaluate_run, load
 
     done = load(args.dir)
     returns = evaluate_run(done, args.episodes)[0].copy()
     returns[[d.member for d in done.diverged]] = float("nan")  # frozen: shown as diverged
     title = f"{done.config.env}: greedy return, {returns.shape[1]} episodes"
-    print(report.table(done.members, returns.mean(1), returns.std(1), title))
+    print(tables.of_run(done.members, returns.mean(1), returns.std(1), title))
     return 0
 
 
 def _render(argv: list[str]) -> int:
+    from sacjax.cli.flags import Render, parse
+
     args = parse(Render, argv, "render")
     _start_jax()
     import numpy as np
 
-    from sacjax import report
-    from sacjax.render import render, without_a_screen
+    from sacjax.report.render import render, without_a_screen
+    from sacjax.runs import curve
 
     without_a_screen()
     from sacjax.runs.run import load
+    from sacjax.types import named
 
     done = load(args.dir)
     member = args.member
     if member is None:
-        last, _ = report.last_returns(done.metrics, done.epochs)
+        last, _ = curve.last_returns(done.metrics, done.epochs)
         member = int(np.nan_to_num(last, nan=-np.inf).argmax())
     target = args.out or args.dir / "policy.gif"
     total = render(done, member, target, args.frames)
@@ -223,14 +246,21 @@ def _render(argv: list[str]) -> int:
 
 
 def _report(argv: list[str]) -> int:
-    args = parse(Report, argv, "report")
-    from sacjax import comparison, page, tables
+    from sacjax.cli.flags import Report, parse
 
-    entries = comparison.read(args.dirs, args.labels, args.last, args.until)
-    files = page.write(entries, args.out, args.last, ["sacjax", "report", *argv])
-    print(tables.as_text(entries))
-    for path in files:
-        print(path)
+    args = parse(Report, argv, "report")
+    from sacjax.report import compare
+
+    command = ["sacjax", "report", *argv]
+    text, files = compare(
+        *args.dirs,
+        labels=args.labels,
+        last=args.last,
+        until=args.until,
+        out=args.out,
+        command=command,
+    )
+    print(text, *files, sep="\n")
     return 0
 
 
@@ -240,7 +270,8 @@ def _envs(argv: list[str]) -> int:
 
     from sacjax.envs.gymnax import continuous_envs
     from sacjax.envs.names import SUITES, adapter
-    from sacjax.report import printed
+    from sacjax.presets import PRESETS
+    from sacjax.report.tables import printed
 
     if argv and argv[0] in ("-h", "--help"):
         print(
@@ -267,7 +298,3 @@ def _envs(argv: list[str]) -> int:
     for suite in SUITES[1:]:
         print(f"  sacjax envs {suite}")
     return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

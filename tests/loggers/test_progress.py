@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from checks import CONFIG
 
-from sacjax import progress
-from sacjax.cli import main
+from sacjax.cli.main import main
 from sacjax.config import Config, Hyperparams
-from sacjax.progress import JsonLines, Progress, Standing, line
+from sacjax.loggers import JsonLines, ProgressBar, progress_bar
+from sacjax.loggers.progress_bar import line
+from sacjax.loggers.standing import Standing
 from sacjax.runs.run import run
 from sacjax.types import InputError
 
@@ -75,7 +76,7 @@ def strict(text):
 
 
 def test_the_live_line_says_what_people_want_to_know(terminal):
-    with Progress(CONFIG, file=terminal) as bar:
+    with ProgressBar(CONFIG, file=terminal) as bar:
         assert terminal.frames() == ["compiling, then 150 steps to the first evaluation"]
         bar(150, epoch([0, 1, 2], [-151.2, np.nan, -130.1], 2.0, True, 250.0))
     frame = terminal.frames()[-1]
@@ -83,14 +84,14 @@ def test_the_live_line_says_what_people_want_to_know(terminal):
 
 
 def test_a_finished_line_says_how_long_it_took(terminal):
-    bar = Progress(CONFIG, file=terminal)  # closes itself
+    bar = ProgressBar(CONFIG, file=terminal)  # closes itself
     bar(500, epoch([0], [1.5]))
     assert "100%|" in terminal.frames()[-1]
     assert "500/500  return 1.5  25 grad/s  in 0:00" in terminal.frames()[-1]
 
 
 def test_of_a_run_without_an_epoch_nothing_stays_on_the_terminal(terminal):
-    with Progress(CONFIG, file=terminal):
+    with ProgressBar(CONFIG, file=terminal):
         pass
     assert terminal.frames()[-1].isspace()
     assert terminal.getvalue().endswith("\r")
@@ -101,7 +102,7 @@ def test_of_a_run_without_an_epoch_nothing_stays_on_the_terminal(terminal):
 @pytest.mark.parametrize("seconds", [0.001, 3.0, 5000.0])
 def test_a_line_fits_in_80_columns(terminal, size, members, seconds):
     config = Config("Pendulum-v1", total_steps=1_000_000, warmup_steps=500, eval_every=500)
-    with Progress(config, file=terminal) as bar:
+    with ProgressBar(config, file=terminal) as bar:
         bar(9_000, epoch(range(members), [size] * members, seconds, next_checkpoint=100 * seconds))
         bar(9_500, epoch(range(members), [np.nan] + [size] * (members - 1), seconds, True, 280.0))
     for frame in terminal.frames():
@@ -119,7 +120,7 @@ def test_everything_diverged_is_no_nan_on_the_line():
 def test_warnings_stand_above_the_line(terminal, monkeypatch, capsys):
     log = logging.getLogger("sacjax")
     monkeypatch.setattr(log, "propagate", False)  # as where nobody has set up logging
-    with Progress(CONFIG, file=terminal) as bar:
+    with ProgressBar(CONFIG, file=terminal) as bar:
         bar(150, epoch([0], [1.0]))
         log.warning("member 3 diverged")
         bar(200, epoch([0], [1.0]))
@@ -154,7 +155,7 @@ def test_where_the_first_that_is_told_of_was_not_trained_the_pace_is_that_of_the
     ("x", "text"), [(999.7, "1k"), (999_700, "1M"), (950, "950"), (1.5, "1.5")]
 )
 def test_counts_have_the_unit_of_what_they_are_rounded_to(x, text):
-    assert progress._count(x) == text
+    assert progress_bar._count(x) == text
 
 
 def test_batches_of_members_add_up():
@@ -241,7 +242,7 @@ def test_where_json_lines_end_that_is_said_once_and_warnings_go_to_stderr(monkey
 @pytest.mark.parametrize("writes", [0, 1, 2, 3])
 def test_a_bar_that_nobody_sees_any_longer_costs_nothing(writes):
     file = Gone(100)
-    with Progress(CONFIG, file=file, show=True) as bar:
+    with ProgressBar(CONFIG, file=file, show=True) as bar:
         file.left = writes
         for step in (150, 200):
             bar(step, epoch([0], [1.0]))
@@ -251,7 +252,7 @@ def test_the_bar_shows_in_a_notebook_unless_told_not_to(monkeypatch):
     monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", ModuleType("ipykernel.zmqshell"))
     for show in (None, True, False):
         file = io.StringIO()
-        with Progress(CONFIG, file=file, show=show) as bar:
+        with ProgressBar(CONFIG, file=file, show=show) as bar:
             bar(150, epoch([0], [1.5]))
         assert ("150/500  return 1.5" in file.getvalue()) == (show is not False)
         assert (file.getvalue() == "") == (show is False)

@@ -1,65 +1,65 @@
 """What each command of the command line takes, and its parsing."""
 
+import ast
 import contextlib
 import dataclasses
 import difflib
+import inspect
 import itertools
+import json
 import shlex
+import textwrap
+import tomllib
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_type_hints
 
 import tyro
 
 from sacjax.config import Config, Hyperparams
 from sacjax.devices import Strategy
-from sacjax.presets import preset
+from sacjax.field_names import OTHER_NAMES
+from sacjax.presets import preset_of, settle
 from sacjax.types import InputError, OnNan
 
 
-# The flags of Config and Hyperparams, checked when those are built from them and not by the parser.
-@dataclass(frozen=True)
-class ConfigFlags(Config):
-    env: tyro.conf.Suppress[Any] = None
+def _field_docs(record: type) -> dict[str, str]:
+    """The string under each field of a dataclass."""
+    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(record))).body
+    assert isinstance(tree, ast.ClassDef)
+    docs = {}
+    for field, below in itertools.pairwise(tree.body):
+        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
+            docs[ast.unparse(field.target)] = " ".join(ast.literal_eval(below.value).split())
+    return docs
 
-    def __post_init__(self) -> None:
-        pass
 
-
-@dataclass(frozen=True)
-class HyperparamFlags(Hyperparams):
-    def __post_init__(self) -> None:
-        pass
+def typed_only(record: type, defaults: dict[str, Any]) -> Any:
+    """A TypedDict with the fields of `record`: parsed, it holds just the flags that were typed."""
+    hints, docs, fields = get_type_hints(record), _field_docs(record), {}
+    for field in dataclasses.fields(record):
+        if field.name != "env":
+            default = defaults.get(field.name, field.default)
+            shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+            about = tyro.conf.arg(help=docs[field.name], help_behavior_hint=f"(default: {shown})")
+            fields[field.name] = Annotated[hints[field.name], about]
+    return TypedDict(record.__name__, fields, total=False)  # pyright: ignore[reportArgumentType]
 
 
 @dataclass(frozen=True)
 class RunFlags:
+    """What `run` and `resume` take; a resumed run keeps what is not typed."""
+
     strategy: Strategy = "auto"
     """How a device trains its agents: all at once (vmap) or one after the other (map)."""
     devices: int | None = None
-    """Devices to spread the agents over (default: all; on a CPU each core is one)."""
-    members_per_batch: int | None = None
-    """Agents to train at once, where all do not fit into the memory (default: all)."""
+    """Devices to spread the agents over (None: all; on a CPU each core is one)."""
     checkpoint_every: int | None = None
-    """Epochs between checkpoints; 0: none (default: those that are five minutes apart)."""
+    """Epochs between checkpoints (None: five minutes apart; 0: none)."""
     keep: int = 2
     """Checkpoints to keep."""
     on_nan: OnNan = "freeze"
-    """When an agent's numbers are no longer finite: freeze it and go on, or stop the run."""
-
-
-@dataclass(frozen=True)
-class ResumeFlags:
-    strategy: Strategy | None = None
-    """How a device trains its agents: all at once (vmap) or one after the other (map)."""
-    devices: int | None = None
-    """Devices to spread the agents over."""
-    checkpoint_every: int | None = None
-    """Epochs between checkpoints; 0: none."""
-    keep: int | None = None
-    """Checkpoints to keep."""
-    on_nan: OnNan | None = None
     """When an agent's numbers are no longer finite: freeze it and go on, or stop the run."""
 
 
@@ -90,45 +90,71 @@ class LogFlags:
     """The W&B project."""
 
 
+class Train(NamedTuple):
+    """What the flags of `sacjax train` say."""
+
+    config: Config
+    hp: Hyperparams
+    seeds: range
+    out: Path | None
+    options: dict[str, Any]  # of `run`
+    processes: ProcessFlags
+    logs: LogFlags
+
+
 @dataclass(frozen=True)
-class Train:
+class TrainFlags:
     """Train independent agents on ENV, from the preset for that environment.
 
     Writes config.json, metrics.csv, checkpoints, learning_curve.png and the trained agents.
-    `sacjax train --extend-to STEPS DIR` goes on with a run past its end, as `sacjax resume` does.
+    `sacjax train --extend-to STEPS DIR` extends a run past its end, as `sacjax resume` does.
     """
 
-    config: ConfigFlags
-    hp: HyperparamFlags
-    flags: RunFlags = RunFlags()
-    processes: ProcessFlags = ProcessFlags()
-    logs: LogFlags = LogFlags()
     seeds: int = 8
     """Independent agents, trained together."""
     seed: int = 0
     """The first agent's seed; the others follow. --seed 17 --seeds 1 repeats agent 17 alone."""
+    members_per_batch: int | None = None
+    """Agents to train at once, if all do not fit into the memory (default: all)."""
     sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Sweep a hyperparameter, name=value,value,...: repeat it for a grid, all in one program."""
+    config_file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
+    """JSON or TOML file with settings, which flags replace: a run's config.json, say."""
     out: Path | None = None
     """Folder for the results, new or empty (default: runs/ENV, or runs/ENV-2 ... if it exists)."""
     paper: bool = False
-    """Start from the SAC paper's settings instead of the environment's preset."""
+    """The paper's settings instead of the environment's preset."""
+    processes: ProcessFlags = ProcessFlags()
+    logs: LogFlags = LogFlags()
 
 
 @dataclass(frozen=True)
-class Resume:
-    """Go on with the run in DIR from its last whole checkpoint, to the bit as if never stopped.
+class ResumeFlags:
+    """Resume the run in DIR from its last whole checkpoint, to the bit as if never stopped.
 
-    What is not given is as it was in the run, but for the logs, which are asked for each time.
+    A setting that is not typed stays as it was in the run. Logs have to be asked for each time.
     """
 
     dir: tyro.conf.Positional[Path]
     """Folder that `sacjax train` wrote."""
-    flags: ResumeFlags = ResumeFlags()
-    processes: ProcessFlags = ProcessFlags()
-    logs: LogFlags = LogFlags()
     extend_to: int | None = None
     """Environment steps to train to, past the configured end."""
+    processes: ProcessFlags = ProcessFlags()
+    logs: LogFlags = LogFlags()
+
+
+def _with_typed(flags: type, **records: Any) -> type:
+    """`flags` and, in a field for each record, the flags of that record that were typed."""
+    names = {"__doc__": flags.__doc__}
+    return dataclasses.make_dataclass(
+        flags.__name__, records.items(), bases=(flags,), namespace=names, frozen=True, kw_only=True
+    )
+
+
+def parse_resume(argv: list[str]) -> Any:
+    """Arguments after `resume`: `ResumeFlags`, and in `run` the options that were typed."""
+    as_before = {field.name: "as in the run" for field in dataclasses.fields(RunFlags)}
+    return parse(_with_typed(ResumeFlags, run=typed_only(RunFlags, as_before)), argv, "resume")
 
 
 @dataclass(frozen=True)
@@ -208,24 +234,29 @@ def _whole_numbers(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
     )
 
 
-def parse_train(
-    argv: list[str], command: str = "train", description: str | None = None
-) -> tuple[Config, Hyperparams, Train]:
-    """Arguments after `train`, or of a command that takes the same, over the environment's preset.
-    InputError where they cannot work."""
+def parse_train(argv: list[str], command: str = "train", description: str | None = None) -> Train:
+    """Arguments after `train`, or of a command that takes the same. InputError if they cannot work.
+
+    What was typed replaces what a --config file says, and that replaces the environment's preset.
+    """
     env = argv[0] if argv and not argv[0].startswith("-") else None
     if env is not None and (Path(env) / "config.json").exists():
-        raise InputError(f"{env} is a run: `sacjax resume {shlex.quote(env)}` goes on with it")
+        raise InputError(f"{env} is a run: `sacjax resume {shlex.quote(env)}` resumes it")
     if env is None and not {"-h", "--help"} & {*argv}:
         raise InputError(f"name the environment first, as in `sacjax {command} Pendulum-v1`")
-    base = (Config(env), Hyperparams()) if "--paper" in argv or env is None else preset(env)
-    args = parse(
-        Train,
-        argv if env is None else argv[1:],
-        f"{command} ENV",
-        default=Train(ConfigFlags(**vars(base[0])), HyperparamFlags(**vars(base[1]))),
-        description=description,
+    for word in argv:
+        name = word.partition("=")[0].removeprefix("--").replace("-", "_")
+        if word.startswith("--") and name in OTHER_NAMES:
+            raise InputError(f"no option {word.partition('=')[0]}: use {OTHER_NAMES[name]}")
+    base = {} if "--paper" in argv or env is None else preset_of(env)
+    flags = _with_typed(
+        TrainFlags,
+        config=typed_only(Config, base),
+        hyperparameters=typed_only(Hyperparams, base),
+        run=typed_only(RunFlags, {}),
     )
+    rest = argv if env is None else argv[1:]
+    args = parse(flags, rest, f"{command} ENV", description=description)
     if args.seeds < 1:
         raise InputError(f"seeds ({args.seeds}) must be 1 or more")
     if not 0 <= args.seed < 2**32:
@@ -235,11 +266,45 @@ def parse_train(
             f"seed + seeds - 1 ({args.seed + args.seeds - 1}), the last agent's seed, must be "
             f"{2**32 - 1} or less: use a smaller seed or fewer seeds"
         )
-    hp = Hyperparams(**vars(args.hp))
-    return Config(**vars(args.config)), _grid(hp, base[1], args.sweep), args
+    typed = args.config | args.hyperparameters
+    given = (read_settings(args.config_file) if args.config_file else {}) | typed
+    config, hp = settle(env, base, given)
+    return Train(
+        config=config,
+        hp=_grid(hp, typed, args.sweep),
+        seeds=range(args.seed, args.seed + args.seeds),
+        out=args.out,
+        options=args.run | {"members_per_batch": args.members_per_batch},
+        processes=args.processes,
+        logs=args.logs,
+    )
 
 
-def _grid(hp: Hyperparams, default: Hyperparams, sweeps: tuple[str, ...]) -> Hyperparams:
+def read_settings(path: Path) -> dict[str, Any]:
+    """Fields of Config and Hyperparams in a JSON or TOML file, or in a run's config.json.
+
+    Raises InputError where it is neither, or holds a sweep.
+    """
+    try:
+        text = path.read_text()
+        content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+        config, points = content.get("config", {}), content.get("hyperparams", [{}])
+        points = points if isinstance(points, list) else [points]
+        if len(points) > 1:
+            raise InputError(f"{path} holds a sweep of {len(points)} points: use a file with one")
+        if not {"config", "hyperparams"} & content.keys():
+            config = content
+        hp = {name: float(x) for name, x in points[0].items()}  # "inf" is a text there
+        return {name: x for name, x in (config | hp).items() if name != "env"}
+    except OSError as error:
+        raise InputError(f"cannot read --config {path} ({error.strerror})") from error
+    except (ValueError, AttributeError, TypeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"--config {path} is no file of settings ({error})") from error
+
+
+def _grid(hp: Hyperparams, typed: dict[str, Any], sweeps: tuple[str, ...]) -> Hyperparams:
     """The product of all `--sweep name=value,value,...`, first sweep outermost."""
     import numpy as np
 
@@ -258,7 +323,7 @@ def _grid(hp: Hyperparams, default: Hyperparams, sweeps: tuple[str, ...]) -> Hyp
             raise InputError(f"--sweep {sweep}: no hyperparameter {name!r}: use {', '.join(close)}")
         if name in values:
             raise InputError(f"--sweep {sweep}: {name} is swept twice: give all its values at once")
-        if getattr(hp, name) != getattr(default, name):
+        if name in typed:
             raise InputError(
                 f"--sweep {sweep}: {name} is also given as a flag: drop one of the two"
             )

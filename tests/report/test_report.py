@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sacjax import report
+from sacjax.runs import curve
 from sacjax.runs.metrics_csv import MetricsFile, epochs_of, read_metrics
 from sacjax.types import InputError
 
@@ -13,7 +13,7 @@ def test_metrics_file_reads_back_to_the_bit(tmp_path):
     file = MetricsFile(tmp_path / "metrics.csv")
     for epoch in range(3):
         file.append(
-            {"tau": 0.005, "seed": s, "env_steps": epoch, "q": values[s, epoch].item()}
+            {"member": s, "tau": 0.005, "seed": s, "env_steps": epoch, "q": values[s, epoch].item()}
             | {"train_return": float("nan")}
             for s in range(2)
         )
@@ -26,19 +26,21 @@ def test_metrics_file_reads_back_to_the_bit(tmp_path):
 
 
 def test_a_half_written_epoch_is_left_out_and_batches_may_have_fewer_than_others(tmp_path):
-    (tmp_path / "a.csv").write_text("seed,env_steps,q\n0,1,1\n1,1,2\n0,2,3\n1,2,3\n0,3,5\n1,3.")
-    (tmp_path / "b.csv").write_text("seed,env_steps,q\n2,1,4\n")
+    rows = "0,0,1,1\n1,1,1,2\n0,0,2,3\n1,1,2,3\n0,0,3,5\n1,1,3."
+    (tmp_path / "a.csv").write_text(f"member,seed,env_steps,q\n{rows}")
+    (tmp_path / "b.csv").write_text("member,seed,env_steps,q\n2,2,1,4\n")
     members, metrics = read_metrics(tmp_path / "a.csv", tmp_path / "b.csv")
     assert members == [{"seed": 0}, {"seed": 1}, {"seed": 2}]
     np.testing.assert_array_equal(metrics["q"], [[1, 3], [2, 3], [4, np.nan]])
     assert epochs_of(metrics).tolist() == [2, 2, 1]
 
 
-COLUMNS = "seed,env_steps\n"
+COLUMNS = "member,seed,env_steps\n"
 
 
 @pytest.mark.parametrize(
-    "text", ["a,b\n1,2\n", f"{COLUMNS}0,x\n", f"{COLUMNS}0\n", "seed,q\n0,1\n", f"{COLUMNS},1\n"]
+    "text",
+    ["a,b\n1,2\n", f"{COLUMNS}0,0,x\n", f"{COLUMNS}0,0\n", "seed,q\n0,1\n", f"{COLUMNS}0,,1\n"],
 )
 def test_a_damaged_csv_is_an_input_error(tmp_path, text):
     (tmp_path / "m.csv").write_text(text)
@@ -47,12 +49,12 @@ def test_a_damaged_csv_is_an_input_error(tmp_path, text):
 
 
 def test_a_csv_of_another_sweep_is_damaged_and_named(tmp_path):
-    (tmp_path / "m.csv").write_text(f"{COLUMNS}0,1\n")
+    (tmp_path / "m.csv").write_text(f"{COLUMNS}0,0,1\n")
     with pytest.raises(InputError, match=r"m\.csv is damaged \(its columns are keyed by"):
         read_metrics(tmp_path / "m.csv", swept=["tau"])
 
 
-@pytest.mark.parametrize("text", ["", COLUMNS, f"{COLUMNS}0,1"])
+@pytest.mark.parametrize("text", ["", COLUMNS, f"{COLUMNS}0,0,1"])
 def test_a_csv_without_rows_is_not_damaged(tmp_path, text):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match="has no evaluation yet: wait"):
@@ -61,4 +63,4 @@ def test_a_csv_without_rows_is_not_damaged(tmp_path, text):
 
 def test_settings_that_are_close_are_not_one():
     members = [{"gamma": gamma, "seed": 0} for gamma in (0.9999991, 0.9999992)]
-    assert list(report.settings(members)) == ["gamma=0.9999991", "gamma=0.9999992"]
+    assert list(curve.settings(members)) == ["gamma=0.9999991", "gamma=0.9999992"]

@@ -8,14 +8,17 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from sacjax import comparison, page, statistics, tables
-from sacjax.cli import main
+from sacjax import statistics
+from sacjax.cli.main import main
 from sacjax.config import Config, Hyperparams
+from sacjax.report import comparison, page, tables
 from sacjax.runs import directory, files, provenance
 from sacjax.runs.metrics_csv import MetricsFile
 from sacjax.types import InputError
 
 PNG = b"\x89PNG"
+
+COLUMNS = "member,seed,env_steps,eval_return"
 
 
 def write_run(path, returns, env="Pendulum-v1", every=100, swept=(), seeds=None, **hp):
@@ -34,8 +37,8 @@ def write_run(path, returns, env="Pendulum-v1", every=100, swept=(), seeds=None,
     for epoch, column in enumerate(returns.T):
         steps = every * (epoch + 2)
         file.append(
-            key | {"env_steps": steps, "eval_return": float(x)}
-            for key, x in zip(keys, column, strict=True)
+            {"member": i} | key | {"env_steps": steps, "eval_return": float(x)}
+            for i, (key, x) in enumerate(zip(keys, column, strict=True))
         )
     file.close()
     return path
@@ -212,7 +215,7 @@ def test_what_is_not_trained_to_the_end_is_said_of_each_point(tmp_path):
     (run / "metrics.csv").unlink()
     for number, (tau, epochs) in enumerate(zip(taus, (3, 1), strict=False), 1):
         (run / "batches" / str(number)).mkdir(parents=True)
-        mine = [row for row in rows if float(row.split(",")[0]) == tau][: 2 * epochs]
+        mine = [row for row in rows if float(row.split(",")[1]) == tau][: 2 * epochs]
         (run / "batches" / str(number) / "metrics.csv").write_text(header + "".join(mine))
     low, high = comparison.read([run])
     assert (low.steps.tolist(), high.steps.tolist()) == ([200, 300, 400], [200])
@@ -299,15 +302,21 @@ def damage(name, text):
         (lambda run: (run / "metrics.csv").unlink(), "missing: restore"),
         (damage("config.json", "{"), "damaged"),
         (damage("config.json", "[]"), "damaged"),
-        (damage("config.json", '{"format": 3, "config": {}}'), "damaged"),
+        (damage("config.json", '{"format": 4, "config": {}}'), "damaged"),
         (damage("metrics.csv", ""), "no evaluation yet: wait"),
-        (damage("metrics.csv", "seed,env_steps,eval_return\n"), "damaged"),
-        (damage("metrics.csv", "seed,env_steps,eval_return\n0,1,1\n"), "no whole evaluation yet"),
+        (damage("metrics.csv", f"{COLUMNS}\n"), "damaged"),
         (
-            damage("metrics.csv", "seed,env_steps,eval_return\n0,1,1\n0,2,1\n"),
+            damage("metrics.csv", f"{COLUMNS}\n0,0,1,1\n"),
+            "no whole evaluation yet",
+        ),
+        (
+            damage("metrics.csv", f"{COLUMNS}\n0,0,1,1\n0,0,2,1\n"),
             "not that of config.json",
         ),
-        (damage("metrics.csv", "seed,env_steps,eval_return\n9,1,1\n"), "not that of config.json"),
+        (
+            damage("metrics.csv", f"{COLUMNS}\n9,9,1,1\n"),
+            "not that of config.json",
+        ),
         (damage("metrics.csv", "seed,q\n0,1\n1,1\n2,1\n3,1\n"), "damaged"),
     ],
 )

@@ -9,10 +9,10 @@ import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sacjax import comparison, plots, tables
-from sacjax.comparison import Entry, Panel
+from sacjax.report import comparison, figures, tables
+from sacjax.report.comparison import Entry, Panel
+from sacjax.report.tables import Cell
 from sacjax.runs import files
-from sacjax.tables import Cell
 from sacjax.types import InputError, RunError
 
 PAGE = "report.html"
@@ -61,11 +61,11 @@ def write(
     several = [panel for panel in panels if len(panel.scores) > 1]
     drawn = {}
     for dark in (False, True):
-        drawn[dark] = {FIGURES[0]: plots.learning_curves(entries, dark)}
+        drawn[dark] = {FIGURES[0]: figures.learning_curves(entries, dark)}
         if scored:
-            drawn[dark][FIGURES[1]] = plots.profiles(scored, entries, dark)
+            drawn[dark][FIGURES[1]] = figures.profiles(scored, entries, dark)
         if several:
-            drawn[dark][FIGURES[2]] = plots.improvements(several, entries, dark)
+            drawn[dark][FIGURES[2]] = figures.improvements(several, entries, dark)
     text = page(entries, panels, drawn[False], drawn[True], last, command)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -183,7 +183,9 @@ def _table(names: list[str], rows: list[list[Cell]]) -> str:
 def _picture(name: str, light: dict[str, bytes], dark: dict[str, bytes], alt: str) -> str:
     """The light image, or the dark one where the reader's browser is."""
     day, night = (base64.b64encode(images[name]).decode() for images in (light, dark))
-    width = int.from_bytes(light[name][16:20]) * 100 // plots.DPI  # a PNG's; an inch is 100 pixels
+    width = (
+        int.from_bytes(light[name][16:20]) * 100 // figures.DPI
+    )  # a PNG's; an inch is 100 pixels
     return (
         f'<picture><source media="(prefers-color-scheme: dark)" '
         f'srcset="data:image/png;base64,{night}">'

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sacjax.comparison import Entry, Panel, finite
-from sacjax.report import draw_returns
+from sacjax.report.comparison import Entry, Panel, finite
+from sacjax.runs.curve import draw_returns
 from sacjax.statistics import performance_profile, probability_of_improvement
 
 LINES = ["solid", "dashed", "dashdot", "dotted"]  # for ten labels each

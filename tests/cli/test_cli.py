@@ -6,6 +6,7 @@ import io
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -21,10 +22,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sacjax import report
-from sacjax.cli import main
+from sacjax.cli.flags import parse_train
+from sacjax.cli.main import main
 from sacjax.envs.names import make_env
-from sacjax.flags import parse_train
+from sacjax.report import tables
+from sacjax.runs import curve
 from sacjax.runs.directory import claimed
 from sacjax.runs.files import PART
 from sacjax.runs.run import load
@@ -183,13 +185,59 @@ def test_envs_lists_the_five_with_shapes_and_bounds(capsys):
 
 
 def test_presets_flags_and_sweeps_combine():
-    config, hp, args = parse_train(["Pendulum-v1", "--tau", "0.05", "--sweep", "gamma=0.9,0.99"])
-    assert config.hidden == (64, 64)  # the preset's
-    np.testing.assert_allclose(hp.tau, [0.05, 0.05])
-    np.testing.assert_allclose(hp.gamma, [0.9, 0.99])
-    np.testing.assert_allclose(hp.critic_lr, [3e-3, 3e-3])
-    config, hp, args = parse_train(["Pendulum-v1", "--paper", "--seeds", "3"])
-    assert (config.hidden, hp.critic_lr, args.seeds) == ((256, 256), 3e-4, 3)
+    args = parse_train(["Pendulum-v1", "--tau", "0.05", "--sweep", "gamma=0.9,0.99"])
+    assert args.config.hidden == (64, 64)  # the preset's
+    np.testing.assert_allclose(args.hp.tau, [0.05, 0.05])
+    np.testing.assert_allclose(args.hp.gamma, [0.9, 0.99])
+    np.testing.assert_allclose(args.hp.critic_lr, [3e-3, 3e-3])
+    args = parse_train(["Pendulum-v1", "--paper", "--seeds", "3"])
+    assert (args.config.hidden, args.hp.critic_lr) == ((256, 256), 3e-4)
+    assert args.seeds == range(3)
+
+
+def test_flags_replace_a_file_and_a_file_replaces_the_preset(folder, tmp_path):
+    toml = tmp_path / "mine.toml"
+    toml.write_text("hidden = [32]\ntau = 0.02\nbatch_size = 64\n")
+    args = parse_train(["Pendulum-v1", "--config", str(toml), "--batch-size", "16"])
+    assert (args.config.hidden, args.config.batch_size, args.hp.tau) == ((32,), 16, 0.02)
+    assert args.hp.critic_lr == 3e-3  # the preset's
+    content = json.loads((folder / "config.json").read_text())
+    one = tmp_path / "config.json"
+    one.write_text(json.dumps(content | {"hyperparams": content["hyperparams"][:1]}))
+    args = parse_train(["Pendulum-v1", "--config", str(one)])
+    assert args.config == load(folder).config
+    assert (args.hp.tau, args.hp.max_alpha) == (0.005, np.inf)
+
+
+def test_a_file_that_holds_no_settings_is_refused(folder, tmp_path):
+    broken = tmp_path / "broken.json"
+    broken.write_text("[1]")
+    for path, message in (
+        (tmp_path / "none.toml", "cannot read --config"),
+        (broken, "is no file of settings"),
+        (folder / "config.json", "holds a sweep of 4 points"),
+    ):
+        with pytest.raises(InputError, match=message):
+            parse_train(["Pendulum-v1", "--config", str(path)])
+
+
+def test_what_was_not_typed_is_rounded_to_fit_and_a_line_says_so(caplog):
+    args = parse_train(["brax/ant", "--num-envs", "3"])  # the preset: 128, warm-up 8192
+    assert args.config.warmup_steps % 3 == 0
+    assert "warmup_steps: 8193, not 8192" in caplog.text
+    args = parse_train(["Pendulum-v1", "--total-steps", "300"])
+    assert (args.config.total_steps, args.config.warmup_steps) == (300, 30)
+    assert 270 % args.config.eval_every == 0
+    with pytest.raises(InputError, match="use warmup_steps="):
+        parse_train(["Pendulum-v1", "--total-steps", "300", "--warmup-steps", "400"])
+
+
+@pytest.mark.parametrize(
+    ("flag", "field"), [("--learning-rate", "actor_lr"), ("--buffer-size=9", "replay_size")]
+)
+def test_a_flag_of_another_library_names_the_right_one(flag, field):
+    with pytest.raises(InputError, match=f"no option --.*: use {field}"):
+        parse_train(["Pendulum-v1", flag, "1"])
 
 
 BAD = {
@@ -227,7 +275,7 @@ BAD = {
         ["train", "--extend-to=500", "--out=runs"],
         "use `sacjax train --extend-to STEPS DIR`",
     ),
-    "a run": (["train", "run", *TINY], "`sacjax resume run` goes on with it"),
+    "a run": (["train", "run", *TINY], "`sacjax resume run` resumes it"),
     "does not divide": (["train", "Pendulum-v1", *TINY, "--eval-every", "70"], "use warmup"),
     "small replay": (["train", "Pendulum-v1", *TINY, "--replay-size", "4"], "batch_size=4"),
     "long warm-up": (["train", "Pendulum-v1", *TINY, "--warmup-steps", "900"], "warmup_steps"),
@@ -271,12 +319,13 @@ def test_bad_input_is_one_line_with_the_remedy_and_exit_code_2(case, tmp_path, m
 def test_one_message_for_one_mistake(capsys):
     assert main(["train", "Pendulum-v1", "--seeds", "0"]) == 2
     assert "seed (0)" not in capsys.readouterr().err
-    *_, args = parse_train(["Pendulum-v1", "--seed", "4294967294", "--seeds", "2"])
-    assert args.seed + args.seeds == 2**32  # the last of all
+    args = parse_train(["Pendulum-v1", "--seed", "4294967294", "--seeds", "2"])
+    assert args.seeds[-1] == 2**32 - 1  # the last of all
 
 
 def test_whole_numbers_may_be_written_as_powers_of_ten(capsys):
-    config, *_ = parse_train(["Pendulum-v1", "--paper", "--total-steps", "2e6", "--hidden", "4e1"])
+    flags = ["--paper", "--total-steps", "2e6", "--hidden", "4e1"]
+    config = parse_train(["Pendulum-v1", *flags]).config
     assert (config.total_steps, config.hidden) == (2_000_000, (40,))
     for text in ("2.5", "two", "1/0"):
         with pytest.raises(SystemExit):
@@ -375,7 +424,7 @@ def test_a_run_whose_table_cannot_be_printed_is_done(stdout, copy, monkeypatch, 
 @pytest.mark.processes
 def test_a_run_whose_json_lines_nobody_reads_goes_on(tmp_path):
     out = tmp_path / "run"
-    command = [sys.executable, "-m", "sacjax.cli", "train", "Pendulum-v1", "--out", str(out), *TINY]
+    command = [sys.executable, "-m", "sacjax", "train", "Pendulum-v1", "--out", str(out), *TINY]
     with closed_pipe() as stdout:
         done = subprocess.run(
             [*command, "--log-format", "json"],
@@ -394,7 +443,7 @@ def test_a_run_whose_json_lines_nobody_reads_goes_on(tmp_path):
 def test_nothing_is_said_where_nobody_reads(arguments):
     with closed_pipe() as stdout:
         done = subprocess.run(
-            [sys.executable, "-m", "sacjax.cli", *arguments],
+            [sys.executable, "-m", "sacjax", *arguments],
             stdout=stdout, stderr=subprocess.PIPE, text=True,
             env=os.environ | {"PYTHONUNBUFFERED": ""},
         )  # fmt: skip
@@ -412,7 +461,7 @@ def test_a_picture_that_cannot_be_written_is_one_line(folder, tmp_path, monkeypa
     def read_only(*_):
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr("sacjax.render.os.replace", read_only)
+    monkeypatch.setattr("sacjax.report.render.os.replace", read_only)
     command = ["render", str(folder), "--frames", "2", "--out", str(tmp_path / "policy.gif")]
     assert main(command) == 3
     error = capsys.readouterr().err
@@ -475,7 +524,7 @@ def test_agents_of_another_precision_are_loaded_aloud(copy, caplog):
 @pytest.mark.processes
 def test_a_terminal_without_the_letters_gets_escapes(folder):
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
-    command = [sys.executable, "-m", "sacjax.cli", "report", str(folder), "--labels", "α²"]
+    command = [sys.executable, "-m", "sacjax", "report", str(folder), "--labels", "α²"]
     done = subprocess.run(
         [*command, "--out", str(folder.with_name("letters"))], env=environment, capture_output=True
     )
@@ -490,10 +539,10 @@ def edit(folder, **fields):
 
 DAMAGE = {
     "no agents": lambda d: shutil.rmtree(d / "agents"),
-    "truncated config": lambda d: (d / "config.json").write_text('{"format": 3, "conf'),
+    "truncated config": lambda d: (d / "config.json").write_text('{"format": 4, "conf'),
     "foreign config": lambda d: (d / "config.json").write_text('{"name": "other"}'),
     "another format": lambda d: (d / "config.json").write_text(
-        (d / "config.json").read_text().replace('"format": 3', '"format": 99')
+        (d / "config.json").read_text().replace('"format": 4', '"format": 99')
     ),
     "another network": lambda d: (d / "config.json").write_text(
         (d / "config.json").read_text().replace('"hidden": [\n      8', '"hidden": [\n      9')
@@ -535,7 +584,7 @@ def test_loaded_agents_are_the_trained_ones(folder):
 
 def test_a_policy_acts_as_in_the_evaluation(folder):
     run = load(folder)
-    policy, agent = run.policy(5), run.agent(5)
+    policy, agent = run.policy(5, units="unit"), run.agent(5)
     env = make_env("Pendulum-v1")(3)
     _, obs = env.reset(jax.random.key(1), env.default_params)
     action = make_sac(run.config, env).mode(agent, obs)  # [3, 1]
@@ -543,7 +592,7 @@ def test_a_policy_acts_as_in_the_evaluation(folder):
     np.testing.assert_allclose(policy(np.asarray(obs[1], np.float64)), action[1], rtol=1e-5)
     assert policy(np.asarray(obs)[None]).shape == (1, 3, 1)
     np.testing.assert_allclose(jax.jit(jax.vmap(policy))(obs), action, rtol=1e-5)
-    assert not np.allclose(run.policy(4)(obs), action)
+    assert not np.allclose(run.policy(4, units="unit")(obs), action)
     with pytest.raises(InputError, match=r"shape \(3, 2\) must be \[..., 3\], as Pendulum-v1"):
         policy(obs[:, :2])
     with pytest.raises(InputError, match=r"member \(8\) must be from 0 to 7"):
@@ -554,7 +603,7 @@ def test_a_policy_acts_as_in_the_evaluation(folder):
 def test_ctrl_c_leaves_complete_files_and_exit_code_130(tmp_path):
     out = tmp_path / "run"
     flags = [*TINY, "--total-steps", "1000100"]
-    command = [sys.executable, "-m", "sacjax.cli", "train", "Pendulum-v1", "--out", str(out)]
+    command = [sys.executable, "-m", "sacjax", "train", "Pendulum-v1", "--out", str(out)]
     process = subprocess.Popen([*command, *flags], stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and len((out / "metrics.csv").read_text().splitlines() if (
@@ -575,7 +624,7 @@ def test_ctrl_c_leaves_complete_files_and_exit_code_130(tmp_path):
 @pytest.mark.processes
 def test_help_does_not_import_the_environments():
     code = (
-        "import sys; from sacjax.cli import main\n"
+        "import sys; from sacjax.cli.main import main\n"
         "try: main(['train', '--help'])\n"
         "except SystemExit as stop: assert stop.code == 0\n"
         "assert not {'gymnax', 'flax', 'distrax', 'matplotlib'} & set(sys.modules)"
@@ -595,22 +644,51 @@ def test_main_help_and_version(capsys):
 
 
 @pytest.mark.processes
-@pytest.mark.parametrize("module", ["sacjax", "sacjax.cli"])
-def test_the_module_runs_as_a_program(module):
+def test_the_package_runs_as_a_program():
     env = os.environ | {"PYTHONWARNINGS": "error::SyntaxWarning"}
     done = subprocess.run(
-        [sys.executable, "-m", module, "evaluate", "nowhere"],
+        [sys.executable, "-m", "sacjax", "evaluate", "nowhere"],
         capture_output=True, text=True, env=env,
     )  # fmt: skip
     assert done.returncode == 2
     assert "not a run's folder" in done.stderr
 
 
+def test_what_to_type_next_is_printed_and_can_be_typed(tmp_path, capsys):
+    out = tmp_path / "my run"
+    assert main(["train", "Pendulum-v1", "--out", str(out), *TINY]) == 0
+    lines = [x.strip() for x in capsys.readouterr().out.splitlines() if x.startswith("  sacjax ")]
+    assert [line.split()[1] for line in lines] == ["evaluate", "render", "report", "resume"]
+    command = shlex.split(lines[-1].partition("  ")[0])
+    assert command[1:] == ["resume", str(out), "--extend-to", "500"]
+    assert main(command[1:]) == 0
+    assert load(out).env_steps.tolist() == [500, 500]
+
+
+def test_many_points_are_a_table_of_the_best_and_a_curve_of_five(tmp_path):
+    """Of 27 points the legend ran out of the picture."""
+    members = [{"tau": i / 100, "seed": s} for i in range(1, 28) for s in (0, 1)]
+    returns = np.repeat(np.arange(27.0), 2)
+    returns[:2] = np.nan
+    text = tables.of_run(members, returns, returns, "title")
+    lines = text.splitlines()
+    assert "best first" in lines[1]
+    assert lines[3].replace("│", "").split()[:2] == ["tau=0.27", "26.0"]
+    assert len([line for line in lines if line.startswith("tau=")]) == 20
+    assert lines[-1] == "and 7 more points: metrics.csv has all of them"
+    rows = "".join(f"{i},{m['tau']},{m['seed']},10,{returns[i]}\n" for i, m in enumerate(members))
+    path = tmp_path / "metrics.csv"
+    path.write_text(f"member,tau,seed,env_steps,eval_return\n{rows}".replace("nan", ""))
+    groups = {f"tau={i}": np.array([i]) for i in range(9)}
+    assert curve._best(groups, np.arange(9.0)) == [f"tau={i}" for i in (8, 7, 6, 5, 4)]
+    assert curve.learning_curve([path], "run").startswith(b"\x89PNG")
+
+
 def test_table_and_curve_of_a_single_seed(tmp_path):
-    text = report.table([{"seed": 0}], np.array([2.0]), np.array([1.0]), "title")
+    text = tables.of_run([{"seed": 0}], np.array([2.0]), np.array([1.0]), "title")
     assert "2.0" in text
     assert "one seed has none" in text
-    (tmp_path / "metrics.csv").write_text("seed,env_steps,eval_return\n0,10,1\n0,20,2\n")
-    curve = report.learning_curve([tmp_path / "metrics.csv"], "run")
-    assert curve.startswith(b"\x89PNG")
-    assert len(curve) > 5_000
+    (tmp_path / "metrics.csv").write_text("member,seed,env_steps,eval_return\n0,0,10,1\n0,0,20,2\n")
+    image = curve.learning_curve([tmp_path / "metrics.csv"], "run")
+    assert image.startswith(b"\x89PNG")
+    assert len(image) > 5_000

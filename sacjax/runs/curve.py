@@ -1,9 +1,7 @@
-"""A run as a picture and as text: its learning curve, the table at its end."""
+"""The learning curve that a run draws of itself."""
 
 import io
 import os
-import shutil
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -37,14 +35,20 @@ def learning_curve(sources: Sequence[str | os.PathLike], run: str) -> bytes:
     last = metrics["eval_return"][np.arange(len(members)), epochs - 1]
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
-    groups = settings(members)
-    for color, (name, index) in enumerate(groups.items()):
-        index = np.array(index)
+    groups = {name: np.array(index) for name, index in settings(members).items()}
+    best = _best(groups, last)
+    others = [name for name in groups if name not in best]
+    for name in [*others, *best]:  # those in color are on top
+        index = groups[name]
         steps = metrics["env_steps"][index[epochs[index].argmax()]]
-        returns, look = metrics["eval_return"][index], {"color": f"C{color % 10}"}
-        label = name or "IQM, 95% interval"
-        label += "" if np.isfinite(last[index]).any() else " (all diverged)"
-        draw_returns(axes, steps, returns, last[index], look, label)
+        color, label = "0.75", None
+        if name in best:
+            color, label = f"C{best.index(name) % 10}", name or "IQM, 95% interval"
+            label += "" if np.isfinite(last[index]).any() else " (all diverged)"
+        returns = metrics["eval_return"][index]
+        draw_returns(axes, steps, returns, last[index], {"color": color}, label)
+    if others:
+        axes.plot([], [], color="0.75", label=f"{len(others)} others")
     seeds = len({member["seed"] for member in members})
     plural = "s" if seeds > 1 else ""
     axes.set_title(f"{run}, {seeds} seed{plural}", loc="left", parse_math=False)
@@ -57,6 +61,19 @@ def learning_curve(sources: Sequence[str | os.PathLike], run: str) -> bytes:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=150)
     return image.getvalue()
+
+
+def _best(groups: dict[str, np.ndarray], last: np.ndarray) -> list[str]:
+    """The points that a legend has room for: all, or of more than 8 the five of the best IQM."""
+    if len(groups) <= 8:
+        return list(groups)
+
+    def score(name: str) -> float:
+        finite = last[groups[name]]
+        finite = finite[np.isfinite(finite)]
+        return float(iqm(finite)) if len(finite) else -np.inf
+
+    return sorted(groups, key=score, reverse=True)[:5]
 
 
 def draw_returns(
@@ -97,44 +114,3 @@ def last_returns(
     if returns.ndim == 1:
         return returns, metrics["eval_return_std"][who, last]
     return returns.mean(-1), returns.std(-1)
-
-
-def table(members: list[Member], returns: np.ndarray, stds: np.ndarray, title: str) -> str:
-    """Text: a line per seed and setting, then IQM and interval. Means and standard deviations [M].
-
-    Members without finite returns diverged, and do not count.
-    """
-    from rich.table import Table
-
-    view = Table(show_edge=False, pad_edge=False)
-    for name in ("", "return", "std of episodes", "95% interval"):
-        view.add_column(name, justify="left" if name == "" else "right")
-    for name, index in settings(members).items():
-        if name:
-            view.add_row(f"[bold]{name}[/bold]")
-        for i in index:
-            seed, finite = f"seed {members[i]['seed']}", np.isfinite(returns[i])
-            cells = (f"{returns[i]:.1f}", f"{stds[i]:.1f}") if finite else ()
-            view.add_row(seed, *(cells or ("diverged", "")))
-        means = returns[index]
-        means = means[np.isfinite(means)]
-        what = "IQM" if len(means) == len(index) else f"IQM of {len(means)} of {len(index)}"
-        low, high = interval(means)
-        spread = f"[{low:.1f}, {high:.1f}]" if len(means) > 1 else "one seed has none"
-        middle = f"{iqm(means):.1f}" if len(means) else "-"
-        view.add_row(what, middle, "", spread if len(means) else "", style="bold", end_section=True)
-    return f"{title}\n{printed(view, width=100)}"
-
-
-def printed(*views: Any, width: int) -> str:
-    """Text: what rich makes of them one below the other, in as many columns, or a terminal's where
-    it has fewer."""
-    from rich.console import Console
-
-    if sys.stdout is not None and sys.stdout.isatty():
-        width = min(width, shutil.get_terminal_size((width, 24)).columns)
-    console = Console(width=width, highlight=False)
-    with console.capture() as capture:  # rich itself would leave where nobody reads
-        for view in views:
-            console.print(view)
-    return capture.get()
