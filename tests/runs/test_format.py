@@ -1,0 +1,46 @@
+"""A folder that sacjax 0.2.0 wrote is loaded and resumed by every later version."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sacjax import InputError, evaluate_run, load, resume
+
+OLD = Path(__file__).parents[1] / "data" / "run-0.2.0"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return Path(shutil.copytree(OLD, tmp_path / "run"))
+
+
+def test_an_old_folder_is_loaded_and_evaluated(folder):
+    run = load(folder)
+    assert [member["tau"] for member in run.members] == [0.005, 0.005, 0.02, 0.02]
+    assert run.epochs.tolist() == [2] * 4
+    returns, _ = evaluate_run(run)
+    np.testing.assert_allclose(returns, run.metrics["eval_return"][:, -1], rtol=1e-3)
+
+
+def test_an_old_folder_is_resumed_to_its_end(folder):
+    before = (folder / "metrics.csv").read_text().splitlines()
+    run = resume(folder)
+    assert run.completed
+    after = (folder / "metrics.csv").read_text().splitlines()
+    assert after[: len(before)] == before
+    assert len(after) == 1 + 4 * 4
+    assert [row.split(",")[0] for row in after[1:5]] == ["0", "1", "2", "3"]
+    assert json.loads((folder / "config.json").read_text())["algorithm"] == "sac"
+
+
+def test_a_folder_of_another_format_names_the_tag_that_reads_it(folder):
+    path = folder / "config.json"
+    content = json.loads(path.read_text())
+    content |= {"format": 3, "versions": content["versions"] | {"sacjax": "0.1.0"}}
+    path.write_text(json.dumps(content))
+    for use in load, resume:
+        with pytest.raises(InputError, match=r"has format 3, .* reads 4: .* git tag v0\.1\.0$"):
+            use(folder)
