@@ -1,4 +1,4 @@
-"""The figures of a comparison, light or dark: curves, performance profiles, improvement."""
+"""The figures of a comparison: curves, performance profiles, improvement."""
 
 import io
 from collections.abc import Sequence
@@ -13,8 +13,9 @@ from sacjax.statistics import performance_profile, probability_of_improvement
 LINES = ["solid", "dashed", "dashdot", "dotted"]  # for ten labels each
 DPI = 150
 CURVE_POINTS = 200  # evaluations that are drawn of a longer curve
-DARK = {"ink": "#d8dee6", "paper": "#15191f"}
-LIGHT = {"ink": "#24292f", "paper": "#ffffff"}
+INK = dict.fromkeys(
+    ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), "#24292f"
+)
 
 
 def styles(entries: list[Entry]) -> dict[str, dict[str, Any]]:
@@ -26,7 +27,7 @@ def styles(entries: list[Entry]) -> dict[str, dict[str, Any]]:
     }
 
 
-def learning_curves(entries: list[Entry], dark: bool = False) -> bytes:
+def learning_curves(entries: list[Entry]) -> bytes:
     """PNG: evaluation return against environment steps, a panel per environment."""
     envs = list(dict.fromkeys(entry.env for entry in entries))
     style, notes = styles(entries), _diverged(entries)
@@ -42,10 +43,10 @@ def learning_curves(entries: list[Entry], dark: bool = False) -> bytes:
         axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
         axes.xaxis.set_major_locator(_ticks())
 
-    return _figure(envs, draw, "return of greedy episodes", dark, legend)
+    return _figure(envs, draw, "return of greedy episodes", legend)
 
 
-def profiles(panels: list[Panel], entries: list[Entry], dark: bool = False) -> bytes:
+def profiles(panels: list[Panel], entries: list[Entry]) -> bytes:
     """PNG: the fraction of seeds that score above tau, of panels that have any."""
     style = styles(entries)
     drawn = [label for label in style if any(label in panel.scores for panel in panels)]
@@ -64,10 +65,10 @@ def profiles(panels: list[Panel], entries: list[Entry], dark: bool = False) -> b
         axes.set_ylim(-0.03, 1.03)
         axes.xaxis.set_major_locator(_ticks())
 
-    return _figure(panels, draw, "fraction of seeds above τ", dark, legend)
+    return _figure(panels, draw, "fraction of seeds above τ", legend)
 
 
-def improvements(panels: list[Panel], entries: list[Entry], dark: bool = False) -> bytes:
+def improvements(panels: list[Panel], entries: list[Entry]) -> bytes:
     """PNG: how likely a seed of each label beats one of the first label of its panel."""
     style = styles(entries)
 
@@ -87,14 +88,13 @@ def improvements(panels: list[Panel], entries: list[Entry], dark: bool = False) 
         axes.set_xlabel(f"P(better than {_short(first)})", parse_math=False)
 
     heights = [0.3 * (len(panel.scores) - 1) + 0.1 for panel in panels]
-    return _figure(panels, draw, "", dark, heights=heights)
+    return _figure(panels, draw, "", heights=heights)
 
 
 def _figure(
     panels: Sequence[Any],
     draw: Any,
     ylabel: str,
-    dark: bool,
     legend: Sequence[tuple[str, dict[str, Any]]] = (),
     heights: Sequence[float] = (),
 ) -> bytes:
@@ -111,11 +111,8 @@ def _figure(
     columns = 1 if len(panels) == 1 or heights else 2
     rows = -(-len(panels) // columns)
     inches = list(heights) or [2.5 if columns > 1 else 3.2] * rows
-    look = DARK if dark else LIGHT
-    colors: Any
-    ink = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
-    colors = dict.fromkeys(ink, look["ink"]) | {"axes.facecolor": look["paper"]}
-    with matplotlib.rc_context(colors | {"figure.facecolor": look["paper"], "font.size": 10}):
+    theme: Any = INK | {"font.size": 10}
+    with matplotlib.rc_context(theme):
         width = 7.6 if columns == 1 else 5 * columns
         figure = Figure(
             figsize=(width, sum(inches) + 0.8 * rows), layout=ConstrainedLayoutEngine(h_pad=0.08)
