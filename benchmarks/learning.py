@@ -28,10 +28,9 @@ import record
 from documents import fill_in
 from matplotlib.figure import Figure
 
-from sacjax import Config, Hyperparams, preset, statistics
+from sacjax import Config, Hyperparams, evaluate_run, preset, run, statistics
 from sacjax.envs.names import make_env
 from sacjax.presets import PRESETS
-from sacjax.runs.run import evaluate_run, run
 
 SEEDS, EPISODES = range(100, 116), 128
 BUDGET = {"Pendulum-v1": {"total_steps": 10_000}}  # the usual one; the preset goes on for longer

@@ -17,9 +17,8 @@ import jax
 from rounds import entry, options, report
 from sacjax_sac import Synthetic  # noqa: F401  (sets JAX up)
 
-from sacjax import Config, Hyperparams, make_train, over_members, preset
+from sacjax import Config, Hyperparams, make_train, over_members, preset, run
 from sacjax.loggers import TensorBoard
-from sacjax.runs.run import run
 
 EPOCHS, SEEDS = 6, 8
 

@@ -34,10 +34,9 @@ import numpy as np
 import record
 from documents import dress, fill_in, grid, in_words, mean_and_range, over_steps
 
-from sacjax import Config, Hyperparams, preset
+from sacjax import Config, Hyperparams, preset, run
 from sacjax.envs.names import make_env, path_of
 from sacjax.runs.provenance import description
-from sacjax.runs.run import run
 
 COLUMNS = ("seed", "env_steps", "seconds", "eval_return", "eval_length")
 NAMES = {"sacjax": "sacjax", "brax": "Brax's SAC"}

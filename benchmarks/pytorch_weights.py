@@ -13,10 +13,9 @@ from typing import Any, NamedTuple
 import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from sacjax import Config, make_sac, mlp
+from sacjax import Config, make_sac, mlp, resume, run
 from sacjax.cli.flags import parse_train
 from sacjax.networks import Networks
-from sacjax.runs.run import resume, run
 from sacjax.types import Algorithm, Env, Key, Params
 
 

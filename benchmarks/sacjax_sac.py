@@ -30,10 +30,9 @@ from evaluation import returns  # pyright: ignore[reportMissingImports]
 from protocol import GAMMA, TAU, Session  # pyright: ignore[reportMissingImports]
 from workloads import ACTION, LIMIT, MIX, OBS, Workload
 
-from sacjax import Config, Hyperparams, make_program, over_members
+from sacjax import Config, Hyperparams, make_program, over_members, run
 from sacjax.bits import as_arrays
 from sacjax.envs.names import make_env
-from sacjax.runs.run import run
 
 PACKAGES = ["sacjax", "gymnax", "jax", "jaxlib", "flax", "optax", "distrax"]
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import record
 
-from sacjax.runs.run import load
+from sacjax import load
 
 EVERY, SEEDS, WARMUP = 1_000, 8, 1_000
 

@@ -22,7 +22,7 @@ from sacjax.devices import keep_compiled_programs, use_all_cores
 use_all_cores()
 keep_compiled_programs()
 from sacjax import Config
-from sacjax.runs.run import run
+from sacjax import run
 config = Config("Pendulum-v1", total_steps=1_001, warmup_steps=1_000, eval_every=1, eval_episodes=1)
 run(config, seeds=1, on_epoch=[lambda step, metrics: print("stepped", flush=True)])
 """

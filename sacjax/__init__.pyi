@@ -10,9 +10,9 @@ from .devices import use_all_cores as use_all_cores
 from .networks import mlp as mlp
 from .policies import policy as policy
 from .presets import preset as preset
+from .runs.load import evaluate_run as evaluate_run
+from .runs.load import load as load
 from .runs.result import Run as Run
-from .runs.run import evaluate_run as evaluate_run
-from .runs.run import load as load
 from .runs.run import resume as resume
 from .runs.run import run as run
 from .sac import TrainState as TrainState

@@ -14,11 +14,11 @@ from flax import struct
 from gymnax.environments.classic_control.pendulum import Pendulum
 from probes import member, quick_jit, stack
 
+from sacjax import run
 from sacjax.bits import as_arrays
 from sacjax.config import Hyperparams
 from sacjax.devices import fill_up, layout, over_members
 from sacjax.runs.leaves import unkeyed
-from sacjax.runs.run import run
 from sacjax.train import make_program, make_train
 from sacjax.types import InputError
 

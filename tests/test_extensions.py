@@ -337,7 +337,7 @@ def test_under_vmap_delayed_members_are_what_they_are_alone():
 
 @pytest.mark.exact
 def test_with_all_of_it_a_run_learns_and_resumes(tmp_path):
-    from sacjax.runs.run import load, resume, run
+    from sacjax import load, resume, run
 
     config = dataclasses.replace(
         CONFIG,

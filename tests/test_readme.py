@@ -116,8 +116,8 @@ def test_the_commands_of_the_documents_can_be_parsed():
 
 @pytest.mark.nightly
 def test_the_first_command_trains_every_seed_past_minus_200(tmp_path):
+    from sacjax import load
     from sacjax.cli.main import main
-    from sacjax.runs.run import load
 
     assert main(["train", "Pendulum-v1", "--out", str(tmp_path / "run")]) == 0
     run = load(tmp_path / "run")

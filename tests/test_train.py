@@ -15,13 +15,13 @@ from checks import KEYS, TINY, assert_close, recorder, scalar_transition
 from gymnax.environments.classic_control.pendulum import EnvParams as PendulumParams
 from probes import Chain, ChainParams, Noise, NoiseParams, member, quick_jit, stack
 
+from sacjax import evaluate_run, run
 from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
 from sacjax.envs.names import make_env
 from sacjax.evaluate import evaluate
 from sacjax.replay import make_replay
 from sacjax.runs.population import extended
-from sacjax.runs.run import evaluate_run, run
 from sacjax.sac import make_sac
 from sacjax.train import _scan_mean, epoch_keys, make_program, make_train
 from sacjax.types import InputError, Transition

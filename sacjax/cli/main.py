@@ -167,11 +167,11 @@ def _plan(argv: list[str]) -> int:
     say_loading(config.env, args.logs)
     _start_jax()
     from sacjax.runs import epochs
-    from sacjax.runs.population import check_memory, fit, make_plan, points, table
+    from sacjax.runs.population import check_memory, fit, make_population, points, table
     from sacjax.sac import make_sac
 
     how = {name: args.options.get(name) for name in ("devices", "members_per_batch")}
-    plan = make_plan(
+    plan = make_population(
         *(config, *points(hp), list(args.seeds), make_sac, args.options.get("strategy", "auto")),
         *how.values(),
     )
@@ -208,7 +208,7 @@ def _evaluate(argv: list[str]) -> int:
     args = parse(Evaluate, argv, "evaluate")
     _start_jax()
     from sacjax.report import tables
-    from sacjax.runs.run import evaluate_run, load
+    from sacjax.runs.load import evaluate_run, load
 
     done = load(args.dir)
     returns = evaluate_run(done, args.episodes)[0].copy()
@@ -229,7 +229,7 @@ def _render(argv: list[str]) -> int:
     from sacjax.runs import curve
 
     without_a_screen()
-    from sacjax.runs.run import load
+    from sacjax.runs.load import load
     from sacjax.types import named
 
     done = load(args.dir)

@@ -1,4 +1,4 @@
-"""One batch of members, epoch by epoch: compiled, watched, told of and written down.
+"""A population, epoch by epoch: compiled, watched for divergence.
 
 It calls the very `epoch` that `make_train` scans, jitted and laid out over members and devices by
 `sacjax.devices`, with the state donated.
@@ -7,7 +7,7 @@ It calls the very `epoch` that `make_train` scans, jitted and laid out over memb
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,11 +21,39 @@ from sacjax.devices import fill_up, over_members
 from sacjax.envs.host import errors_named
 from sacjax.runs import divergence, processes
 from sacjax.runs.divergence import Divergence
-from sacjax.runs.journal import Journal, Progress
-from sacjax.runs.population import Plan
-from sacjax.types import OnEpoch, OnNan, named
+from sacjax.runs.leaves import Arrays
+from sacjax.runs.population import Population
+from sacjax.types import named
 
 _LOG = logging.getLogger("sacjax")
+History = list[dict[str, np.ndarray]]  # of each epoch, the metrics [M, ...]
+
+
+class State(NamedTuple):
+    """A population after an epoch."""
+
+    loop: Any  # leaves [M', ...]; the next epoch is computed in its place
+    history: History
+    diverged: list[Divergence]
+    host: Arrays | None = None  # of a restored one: where the environments outside of JAX are
+    seconds: float = np.nan  # that the epoch took; NaN if every member was frozen
+    new: int = 0  # members that diverged in it
+
+    @property
+    def env_steps(self) -> int:
+        """Environment steps of each member."""
+        return int(self.history[-1]["env_steps"][0])
+
+    @property
+    def trained(self) -> bool:
+        """Whether any member was trained in this epoch."""
+        return not np.isnan(self.seconds)
+
+    @property
+    def metrics(self) -> dict[str, np.ndarray]:
+        """Of each metric [M, epochs, ...]."""
+        history = self.history
+        return {name: np.stack([m[name] for m in history], axis=1) for name in history[0]}
 
 
 class Compiled(NamedTuple):
@@ -44,35 +72,31 @@ class Compiled(NamedTuple):
         return found.argument_size_in_bytes + found.temp_size_in_bytes + new
 
 
-def train(
-    plan: Plan,
-    files: Journal | None,
-    progress: Progress | None,
-    on_epoch: Sequence[OnEpoch],
-    should_stop: Callable[[], bool],
-    on_nan: OnNan,
-    known: dict[int, Compiled] | None = None,
-) -> Progress:
-    """From `progress`, or from the beginning, to the end or to where it is stopped.
+def epochs(
+    population: Population, state: State | None, programs: "dict[int, Compiled]"
+) -> Iterator[State]:
+    """Train from `state`, or from the beginning, to the end: the state after each epoch.
 
-    `known`: programs of batches of the same run, by their number of members; new ones are added.
+    Diverged members stay frozen. If all members of a batch diverged, its remaining epochs have
+    metrics without data, as if the batch were trained beside the others. `programs`: those of other
+    batches of the run, by their number of members; new ones are added.
     """
-    config, members = plan.config, plan.size
-    loop: Any
-    loop, history, diverged, host = progress or (None, [], [], None)
-
-    stop, step = over(plan, progress), None
-    if not stop and len(diverged) < members:
-        loop, step = _start(plan, loop, {} if known is None else known)
+    if finished(population, state):
+        return
+    config, members = population.config, population.size
+    loop, history, diverged, host, *_ = state or State(None, [], [])
+    step = None
+    if len(diverged) < members:
+        loop, step = _start(population, loop, programs)
         if host:
-            with errors_named(plan.program.host, plan.config.env):
-                loop = _put_back(plan, loop, host)
-    while not stop:
-        trained = step is not None and len(diverged) < members
-        if step and trained:
+            with errors_named(population.program.host, config.env):
+                loop = _put_back(population, loop, host)
+    history, diverged, seconds, new = list(history), list(diverged), np.nan, []
+    while not finished(population, State(loop, history, diverged)):
+        if step and len(diverged) < members:
             begin = time.perf_counter()
-            with errors_named(plan.program.host, plan.config.env):
-                loop, outcome = _patiently(partial(step, loop, _mask(plan, diverged)))
+            with errors_named(population.program.host, config.env):
+                loop, outcome = _patiently(partial(step, loop, _mask(population, diverged)))
             metrics, finite = (
                 {name: x[:members] for name, x in got.items()}
                 for got in processes.everywhere(outcome)
@@ -81,89 +105,95 @@ def train(
             new = divergence.found(finite, len(history), diverged)
             diverged.extend(new)
             metrics = divergence.without(metrics, diverged)
-        else:  # others go on: these are told of to the end, as if they were trained beside them
+        else:
             metrics, new, seconds = divergence.nothing(history[-1], config), [], np.nan
         history.append(metrics)
-        env_steps = int(metrics["env_steps"][0])
-        _say(plan, new, env_steps)
-        if files:
-            files.after_epoch(loop, history, diverged, trained)
-        ahead = files.next_checkpoint(len(history), seconds) if files else np.nan
-        told = _told(plan, metrics, diverged) | {
-            "seconds": np.full(members, seconds),
-            "next_checkpoint": np.full(members, ahead),
-        }
-        for tell in on_epoch if processes.is_first() else ():
-            tell(env_steps, told)
-        stop = (
-            over(plan, Progress(loop, history, diverged))
-            or (bool(new) and on_nan == "stop")
-            or processes.any_of(should_stop())
-        )
-    return Progress(loop, history, diverged)
+        state = State(loop, history, diverged, seconds=seconds, new=len(new))
+        _warn(population, new, state.env_steps)
+        yield state
 
 
-def over(plan: Plan, progress: Progress | None) -> bool:
-    """Whether there is nothing left to do. Members of a batch that have all diverged are told of
-    to the end."""
-    if progress is None:
+def finished(population: Population, state: State | None) -> bool:
+    """Whether no epoch is left. A whole population that diverged has none; a batch has."""
+    if state is None:
         return False
-    all_gone = len(progress.diverged) == plan.size
-    return len(progress.history) == plan.config.num_epochs or (all_gone and not plan.is_part)
+    all_gone = len(state.diverged) == population.size
+    ended = len(state.history) == population.config.num_epochs
+    return ended or (all_gone and not population.is_part)
 
 
-def compile_programs(plan: Plan, fresh: bool = True) -> Compiled:
+def told(population: Population, state: State, next_checkpoint: float) -> dict[str, np.ndarray]:
+    """What an `OnEpoch` is told of an epoch."""
+    members = population.members
+    who = {name: np.array([member[name] for member in members]) for name in members[0]}
+    who["member"] = np.arange(*population.part)
+    who["members"] = np.full(len(members), population.total)
+    return (
+        who
+        | state.history[-1]
+        | {
+            "diverged": _frozen(population, state.diverged),
+            "seconds": np.full(len(members), state.seconds),
+            "next_checkpoint": np.full(len(members), next_checkpoint),
+        }
+    )
+
+
+def compile_programs(population: Population, fresh: bool = True) -> Compiled:
     """Of a plan's members; `init` only if `fresh`."""
-    hp, keys, env_params = _inputs(plan)
-    epoch = divergence.guarded(plan.program.epoch)
-    epoch = over_members(epoch, (0, *_axes(plan)), donated=True, **plan.how)
-    where = processes.sharding(plan.how["devices"])
+    hp, keys, env_params = _inputs(population)
+    epoch = divergence.guarded(population.program.epoch)
+    epoch = over_members(epoch, (0, *_axes(population)), donated=True, **population.how)
+    where = processes.sharding(population.how["devices"])
     # What XLA would give back otherwise is, for arrays of no elements, on all devices.
     epoch = jax.jit(epoch, donate_argnums=0, out_shardings=where)
-    init = _jitted_init(plan)
+    init = _jitted_init(population)
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         jax.eval_shape(init, keys, hp, env_params),
     )
     # `init` is traced (it has been once, for the shapes: it will not fail) and compiled beside it.
-    epoch_ready = _aside(epoch.lower(like, _mask(plan, []), hp, env_params).compile)
+    epoch_ready = _aside(epoch.lower(like, _mask(population, []), hp, env_params).compile)
     init_ready = _aside(init.lower(keys, hp, env_params).compile) if fresh else None
     return Compiled(init_ready() if init_ready else None, epoch_ready())
 
 
-def _jitted_init(plan: Plan) -> Any:
-    where = processes.sharding(plan.how["devices"])
-    return jax.jit(over_members(plan.program.init, _axes(plan), **plan.how), out_shardings=where)
+def _jitted_init(population: Population) -> Any:
+    where = processes.sharding(population.how["devices"])
+    return jax.jit(
+        over_members(population.program.init, _axes(population), **population.how),
+        out_shardings=where,
+    )
 
 
-def _axes(plan: Plan) -> tuple[int | None, ...]:
+def _axes(population: Population) -> tuple[int | None, ...]:
     """Of keys, hyperparameters and the environment's parameters: 0 where members differ."""
-    return 0, 0 if len(plan.settings) > 1 else None, None
+    return 0, 0 if len(population.settings) > 1 else None, None
 
 
-def _start(plan: Plan, loop: Any, known: dict[int, Compiled]) -> tuple[Any, Callable]:
+def _start(population: Population, loop: Any, known: dict[int, Compiled]) -> tuple[Any, Callable]:
     """The first state, warm-up done, or `loop`; and the compiled epoch."""
-    members = plan.size
-    hp, keys, env_params = _inputs(plan)
+    members = population.size
+    hp, keys, env_params = _inputs(population)
     if members not in known:
-        known[members] = compile_programs(plan, fresh=loop is None)
+        known[members] = compile_programs(population, fresh=loop is None)
     elif loop is None and known[members].init is None:  # the batch before was gone on with
-        init = _aside(_jitted_init(plan).lower(keys, hp, env_params).compile)()
+        init = _aside(_jitted_init(population).lower(keys, hp, env_params).compile)()
         known[members] = known[members]._replace(init=init)
     init, epoch = known[members]
     if loop is None:
         assert init is not None
-        with errors_named(plan.program.host, plan.config.env):
+        with errors_named(population.program.host, population.config.env):
             loop = _patiently(lambda: init(keys, hp, env_params))
     return jax.block_until_ready(loop), lambda loop, frozen: epoch(loop, frozen, hp, env_params)
 
 
-def _inputs(plan: Plan) -> tuple[Any, Any, Any]:
+def _inputs(population: Population) -> tuple[Any, Any, Any]:
     """Hyperparameters, keys [M'] and the environment's parameters, where the programs want them."""
-    devices = plan.how["devices"]
-    hp, keys = plan.inputs()
-    hp, env_params = as_arrays(hp, plan.program.default_params)
-    if len(plan.settings) > 1:
+    devices = population.how["devices"]
+    hp, keys = population.inputs()
+    hp, env_params = as_arrays(hp, population.program.default_params)
+    if len(population.settings) > 1:
         hp = processes.spread(fill_up(hp, devices), devices)
     if processes.several():  # what all have alike is handed over as NumPy arrays
         hp, env_params = (
@@ -173,18 +203,18 @@ def _inputs(plan: Plan) -> tuple[Any, Any, Any]:
     return hp, processes.spread(fill_up(keys, devices), devices), env_params
 
 
-def _put_back(plan: Plan, loop: Any, host: dict[str, np.ndarray]) -> Any:
+def _put_back(population: Population, loop: Any, host: dict[str, np.ndarray]) -> Any:
     """The environments outside of JAX to where they were; the loop as it goes on from there."""
-    envs = plan.program.host
+    envs = population.program.host
     if not envs.load(host):
         _LOG.warning(
             "not to the bit what it would have been: %s does not repeat itself, so new episodes "
             "begin",
-            plan.config.env,
+            population.config.env,
         )
         loop = loop.replace(episodes=jax.tree.map(jnp.zeros_like, loop.episodes))
-        if plan.config.n_step > 1:
-            loop = loop.replace(replay=replay.ended(loop.replay, plan.config.num_envs))
+        if population.config.n_step > 1:
+            loop = loop.replace(replay=replay.ended(loop.replay, population.config.num_envs))
     return loop.replace(obs=jax.device_put(envs.obs[None].astype(loop.obs.dtype), loop.obs.device))
 
 
@@ -220,33 +250,23 @@ def _aside(work: Callable[[], Any]) -> Callable[[], Any]:
     return finish
 
 
-def _told(
-    plan: Plan, metrics: dict[str, np.ndarray], diverged: list[Divergence]
-) -> dict[str, np.ndarray]:
-    """For `OnEpoch`."""
-    members = plan.members
-    who = {name: np.array([member[name] for member in members]) for name in members[0]}
-    who |= {"member": np.arange(*plan.part), "members": np.full(len(members), plan.population)}
-    return who | metrics | {"diverged": _frozen(plan, diverged)}
-
-
-def _mask(plan: Plan, diverged: list[Divergence]) -> Any:
+def _mask(population: Population, diverged: list[Divergence]) -> Any:
     """Which members are frozen, with those that fill up the devices [M']."""
-    devices = plan.how["devices"]
-    return processes.spread(np.asarray(fill_up(_frozen(plan, diverged), devices)), devices)
+    devices = population.how["devices"]
+    return processes.spread(np.asarray(fill_up(_frozen(population, diverged), devices)), devices)
 
 
-def _frozen(plan: Plan, diverged: list[Divergence]) -> np.ndarray:
+def _frozen(population: Population, diverged: list[Divergence]) -> np.ndarray:
     """Which members are [M]."""
-    mask = np.zeros(plan.size, bool)
+    mask = np.zeros(population.size, bool)
     mask[[d.member for d in diverged]] = True
     return mask
 
 
-def _say(plan: Plan, diverged: list[Divergence], env_steps: int) -> None:
+def _warn(population: Population, diverged: list[Divergence], env_steps: int) -> None:
     for d in diverged if processes.is_first() else ():
-        who = named(plan.members[d.member])
+        who = named(population.members[d.member])
         _LOG.warning(
             "member %d (%s) diverged before step %s (%s): frozen where all was finite",
-            *(plan.part[0] + d.member, who, f"{env_steps:,}", d.quantities),
+            *(population.part[0] + d.member, who, f"{env_steps:,}", d.quantities),
         )

@@ -18,7 +18,7 @@ from sacjax.train import Program, make_program
 from sacjax.types import InputError, Key, is_whole, must_be
 
 
-class Plan(NamedTuple):
+class Population(NamedTuple):
     """The members of a run, its program, and how they are laid out."""
 
     config: Config
@@ -46,14 +46,14 @@ class Plan(NamedTuple):
         return self.part[1] - self.part[0]
 
     @property
-    def population(self) -> int:
+    def total(self) -> int:
         """How many members the whole run has."""
         return len(self.settings) * len(self.seeds)
 
     @property
     def is_part(self) -> bool:
         """Whether there are other members, in other batches."""
-        return self.size < self.population
+        return self.size < self.total
 
     def inputs(self) -> tuple[Hyperparams, Key]:
         """What the members start from: hyperparameters [M] (numbers, if there is one point only),
@@ -76,7 +76,7 @@ class Plan(NamedTuple):
         told["algorithm"] = provenance.algorithm_name(self.algorithm)
         return told | {"part": self.part, "per_batch": self.per_batch, "layout": self.how}
 
-    def batches(self) -> list["Plan"]:
+    def batches(self) -> list["Population"]:
         """The members in as few parts as may be, of sizes that differ by one at most."""
         first, end = self.part
         number = -(-(end - first) // (self.per_batch or end - first))
@@ -93,7 +93,7 @@ class Plan(NamedTuple):
         return pairs[slice(*self.part)]
 
 
-def make_plan(
+def make_population(
     config: Config,
     settings: list[Hyperparams],
     swept: list[str],
@@ -102,7 +102,7 @@ def make_plan(
     strategy: str = "auto",
     devices: int | None = None,
     per_batch: int | None = None,
-) -> Plan:
+) -> Population:
     """Raises InputError where the settings cannot work here; of memory, see `check_memory`."""
     if per_batch is not None:
         if not is_whole(per_batch) or per_batch < 1:
@@ -124,7 +124,7 @@ def make_plan(
     how = _how(min(per_batch or members, members), strategy, devices)
     hp, env_params = as_arrays(settings[0], program.default_params)
     loop = jax.eval_shape(program.init, jax.random.key(0), hp, env_params)
-    return Plan(
+    return Population(
         *(config, settings, swept, seeds, (0, members), per_batch, program, algorithm, how),
         memory=memory.estimate(config, loop),
     )
@@ -189,55 +189,57 @@ class Fit(NamedTuple):
         return self.available is None or self.needed <= self.available
 
 
-def fit(plan: Plan) -> Fit:
+def fit(population: Population) -> Fit:
     """Whether it fits, and what would."""
-    members = max(batch.size for batch in plan.batches())
-    strategy, devices = plan.how["strategy"], plan.how["devices"]
+    members = max(batch.size for batch in population.batches())
+    strategy, devices = population.how["strategy"], population.how["devices"]
     sharing = jax.local_device_count() if memory.shared() else 1
     sharing = min(sharing, devices)
     each = -(-members // devices)
-    needed = sharing * plan.memory.total(each, strategy)
+    needed = sharing * population.memory.total(each, strategy)
     available = memory.available()
     if available is None:
-        return Fit(members, needed, None, members, plan.config.capacity)
-    most = plan.memory.fitting(available // sharing, strategy) * devices
+        return Fit(members, needed, None, members, population.config.capacity)
+    most = population.memory.fitting(available // sharing, strategy) * devices
     if most <= 0 and jax.process_count() == 1:  # fewer members than devices use as many of these
         fewer = range(1, devices)
-        fits = (plan.memory.fitting(available // min(sharing, d), strategy) > 0 for d in fewer)
+        fits = (
+            population.memory.fitting(available // min(sharing, d), strategy) > 0 for d in fewer
+        )
         most = max((d for d, enough in zip(fewer, fits, strict=True) if enough), default=0)
-    rest = sharing * plan.memory._replace(replay=0, copied=0).total(each, strategy)
-    envs, capacity = plan.config.num_envs, plan.config.capacity
+    rest = sharing * population.memory._replace(replay=0, copied=0).total(each, strategy)
+    envs, capacity = population.config.num_envs, population.config.capacity
     places = int(0.98 * (available - rest) * capacity / (needed - rest)) // envs * envs
     return Fit(members, needed, available, max(most, 0), max(min(places, capacity), 0))
 
 
-def check_memory(plan: Plan, again: bool = False) -> None:
+def check_memory(population: Population, again: bool = False) -> None:
     """InputError, with what would fit, where there is not enough; `again`: for a run that is gone
     on with, whose settings are what they are."""
-    found = fit(plan)
+    found = fit(population)
     if found.available is None or found.enough:
         return
     remedies = []
     if found.most:
         how = "members_per_batch (--members-per-batch)"
         remedies.append(f"train at most {found.most} at once with {how}")
-    if found.replay_size >= plan.config.batch_size:
+    if found.replay_size >= population.config.batch_size:
         remedies.append(f"use replay_size={found.replay_size}")
     raise InputError(
         f"{found.members} members need {found.needed / 2**30:.1f} GiB, of which the replays are "
-        f"{plan.memory.replay * found.members / 2**30:.1f}, and there are "
+        f"{population.memory.replay * found.members / 2**30:.1f}, and there are "
         f"{found.available / 2**30:.1f}: "
         + ("go on with it where there is more, or train anew and " if again else "")
         + (" or ".join(remedies) or "use smaller networks")
     )
 
 
-def table(plan: Plan, compiled: int | None) -> str:
+def table(population: Population, compiled: int | None) -> str:
     """Text: what the plan needs. `compiled`: bytes that the compiled epoch takes of one device."""
-    found, part = fit(plan), plan.memory
-    strategy, devices = plan.how["strategy"], plan.how["devices"]
+    found, part = fit(population), population.memory
+    strategy, devices = population.how["strategy"], population.how["devices"]
     each = -(-found.members // devices)
-    one = plan.memory.total(each, strategy)
+    one = population.memory.total(each, strategy)
     at_once = found.members if strategy == "vmap" else min(devices, found.members)
     rows = [
         *((name, getattr(part, name), found.members) for name in part._fields[:-2]),
@@ -248,8 +250,8 @@ def table(plan: Plan, compiled: int | None) -> str:
     if copies := part.copies(each, strategy):
         rows.append(("replay copied by XLA", copies, devices))
     lines = [
-        f"{plan.config.env}: {plan.part[1]} members"
-        + (f" in {len(plan.batches())} batches" if len(plan.batches()) > 1 else "")
+        f"{population.config.env}: {population.part[1]} members"
+        + (f" in {len(population.batches())} batches" if len(population.batches()) > 1 else "")
         + f", {found.members} at once on {devices} {jax.default_backend()} devices ({strategy})",
         f"{'':24}{'each':>12}{'together':>12}",
         *(f"{name:24}{_size(size):>12}{_size(size * times):>12}" for name, size, times in rows),

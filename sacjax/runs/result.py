@@ -11,11 +11,12 @@ import numpy as np
 from sacjax.bits import as_arrays
 from sacjax.config import Config
 from sacjax.policies import Units, of_program
-from sacjax.runs import checkpoints, directory, journal, processes
+from sacjax.runs import checkpoints, directory, processes
 from sacjax.runs.divergence import Divergence
-from sacjax.runs.leaves import concatenated, unkeyed, with_keys
+from sacjax.runs.epochs import State
+from sacjax.runs.leaves import concatenated, on_host, unkeyed, with_keys
 from sacjax.runs.metrics_csv import epochs_of, read_metrics
-from sacjax.runs.population import Plan
+from sacjax.runs.population import Population
 from sacjax.train import Program
 from sacjax.types import Array, InputError, Key
 
@@ -51,20 +52,20 @@ class Run(NamedTuple):
         return of_program(self.program, self.config.env_name, self.agent(member), units)
 
 
-def run_of(plan: Plan, progress: journal.Progress) -> Run:
+def run_of(population: Population, state: State) -> Run:
     """The run that has come so far."""
-    members, epochs = plan.size, len(progress.history)
+    members, epochs = population.size, len(state.history)
     return Run(
-        config=plan.config,
-        members=plan.members,
-        metrics=journal.stacked(progress.history),
-        agents=_gathered(plan, progress.loop.agent),
-        program=plan.program,
-        algorithm=plan.algorithm,
-        keys=_gathered(plan, progress.loop.key),
+        config=population.config,
+        members=population.members,
+        metrics=state.metrics,
+        agents=_gathered(population, state.loop.agent),
+        program=population.program,
+        algorithm=population.algorithm,
+        keys=_gathered(population, state.loop.key),
         epochs=np.full(members, epochs),
-        completed=epochs == plan.config.num_epochs,
-        diverged=progress.diverged,
+        completed=epochs == population.config.num_epochs,
+        diverged=state.diverged,
     )
 
 
@@ -142,9 +143,14 @@ def all_diverged(runs: list[Run]) -> list[Divergence]:
     ]
 
 
-def _gathered(plan: Plan, tree: Any) -> Any:
+def _gathered(population: Population, tree: Any) -> Any:
     """Where it is, if that is one device; of several, which hold more than one could, in the host's
     memory, without the copies that filled up the last one."""
-    if plan.how["devices"] == 1:
+    if population.how["devices"] == 1:
         return tree
-    return jax.tree.map(lambda x: x[: plan.size], processes.everywhere(tree))
+    return jax.tree.map(lambda x: x[: population.size], processes.everywhere(tree))
+
+
+def in_host_memory(run: Run) -> Run:
+    """The same run, its agents away from the devices that train the next batch."""
+    return run._replace(agents=on_host(run.agents))

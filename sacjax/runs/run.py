@@ -1,36 +1,39 @@
-"""The host side: run, resume and load populations, with progress, a folder, a clean stop.
+"""The host side: run and resume populations, with progress, a folder, a clean stop.
 
-Members are the points of the hyperparameter grid x the seeds, trained together or in batches
-(`sacjax.runs.batches`). A run that is killed and resumed ends, to the bit, like one that never
-stopped.
+Members are the points of the hyperparameter grid x the seeds, trained together or in batches. A run
+that is killed and resumed ends, to the bit, like one that never stopped. `_train` is the loop.
 """
 
-import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import ExitStack, closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import jax
 import numpy as np
 
-from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
-from sacjax.devices import Strategy, layout, over_members
-from sacjax.envs.host import for_a_while
-from sacjax.runs import batches, checkpoints, journal, processes
-from sacjax.runs.directory import check_is_run, check_is_whole, created, read_config
-from sacjax.runs.population import check_memory, extended, make_plan, points
-from sacjax.runs.provenance import algorithm_name, surroundings
-from sacjax.runs.result import Run, read
+from sacjax.devices import Strategy
+from sacjax.runs import checkpoints, processes
+from sacjax.runs.batches import at_hand, begin_batch, is_begun, write_table
+from sacjax.runs.directory import (
+    BATCHES,
+    check_is_run,
+    check_is_whole,
+    created,
+    read_config,
+    write_config,
+)
+from sacjax.runs.epochs import Compiled, State, epochs, finished, told
+from sacjax.runs.load import other_algorithm
+from sacjax.runs.population import Population, check_memory, extended, make_population, points
+from sacjax.runs.recorder import Options, Recorder, restored
+from sacjax.runs.result import Run, in_host_memory, merged
 from sacjax.runs.signals import put_off
 from sacjax.sac import make_sac
-from sacjax.train import epoch_keys, make_program
-from sacjax.types import InputError, OnEpoch, OnNan, is_whole, must_be
-
-_LOG = logging.getLogger("sacjax")
+from sacjax.types import InputError, OnEpoch, OnNan, is_whole
 
 
 def run(
@@ -67,17 +70,17 @@ def run(
     """
     seeds, on_epoch = _checked_seeds(seeds), _checked_callables(on_epoch, should_stop)
     settings, swept = points(hp)
-    plan = make_plan(
+    population = make_population(
         config, settings, swept, seeds, algorithm, strategy, devices, members_per_batch
     )
-    check_memory(plan)
-    options = journal.Options(checkpoint_every, keep, on_nan).checked()
+    check_memory(population)
+    options = Options(checkpoint_every, keep, on_nan).checked()
     if directory is None:
         if checkpoint_every:
             raise InputError("checkpoint_every needs a folder to write to: give directory=")
-        return batches.train(plan, None, options, on_epoch, should_stop)
+        return _train_all(population, None, options, on_epoch, should_stop)
     with put_off(should_stop) as should_stop, _held(lambda: created(directory)):
-        return batches.train(plan, Path(directory), options, on_epoch, should_stop)
+        return _train_all(population, Path(directory), options, on_epoch, should_stop)
 
 
 def resume(
@@ -109,97 +112,118 @@ def resume(
     checkpoints.check_path(path)
     with put_off(should_stop) as should_stop, _held(lambda: checkpoints.locked(path)):
         written = read_config(path, env)
-        if other := _other_algorithm(written.content, algorithm):
+        if other := other_algorithm(written.content, algorithm):
             raise InputError(f"{path} {other}: give that to resume(..., algorithm=...) in Python")
         config = written.config if extend_to is None else extended(written.config, extend_to)
-        options = journal.Options.of(written.content)
+        options = Options.of(written.content)
         given = {"every": checkpoint_every, "keep": keep, "on_nan": on_nan}
         options = options._replace(**{k: v for k, v in given.items() if v is not None}).checked()
-        plan = make_plan(
+        population = make_population(
             *(config, written.settings, written.swept, written.seeds, algorithm),
             *_layout(written.content, strategy, devices),
             written.content.get("per_batch"),
         )
-        check_memory(plan, again=True)
-        return batches.train(plan, path, options, on_epoch, should_stop, again=True)
+        check_memory(population, again=True)
+        return _train_all(population, path, options, on_epoch, should_stop, again=True)
 
 
-def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = make_sac) -> Run:
-    """The run that a folder holds. `env`: the environment, where it was an object of your own; an
-    `algorithm` of your own is said if it is not given again.
-
-    Raises InputError if the folder is damaged, or is not a run's.
-    """
-    path = Path(directory)
-    check_is_whole(path)
-    written = read_config(path, env)
-    _check_kinds(path, written.content)
-    program = make_program(written.config, algorithm)
-    other = _other_algorithm(written.content, algorithm)
-    try:
-        found = read(path, written, program, algorithm)
-    except InputError as error:
-        if not other:
-            raise
-        raise InputError(f"{path} {other}: give that to load(..., algorithm=...)") from error
-    if other:
-        _LOG.warning("%s %s: its agents may act otherwise here", path, other)
-    planned = len(written.settings) * len(written.seeds)
-    if len(found.members) < planned:
-        _LOG.warning(
-            "%s: %d of %d members have agents; %s trains the others",
-            *(path, len(found.members), planned, checkpoints.resuming(path)),
-        )
-    return found
+def _train(
+    population: Population,
+    start: State | None,
+    path: Path | None,
+    on_epoch: Sequence[OnEpoch],
+    should_stop: Callable[[], bool],
+    options: Options,
+    programs: dict[int, Compiled],
+) -> Run:
+    """Train one batch of members: run epoch by epoch, record, tell, stop when asked."""
+    state = start
+    with closing(Recorder(path, population, options, start)) as record:
+        for state in epochs(population, start, programs):
+            record.metrics(state)
+            record.checkpoint_if_due(state)
+            metrics = told(population, state, record.next_checkpoint(state))
+            for tell in on_epoch if processes.is_first() else ():
+                tell(state.env_steps, metrics)
+            fell = state.new > 0 and options.on_nan == "stop"
+            if fell or processes.any_of(should_stop()):
+                break
+        assert state is not None
+        return record.finish(state)
 
 
-def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Greedy returns and lengths [M, episodes] of a run's agents, from its last evaluation's keys.
-
-    With as many episodes as the run's own evaluations had, it is that last evaluation again.
-    """
-    must_be(Run, run, "run", "load('runs/Pendulum-v1')")
-    if processes.several():
-        raise InputError("several processes cannot evaluate a run together: load it in one")
-    program = run.program
-    if episodes is not None and episodes != run.config.eval_episodes:
-        program = make_program(replace(run.config, eval_episodes=episodes), run.algorithm)
-    keys = jax.vmap(lambda key, epoch: epoch_keys(key, epoch)[1])(run.keys, run.epochs - 1)
-    _, env_params = as_arrays(Hyperparams(), program.default_params)
-    if program.host is not None:  # outside of JAX: one after the other
-        evaluate = jax.jit(program.evaluate)
-        with for_a_while(program.host, run.config.env):
-            results = [
-                evaluate(jax.tree.map(lambda x: x[i], run.agents), keys[i], env_params)  # noqa: B023
-                for i in range(len(run.members))
-            ]
-            returns, lengths = (np.stack(x) for x in zip(*results, strict=True))
-        return returns, lengths
-    strategy, _ = layout(len(run.members))  # as in training, to the rounding
-    evaluate = jax.jit(over_members(program.evaluate, (0, 0, None), strategy=strategy, devices=1))
-    returns, lengths = evaluate(run.agents, keys, env_params)
-    return np.asarray(returns), np.asarray(lengths)
-
-
-def _check_kinds(path: Path, content: dict[str, Any]) -> None:
-    """Of its numbers, which can be converted, and of its keys, which cannot."""
-    around = content.get("jax")
-    then, now = around if isinstance(around, dict) else {}, surroundings()["jax"]
-    here, there = now["x64"], then.get("x64", now["x64"])
-    if there != here:
-        _LOG.warning(
-            "%s was trained with jax_enable_x64=%s and is loaded with %s: its numbers are rounded, "
-            "or computed otherwise",
-            *(path, there, here),
-        )
-    if (prng := then.get("prng", now["prng"])) != now["prng"]:
-        raise InputError(f"the keys of {path} are of {prng}: set JAX_DEFAULT_PRNG_IMPL={prng}")
+def _train_all(
+    population: Population,
+    path: Path | None,
+    options: Options,
+    on_epoch: Sequence[OnEpoch],
+    should_stop: Callable[[], bool],
+    again: bool = False,
+) -> Run:
+    """Train all members at once, or batch after batch. `again` resumes what is in the folder."""
+    follow = (on_epoch, should_stop, options)
+    with ExitStack() as stack:
+        if population.program.host is not None:
+            stack.callback(population.program.host.close_all)
+        if len(population.batches()) > 1:
+            return _train_batches(population, path, *follow, again)
+        if again and path and (path / BATCHES).exists():
+            raise InputError(
+                f"{path / 'config.json'} is of a run in one batch, and there are {path / BATCHES}: "
+                "restore it, or train again in a new folder"
+            )
+        start = restored(population, path) if again and path else None
+        if path and not finished(population, start):
+            content = population.description() | options.noted()
+            processes.first(partial(write_config, path, content, again))
+        return _train(population, start, path, *follow, {})
 
 
-def _other_algorithm(content: dict[str, Any], algorithm: Callable) -> str:
-    """What is wrong, if it is not the run's own, as far as names say."""
-    was, here = content.get("algorithm"), algorithm_name(algorithm)
-    return "" if was in (None, here) else f"was trained with the algorithm {was}, not {here}"
+def _train_batches(
+    population: Population,
+    path: Path | None,
+    on_epoch: Sequence[OnEpoch],
+    should_stop: Callable[[], bool],
+    options: Options,
+    again: bool,
+) -> Run:
+    """One batch after the other, each like a run in a folder of its own."""
+    parts, programs = population.batches(), {}
+    runs: list[Run] = []
+    tabled, begun = 0, False
+    places = [path and path / BATCHES / str(number) for number in range(1, len(parts) + 1)]
+    for batch, place in zip(parts, places, strict=True):
+        known = bool(again and place and is_begun(batch, place))
+        done = at_hand(batch, place) if known and place else None
+        if done is not None and done.completed:
+            runs.append(in_host_memory(done))
+            continue
+        start = restored(batch, place) if known and place else None
+        if path and place and not finished(batch, start):
+            if not begun:
+                content = population.description() | options.noted()
+                processes.first(partial(write_config, path, content, again))
+            content = batch.description() | options.noted()
+            processes.first(partial(begin_batch, place, content, known))
+            begun = True
+        done = _train(batch, start, place, on_epoch, should_stop, options, programs)
+        runs.append(in_host_memory(done))
+        write_table(path, population, runs)
+        tabled = len(runs)
+        fell = len(done.diverged) > (len(start.diverged) if start else 0)
+        if not done.completed or (fell and options.on_nan == "stop"):
+            break
+        if tabled < len(parts) and processes.any_of(should_stop()):  # asked at a batch's end
+            break
+    for batch, place in list(zip(parts, places, strict=True))[len(runs) :]:  # of an extended run
+        later = at_hand(batch, place) if again and place and is_begun(batch, place) else None
+        if later is None:
+            break
+        runs.append(in_host_memory(later))
+    if tabled < len(runs):
+        write_table(path, population, runs)
+    whole = merged(runs)
+    return whole._replace(completed=whole.completed and len(runs) == len(parts))
 
 
 def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:

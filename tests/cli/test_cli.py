@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from sacjax import load
 from sacjax.cli.flags import parse_train
 from sacjax.cli.main import main
 from sacjax.envs.names import make_env
@@ -29,7 +30,6 @@ from sacjax.report import tables
 from sacjax.runs import curve
 from sacjax.runs.directory import claimed
 from sacjax.runs.files import PART
-from sacjax.runs.run import load
 from sacjax.sac import make_sac
 from sacjax.types import InputError
 

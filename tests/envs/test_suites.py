@@ -19,7 +19,19 @@ from flax import struct
 from PIL import Image
 from probes import quick_jit, stack
 
-from sacjax import Config, Hyperparams, make_program, make_sac, make_train, mlp, preset
+from sacjax import (
+    Config,
+    Hyperparams,
+    evaluate_run,
+    load,
+    make_program,
+    make_sac,
+    make_train,
+    mlp,
+    preset,
+    resume,
+    run,
+)
 from sacjax.envs import names
 from sacjax.envs.autoreset import FIRST_STATES
 from sacjax.envs.host import Copies, Spaces, errors_named, rescale, spaces_of
@@ -27,7 +39,6 @@ from sacjax.envs.names import adapter, make_env
 from sacjax.replay import ended, make_replay
 from sacjax.report.render import render, without_a_screen
 from sacjax.runs.result import Run
-from sacjax.runs.run import evaluate_run, load, resume, run
 from sacjax.types import InputError, RunError, Step
 
 without_a_screen()  # before MuJoCo is imported

@@ -22,9 +22,9 @@ import jax
 import numpy as np
 from probes import Noise
 
+from sacjax import run
 from sacjax.config import Config, Hyperparams
 from sacjax.devices import _processor
-from sacjax.runs.run import run
 
 DATA = Path(__file__).parents[1] / "data"
 HASHES, NUMBERS = DATA / "gate.json", DATA / f"gate-jaxlib-{version('jaxlib')}.npz"

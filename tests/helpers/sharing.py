@@ -12,12 +12,12 @@ import jax
 import pytest
 
 from sacjax.runs import epochs
-from sacjax.runs.population import Plan
+from sacjax.runs.population import Population
 
 SETTINGS = "jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_precision"
 
 
-def key_of(plan: Plan) -> Any:
+def key_of(plan: Population) -> Any:
     """What the programs of a plan depend on. An environment object is known by its identity."""
     settings = tuple(jax.config.values[name] for name in SETTINGS)
     one_point = len(plan.settings) == 1
@@ -30,7 +30,7 @@ def shared() -> Iterator[None]:
     """Keep what `epochs.compile_programs` makes. Environments outside of JAX keep their own."""
     compile_programs, known = epochs.compile_programs, {}
 
-    def compile_or_find(plan: Plan, fresh: bool = True) -> epochs.Compiled:
+    def compile_or_find(plan: Population, fresh: bool = True) -> epochs.Compiled:
         if plan.program.host is not None:
             return compile_programs(plan, fresh)
         key = key_of(plan)

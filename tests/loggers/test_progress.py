@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 from checks import CONFIG
 
+from sacjax import run
 from sacjax.cli.main import main
 from sacjax.config import Config, Hyperparams
 from sacjax.loggers import JsonLines, ProgressBar, progress_bar
 from sacjax.loggers.progress_bar import line
 from sacjax.loggers.standing import Standing
-from sacjax.runs.run import run
 from sacjax.types import InputError
 
 COMMAND = [

@@ -15,13 +15,12 @@ from tensorboardX.proto import event_pb2
 from tensorboardX.record_writer import masked_crc32c
 from wandb.proto import wandb_internal_pb2
 
-from sacjax import statistics
+from sacjax import resume, run, statistics
 from sacjax.cli.main import main
 from sacjax.loggers import ProgressBar, TensorBoard, WandB
 from sacjax.loggers.series import Series
 from sacjax.runs import checkpoints
 from sacjax.runs.metrics_csv import read_metrics
-from sacjax.runs.run import resume, run
 
 NAMES = ["seed_0_tau_0.005", "seed_1_tau_0.005", "seed_0_tau_0.02", "seed_1_tau_0.02"]
 COMMAND = [

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from checks import GRID
 
+from sacjax import evaluate_run, load, resume, run
 from sacjax.cli.main import main
 from sacjax.config import Config, Hyperparams
 from sacjax.report.comparison import notes, read
@@ -18,7 +19,6 @@ from sacjax.report.page import write
 from sacjax.runs import checkpoints
 from sacjax.runs import epochs as runs_epochs
 from sacjax.runs.directory import read_config
-from sacjax.runs.run import evaluate_run, load, resume, run
 from sacjax.types import InputError, RunError
 
 # A replay that does not grow with total_steps: extended, it is the same program.

@@ -13,11 +13,11 @@ import pytest
 from flax import struct
 from probes import member
 
+from sacjax import evaluate_run, load, resume, run
 from sacjax.cli.main import main
 from sacjax.config import Config, Hyperparams
 from sacjax.report import tables
 from sacjax.runs.divergence import guarded
-from sacjax.runs.run import evaluate_run, load, resume, run
 from sacjax.sac import make_sac
 from sacjax.types import InputError
 

@@ -5,11 +5,11 @@ import re
 import jax
 import pytest
 
+from sacjax import run
 from sacjax.bits import as_arrays
 from sacjax.cli.main import main
 from sacjax.config import Config, Hyperparams
 from sacjax.runs import epochs, memory, population
-from sacjax.runs.run import run
 from sacjax.sac import make_sac
 from sacjax.types import InputError
 
@@ -81,7 +81,7 @@ CASES = {
 def planned(members, strategy="vmap", devices=1, per_batch=None, **changes):
     config = Config(**(BASE | changes))
     seeds = list(range(members))
-    return population.make_plan(
+    return population.make_population(
         config, *population.points(Hyperparams()), seeds, make_sac, strategy, devices, per_batch
     )
 

@@ -11,9 +11,9 @@ import time
 import numpy as np
 import pytest
 
+from sacjax import load
 from sacjax.cli.main import main
 from sacjax.runs import checkpoints
-from sacjax.runs.run import load
 
 FLAGS = [
     *("--warmup-steps", "100", "--eval-every", "50", "--hidden", "8", "--batch-size", "8"),
@@ -125,7 +125,7 @@ def test_one_is_killed_the_other_says_so_and_the_run_goes_on_here(tmp_path, kill
 
 
 def stop_after(folder, epochs):
-    from sacjax.runs.run import resume
+    from sacjax import resume
 
     done = []
     return resume(

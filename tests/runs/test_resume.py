@@ -23,13 +23,14 @@ import pytest
 from checks import CONFIG, GRID
 from probes import Chain, Noise
 
+from sacjax import evaluate_run, load, resume, run
 from sacjax.cli.main import main
 from sacjax.config import Config, Hyperparams
 from sacjax.networks import Networks
 from sacjax.runs import checkpoints, store
 from sacjax.runs.files import PART
 from sacjax.runs.provenance import algorithm_name
-from sacjax.runs.run import _layout, evaluate_run, load, resume, run
+from sacjax.runs.run import _layout
 from sacjax.sac import CLIPPED_DOUBLE_Q, make_sac
 from sacjax.types import PLAIN, InputError, RunError, is_key
 
@@ -634,14 +635,14 @@ def test_sigterm_checkpoints_and_leaves_with_143_and_resume_goes_on(tmp_path):
 LIMITED = """
 import resource, sys
 from sacjax.cli.main import main
-import sacjax.runs.journal
-before = sacjax.runs.journal.Journal._save
-def save(self, loop, history, diverged):
-    if len(history) == 4:  # from here on no file can be longer than 2 kB
+from sacjax.runs.recorder import Recorder
+before = Recorder._save
+def save(self, state):
+    if len(state.history) == 4:  # from here on no file can be longer than 2 kB
         self._checkpoints.finish()
         resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, 2_000))
-    before(self, loop, history, diverged)
-sacjax.runs.journal.Journal._save = save
+    before(self, state)
+Recorder._save = save
 sys.exit(main())
 """
 
@@ -906,7 +907,7 @@ def test_runs_in_a_thread_where_no_signal_can_be_handled(tmp_path):
 TERMINATED = """
 import os, signal, sys
 from checks import CONFIG
-from sacjax.runs.run import run
+from sacjax import run
 
 def terminate(step, metrics):
     if step == CONFIG.warmup_steps + 2 * CONFIG.eval_every:

@@ -16,26 +16,18 @@ from sacjax.replay import grow
 from sacjax.runs import checkpoints, curve, files, processes
 from sacjax.runs.directory import save_agents, write_diverged, written
 from sacjax.runs.divergence import Divergence
+from sacjax.runs.epochs import State
 from sacjax.runs.leaves import Arrays, flatten, unflatten, unkeyed, with_keys
 from sacjax.runs.metrics_csv import MetricsFile, row
-from sacjax.runs.population import Plan
+from sacjax.runs.population import Population
+from sacjax.runs.result import Run, run_of
 from sacjax.train import make_program
-from sacjax.types import InputError, Key, OnNan, is_whole
+from sacjax.types import InputError, OnNan, is_whole
 
 PAUSE = 300  # seconds between checkpoints where nobody said otherwise
 _LOG = logging.getLogger("sacjax")
 _HISTORY = "history "  # the names of metrics in a checkpoint begin with it
 _HOST = "host "
-History = list[dict[str, np.ndarray]]  # of each epoch, the metrics [M, ...]
-
-
-class Progress(NamedTuple):
-    """How far a run is."""
-
-    loop: Any  # leaves [M, ...]
-    history: History
-    diverged: list[Divergence]
-    host: Arrays | None = None  # where the environments outside of JAX are (`Program.host`)
 
 
 class Options(NamedTuple):
@@ -72,112 +64,138 @@ class Options(NamedTuple):
         return Options(every if every is None else int(every), int(keep), on_nan)
 
 
-class Journal:
-    """What a run writes as it goes, into a folder that is locked by the caller.
+class Recorder:
+    """What a run writes as it goes, into a folder that is locked by the caller; or nothing.
 
     All processes of a run call it alike; the first one writes, but for the checkpoints' arrays.
     """
 
-    def __init__(self, path: Path, plan: Plan, options: Options, before: History):
-        rows = [each for metrics in before for each in _rows(plan, metrics)]
-        self._path, self._plan, self._options = path, plan, options
+    def __init__(
+        self, path: Path | None, population: Population, options: Options, start: State | None
+    ):
+        self._path, self._population, self._options = path, population, options
+        before = start.history if start else []
         self._saved, self._time = len(before), time.monotonic()
-        self._checkpoints = checkpoints.Writer(path, options.keep, begun=len(before))
         self._rows: MetricsFile | None = None
-        self._rows = self._first(lambda: MetricsFile(path / "metrics.csv", rows))
+        if path is not None:
+            rows = [each for metrics in before for each in _rows(population, metrics)]
+            self._checkpoints = checkpoints.Writer(path, options.keep, begun=len(before))
+            self._rows = self._first(lambda: MetricsFile(path / "metrics.csv", rows))
 
-    def after_epoch(
-        self, loop: Any, history: History, diverged: list[Divergence], trained: bool
-    ) -> None:
-        """A row for each member, and, if any was `trained`, a checkpoint if it is time for one."""
+    def metrics(self, state: State) -> None:
+        """Append a row for each member."""
+        if self._path is not None:
+            rows = _rows(self._population, state.history[-1])
+            self._first(lambda: self._rows and self._rows.append(rows))
 
-        def add_rows() -> None:
-            assert self._rows is not None
-            self._rows.append(_rows(self._plan, history[-1]))
-
-        self._first(add_rows)
+    def checkpoint_if_due(self, state: State) -> None:
+        """Begin a checkpoint, if it is time for one and any member was trained."""
         every = self._options.every
-        if not trained:
+        if self._path is None or not state.trained:
             due = False
         elif every is None:
             due = time.monotonic() - self._time > PAUSE
         else:
-            due = every > 0 and len(history) % every == 0
+            due = every > 0 and len(state.history) % every == 0
         if processes.of_first(due):
-            self._save(loop, history, diverged)
+            self._save(state)
 
-    def next_checkpoint(self, epochs: int, seconds: float) -> float:
-        """Seconds until there is one, where `epochs` are done and each takes `seconds`."""
-        if self._options.every == 0 or math.isnan(seconds):
+    def next_checkpoint(self, state: State) -> float:
+        """Seconds until the next one, as this epoch's time says; NaN if none comes."""
+        every, done, seconds = self._options.every, len(state.history), state.seconds
+        if self._path is None or every == 0 or math.isnan(seconds):
             return math.nan
-        if self._options.every is None:
+        if every is None:
             wait = PAUSE - (time.monotonic() - self._time)
             ahead = max(math.ceil(wait / seconds), 1)  # it is made at the end of an epoch
         else:
-            ahead = self._options.every - epochs % self._options.every
-        return min(ahead, self._plan.config.num_epochs - epochs) * seconds
+            ahead = every - done % every
+        return min(ahead, self._population.config.num_epochs - done) * seconds
 
-    def at_the_end(self, progress: Progress, agents: Any, keys: Key) -> None:
-        """The last checkpoint, the agents with their metrics, and the curve."""
-        loop, history, diverged, _ = progress
-        if self._options.every != 0 and len(history) > self._saved:
-            self._save(loop, history, diverged)
+    def finish(self, state: State) -> Run:
+        """The last checkpoint, the agents with their metrics, and the curve; the run."""
+        done, path = run_of(self._population, state), self._path
+        if path is None:
+            return done
+        if self._options.every != 0 and len(state.history) > self._saved:
+            self._save(state)
         self._checkpoints.finish()
-        who = self._plan.members, self._plan.config
-        self._first(lambda: write_diverged(self._path, diverged, *who))
-        numbers = np.asarray(jax.random.key_data(keys))
-        tree = {"agents": unkeyed(agents), "keys": numbers, "metrics": stacked(history)}
-        save_agents(self._path, tree)
-        self._first(lambda: write_curve(self._path, self._plan, [self._path / "metrics.csv"]))
+        who = self._population.members, self._population.config
+        self._first(lambda: write_diverged(path, state.diverged, *who))
+        numbers = np.asarray(jax.random.key_data(done.keys))
+        tree = {"agents": unkeyed(done.agents), "keys": numbers, "metrics": done.metrics}
+        save_agents(path, tree)
+        self._first(lambda: write_curve(path, self._population, [path / "metrics.csv"]))
+        return done
 
     def close(self) -> None:
-        """Whatever happened."""
-        self._checkpoints.close()
+        """Let go of the files, whatever happened."""
+        if self._path is not None:
+            self._checkpoints.close()
         if self._rows is not None:
             self._rows.close()
 
-    def _save(self, loop: Any, history: History, diverged: list[Divergence]) -> None:
-        arrays = flatten(loop)
-        arrays |= {f"{_HISTORY}{name}": x for name, x in stacked(history).items()}
-        if host := self._plan.program.host:
+    def _save(self, state: State) -> None:
+        arrays = flatten(state.loop)
+        arrays |= {f"{_HISTORY}{name}": x for name, x in state.metrics.items()}
+        if host := self._population.program.host:
             arrays |= {f"{_HOST}{name}": x for name, x in host.save().items()}
-        note = self._plan.description() | {"diverged": [d._asdict() for d in diverged]}
-        self._checkpoints.save(len(history), note, arrays)
-        self._saved, self._time = len(history), time.monotonic()
+        note = self._population.description() | {"diverged": [d._asdict() for d in state.diverged]}
+        self._checkpoints.save(len(state.history), note, arrays)
+        self._saved, self._time = len(state.history), time.monotonic()
 
     def _first(self, do: Callable[[], Any]) -> Any:
+        path = self._path
+        assert path is not None
+
         def do_or_name_the_remedy() -> Any:
-            with written(self._path):
+            with written(path):
                 return do()
 
         return processes.first(do_or_name_the_remedy)
 
 
-def write_curve(directory: Path, plan: Plan, tables: list[Path]) -> None:
+def write_curve(directory: Path, population: Population, tables: list[Path]) -> None:
     """learning_curve.png of a run's table, or of its batches'."""
-    name, env = directory.resolve().name, plan.config.env_name
+    name, env = directory.resolve().name, population.config.env_name
     image = curve.learning_curve(tables, env if name == env else f"{name}: {env}")
     files.write_bytes(directory / "learning_curve.png", image)
 
 
-def progress(plan: Plan, directory: Path) -> Progress | None:
+def restored(population: Population, path: Path) -> State | None:
+    """The state to resume from; None, with a warning, if there is no checkpoint yet.
+
+    Raises InputError where all checkpoints are damaged, or the run ended without any.
+    """
+    found = _restore_state(population, path)
+    if found is None and processes.of_first((path / "agents").is_dir()):
+        raise InputError(
+            f"{path} has trained agents and no checkpoint to go on from (checkpoint_every was "
+            "0, or they were removed): train again in a new folder"
+        )
+    if found is None and processes.is_first():
+        _LOG.warning("%s has no checkpoint yet: starting from the beginning", path)
+    return found
+
+
+def _restore_state(population: Population, directory: Path) -> State | None:
     """The last whole checkpoint as the state of this run, on the devices that the plan has.
 
     None where there is none. Raises InputError where all are damaged, or not of this run.
     """
-    filled = -(-plan.size // plan.how["devices"]) * plan.how["devices"]
-    place = processes.sharding(plan.how["devices"])
-    was = plan.config
+    filled = -(-population.size // population.how["devices"]) * population.how["devices"]
+    place = processes.sharding(population.how["devices"])
+    was = population.config
 
     def like(note: dict[str, Any], shapes: Arrays) -> Arrays:
         nonlocal was
-        was = same_run(plan, note)
+        was = same_run(population, note)
 
         def placed(name: str, x: Any) -> Any:
             if (
                 name.startswith((_HISTORY, _HOST))
                 or x.shape[0] != filled
-                or was.capacity != plan.config.capacity
+                or was.capacity != population.config.capacity
             ):
                 return x
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
@@ -187,8 +205,8 @@ def progress(plan: Plan, directory: Path) -> Progress | None:
     found = checkpoints.restore(directory, like)
     if found is None:
         return None
-    if found.epoch < plan.config.num_epochs:
-        _say_changes(plan, found.note)
+    if found.epoch < population.config.num_epochs:
+        _warn_of_changes(population, found.note)
     metrics, host = (
         {name.removeprefix(kind): x for name, x in found.arrays.items() if name.startswith(kind)}
         for kind in (_HISTORY, _HOST)
@@ -197,17 +215,17 @@ def progress(plan: Plan, directory: Path) -> Progress | None:
         {name: np.ascontiguousarray(x[:, i]) for name, x in metrics.items()}
         for i in range(found.epoch)
     ]
-    loop = _loop(plan, was, found, filled)
+    loop = _loop(population, was, found, filled)
     diverged = [Divergence(**d) for d in found.note["diverged"]]
-    return Progress(loop, epochs, diverged, host or None)
+    return State(loop, epochs, diverged, host or None)
 
 
-def _loop(plan: Plan, was: Config, found: checkpoints.Checkpoint, filled: int) -> Any:
+def _loop(population: Population, was: Config, found: checkpoints.Checkpoint, filled: int) -> Any:
     """The checkpoint's arrays as the loop's state, leaves [M', ...]."""
-    program, members = plan.program, plan.size
-    if was.capacity != plan.config.capacity:
-        program = make_program(was, plan.algorithm)
-    like = plan._replace(program=program).shapes()
+    program, members = population.program, population.size
+    if was.capacity != population.config.capacity:
+        program = make_program(was, population.algorithm)
+    like = population._replace(program=program).shapes()
     like = jax.tree.map(lambda x: jax.ShapeDtypeStruct((filled, *x.shape[1:]), x.dtype), like)
 
     def refit(x: Any) -> Any:
@@ -226,22 +244,22 @@ def _loop(plan: Plan, was: Config, found: checkpoints.Checkpoint, filled: int) -
             f"the checkpoint of epoch {found.epoch} is of another program ({error}): resume with "
             f"sacjax {found.note['versions']['sacjax']}, and the algorithm that it was trained with"
         ) from error
-    if was.capacity != plan.config.capacity:
-        loop = loop.replace(replay=grow(loop.replay, plan.config.capacity))
+    if was.capacity != population.config.capacity:
+        loop = loop.replace(replay=grow(loop.replay, population.config.capacity))
     here = [x for x in jax.tree.leaves(loop) if not isinstance(x, jax.Array)]
-    placed = iter(processes.spread(here, plan.how["devices"]))
+    placed = iter(processes.spread(here, population.how["devices"]))
     loop = jax.tree.map(lambda x: x if isinstance(x, jax.Array) else next(placed), loop)
     return with_keys(like, loop)
 
 
-def same_run(plan: Plan, note: dict[str, Any]) -> Config:
+def same_run(population: Population, note: dict[str, Any]) -> Config:
     """The config that was described in `note`, of a checkpoint or a batch. InputError if it is not
     this run's, but for the end."""
-    now = plan.description()
-    env = note["config"]["env"] or plan.config.env  # an object is not written down
+    now = population.description()
+    env = note["config"]["env"] or population.config.env  # an object is not written down
     was = Config(**(note["config"] | {"env": env}))
-    same = replace(was, total_steps=plan.config.total_steps) == plan.config
-    same &= was.total_steps <= plan.config.total_steps
+    same = replace(was, total_steps=population.config.total_steps) == population.config
+    same &= was.total_steps <= population.config.total_steps
     same &= all(note[name] == now[name] for name in ("hyperparams", "swept", "seeds"))
     same &= list(note.get("part", now["part"])) == list(now["part"])
     if not same:
@@ -258,13 +276,13 @@ def same_run(plan: Plan, note: dict[str, Any]) -> Config:
     return was
 
 
-def _say_changes(plan: Plan, note: dict[str, Any]) -> None:
+def _warn_of_changes(population: Population, note: dict[str, Any]) -> None:
     """What is another than when the checkpoint was made."""
     then, now = (
         x["versions"]
         | {"processor": (x["device"]["platform"], x["device"]["kind"], x["device"]["cpu"])}
         | {"layout": x["layout"], "settings of JAX": x["jax"]}
-        for x in (note, plan.description())
+        for x in (note, population.description())
     )
     changed = [
         f"{name} ({was}, now {now.get(name)})" if isinstance(was, str) else name
@@ -275,14 +293,9 @@ def _say_changes(plan: Plan, note: dict[str, Any]) -> None:
         _LOG.warning("not to the bit what it would have been, changed: %s", ", ".join(changed))
 
 
-def stacked(history: History) -> dict[str, np.ndarray]:
-    """Of each metric [M, epochs, ...]."""
-    return {name: np.stack([m[name] for m in history], axis=1) for name in history[0]}
-
-
-def _rows(plan: Plan, metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
+def _rows(population: Population, metrics: dict[str, np.ndarray]) -> list[dict[str, Any]]:
     """One row per member: its number in the population, its settings, then every metric."""
     return [
-        {"member": plan.part[0] + i} | member | row(metrics, i)
-        for i, member in enumerate(plan.members)
+        {"member": population.part[0] + i} | member | row(metrics, i)
+        for i, member in enumerate(population.members)
     ]
