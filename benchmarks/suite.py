@@ -36,7 +36,10 @@ def table(measured: dict[str, int]) -> str:
     holds = {
         "default": ("numbers, errors, files", "pytest"),
         "exact": ("equal bits, compiled code; compiled as users do", "pytest -m exact"),
-        "processes": ("several processes, kills, signals, full disks", "pytest -m processes"),
+        "processes": (
+            "several processes, kills, signals, full disks; the documents' code",
+            "pytest -m processes",
+        ),
         "nightly": ("real physics, learning runs, twenty kills", "pytest -m nightly"),
     }
     rows = ["| suite | what it holds | command | minutes |", "|---|---|---|---|"]
@@ -58,5 +61,5 @@ if __name__ == "__main__":
             if suite == "default":
                 measured["default again"] = seconds(suite, cache)
         print(f"{suite}: {measured[suite]} s", flush=True)
-    record.save("suite", {"seconds": measured})
+        record.save("suite", {"seconds": measured})
     print(table(measured))

@@ -112,7 +112,7 @@ def test_sweep_is_bit_identical_to_its_epochs_called_from_python():
     assert_same_bits(trained_grid()[0], agent, rows, axis=2)
 
 
-@pytest.mark.exact
+@pytest.mark.nightly  # the sweep above holds more of it
 def test_vmapped_seeds_are_bit_identical_to_their_epochs_called_from_python():
     hp, params = member(settings(), 0)
     over = partial(jax.vmap, in_axes=(0, None, None))

@@ -63,7 +63,7 @@ def test_two_processes_are_one_with_as_many_devices(tmp_path):
     assert load(two).completed
 
 
-@pytest.mark.processes
+@pytest.mark.nightly
 def test_batches_that_one_process_has_finished_are_gone_on_with_by_two(tmp_path):
     """To the bytes of one that one process has gone on with, on as many devices."""
     one, two = tmp_path / "one", tmp_path / "two"
