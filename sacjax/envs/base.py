@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sacjax import bits
 from sacjax.types import Env, EnvParams, InputError, Transition, is_key
 
 
@@ -53,9 +54,4 @@ def as_before(new: Any, old: Any) -> Any:
 def strong(tree: Any) -> Any:
     """The same arrays without weak types, which would change in a scan's carry."""
 
-    def leaf(x: Any) -> Any:
-        if is_key(x):
-            return x
-        return jax.lax.convert_element_type(x, jnp.asarray(x).dtype)
-
-    return jax.tree.map(leaf, tree)
+    return jax.tree.map(lambda x: x if is_key(x) else bits.strong(x), tree)
