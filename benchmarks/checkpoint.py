@@ -23,7 +23,7 @@ from sacjax_sac import Synthetic  # sets JAX up
 from sacjax import Config, Hyperparams, make_program, over_members
 from sacjax.bits import as_arrays
 from sacjax.runs import checkpoints
-from sacjax.runs.leaves import flatten
+from sacjax.runs.arrays import flatten
 
 MEMBERS, CAPACITY = 8, 1_000_000
 ENVS = {"Pendulum": "Pendulum-v1", "synthetic, 17 / 6": Synthetic()}
@@ -94,7 +94,10 @@ def measure(rounds: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
                 grew.append(peak.growth)
                 size = sum(f.stat().st_size for f in Path(folder).rglob("*") if f.is_file())
                 begin = time.perf_counter()
-                assert checkpoints.restore(Path(folder)) is not None
+                found = checkpoints.restore(Path(folder))
+                assert found is not None
+                for name in found.arrays:
+                    found.arrays[name]
                 read.append(time.perf_counter() - begin)
         entries += [
             entry(case, "training waits", waited, "s", "lower"),

@@ -19,10 +19,11 @@ from typing import Any, Literal, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from sacjax.types import InputError, is_whole
+from sacjax.types import InputError, is_key, is_whole
 
 Strategy = Literal["auto", "vmap", "map"]
 
@@ -92,11 +93,10 @@ def over_members(
             many = partial(_one_after_the_other, f, axes, donated)
         if number == 1:
             return many(*args)
-        mesh = Mesh(np.array(jax.devices()[:number]), ("members",))
         specs = tuple(PartitionSpec("members") if axis == 0 else PartitionSpec() for axis in axes)
         sharded = jax.shard_map(
             partial(_readable, many),
-            mesh=mesh,
+            mesh=_mesh(number),
             in_specs=specs,
             out_specs=PartitionSpec("members"),
             check_vma=False,
@@ -158,6 +158,49 @@ def _one_after_the_other(
     states, others = mapped[0], mapped[1:]
     numbers = np.arange(len(jax.tree.leaves(states)[0]))
     return jax.lax.scan(step, states, (numbers, others))
+
+
+def _mesh(devices: int) -> Mesh:
+    return Mesh(np.array(jax.devices()[:devices]), ("members",))
+
+
+def placement(devices: int) -> Sharding:
+    """Members over the first `devices` devices, of all processes."""
+    if devices == 1:
+        return SingleDeviceSharding(jax.local_devices()[0])
+    return NamedSharding(_mesh(devices), PartitionSpec("members"))
+
+
+def place(tree: Any, devices: int) -> Any:
+    """Lay arrays [M', ...], equal in all processes, out over the devices. Leaves may be keys."""
+    where = placement(devices)
+
+    def put(x: Any) -> Any:
+        if is_key(x):
+            return jax.random.wrap_key_data(
+                put(np.asarray(jax.random.key_data(x))), impl=jax.random.key_impl(x)
+            )
+        if jax.process_count() == 1:
+            return jax.device_put(x, where, may_alias=False)
+        x = np.asarray(x)
+        return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
+
+    return jax.tree.map(put, tree)
+
+
+def gather(tree: Any) -> Any:
+    """Arrays from the devices of all processes as NumPy arrays in each. Keys stay JAX arrays."""
+
+    def get(x: Any) -> Any:
+        if is_key(x):
+            return jax.random.wrap_key_data(
+                get(jax.random.key_data(x)), impl=jax.random.key_impl(x)
+            )
+        if jax.process_count() == 1:
+            return np.asarray(x)
+        return multihost_utils.process_allgather(x, tiled=True)
+
+    return jax.tree.map(get, tree)
 
 
 def use_all_cores() -> None:

@@ -47,7 +47,7 @@ def follow(
     """Run it with loggers and a clean stop, then show what it reached."""
     from sacjax.loggers import JsonLines
     from sacjax.report import tables
-    from sacjax.runs import checkpoints, curve, processes
+    from sacjax.runs import curve, directory, processes
     from sacjax.runs.signals import StopOnSignal
 
     trained = False
@@ -87,7 +87,7 @@ def follow(
     if first and done.completed and not trained:
         complain(
             f"sacjax: it was at its end, {config.total_steps:,} steps, already: "
-            f"{checkpoints.resuming(out)} with --extend-to STEPS trains on"
+            f"{directory.resume_command(out)} with --extend-to STEPS trains on"
         )
     if len(done.diverged) == members:
         complain("sacjax: all agents diverged: use smaller learning rates")
@@ -122,9 +122,9 @@ def _next_commands(done: Any, out: Path) -> list[str]:
 def _how_to_go_on(out: Path) -> str:
     from sacjax.runs import checkpoints, directory
 
-    places = [out, *(path.parent for path in directory.in_batches(out, "config.json"))]
+    places = [out, *directory.batches(out)]
     if any(checkpoints.epochs(place) for place in places):
-        return f"{checkpoints.resuming(out)} goes on"
+        return f"{directory.resume_command(out)} goes on"
     return "it cannot go on, --checkpoint-every 0 has kept nothing"
 
 

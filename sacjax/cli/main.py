@@ -138,12 +138,12 @@ def _train(argv: list[str]) -> int:
     _start_jax(args.processes)
     from sacjax.envs.names import path_of
     from sacjax.runs import directory, processes
-    from sacjax.runs.population import points
+    from sacjax.runs.population import make_grid
     from sacjax.runs.run import run
 
     if args.out is None and processes.several():
         raise InputError("several processes write to one folder: give all of them the same --out")
-    members = len(args.seeds) * len(points(hp)[0])
+    members = make_grid(hp, list(args.seeds)).size
     place = directory.claimed(Path("runs") / path_of(config.env))
     with place if args.out is None else contextlib.nullcontext(args.out) as out:
         start = partial(run, config, hp, seeds=args.seeds, directory=out, **args.options)
@@ -166,21 +166,20 @@ def _plan(argv: list[str]) -> int:
         )
     say_loading(config.env, args.logs)
     _start_jax()
-    from sacjax.runs import epochs
-    from sacjax.runs.population import check_memory, fit, make_population, points, table
+    from sacjax.runs import epochs, memory
+    from sacjax.runs.population import make_grid, make_population
     from sacjax.sac import make_sac
 
     how = {name: args.options.get(name) for name in ("devices", "members_per_batch")}
-    plan = make_population(
-        *(config, *points(hp), list(args.seeds), make_sac, args.options.get("strategy", "auto")),
-        *how.values(),
-    )
-    found, compiled = fit(plan), None
-    if found.enough:
+    strategy = args.options.get("strategy", "auto")
+    grid = make_grid(hp, list(args.seeds))
+    plan = make_population(config, grid, make_sac, strategy, *how.values())
+    compiled = 0
+    if memory.of(plan).enough:
         batch = max(plan.batches(), key=lambda batch: batch.size)
         compiled = epochs.compile_programs(batch, fresh=False).memory
-    print(table(plan, compiled))
-    check_memory(plan)
+    print(memory.table(plan, compiled))
+    memory.check(plan, compiled)
     return 0
 
 
@@ -195,7 +194,7 @@ def _resume(argv: list[str]) -> int:
     from sacjax.runs.run import resume
 
     written = directory.read_config(args.dir)
-    config, members = written.config, len(written.settings) * len(written.seeds)
+    config, members = written.config, written.grid.total
     if args.extend_to is not None:
         config = extended(config, args.extend_to)
     start = partial(resume, args.dir, extend_to=args.extend_to, **args.run)

@@ -8,7 +8,7 @@ import numpy as np
 
 from sacjax import statistics
 from sacjax.config import Hyperparams
-from sacjax.runs.directory import in_batches
+from sacjax.runs.directory import batches
 from sacjax.runs.metrics_csv import read_metrics, row
 from sacjax.types import InputError
 
@@ -63,7 +63,7 @@ def _intables_of(directory: Path) -> dict[int, dict[str, dict[str, float]]]:
 
 def tables_of(directory: Path) -> list[tuple[list[dict[str, float]], dict[str, np.ndarray]]]:
     try:
-        return [read_metrics(path) for path in in_batches(directory, "metrics.csv")]
+        return [read_metrics(place / "metrics.csv") for place in batches(directory)]
     except InputError:  # not whole; the run itself says so
         return []
 

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sacjax.runs import curve
-from sacjax.runs.directory import BATCHES, check_is_whole, read_config, read_description, tables
+from sacjax.runs.directory import BATCHES, check_is_run, read_config, read_description, tables
 from sacjax.runs.metrics_csv import read_metrics
 from sacjax.statistics import normalised
 from sacjax.types import PLAIN, InputError
@@ -123,9 +123,9 @@ def reached(run: Sequence[Entry]) -> str:
 
 
 def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry]:
-    check_is_whole(path)
+    check_is_run(path)
     content = read_description(path)
-    config, points, swept, seeds, _ = read_config(path, _env(content))
+    config, (points, swept, seeds, _), _ = read_config(path, _env(content))
     csvs, in_batches = tables(path), (path / BATCHES).is_dir()
     if not csvs or (in_batches and not csvs[0].exists()):
         raise InputError(f"{path} has no evaluation yet: wait for the first, or leave it out")

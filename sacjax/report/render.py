@@ -15,8 +15,8 @@ from sacjax.bits import as_arrays
 from sacjax.config import Hyperparams
 from sacjax.envs.host import for_a_while
 from sacjax.envs.names import adapter, make_env, parse
+from sacjax.runs.arrays import unkeyed
 from sacjax.runs.files import replacing
-from sacjax.runs.leaves import unkeyed
 from sacjax.runs.result import Run
 from sacjax.train import epoch_keys
 from sacjax.types import Env, Episode, InputError, RunError, must_be, one_line

@@ -1,13 +1,11 @@
 """The learning curve that a run draws of itself."""
 
 import io
-import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from sacjax.runs.metrics_csv import Member, epochs_of, read_metrics
+from sacjax.runs.metrics_csv import Member, epochs_of
 from sacjax.statistics import interval, iqm
 
 
@@ -25,12 +23,14 @@ def setting(swept: Member) -> str:
     return ", ".join(f"{name}={value:.10g}" for name, value in swept.items())
 
 
-def learning_curve(sources: Sequence[str | os.PathLike], run: str) -> bytes:
-    """PNG of metrics.csv, or those of batches: evaluation return against environment steps, single
-    seeds faint. The IQM goes as far as all seeds do that have not diverged. `run`: what it is."""
+def learning_curve(members: list[Member], metrics: dict[str, np.ndarray], run: str) -> bytes:
+    """PNG of evaluation return against environment steps, single seeds faint.
+
+    The IQM goes as far as all seeds do that have not diverged. `metrics`: env_steps and eval_return
+    [M, epochs], NaN where a member has no such epoch. `run`: what it is.
+    """
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
 
-    members, metrics = read_metrics(*sources)
     epochs = epochs_of(metrics)
     last = metrics["eval_return"][np.arange(len(members)), epochs - 1]
     figure = Figure(figsize=(7, 4.2), layout="constrained")

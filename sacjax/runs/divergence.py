@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sacjax.config import Config
 from sacjax.types import Array, Metrics
 
 _COUNTS = "env_steps", "gradient_steps", "replay_size"  # since the start: these go on
@@ -68,21 +67,6 @@ def without(metrics: dict[str, np.ndarray], known: list[Divergence]) -> dict[str
         if name not in _COUNTS:
             x[frozen] = _no_data(x)
     return metrics
-
-
-def nothing(metrics: dict[str, np.ndarray], config: Config) -> dict[str, np.ndarray]:
-    """The metrics [M, ...] of an epoch after these, of members that are all frozen: no data."""
-    further = dict.fromkeys(_COUNTS, config.eval_every)
-    further["gradient_steps"] = config.updates_per_epoch
-
-    def next_one(name: str, x: np.ndarray) -> np.ndarray:
-        if name == "replay_size":
-            return np.minimum(x + np.asarray(further[name], x.dtype), config.capacity)
-        if name in _COUNTS:
-            return x + np.asarray(further[name], x.dtype)
-        return np.full_like(x, _no_data(x))
-
-    return {name: next_one(name, x) for name, x in metrics.items()}
 
 
 def _no_data(x: np.ndarray) -> float:

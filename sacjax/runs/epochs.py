@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,12 +18,12 @@ import numpy as np
 
 from sacjax import replay
 from sacjax.bits import as_arrays
-from sacjax.devices import fill_up, over_members
+from sacjax.devices import fill_up, gather, over_members, place, placement
 from sacjax.envs.host import errors_named
-from sacjax.runs import divergence, processes
+from sacjax.runs import divergence, memory
 from sacjax.runs.divergence import Divergence
-from sacjax.runs.leaves import Arrays
 from sacjax.runs.population import Population
+from sacjax.runs.processes import is_first, several
 from sacjax.types import named
 
 _LOG = logging.getLogger("sacjax")
@@ -30,24 +31,19 @@ History = list[dict[str, np.ndarray]]  # of each epoch, the metrics [M, ...]
 
 
 class State(NamedTuple):
-    """A population after an epoch."""
+    """A population after an epoch. M' members: M, filled up to all devices alike."""
 
     loop: Any  # leaves [M', ...]; the next epoch is computed in its place
     history: History
     diverged: list[Divergence]
-    host: Arrays | None = None  # of a restored one: where the environments outside of JAX are
-    seconds: float = np.nan  # that the epoch took; NaN if every member was frozen
+    host: dict[str, np.ndarray] | None = None  # of a restored one: its environments outside of JAX
+    seconds: float = np.nan  # that the epoch took
     new: int = 0  # members that diverged in it
 
     @property
     def env_steps(self) -> int:
         """Environment steps of each member."""
         return int(self.history[-1]["env_steps"][0])
-
-    @property
-    def trained(self) -> bool:
-        """Whether any member was trained in this epoch."""
-        return not np.isnan(self.seconds)
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
@@ -57,97 +53,115 @@ class State(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """The programs of a batch. M' members: those of the plan, filled up to all devices alike."""
+    """The programs of a population."""
 
     init: Callable[..., Any] | None  # (keys [M'], hp, env_params) -> loop
     epoch: Any  # (loop, frozen [M'], hp, env_params) -> loop, (metrics, finite)
 
     @property
-    def memory(self) -> int | None:
-        """Bytes that the epoch takes of one device, as XLA says; None where it does not."""
+    def memory(self) -> int:
+        """Bytes that the epoch takes of one device, as XLA says; 0 where it does not."""
         found = self.epoch.memory_analysis()
         if found is None:
-            return None
+            return 0
         new = found.output_size_in_bytes - found.alias_size_in_bytes
         return found.argument_size_in_bytes + found.temp_size_in_bytes + new
 
 
 def epochs(
-    population: Population, state: State | None, programs: "dict[int, Compiled]"
+    population: Population, state: State | None, compiled: Compiled | None
 ) -> Iterator[State]:
     """Train from `state`, or from the beginning, to the end: the state after each epoch.
 
-    Diverged members stay frozen. If all members of a batch diverged, its remaining epochs have
-    metrics without data, as if the batch were trained beside the others. `programs`: those of other
-    batches of the run, by their number of members; new ones are added.
+    Diverged members stay frozen. Where all have diverged, it ends.
+
+    Args:
+      population: the members.
+      state: where to resume.
+      compiled: what `prepare` gave; None where the run is finished.
     """
-    if finished(population, state):
+    if compiled is None:
         return
-    config, members = population.config, population.size
+    (hp, keys, env_params), (init, epoch) = _inputs(population), compiled
     loop, history, diverged, host, *_ = state or State(None, [], [])
-    step = None
-    if len(diverged) < members:
-        loop, step = _start(population, loop, programs)
+    history, diverged = list(history), list(diverged)
+    with errors_named(population.program.host, population.config.env):
+        if loop is None:
+            assert init is not None
+            loop = _patiently(lambda: init(keys, hp, env_params))
         if host:
-            with errors_named(population.program.host, config.env):
-                loop = _put_back(population, loop, host)
-    history, diverged, seconds, new = list(history), list(diverged), np.nan, []
+            loop = _put_back(population, loop, host)
+    loop = jax.block_until_ready(loop)
     while not finished(population, State(loop, history, diverged)):
-        if step and len(diverged) < members:
-            begin = time.perf_counter()
-            with errors_named(population.program.host, config.env):
-                loop, outcome = _patiently(partial(step, loop, _mask(population, diverged)))
-            metrics, finite = (
-                {name: x[:members] for name, x in got.items()}
-                for got in processes.everywhere(outcome)
-            )
-            seconds = time.perf_counter() - begin
-            new = divergence.found(finite, len(history), diverged)
-            diverged.extend(new)
-            metrics = divergence.without(metrics, diverged)
-        else:
-            metrics, new, seconds = divergence.nothing(history[-1], config), [], np.nan
-        history.append(metrics)
-        state = State(loop, history, diverged, seconds=seconds, new=len(new))
+        begin = time.perf_counter()
+        with errors_named(population.program.host, population.config.env):
+            frozen = _mask(population, diverged)
+            loop, outcome = _patiently(partial(epoch, loop, frozen, hp, env_params))
+        metrics, finite = (
+            {name: x[: population.size] for name, x in got.items()} for got in gather(outcome)
+        )
+        new = divergence.found(finite, len(history), diverged)
+        diverged.extend(new)
+        history.append(divergence.without(metrics, diverged))
+        state = State(loop, history, diverged, None, time.perf_counter() - begin, len(new))
         _warn(population, new, state.env_steps)
         yield state
 
 
 def finished(population: Population, state: State | None) -> bool:
-    """Whether no epoch is left. A whole population that diverged has none; a batch has."""
+    """Whether no epoch is left, or no member."""
     if state is None:
         return False
-    all_gone = len(state.diverged) == population.size
     ended = len(state.history) == population.config.num_epochs
-    return ended or (all_gone and not population.is_part)
+    return ended or len(state.diverged) == population.size
 
 
 def told(population: Population, state: State, next_checkpoint: float) -> dict[str, np.ndarray]:
     """What an `OnEpoch` is told of an epoch."""
-    members = population.members
+    members, count = population.grid.members, population.size
     who = {name: np.array([member[name] for member in members]) for name in members[0]}
-    who["member"] = np.arange(*population.part)
-    who["members"] = np.full(len(members), population.total)
     return (
         who
+        | {
+            "member": np.arange(*population.grid.part),
+            "members": np.full(count, population.grid.total),
+        }
         | state.history[-1]
         | {
             "diverged": _frozen(population, state.diverged),
-            "seconds": np.full(len(members), state.seconds),
-            "next_checkpoint": np.full(len(members), next_checkpoint),
+            "seconds": np.full(count, state.seconds),
+            "next_checkpoint": np.full(count, next_checkpoint),
         }
     )
 
 
+def prepare(
+    population: Population, state: State | None, programs: dict[int, Compiled]
+) -> Compiled | None:
+    """Compile what `epochs` needs, if it is not finished. Raises InputError if memory is short.
+
+    `programs`: those of other batches of the run, by their number of members. New ones are added.
+    """
+    if finished(population, state):
+        return None
+    size, fresh = population.size, state is None
+    if size not in programs:  # other batches of this size may start afresh
+        programs[size] = compile_programs(population, fresh or size < population.grid.total)
+    memory.check(population, programs[size].memory, again=not fresh)
+    return programs[size]
+
+
 def compile_programs(population: Population, fresh: bool = True) -> Compiled:
-    """Of a plan's members; `init` only if `fresh`."""
+    """Compile the epoch and, if `fresh`, `init` beside it."""
     hp, keys, env_params = _inputs(population)
+    axes = 0, 0 if len(population.grid.settings) > 1 else None, None
+    where, how = placement(population.devices), population.how
+    init = over_members(population.program.init, axes, **how)
+    init = jax.jit(init, out_shardings=where)
     epoch = divergence.guarded(population.program.epoch)
-    epoch = over_members(epoch, (0, *_axes(population)), donated=True, **population.how)
-    where = processes.sharding(population.how["devices"])
+    epoch = over_members(epoch, (0, *axes), donated=True, **how)
     # What XLA would give back otherwise is, for arrays of no elements, on all devices.
     epoch = jax.jit(epoch, donate_argnums=0, out_shardings=where)
-    init = _jitted_init(population)
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         jax.eval_shape(init, keys, hp, env_params),
@@ -158,49 +172,19 @@ def compile_programs(population: Population, fresh: bool = True) -> Compiled:
     return Compiled(init_ready() if init_ready else None, epoch_ready())
 
 
-def _jitted_init(population: Population) -> Any:
-    where = processes.sharding(population.how["devices"])
-    return jax.jit(
-        over_members(population.program.init, _axes(population), **population.how),
-        out_shardings=where,
-    )
-
-
-def _axes(population: Population) -> tuple[int | None, ...]:
-    """Of keys, hyperparameters and the environment's parameters: 0 where members differ."""
-    return 0, 0 if len(population.settings) > 1 else None, None
-
-
-def _start(population: Population, loop: Any, known: dict[int, Compiled]) -> tuple[Any, Callable]:
-    """The first state, warm-up done, or `loop`; and the compiled epoch."""
-    members = population.size
-    hp, keys, env_params = _inputs(population)
-    if members not in known:
-        known[members] = compile_programs(population, fresh=loop is None)
-    elif loop is None and known[members].init is None:  # the batch before was gone on with
-        init = _aside(_jitted_init(population).lower(keys, hp, env_params).compile)()
-        known[members] = known[members]._replace(init=init)
-    init, epoch = known[members]
-    if loop is None:
-        assert init is not None
-        with errors_named(population.program.host, population.config.env):
-            loop = _patiently(lambda: init(keys, hp, env_params))
-    return jax.block_until_ready(loop), lambda loop, frozen: epoch(loop, frozen, hp, env_params)
-
-
 def _inputs(population: Population) -> tuple[Any, Any, Any]:
     """Hyperparameters, keys [M'] and the environment's parameters, where the programs want them."""
-    devices = population.how["devices"]
+    devices = population.devices
     hp, keys = population.inputs()
     hp, env_params = as_arrays(hp, population.program.default_params)
-    if len(population.settings) > 1:
-        hp = processes.spread(fill_up(hp, devices), devices)
-    if processes.several():  # what all have alike is handed over as NumPy arrays
+    if len(population.grid.settings) > 1:
+        hp = place(fill_up(hp, devices), devices)
+    if several():  # what all have alike is handed over as NumPy arrays
         hp, env_params = (
             jax.tree.map(lambda x: np.asarray(x) if x.is_fully_addressable else x, tree)
             for tree in (hp, env_params)
         )
-    return hp, processes.spread(fill_up(keys, devices), devices), env_params
+    return hp, place(fill_up(keys, devices), devices), env_params
 
 
 def _put_back(population: Population, loop: Any, host: dict[str, np.ndarray]) -> Any:
@@ -224,36 +208,27 @@ def _patiently(program: Callable[[], Any]) -> Any:
 
 
 def _aside(work: Callable[[], Any]) -> Callable[[], Any]:
-    """Begins `work` in another thread; what is returned waits for it, and gives what it gave.
+    """Begin `work` in another thread; what is returned waits for its result.
 
     Python handles signals, a second Ctrl-C say, between two of the main thread's own steps only,
     and what XLA compiles or computes is one step. The thread is a daemon, so that it can be left.
     """
-    results: list[Any] = []
+    done: Future[Any] = Future()
 
     def try_to() -> None:
         try:
-            results.extend([work(), None])
+            done.set_result(work())
         except BaseException as error:
-            results.extend([None, error])
+            done.set_exception(error)
 
-    thread = threading.Thread(target=try_to, daemon=True)
-    thread.start()
-
-    def finish() -> Any:
-        thread.join()
-        result, error = results
-        if error is not None:
-            raise error
-        return result
-
-    return finish
+    threading.Thread(target=try_to, daemon=True).start()
+    return done.result
 
 
 def _mask(population: Population, diverged: list[Divergence]) -> Any:
     """Which members are frozen, with those that fill up the devices [M']."""
-    devices = population.how["devices"]
-    return processes.spread(np.asarray(fill_up(_frozen(population, diverged), devices)), devices)
+    frozen = fill_up(_frozen(population, diverged), population.devices)
+    return place(np.asarray(frozen), population.devices)
 
 
 def _frozen(population: Population, diverged: list[Divergence]) -> np.ndarray:
@@ -264,9 +239,9 @@ def _frozen(population: Population, diverged: list[Divergence]) -> np.ndarray:
 
 
 def _warn(population: Population, diverged: list[Divergence], env_steps: int) -> None:
-    for d in diverged if processes.is_first() else ():
-        who = named(population.members[d.member])
+    for d in diverged if is_first() else ():
+        who = named(population.grid.members[d.member])
         _LOG.warning(
             "member %d (%s) diverged before step %s (%s): frozen where all was finite",
-            *(population.part[0] + d.member, who, f"{env_steps:,}", d.quantities),
+            *(population.grid.part[0] + d.member, who, f"{env_steps:,}", d.quantities),
         )

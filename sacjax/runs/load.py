@@ -14,10 +14,11 @@ from sacjax.bits import as_arrays
 from sacjax.config import Hyperparams
 from sacjax.devices import layout, over_members
 from sacjax.envs.host import for_a_while
-from sacjax.runs import checkpoints, processes
-from sacjax.runs.directory import check_is_whole, read_config
+from sacjax.runs import directory as folders
+from sacjax.runs.population import Population
+from sacjax.runs.processes import several
 from sacjax.runs.provenance import algorithm_name, surroundings
-from sacjax.runs.result import Run, read
+from sacjax.runs.result import Run, merged, read
 from sacjax.sac import make_sac
 from sacjax.train import epoch_keys, make_program
 from sacjax.types import InputError, must_be
@@ -26,41 +27,60 @@ _LOG = logging.getLogger("sacjax")
 
 
 def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = make_sac) -> Run:
-    """The run that a folder holds. `env`: the environment, where it was an object of your own; an
-    `algorithm` of your own is said if it is not given again.
+    """Read the run in a folder.
 
-    Raises InputError if the folder is damaged, or is not a run's.
+    Args:
+      directory: what `run` wrote to.
+      env: the environment, where the run's was an object.
+      algorithm: the run's own `algorithm`. A warning says if it has another name.
+
+    Raises:
+      InputError: the folder is damaged, or is not a run's.
     """
     path = Path(directory)
-    check_is_whole(path)
-    written = read_config(path, env)
+    folders.check_is_run(path)
+    written = folders.read_config(path, env)
     _check_kinds(path, written.content)
     program = make_program(written.config, algorithm)
+    whole = Population(written.config, written.grid, None, program, algorithm, {})
     other = other_algorithm(written.content, algorithm)
     try:
-        found = read(path, written, program, algorithm)
+        found = _read(whole, path, env)
     except InputError as error:
         if not other:
             raise
         raise InputError(f"{path} {other}: give that to load(..., algorithm=...)") from error
     if other:
         _LOG.warning("%s %s: its agents may act otherwise here", path, other)
-    planned = len(written.settings) * len(written.seeds)
-    if len(found.members) < planned:
+    if len(found.members) < whole.size:
         _LOG.warning(
             "%s: %d of %d members have agents; %s trains the others",
-            *(path, len(found.members), planned, checkpoints.resuming(path)),
+            *(path, len(found.members), whole.size, folders.resume_command(path)),
         )
     return found
+
+
+def _read(population: Population, path: Path, env: Any) -> Run:
+    """The run in a folder, or those of its batches that have agents, as one."""
+    batches = folders.batches(path)
+    if not batches:
+        return read(population, path)
+    places = [place for place in batches if (place / "agents").is_dir()] or batches[:1]
+    grids = [folders.read_config(place, env).grid for place in places]
+    runs = [
+        read(population._replace(grid=grid), place)
+        for grid, place in zip(grids, places, strict=True)
+    ]
+    return merged(runs, population.size)
 
 
 def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Greedy returns and lengths [M, episodes] of a run's agents, from its last evaluation's keys.
 
-    With as many episodes as the run's own evaluations had, it is that last evaluation again.
+    With as many episodes as the run's own evaluations had, it repeats the last one.
     """
     must_be(Run, run, "run", "load('runs/Pendulum-v1')")
-    if processes.several():
+    if several():
         raise InputError("several processes cannot evaluate a run together: load it in one")
     program = run.program
     if episodes is not None and episodes != run.config.eval_episodes:

@@ -1,114 +1,115 @@
-"""What a run needs of memory, from shapes, before anything is allocated; and what there is.
+"""Memory of a run: its state, exact from shapes, and what the compiled epoch adds to it.
 
-Everything but the working memory is exact. That follows what XLA:CPU allocates for the compiled
-epoch: tests/runs/test_memory.py compiles programs, and the total of each is within a fifth of the
-estimate, most within a twentieth. Not counted: what an environment allocates for itself in a step,
-which shows where thousands of copies of a large one meet networks of a few neurons.
+A run is refused before anything is allocated: at once where the state alone does not fit, after
+compilation where XLA's `memory_analysis` does not.
 """
 
-import itertools
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 
-from sacjax.config import Config
-from sacjax.types import is_key
+from sacjax.runs.population import Population
+from sacjax.types import InputError, is_key
 
 
 class Memory(NamedTuple):
-    """Bytes per member."""
+    """Bytes of a population's largest batch, in one memory: a device's, or the CPU's."""
 
-    replay: int
-    parameters: int  # of networks and targets, and what else the algorithm's state holds
-    optimizer: int
-    environments: int  # their states, statistics of episodes, keys
-    working: int  # at most, learning or evaluating: keys, activations, gradients, the agent before
-    copied: int  # the replay, where an epoch is a single step: XLA copies it (`copies`)
+    members: int  # trained at once
+    devices: int  # that they are laid out over
+    sharing: int  # of these, the devices that share the memory
+    parts: dict[str, int]  # of one member: its replay, its agent, the rest of its state
+    temporary: int  # that the compiled epoch adds on each device; 0 before it is compiled
+    available: int | None  # None where the device does not tell
 
     @property
-    def state(self) -> int:
-        """What a member is between epochs."""
-        return self.replay + self.parameters + self.optimizer + self.environments
+    def needed(self) -> int:
+        """What the batch takes."""
+        return self.sharing * (self._each * sum(self.parts.values()) + self.temporary)
 
-    def total(self, members: int, strategy: str) -> int:
-        """Of so many members on one device: mapped ones share one's working memory, and the one
-        that is learning is held twice."""
-        if strategy == "map" and members > 1:
-            held = (members + 1) * self.state + self.working
-        else:
-            held = members * (self.state + self.working)
-        return held + self.copies(members, strategy)
+    @property
+    def enough(self) -> bool:
+        """Whether it fits."""
+        return self.available is None or self.needed <= self.available
 
-    def copies(self, members: int, strategy: str) -> int:
-        """Of replays, in every epoch, where so many members are on one device."""
-        if members == 1:
-            return 2 * self.copied
-        return self.copied if strategy == "map" else 0
+    @property
+    def most(self) -> int:
+        """About how many members fit at once."""
+        if self.available is None:
+            return self.members
+        member = sum(self.parts.values()) + self.temporary // self._each
+        many = self.available // (self.sharing * member) * self.devices
+        return many or (self.available // member if self.sharing > 1 else 0)
 
-    def fitting(self, available: int, strategy: str) -> int:
-        """The most members that one device has memory for."""
-        many = available // (self.state + self.working)
-        if strategy == "map":
-            many = (available - self.working - self.copied) // self.state - 1
-        return many if many > 1 else int(available >= self.total(1, strategy))
+    @property
+    def _each(self) -> int:
+        return -(-self.members // self.devices)
+
+    def replay_size(self, capacity: int, envs: int) -> int:
+        """The largest replay that fits, of `capacity` places now."""
+        if self.available is None:
+            return capacity
+        replays = self.sharing * self._each * self.parts["replay"]
+        left = self.available - (self.needed - replays)
+        return max(0, min(capacity, int(0.98 * capacity * left / replays) // envs * envs))
 
 
-def estimate(config: Config, loop: Any) -> Memory:
-    """For one member's `loop` state, as shapes."""
-    replay, agent = _bytes(loop.replay), _bytes(loop.agent)
-    leaves = jax.tree_util.tree_leaves_with_path(loop.agent)
-    optimizer = sum(_bytes(x) for path, x in leaves if "_opt" in jax.tree_util.keystr(path))
-    environments = jax.tree.leaves((loop.env_state, loop.obs))
-    copy = sum(_bytes(x) for x in environments if x.shape[:1] == (config.num_envs,))
-    copy //= config.num_envs  # what they share is left out
-    # Without a loop around it, XLA:CPU fuses the insertion into the gather, unless under vmap.
-    single_step = config.eval_every == config.num_envs
+def of(population: Population, compiled: int = 0) -> Memory:
+    """`compiled`: bytes that the compiled epoch of the largest batch takes of one device."""
+    batch = max(population.batches(), key=lambda batch: batch.size)
+    loop, members, devices = batch.shapes(), batch.size, batch.devices
+    whole, replay, agent = (_bytes(x) // members for x in (loop, loop.replay, loop.agent))
+    each = -(-members // devices)
     return Memory(
-        replay=replay,
-        parameters=agent - optimizer,
-        optimizer=optimizer,
-        environments=_bytes(loop) - replay - agent,
-        working=_working(config, replay // config.capacity, agent, _bytes(loop.key), copy),
-        copied=replay if single_step else 0,
+        members=members,
+        devices=devices,
+        sharing=min(devices, jax.local_device_count()) if jax.default_backend() == "cpu" else 1,
+        parts={"replay": replay, "agent": agent, "environments": whole - replay - agent},
+        temporary=max(0, compiled - each * whole),
+        available=available(),
     )
 
 
-def _working(config: Config, row: int, agent: int, key: int, copy: int) -> int:
-    """The largest of what lives one after the other. What is no shape is fitted to XLA:CPU."""
-    number = jnp.zeros(()).itemsize
-    per_iteration = 1 + 2 * config.rollout + config.updates_per_iteration
-    keys = config.eval_every // config.steps_per_iteration * per_iteration * key
-    pairs = itertools.pairwise((0, *config.hidden))  # a layer is made from the one before it
-    widest = max(below + above for below, above in pairs) * number
-    # A copy's state before and after a step. Hashing holds five words for a key's two, and twice.
-    acting = 2 * copy + max(widest, 2 * 5 * key)
-    layers = config.batch_size * sum(config.hidden) * number
-    of_critics = (6 if config.layer_norm else 3) * config.num_critics  # LayerNorm: 5 to 7
-    of_policy = 2 if config.policy_delay == 1 else 1  # delayed: 0, or 2 under vmap
-    inputs = config.updates_per_iteration * config.n_step + config.num_critics + 2.5
-    learning = (
-        2.2 * agent  # as it was before the epoch (a diverged one is put back), as it is, gradients
-        + (of_critics + of_policy) * layers  # activations
-        + inputs * config.batch_size * row  # minibatches, and what each network is given of one
+def check(population: Population, compiled: int = 0, again: bool = False) -> None:
+    """Raise InputError, with what would fit, if there is not enough. `again`: for a resumed run."""
+    found = of(population, compiled)
+    if found.available is None or found.enough:
+        return
+    config, remedies = population.config, []
+    if found.most:
+        how = "members_per_batch (--members-per-batch)"
+        remedies.append(f"train at most {found.most} at once with {how}")
+    if (places := found.replay_size(config.capacity, config.num_envs)) >= config.batch_size:
+        remedies.append(f"use replay_size={places}")
+    raise InputError(
+        f"{found.members} members need {_size(found.needed)}, of which the replays are "
+        f"{_size(found.parts['replay'] * found.members)}, and there are {_size(found.available)}: "
+        + ("resume it where there is more, or train anew and " if again else "")
+        + (" or ".join(remedies) or "use smaller networks")
     )
-    small = 10 * 2**10  # many arrays of a few bytes: all there is in the smallest programs
-    return small + int(
-        max(
-            5 * keys,  # hashed, all of an epoch's first; then they lie there
-            keys + agent + config.num_envs * acting,
-            keys + learning,
-            agent + config.eval_episodes * acting,
-            3.25 * agent,  # is it finite? The one before; both as vectors; a byte for each number
-        )
-    )
+
+
+def table(population: Population, compiled: int) -> str:
+    """Text: what the population needs, and what there is."""
+    found, batches = of(population, compiled), len(population.batches())
+    rows = [(name, _size(x), _size(x * found.members)) for name, x in found.parts.items()]
+    rows += [("compiled epoch adds", "", _size(found.sharing * found.temporary))]
+    rows += [("needed", "", _size(found.needed)), ("available", "", _size(found.available))]
+    where = f"{found.devices} {jax.default_backend()} devices ({population.how['strategy']})"
+    lines = [
+        f"{population.config.env_name}: {population.size} members in {batches} batches, "
+        f"{found.members} at once on {where}",
+        f"{'':24}{'each':>12}{'together':>12}",
+        *(f"{name:24}{each:>12}{together:>12}" for name, each, together in rows),
+    ]
+    return "\n".join([*lines, f"about {found.most} members fit at once"])
 
 
 def available() -> int | None:
-    """Bytes that one device has; None where it does not say. CPU devices have the machine's memory
-    together, or what this process's control group may have of it."""
+    """Bytes that one device has; None where it does not say. CPU devices share the machine's
+    memory, or what this process's control group may have of it."""
     device = jax.local_devices()[0]
     if device.platform != "cpu":
         return (device.memory_stats() or {}).get("bytes_limit")
@@ -123,9 +124,10 @@ def available() -> int | None:
     return min(limits)
 
 
-def shared() -> bool:
-    """Whether the devices of this machine have their memory together."""
-    return jax.default_backend() == "cpu"
+def _size(bytes_: int | None) -> str:
+    if bytes_ is None:
+        return "unknown"
+    return f"{bytes_ / 2**30:.2f} GiB" if bytes_ >= 2**30 else f"{bytes_ / 2**20:.2f} MiB"
 
 
 def _bytes(tree: Any) -> int:

@@ -3,9 +3,8 @@
 import contextlib
 import csv
 import io
-import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,28 +14,33 @@ from sacjax.runs.files import write_text
 from sacjax.types import InputError
 
 Member = dict[str, float]
+Row = dict[str, Any]
 _OF_EPISODES = ("eval_return", "eval_length")  # [M, eval_episodes]
 _REMEDY = "restore it, or `sacjax resume` its run, which writes it anew from its last checkpoint"
 
 
 class MetricsFile:
-    """metrics.csv: whole rows, flushed as they come, after those that there are already."""
+    """metrics.csv: whole rows, flushed as they come, after those before."""
 
-    def __init__(self, path: Path, before: Iterable[dict[str, Any]] = ()):
-        text = io.StringIO(newline="")
-        columns = _write_rows(text, before, None)
-        write_text(path, text.getvalue())
-        self._file, self._columns = path.open("a", newline=""), columns
+    def __init__(self, path: Path, before: Sequence[Row] = ()):
+        write_table(path, before)
+        self._file, self._begun = path.open("a", newline=""), bool(before)
 
-    def append(self, rows: Iterable[dict[str, Any]]) -> None:
+    def append(self, rows: Iterable[Row]) -> None:
         """Numbers are written so that they read back exactly; NaN (no data) as an empty cell."""
-        self._columns = _write_rows(self._file, rows, self._columns)
+        self._file.write(_text(rows, header=not self._begun))
         self._file.flush()
+        self._begun = True
 
     def close(self) -> None:
-        """What could not be written was said by `append`."""
+        """Close the file; `append` has raised what could not be written."""
         with contextlib.suppress(OSError):
             self._file.close()
+
+
+def write_table(path: Path, rows: Iterable[Row]) -> None:
+    """Write a whole metrics.csv."""
+    write_text(path, _text(rows, header=True))
 
 
 def read_metrics(
@@ -79,53 +83,51 @@ def row(metrics: dict[str, np.ndarray], i: int) -> dict[str, int | float]:
     return found
 
 
-def _write_rows(
-    file: Any, rows: Iterable[dict[str, Any]], columns: list[str] | None
-) -> list[str] | None:
-    """The rows, and before the first one its columns; the columns."""
-    writer = csv.writer(file)
-    for row in rows:
-        if columns is None:
-            columns = list(row)
-            writer.writerow(columns)
-        writer.writerow([_cell(row[name]) for name in columns])
-    return columns
+def rows(members: list[Member], first: int, metrics: dict[str, np.ndarray]) -> list[Row]:
+    """A row per member of an epoch's metrics [M, ...]: its number from `first`, its settings, then
+    every metric."""
+    return [{"member": first + i} | member | row(metrics, i) for i, member in enumerate(members)]
 
 
-def _cell(value: Any) -> Any:
-    return "" if isinstance(value, float) and math.isnan(value) else value
+def _text(rows: Iterable[Row], header: bool) -> str:
+    file, rows = io.StringIO(newline=""), list(rows)
+    if rows:
+        writer = csv.DictWriter(file, list(rows[0]))
+        if header:
+            writer.writeheader()
+        # NaN is the one number that is not equal to itself.
+        writer.writerows({name: x if x == x else "" for name, x in row.items()} for row in rows)
+    return file.getvalue()
 
 
 def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict[str, np.ndarray]]:
     if not path.is_file():
         raise InputError(f"{path} is missing: {_REMEDY}")
     try:
-        text = path.read_bytes().decode()
-        text = text[: text.rfind("\n") + 1]  # without a row that is half written
-        rows = list(csv.DictReader(io.StringIO(text, newline="")))
-        if not rows:
+        text = path.read_text(encoding="utf-8")
+        lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))  # whole lines
+        if len(lines) < 2:
             raise InputError(
                 f"{path} has no evaluation yet: wait for the first, or `sacjax resume` its run"
             )
-        names = list(rows[0])
-        keys = names[1 : names.index("seed") + 1]
+        names, *lines = lines
+        cells = np.array([[float(cell or "nan") for cell in line] for line in lines])
+        cells = cells.reshape(len(lines), len(names))
         if names[0] != "member":
             raise ValueError("its first column is not member")
+        keys = names[1 : names.index("seed") + 1]
         if swept is not None and keys[:-1] != swept:
             raise ValueError(f"its columns are keyed by {keys[:-1]}, config.json's by {swept}")
-        series: dict[tuple, list[list[float]]] = {}
-        for row in rows:
-            values = [float("nan" if row[name] == "" else row[name]) for name in names]
-            first = len(keys) + 1
-            series.setdefault(tuple(values[1:first]), []).append(values[first:])
-        epochs = min(len(values) for values in series.values())
-        table = np.array([values[:epochs] for values in series.values()])  # [M, epochs, metrics]
         names.index("env_steps")  # ValueError: without it nothing says how far it is
+        rows = [cells[cells[:, 0] == number, 1:] for number in np.unique(cells[:, 0])]
+        epochs = min(map(len, rows))  # a last row that is half written is left out
+        table = np.stack([x[:epochs] for x in rows])  # [M, epochs, columns]
         members: list[Member] = [
-            dict(zip(keys, (*point[:-1], int(point[-1])), strict=True)) for point in series
+            dict(zip(keys, (*who[:-1].tolist(), int(who[-1])), strict=True))
+            for who in table[:, 0, : len(keys)]
         ]
     except InputError:
         raise
-    except (ValueError, IndexError, KeyError, TypeError, csv.Error, UnicodeDecodeError) as error:
+    except (ValueError, IndexError, csv.Error) as error:
         raise InputError(f"{path} is damaged ({error}): {_REMEDY}") from error
-    return members, {name: table[..., i] for i, name in enumerate(names[len(keys) + 1 :])}
+    return members, {name: table[..., i] for i, name in enumerate(names[1:]) if name not in keys}

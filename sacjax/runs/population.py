@@ -1,4 +1,4 @@
-"""A run before it starts: everything checked, nothing allocated."""
+"""The members of a run before it starts: everything is checked, nothing is allocated."""
 
 import itertools
 from collections.abc import Callable
@@ -12,32 +12,31 @@ import numpy as np
 from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
 from sacjax.devices import layout
-from sacjax.runs import memory, provenance
-from sacjax.runs.memory import Memory
+from sacjax.runs import provenance
 from sacjax.train import Program, make_program
 from sacjax.types import InputError, Key, is_whole, must_be
 
 
-class Population(NamedTuple):
-    """The members of a run, its program, and how they are laid out."""
+class Grid(NamedTuple):
+    """Members: the points of a hyperparameter grid x the seeds, or a part of these."""
 
-    config: Config
-    settings: list[Hyperparams]  # the points of the grid
+    settings: list[Hyperparams]  # the points
     swept: list[str]
     seeds: list[int]
-    part: tuple[int, int]  # members first to last + 1 of the grid x seeds: all, or a batch of them
-    per_batch: int | None  # the most that are trained at once
-    program: Program
-    algorithm: Callable
-    how: dict[str, Any]  # strategy and devices
-    memory: Memory  # of a member
+    part: tuple[int, int]  # the first member and the one after the last
+
+    @property
+    def pairs(self) -> list[tuple[Hyperparams, int]]:
+        """The setting and the seed of each member."""
+        pairs = [(point, seed) for point in self.settings for seed in self.seeds]
+        return pairs[slice(*self.part)]
 
     @property
     def members(self) -> list[dict[str, float]]:
         """M dictionaries: the swept hyperparameters, and `seed`."""
         return [
             {name: float(getattr(point, name)) for name in self.swept} | {"seed": seed}
-            for point, seed in self._pairs()
+            for point, seed in self.pairs
         ]
 
     @property
@@ -50,68 +49,73 @@ class Population(NamedTuple):
         """How many members the whole run has."""
         return len(self.settings) * len(self.seeds)
 
+
+class Population(NamedTuple):
+    """The members of a run, or of one of its batches, its program, and how they are laid out."""
+
+    config: Config
+    grid: Grid
+    per_batch: int | None  # the most members that are trained at once
+    program: Program
+    algorithm: Callable
+    how: dict[str, Any]  # strategy and devices
+
     @property
-    def is_part(self) -> bool:
-        """Whether there are other members, in other batches."""
-        return self.size < self.total
+    def size(self) -> int:
+        """M."""
+        return self.grid.size
+
+    @property
+    def devices(self) -> int:
+        """Devices that the members are laid out over."""
+        return self.how["devices"]
 
     def inputs(self) -> tuple[Hyperparams, Key]:
-        """What the members start from: hyperparameters [M] (numbers, if there is one point only),
-        and keys [M]."""
-        points, seeds = zip(*self._pairs(), strict=True)
-        hp = self.settings[0]
-        if len(self.settings) > 1:
+        """Hyperparameters [M] (scalars if there is a single setting) and PRNG keys [M]."""
+        points, seeds = zip(*self.grid.pairs, strict=True)
+        hp = points[0]
+        if len(self.grid.settings) > 1:
             hp = jax.tree.map(lambda *x: np.asarray(x), *points)
         return hp, jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
 
     def shapes(self) -> Any:
-        """What the loop's state looks like, leaves [M, ...]."""
-        hp, env_params = as_arrays(self.settings[0], self.program.default_params)
+        """Shapes and dtypes of the loop's state, leaves [M, ...]."""
+        hp, env_params = as_arrays(self.grid.settings[0], self.program.default_params)
         one = jax.eval_shape(self.program.init, jax.random.key(0), hp, env_params)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.size, *x.shape), x.dtype), one)
 
     def description(self) -> dict[str, Any]:
         """For config.json and the checkpoints."""
-        told = provenance.description(self.config, self.settings, self.swept, self.seeds)
+        told = provenance.description(self.config, *self.grid[:3])
         told["algorithm"] = provenance.algorithm_name(self.algorithm)
-        return told | {"part": self.part, "per_batch": self.per_batch, "layout": self.how}
+        return told | {"part": self.grid.part, "per_batch": self.per_batch, "layout": self.how}
 
     def batches(self) -> list["Population"]:
-        """The members in as few parts as may be, of sizes that differ by one at most."""
-        first, end = self.part
-        number = -(-(end - first) // (self.per_batch or end - first))
+        """The members in as few batches as possible, whose sizes differ by one at most."""
+        first, _ = self.grid.part
+        number = -(-self.size // (self.per_batch or self.size))
         if number == 1:
             return [self]
-        ends = [first + (end - first) * i // number for i in range(number + 1)]
-        return [
-            self._replace(part=(a, b), per_batch=None, how=_how(b - a, **self.how))
-            for a, b in itertools.pairwise(ends)
-        ]
+        ends = [first + self.size * i // number for i in range(number + 1)]
+        return [self._of(part) for part in itertools.pairwise(ends)]
 
-    def _pairs(self) -> list[tuple[Hyperparams, int]]:
-        pairs = [(point, seed) for point in self.settings for seed in self.seeds]
-        return pairs[slice(*self.part)]
+    def _of(self, part: tuple[int, int]) -> "Population":
+        how = _how(part[1] - part[0], **self.how)
+        return self._replace(grid=self.grid._replace(part=part), per_batch=None, how=how)
 
 
 def make_population(
     config: Config,
-    settings: list[Hyperparams],
-    swept: list[str],
-    seeds: list[int],
+    grid: Grid,
     algorithm: Callable,
     strategy: str = "auto",
     devices: int | None = None,
     per_batch: int | None = None,
 ) -> Population:
-    """Raises InputError where the settings cannot work here; of memory, see `check_memory`."""
-    if per_batch is not None:
-        if not is_whole(per_batch) or per_batch < 1:
-            raise InputError(
-                f"members_per_batch ({per_batch}) must be a whole number from 1: use 64"
-            )
-        per_batch = int(per_batch)
+    """Raises InputError where the settings cannot work here. `memory.check` checks the memory."""
+    if per_batch is not None and (not is_whole(per_batch) or per_batch < 1):
+        raise InputError(f"members_per_batch ({per_batch}) must be a whole number from 1: use 64")
     program = make_program(config, algorithm)
-    members = len(settings) * len(seeds)
     if program.host is not None:  # environments outside of JAX: one member after the other
         if jax.process_count() > 1:
             raise InputError(f"{config.env} runs outside of JAX: train it in one process")
@@ -121,17 +125,13 @@ def make_population(
                 f"({devices}) and members_per_batch ({per_batch}) out"
             )
         per_batch, devices = 1, 1
-    how = _how(min(per_batch or members, members), strategy, devices)
-    hp, env_params = as_arrays(settings[0], program.default_params)
-    loop = jax.eval_shape(program.init, jax.random.key(0), hp, env_params)
-    return Population(
-        *(config, settings, swept, seeds, (0, members), per_batch, program, algorithm, how),
-        memory=memory.estimate(config, loop),
-    )
+    per_batch = per_batch and int(per_batch)
+    how = _how(min(per_batch or grid.size, grid.size), strategy, devices)
+    return Population(config, grid, per_batch, program, algorithm, how)
 
 
-def points(hp: Hyperparams) -> tuple[list[Hyperparams], list[str]]:
-    """A grid's points, row by row, and the names of the fields that vary over it."""
+def make_grid(hp: Hyperparams, seeds: list[int]) -> Grid:
+    """All members: the points of `hp`, row by row, x the seeds. Raises InputError."""
     must_be(Hyperparams, hp, "hp", "Hyperparams(tau=0.005)")
     if own := vars(hp).keys() - vars(Hyperparams()).keys():
         raise InputError(
@@ -146,11 +146,12 @@ def points(hp: Hyperparams) -> tuple[list[Hyperparams], list[str]]:
     ]
     if len(set(points)) < size:
         raise InputError("a point of the grid occurs twice: give each swept value once")
-    return points, [name for name, value in arrays.items() if np.unique(value).size > 1]
+    swept = [name for name, value in arrays.items() if np.unique(value).size > 1]
+    return Grid(points, swept, seeds, (0, size * len(seeds)))
 
 
 def extended(config: Config, total_steps: int) -> Config:
-    """The same run with a later end. InputError where that is no end of an epoch."""
+    """The same run with a later end. Raises InputError where no epoch ends there."""
     if not is_whole(total_steps):
         raise InputError(
             f"extend_to ({total_steps!r}) must be a whole number of steps: use 1000000"
@@ -165,108 +166,12 @@ def extended(config: Config, total_steps: int) -> Config:
             "extend_to is for runs with constant learning rates: where these fall to 0 at the end, "
             "a longer run is another one from its beginning, so train it anew"
         )
-    past = (total_steps - config.warmup_steps) % config.eval_every
-    if past:
+    if past := (total_steps - config.warmup_steps) % config.eval_every:
         raise InputError(
             f"extend_to ({total_steps}) must be the end of an epoch: use extend_to="
             f"{total_steps - past + config.eval_every}"
         )
     return replace(config, total_steps=int(total_steps))
-
-
-class Fit(NamedTuple):
-    """A plan's largest batch against the machine. Bytes of what shares one memory: a device, or all
-    of a CPU's."""
-
-    members: int  # trained at once
-    needed: int
-    available: int | None  # None: not known
-    most: int  # members that could be trained at once
-    replay_size: int  # the largest for as many members as planned
-
-    @property
-    def enough(self) -> bool:
-        return self.available is None or self.needed <= self.available
-
-
-def fit(population: Population) -> Fit:
-    """Whether it fits, and what would."""
-    members = max(batch.size for batch in population.batches())
-    strategy, devices = population.how["strategy"], population.how["devices"]
-    sharing = jax.local_device_count() if memory.shared() else 1
-    sharing = min(sharing, devices)
-    each = -(-members // devices)
-    needed = sharing * population.memory.total(each, strategy)
-    available = memory.available()
-    if available is None:
-        return Fit(members, needed, None, members, population.config.capacity)
-    most = population.memory.fitting(available // sharing, strategy) * devices
-    if most <= 0 and jax.process_count() == 1:  # fewer members than devices use as many of these
-        fewer = range(1, devices)
-        fits = (
-            population.memory.fitting(available // min(sharing, d), strategy) > 0 for d in fewer
-        )
-        most = max((d for d, enough in zip(fewer, fits, strict=True) if enough), default=0)
-    rest = sharing * population.memory._replace(replay=0, copied=0).total(each, strategy)
-    envs, capacity = population.config.num_envs, population.config.capacity
-    places = int(0.98 * (available - rest) * capacity / (needed - rest)) // envs * envs
-    return Fit(members, needed, available, max(most, 0), max(min(places, capacity), 0))
-
-
-def check_memory(population: Population, again: bool = False) -> None:
-    """InputError, with what would fit, where there is not enough; `again`: for a run that is gone
-    on with, whose settings are what they are."""
-    found = fit(population)
-    if found.available is None or found.enough:
-        return
-    remedies = []
-    if found.most:
-        how = "members_per_batch (--members-per-batch)"
-        remedies.append(f"train at most {found.most} at once with {how}")
-    if found.replay_size >= population.config.batch_size:
-        remedies.append(f"use replay_size={found.replay_size}")
-    raise InputError(
-        f"{found.members} members need {found.needed / 2**30:.1f} GiB, of which the replays are "
-        f"{population.memory.replay * found.members / 2**30:.1f}, and there are "
-        f"{found.available / 2**30:.1f}: "
-        + ("go on with it where there is more, or train anew and " if again else "")
-        + (" or ".join(remedies) or "use smaller networks")
-    )
-
-
-def table(population: Population, compiled: int | None) -> str:
-    """Text: what the plan needs. `compiled`: bytes that the compiled epoch takes of one device."""
-    found, part = fit(population), population.memory
-    strategy, devices = population.how["strategy"], population.how["devices"]
-    each = -(-found.members // devices)
-    one = population.memory.total(each, strategy)
-    at_once = found.members if strategy == "vmap" else min(devices, found.members)
-    rows = [
-        *((name, getattr(part, name), found.members) for name in part._fields[:-2]),
-        (f"working, {at_once} at once", part.working, at_once),
-    ]
-    if strategy == "map" and each > 1:
-        rows.append(("held twice", part.state, devices))
-    if copies := part.copies(each, strategy):
-        rows.append(("replay copied by XLA", copies, devices))
-    lines = [
-        f"{population.config.env}: {population.part[1]} members"
-        + (f" in {len(population.batches())} batches" if len(population.batches()) > 1 else "")
-        + f", {found.members} at once on {devices} {jax.default_backend()} devices ({strategy})",
-        f"{'':24}{'each':>12}{'together':>12}",
-        *(f"{name:24}{_size(size):>12}{_size(size * times):>12}" for name, size, times in rows),
-        f"{'per device':36}{_size(one):>12}",
-    ]
-    if compiled is not None:
-        lines.append(f"{'as compiled':36}{_size(compiled):>12}  ({compiled / one - 1:+.0%})")
-    lines.append(f"{'needed':36}{_size(found.needed):>12}")
-    if found.available is not None:
-        lines.append(f"{'there is':36}{_size(found.available):>12}  (at most {found.most} at once)")
-    return "\n".join(lines)
-
-
-def _size(bytes_: int) -> str:
-    return f"{bytes_ / 2**30:.2f} GiB" if bytes_ >= 2**30 else f"{bytes_ / 2**20:.2f} MiB"
 
 
 def _how(members: int, strategy: str, devices: int | None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Several processes, on one machine or many, that train one population: JAX's multi-controller.
+"""Several processes that train one population, by JAX's multi-controller.
 
-Every process runs the same program on its own devices; members exchange nothing. Once an epoch the
-processes exchange metrics and agree on what to do next; the first one writes the files.
+Every process runs the same program on its own devices, and members exchange nothing. The processes
+agree on what to do next after each epoch. The first one writes the files.
 """
 
 import contextlib
@@ -11,11 +11,8 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
-from sacjax.types import InputError, RunError, is_key
-
-_LONGEST = 2_000  # characters of a message that goes from the first process to the others
+from sacjax.types import InputError, RunError
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -54,103 +51,43 @@ def joined() -> bool:
 
 
 def several() -> bool:
+    """Whether there is more than one process."""
     return jax.process_count() > 1
 
 
 def is_first() -> bool:
-    """Whether this process writes: the others have nothing to say."""
+    """Whether this process writes the files and prints."""
     return jax.process_index() == 0
 
 
-def alone() -> dict[str, Any]:
-    """Arguments for an orbax checkpointer that one process uses, waiting for none of the others."""
-    if not several():
-        return {}
-    import orbax.checkpoint as ocp
-
-    this = jax.process_index()
-    options = ocp.options.MultiprocessingOptions(
-        primary_host=this, active_processes={this}, barrier_sync_key_prefix=f"of_{this}"
-    )
-    return {"multiprocessing_options": options}
-
-
-def sharding(devices: int) -> Sharding:
-    """Of members over the first so many devices."""
-    if devices == 1:
-        return SingleDeviceSharding(jax.local_devices()[0])
-    return NamedSharding(
-        Mesh(np.array(jax.devices()[:devices]), ("members",)), PartitionSpec("members")
-    )
-
-
-def spread(tree: Any, devices: int) -> Any:
-    """Arrays [M', ...], the same in all processes, laid out over devices; some may be keys."""
-    where = sharding(devices)
-
-    def place(x: Any) -> Any:
-        if is_key(x):
-            data = place(np.asarray(jax.random.key_data(x)))
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-        if several():
-            x = np.asarray(x)
-            return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
-        return jax.device_put(x, where, may_alias=False)
-
-    return jax.tree.map(place, tree)
-
-
-def everywhere(tree: Any) -> Any:
-    """Arrays laid out over devices, as NumPy arrays in every process; keys as JAX's."""
-
-    def gather(x: Any) -> Any:
-        if is_key(x):
-            data = gather(jax.random.key_data(x))
-            return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
-        return multihost_utils.process_allgather(x, tiled=True) if several() else np.asarray(x)
-
-    return jax.tree.map(gather, tree)
-
-
 def largest(number: int) -> int:
-    """Of all processes' numbers."""
+    """The largest number that any process gives."""
     return int(multihost_utils.process_allgather(np.array(number)).max()) if several() else number
 
 
 def any_of(said: bool) -> bool:
-    """Whether any process says so."""
+    """Whether any process says True."""
     return bool(largest(int(said)))
 
 
-def of_first(number: int) -> int:
-    """The first process's number."""
-    return int(multihost_utils.broadcast_one_to_all(np.array(number))) if several() else number
+def on_first(do: Callable[[], Any]) -> Any:
+    """Call `do` in the first process; the others wait for it and return None.
 
-
-def first(do: Callable[[], Any]) -> Any:
-    """What `do` returns in the first process, elsewhere None; what it raises is known in all.
-
-    There InputError and RunError are what they are; any other error is a RunError. No process is
-    past it before the first one is.
+    An error of the first process is raised in every process, as InputError or RunError there.
     """
     if not several():
         return do()
-    result, message, kind, other = None, "", 0, None
+    result, error = None, None
     if is_first():
         try:
             result = do()
-        except Exception as error:  # whatever it is: the other processes wait to hear of it
-            message, kind = str(error), 1 if isinstance(error, InputError) else 2
-            other = None if isinstance(error, (InputError, RunError)) else error
-    text = np.zeros(_LONGEST + 1, np.uint8)
-    encoded = list(message.encode()[:_LONGEST])
-    text[0], text[1 : 1 + len(encoded)] = kind, encoded
-    text = np.asarray(multihost_utils.broadcast_one_to_all(text))
-    if other is not None:
-        raise other
-    if text[0]:
-        said = bytes(text[1:]).rstrip(b"\0").decode(errors="replace")
-        raise (RunError if text[0] == 2 else InputError)(said)
+        except Exception as found:  # whatever it is: the other processes wait
+            error = found
+    kind = largest(0 if error is None else 1 if isinstance(error, InputError) else 2)
+    if error is not None:
+        raise error
+    if kind:
+        raise (InputError if kind == 1 else RunError)("the first process failed: see its messages")
     return result
 
 

@@ -28,7 +28,7 @@ SUITES = {  # what an environment depends on besides
 }
 PACKAGES = [
     *("sacjax", "jax", "jaxlib", "flax", "optax", "chex"),
-    *("gymnax", "distrax", "orbax-checkpoint"),
+    *("gymnax", "distrax"),
 ]
 
 

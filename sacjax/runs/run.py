@@ -4,6 +4,7 @@ Members are the points of the hyperparameter grid x the seeds, trained together 
 that is killed and resumed ends, to the bit, like one that never stopped. `_train` is the loop.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
@@ -16,24 +17,21 @@ import numpy as np
 
 from sacjax.config import Config, Hyperparams
 from sacjax.devices import Strategy
-from sacjax.runs import checkpoints, processes
-from sacjax.runs.batches import at_hand, begin_batch, is_begun, write_table
-from sacjax.runs.directory import (
-    BATCHES,
-    check_is_run,
-    check_is_whole,
-    created,
-    read_config,
-    write_config,
-)
-from sacjax.runs.epochs import Compiled, State, epochs, finished, told
+from sacjax.runs import directory as folders
+from sacjax.runs import memory
+from sacjax.runs.directory import BATCHES
+from sacjax.runs.epochs import Compiled, epochs, prepare, told
 from sacjax.runs.load import other_algorithm
-from sacjax.runs.population import Population, check_memory, extended, make_population, points
-from sacjax.runs.recorder import Options, Recorder, restored
-from sacjax.runs.result import Run, in_host_memory, merged
+from sacjax.runs.metrics_csv import Row, rows, write_table
+from sacjax.runs.population import Population, extended, make_grid, make_population
+from sacjax.runs.processes import any_of, is_first, on_first, several
+from sacjax.runs.recorder import Options, Recorder, restore_state, same_run, write_summary
+from sacjax.runs.result import Run, in_host_memory, merged, read
 from sacjax.runs.signals import put_off
 from sacjax.sac import make_sac
 from sacjax.types import InputError, OnEpoch, OnNan, is_whole
+
+_LOG = logging.getLogger("sacjax")
 
 
 def run(
@@ -69,18 +67,17 @@ def run(
     longer be written.
     """
     seeds, on_epoch = _checked_seeds(seeds), _checked_callables(on_epoch, should_stop)
-    settings, swept = points(hp)
-    population = make_population(
-        config, settings, swept, seeds, algorithm, strategy, devices, members_per_batch
-    )
-    check_memory(population)
+    grid = make_grid(hp, seeds)
+    population = make_population(config, grid, algorithm, strategy, devices, members_per_batch)
+    memory.check(population)
     options = Options(checkpoint_every, keep, on_nan).checked()
     if directory is None:
         if checkpoint_every:
             raise InputError("checkpoint_every needs a folder to write to: give directory=")
         return _train_all(population, None, options, on_epoch, should_stop)
-    with put_off(should_stop) as should_stop, _held(lambda: created(directory)):
-        return _train_all(population, Path(directory), options, on_epoch, should_stop)
+    path = Path(directory)
+    with put_off(should_stop) as should_stop, _held(lambda: folders.created(path)):
+        return _train_all(population, path, options, on_epoch, should_stop)
 
 
 def resume(
@@ -107,49 +104,54 @@ def resume(
     Raises InputError if the folder is damaged, in use, or not a run's.
     """
     path, on_epoch = Path(directory), _checked_callables(on_epoch, should_stop)
-    check_is_run(path)
-    check_is_whole(path)
-    checkpoints.check_path(path)
-    with put_off(should_stop) as should_stop, _held(lambda: checkpoints.locked(path)):
-        written = read_config(path, env)
-        if other := other_algorithm(written.content, algorithm):
+    folders.check_is_run(path)
+    with put_off(should_stop) as should_stop, _held(lambda: folders.locked(path)):
+        config, grid, content = folders.read_config(path, env)
+        if other := other_algorithm(content, algorithm):
             raise InputError(f"{path} {other}: give that to resume(..., algorithm=...) in Python")
-        config = written.config if extend_to is None else extended(written.config, extend_to)
-        options = Options.of(written.content)
+        if extend_to is not None:
+            config = extended(config, extend_to)
         given = {"every": checkpoint_every, "keep": keep, "on_nan": on_nan}
-        options = options._replace(**{k: v for k, v in given.items() if v is not None}).checked()
-        population = make_population(
-            *(config, written.settings, written.swept, written.seeds, algorithm),
-            *_layout(written.content, strategy, devices),
-            written.content.get("per_batch"),
-        )
-        check_memory(population, again=True)
+        given = {name: value for name, value in given.items() if value is not None}
+        options = Options(**content["options"] | given).checked()
+        layout = _layout(content, strategy, devices)
+        population = make_population(config, grid, algorithm, *layout, content.get("per_batch"))
+        memory.check(population, again=True)
         return _train_all(population, path, options, on_epoch, should_stop, again=True)
 
 
 def _train(
     population: Population,
-    start: State | None,
     path: Path | None,
+    again: bool,
+    options: Options,
     on_epoch: Sequence[OnEpoch],
     should_stop: Callable[[], bool],
-    options: Options,
     programs: dict[int, Compiled],
-) -> Run:
-    """Train one batch of members: run epoch by epoch, record, tell, stop when asked."""
-    state = start
+) -> tuple[Run, bool]:
+    """Run epoch by epoch, record, tell, stop when asked; the run, and whether it was stopped.
+
+    `again` resumes what is in the folder.
+    """
+    start = state = restore_state(population, path) if again and path else None
+    compiled = prepare(population, start, programs)
+    if path and compiled:
+        content = population.description() | {"options": options._asdict()}
+        on_first(partial(folders.write_config, path, content, again))
+    stopped = False
     with closing(Recorder(path, population, options, start)) as record:
-        for state in epochs(population, start, programs):
+        for state in epochs(population, start, compiled):
             record.metrics(state)
             record.checkpoint_if_due(state)
             metrics = told(population, state, record.next_checkpoint(state))
-            for tell in on_epoch if processes.is_first() else ():
+            for tell in on_epoch if is_first() else ():
                 tell(state.env_steps, metrics)
             fell = state.new > 0 and options.on_nan == "stop"
-            if fell or processes.any_of(should_stop()):
+            stopped = fell or any_of(should_stop())
+            if stopped:
                 break
         assert state is not None
-        return record.finish(state)
+        return record.finish(state), stopped
 
 
 def _train_all(
@@ -160,70 +162,89 @@ def _train_all(
     should_stop: Callable[[], bool],
     again: bool = False,
 ) -> Run:
-    """Train all members at once, or batch after batch. `again` resumes what is in the folder."""
-    follow = (on_epoch, should_stop, options)
+    """Train all members at once, or batch after batch."""
+    follow = partial(
+        _train, options=options, on_epoch=on_epoch, should_stop=should_stop, programs={}
+    )
     with ExitStack() as stack:
         if population.program.host is not None:
             stack.callback(population.program.host.close_all)
         if len(population.batches()) > 1:
-            return _train_batches(population, path, *follow, again)
+            return _train_batches(population, path, options, follow, again)
         if again and path and (path / BATCHES).exists():
             raise InputError(
                 f"{path / 'config.json'} is of a run in one batch, and there are {path / BATCHES}: "
                 "restore it, or train again in a new folder"
             )
-        start = restored(population, path) if again and path else None
-        if path and not finished(population, start):
-            content = population.description() | options.noted()
-            processes.first(partial(write_config, path, content, again))
-        return _train(population, start, path, *follow, {})
+        return follow(population, path, again)[0]
 
 
 def _train_batches(
-    population: Population,
-    path: Path | None,
-    on_epoch: Sequence[OnEpoch],
-    should_stop: Callable[[], bool],
-    options: Options,
-    again: bool,
+    population: Population, path: Path | None, options: Options, train: Callable, again: bool
 ) -> Run:
-    """One batch after the other, each like a run in a folder of its own."""
-    parts, programs = population.batches(), {}
+    """One batch after the other, each a run in a folder of its own."""
+    batches = population.batches()
+    places = [path and path / BATCHES / str(number + 1) for number in range(len(batches))]
+    begun = [
+        again and place is not None and _is_begun(batch, place)
+        for batch, place in zip(batches, places, strict=True)
+    ]
+    if path:
+        content = population.description() | {"options": options._asdict()}
+        on_first(partial(folders.write_config, path, content, again))
     runs: list[Run] = []
-    tabled, begun = 0, False
-    places = [path and path / BATCHES / str(number) for number in range(1, len(parts) + 1)]
-    for batch, place in zip(parts, places, strict=True):
-        known = bool(again and place and is_begun(batch, place))
-        done = at_hand(batch, place) if known and place else None
-        if done is not None and done.completed:
-            runs.append(in_host_memory(done))
-            continue
-        start = restored(batch, place) if known and place else None
-        if path and place and not finished(batch, start):
-            if not begun:
-                content = population.description() | options.noted()
-                processes.first(partial(write_config, path, content, again))
-            content = batch.description() | options.noted()
-            processes.first(partial(begin_batch, place, content, known))
-            begun = True
-        done = _train(batch, start, place, on_epoch, should_stop, options, programs)
+    stopped = False
+    for batch, place, there in zip(batches, places, begun, strict=True):
+        done = _read_back(batch, place) if there and place else None
+        if not stopped and not (done and done.completed):
+            done, stopped = train(batch, place, there)
+        if done is None:
+            break
         runs.append(in_host_memory(done))
-        write_table(path, population, runs)
-        tabled = len(runs)
-        fell = len(done.diverged) > (len(start.diverged) if start else 0)
-        if not done.completed or (fell and options.on_nan == "stop"):
-            break
-        if tabled < len(parts) and processes.any_of(should_stop()):  # asked at a batch's end
-            break
-    for batch, place in list(zip(parts, places, strict=True))[len(runs) :]:  # of an extended run
-        later = at_hand(batch, place) if again and place and is_begun(batch, place) else None
-        if later is None:
-            break
-        runs.append(in_host_memory(later))
-    if tabled < len(runs):
-        write_table(path, population, runs)
-    whole = merged(runs)
-    return whole._replace(completed=whole.completed and len(runs) == len(parts))
+        if path:
+            on_first(partial(_write_whole, path, population, runs))
+    return merged(runs, population.size)
+
+
+def _is_begun(batch: Population, place: Path) -> bool:
+    """Whether the batch has a folder. Raises InputError where it is another batch's."""
+    if not (place / "config.json").exists():
+        return False
+    same_run(batch, folders.read_config(place, batch.config.env).content)
+    return True
+
+
+def _read_back(batch: Population, place: Path) -> Run | None:
+    """A batch from its agents, and its metrics.csv anew; None where the agents are not whole."""
+    done = None
+    if (place / "agents").is_dir():
+        try:
+            done = read(batch, place)
+        except InputError as error:
+            _LOG.warning("%s: making it anew", error)
+    if done is None or any_of(done is None):
+        return None
+    on_first(partial(write_table, place / "metrics.csv", _rows_of(done, batch.grid.part[0])))
+    return done
+
+
+def _write_whole(path: Path, population: Population, runs: list[Run]) -> None:
+    """metrics.csv, the curve and who diverged, of the batches so far."""
+    whole = merged([run._replace(agents=()) for run in runs], population.size)
+    firsts = [batch.grid.part[0] for batch in population.batches()]
+    table = [row for run, first in zip(runs, firsts, strict=False) for row in _rows_of(run, first)]
+    with folders.written(path):
+        write_table(path / "metrics.csv", table)
+        write_summary(path, whole)
+
+
+def _rows_of(run: Run, first: int) -> list[Row]:
+    """Of a run whose members have equally many epochs, numbered from `first`."""
+    return [
+        row
+        for epoch in range(run.epochs.max())
+        for row in rows(run.members, first, {name: x[:, epoch] for name, x in run.metrics.items()})
+    ]
 
 
 def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
@@ -268,7 +289,7 @@ def _layout(
         )
     if strategy is None:
         strategy = str(then.get("strategy", "auto"))
-    if devices is None and not processes.several():
+    if devices is None and not several():
         before = then.get("devices")
         devices = before if before in range(1, jax.device_count() + 1) else None
     return strategy, devices
@@ -278,5 +299,5 @@ def _layout(
 def _held(hold: Callable[[], Any]) -> Iterator[None]:
     """In the first process only, which is the one that writes; what is refused there is in all."""
     with ExitStack() as stack:
-        processes.first(lambda: stack.enter_context(hold()))
+        on_first(lambda: stack.enter_context(hold()))
         yield

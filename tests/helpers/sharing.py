@@ -20,7 +20,7 @@ SETTINGS = "jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_precis
 def key_of(plan: Population) -> Any:
     """What the programs of a plan depend on. An environment object is known by its identity."""
     settings = tuple(jax.config.values[name] for name in SETTINGS)
-    one_point = len(plan.settings) == 1
+    one_point = len(plan.grid.settings) == 1
     layout = tuple(plan.how.values())
     return plan.config, plan.algorithm, plan.size, layout, one_point, settings
 

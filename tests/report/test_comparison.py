@@ -1,6 +1,7 @@
 """`sacjax report`: what it compares, its page, what it refuses."""
 
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -215,6 +216,7 @@ def test_what_is_not_trained_to_the_end_is_said_of_each_point(tmp_path):
     (run / "metrics.csv").unlink()
     for number, (tau, epochs) in enumerate(zip(taus, (3, 1), strict=False), 1):
         (run / "batches" / str(number)).mkdir(parents=True)
+        shutil.copy(run / "config.json", run / "batches" / str(number))
         mine = [row for row in rows if float(row.split(",")[1]) == tau][: 2 * epochs]
         (run / "batches" / str(number) / "metrics.csv").write_text(header + "".join(mine))
     low, high = comparison.read([run])

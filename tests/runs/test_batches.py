@@ -141,26 +141,25 @@ def diverged(tmp_path_factory):
     return folder, done, told
 
 
-def test_a_batch_that_diverges_is_told_of_to_the_end_as_beside_others(diverged):
+def test_a_batch_that_diverges_ends_and_the_next_one_is_trained(diverged):
     """Its members are known by their place in the whole population."""
     folder, done, told = diverged
     beside = run(CONFIG, DIVERGING, **HOW)
+    (when,) = {d.epoch for d in done.diverged}
+    assert when < 3
     for other in (done, load(folder)):
         assert other.completed
         assert other.diverged == beside.diverged
         assert [d.member for d in other.diverged] == [0, 1, 2]
-        np.testing.assert_array_equal(other.epochs, 4)
+        assert other.epochs.tolist() == [when + 1] * 3 + [4] * 3
         for name, x in beside.metrics.items():
-            np.testing.assert_array_equal(other.metrics[name], x)
-    assert told == [(100 + 50 * i, who) for who in ([0, 1, 2], [3, 4, 5]) for i in range(1, 5)]
-
-
-def test_a_batch_that_has_diverged_is_not_checkpointed_again_and_again(diverged):
-    """After its last step, and at the end."""
-    folder, done, _ = diverged
-    (when,) = {d.epoch for d in done.diverged}
-    assert when < 3
-    assert checkpoints.epochs(folder / "batches" / "1") == [when + 1, 4]
+            np.testing.assert_array_equal(other.metrics[name][3:], x[3:])
+            np.testing.assert_array_equal(other.metrics[name][:3, : when + 1], x[:3, : when + 1])
+        assert np.isnan(other.metrics["eval_return"][:3, when + 1 :]).all()
+    steps = [100 + 50 * i for i in range(1, 5)]
+    first = [(step, [0, 1, 2]) for step in steps[: when + 1]]
+    assert told == first + [(step, [3, 4, 5]) for step in steps]
+    assert checkpoints.epochs(folder / "batches" / "1") == [when + 1]
     assert checkpoints.epochs(folder / "batches" / "2") == [3, 4]
 
 
@@ -251,13 +250,13 @@ def test_what_a_finished_batch_has_lost_is_made_anew(whole, tmp_path, lost, capl
     if lost == "rows":
         table.write_text("".join(table.read_text().splitlines(keepends=True)[:-3]))
     elif lost == "agents":
-        for path in (folder / "batches" / "1" / "agents").rglob("*"):
-            if path.is_file():
-                path.write_bytes(b"")
+        for path in (folder / "batches" / "1" / "agents").iterdir():
+            path.write_bytes(b"")
     else:
         table.unlink()
     assert resume(folder).completed
-    assert "making it anew" in caplog.text
+    assert ("making it anew" in caplog.text) == (lost == "agents")
+    assert table.read_bytes() == (whole / "batches" / "1" / "metrics.csv").read_bytes()
     assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
     assert_same_runs(load(folder), load(whole))
 
@@ -330,14 +329,14 @@ def test_a_batch_is_no_run_of_its_own(whole):
 
 
 def test_what_is_wrong_in_a_batch_names_the_run(tmp_path, monkeypatch):
-    from sacjax.runs import checkpoints, metrics_csv, store
+    from sacjax.runs import arrays, metrics_csv
 
     def full(*_):
         raise OSError(28, "No space left on device")
 
     how = {"members_per_batch": 2, "seeds": 3, "checkpoint_every": 1}
     for number, (where, name) in enumerate(
-        [(metrics_csv.MetricsFile, "append"), (store, "write"), (checkpoints, "_write_note")]
+        [(metrics_csv.MetricsFile, "append"), (arrays, "write_part"), (arrays, "complete")]
     ):
         out = tmp_path / str(number)
         with monkeypatch.context() as patch:
@@ -345,9 +344,8 @@ def test_what_is_wrong_in_a_batch_names_the_run(tmp_path, monkeypatch):
             with pytest.raises(RunError, match=f"make room, then `sacjax resume {out}`"):
                 run(CONFIG, directory=out, **how)
     assert resume(out).completed
-    shutil.rmtree(out / "batches" / "2" / "agents")
-    (out / "batches" / "1" / "metrics.csv").write_text("member,seed,env_steps\n0,0,1\n")
-    with pytest.raises(InputError, match=f"lost rows.*`sacjax resume {out}` writes it anew"):
+    (out / "batches" / "1" / "agents" / "0.npz").write_bytes(b"")
+    with pytest.raises(InputError, match=f"damaged.*`sacjax resume {out}`, which makes it anew"):
         load(out)
 
 

@@ -72,12 +72,9 @@ def test_its_file_says_who_before_which_step_and_what(wild, tmp_path):
         assert d["before_env_step"] == 100 + 100 * (d["epoch"] + 1)
         assert "critic" in d["quantities"]
     assert load(folder).diverged == done.diverged
-    for harm in ([told[0] | {"member": 4}], [{"member": 0}], ["x"], 3):
-        broken = Path(shutil.copytree(folder, tmp_path / "broken"))
-        (broken / "diverged.json").write_text(json.dumps(harm))
-        with pytest.raises(InputError, match=r"diverged\.json is damaged"):
-            load(broken)
-        shutil.rmtree(broken)
+    copy = Path(shutil.copytree(folder, tmp_path / "copy"))
+    (copy / "diverged.json").write_text("x")  # it is for people: `load` does not read it
+    assert load(copy).diverged == done.diverged
 
 
 @pytest.mark.exact

@@ -27,7 +27,8 @@ from sacjax import evaluate_run, load, resume, run
 from sacjax.cli.main import main
 from sacjax.config import Config, Hyperparams
 from sacjax.networks import Networks
-from sacjax.runs import checkpoints, store
+from sacjax.runs import arrays, checkpoints
+from sacjax.runs.directory import locked, resume_command
 from sacjax.runs.files import PART
 from sacjax.runs.provenance import algorithm_name
 from sacjax.runs.run import _layout
@@ -55,7 +56,6 @@ def whole(request, tmp_path_factory):
 
 
 def remove(folder, epoch):
-    (folder / "checkpoints" / f"{epoch}.json").unlink()
     shutil.rmtree(folder / "checkpoints" / str(epoch))
 
 
@@ -167,9 +167,8 @@ def flip(path):
 
 
 def data_files(folder, epoch):
-    files = [*(folder / "checkpoints" / str(epoch)).rglob("*")]
-    files = [*files, folder / "checkpoints" / f"{epoch}.json"]
-    return sorted((p for p in files if p.is_file()), key=lambda p: p.stat().st_size)
+    files = (folder / "checkpoints" / str(epoch)).iterdir()
+    return sorted(files, key=lambda path: path.stat().st_size)
 
 
 def shorten(path):
@@ -226,11 +225,10 @@ def test_where_all_are_damaged_it_ends_with_the_remedy(torso):
 
 @population
 def test_a_torso_of_an_interrupted_write_is_ignored_and_removed(whole, torso):
-    begun = torso / "checkpoints" / "4.orbax-checkpoint-tmp"
-    noteless = torso / "checkpoints" / "6"
+    begun, noteless = (torso / "checkpoints" / name for name in (f"{PART}4", "6"))
     for path in (begun, noteless):
         shutil.copytree(torso / "checkpoints" / "3", path)
-    assert checkpoints.epochs(torso)[-1] == 3
+        (path / "note.json").unlink()
     resume(torso, checkpoint_every=3)
     assert not begun.exists()
     assert_same(whole, torso)
@@ -398,7 +396,7 @@ def test_another_rule_for_the_critics_is_another_algorithm(tmp_path, caplog, cap
         resume(folder)
     assert main(["resume", str(folder)]) == 2
     assert told in capsys.readouterr().err
-    assert checkpoints.resuming(folder) == f"`sacjax.resume('{folder}', algorithm=...)`"
+    assert resume_command(folder) == f"`sacjax.resume('{folder}', algorithm=...)`"
     assert resume(folder, algorithm=own).completed
     assert "algorithm" not in caplog.text
     load(folder, algorithm=own)
@@ -436,7 +434,7 @@ def test_another_environment_object_is_refused(tmp_path):
 @population
 def test_a_folder_in_use_is_refused_and_the_lock_goes_with_its_holder(whole, torso):
     with (
-        checkpoints.locked(torso),
+        locked(torso),
         pytest.raises(InputError, match="is being written by another process"),
     ):
         resume(torso)
@@ -504,14 +502,13 @@ def test_one_that_was_passed_over_is_none_of_those_that_are_kept(tmp_path):
 
 
 @population
-@pytest.mark.parametrize("part", ["read", "shapes"])
-def test_a_whole_one_that_cannot_be_read_here_is_not_taken_for_damaged(torso, monkeypatch, part):
+def test_a_whole_one_that_cannot_be_read_here_is_not_taken_for_damaged(torso, monkeypatch):
     before = checkpoints.epochs(torso)
 
     def fails(*_):
         raise MemoryError("no room")
 
-    monkeypatch.setattr(store, part, fails)
+    monkeypatch.setattr(arrays.Stored, "__getitem__", fails)
     with pytest.raises(RunError, match=r"is whole, but cannot be read here \(.*no room.*\): free"):
         resume(torso)
     assert checkpoints.epochs(torso) == before
@@ -522,7 +519,7 @@ def test_a_finished_run_without_checkpoints_is_not_begun_again(whole, tmp_path):
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     shutil.rmtree(folder / "checkpoints")
     before = (folder / "metrics.csv").read_bytes()
-    with pytest.raises(InputError, match="has trained agents and no checkpoint to go on from"):
+    with pytest.raises(InputError, match="has trained agents and no checkpoint to resume from"):
         resume(folder, extend_to=900)
     assert (folder / "metrics.csv").read_bytes() == before
     assert load(folder).config == CONFIG
@@ -660,43 +657,21 @@ def test_a_disk_that_is_full_ends_the_run_with_the_one_before_whole(tmp_path):
     assert done.returncode == 3, done.stderr
     assert "sacjax: the checkpoint of epoch 4 could not be written" in done.stderr
     assert "the one of epoch 3 is whole: make room, then `sacjax resume" in done.stderr
-    assert done.stderr.count("\n") == 1  # nothing of orbax's threads
+    assert done.stderr.count("\n") == 1  # and nothing else
     assert checkpoints.epochs(folder) == [2, 3]
     assert main(["resume", str(folder), "--checkpoint-every", "1"]) == 0
     assert main(["train", "Pendulum-v1", "--out", str(whole), *flags]) == 0
     assert_same(whole, folder)
 
 
-def test_what_fails_has_ended_in_orbax_threads_when_it_is_raised():
-    from orbax.checkpoint.future import CommitFutureAwaitingContractedSignals as CommitFuture
-
-    go = threading.Event()
-
-    async def fail():
-        assert go.wait(60)
-        time.sleep(0.2)
-        raise OSError("no room, in a thread")
-
-    def write():
-        with store.quiet():
-            go.set()
-            raise OSError("no room, in the call")
-
-    thread = CommitFuture(fail(), name="of orbax")
-    with pytest.raises(OSError, match="no room, in the call"):
-        write()
-    with pytest.raises(OSError, match="no room, in a thread"):
-        thread.result(timeout=0)
-
-
 def test_training_goes_on_while_a_checkpoint_is_completed(tmp_path, monkeypatch):
-    went_on, note = threading.Event(), checkpoints._write_note
+    went_on, complete = threading.Event(), arrays.complete
 
-    def slow(path, content):
-        assert path.name != "2" or went_on.wait(120), "training waited"
-        note(path, content)
+    def slow(folder, *rest):
+        assert folder.name != "2" or went_on.wait(120), "training waited"
+        complete(folder, *rest)
 
-    monkeypatch.setattr(checkpoints, "_write_note", slow)
+    monkeypatch.setattr(arrays, "complete", slow)
     seen = []
 
     def tell(step, metrics):
@@ -711,14 +686,14 @@ def test_training_goes_on_while_a_checkpoint_is_completed(tmp_path, monkeypatch)
 
 
 def test_a_checkpoint_that_cannot_be_completed_ends_the_run(tmp_path, monkeypatch):
-    note = checkpoints._write_note
+    complete = arrays.complete
 
-    def full(path, content):
-        if path.name == "4":
+    def full(folder, *rest):
+        if folder.name == "4":
             raise OSError(28, "No space left on device")
-        note(path, content)
+        complete(folder, *rest)
 
-    monkeypatch.setattr(checkpoints, "_write_note", full)
+    monkeypatch.setattr(arrays, "complete", full)
     with pytest.raises(RunError, match=r"of epoch 4 could not be written .*No space left"):
         run(CONFIG, seeds=1, directory=tmp_path / "run", checkpoint_every=2)
     assert checkpoints.epochs(tmp_path / "run") == [2]
@@ -737,7 +712,7 @@ def test_metrics_that_cannot_be_written_are_an_error_with_the_remedy(tmp_path, m
 
 
 def writing_in(folder):
-    return any((folder / "checkpoints").glob("*tmp*"))
+    return any((folder / "checkpoints").glob(f"{PART}*"))
 
 
 def kill_and_resume(tmp_path, seeds, kills, seed, *layout):
@@ -796,19 +771,20 @@ def test_what_goes_on_with_a_run_is_said_so_that_it_works(tmp_path):
     place = tmp_path / "my runs" / "a"
     place.mkdir(parents=True)
     (place / "config.json").write_text('{"config": {"env": "Pendulum-v1"}}')
-    assert checkpoints.resuming(place) == f"`sacjax resume '{place}'`"
-    assert checkpoints.resuming(place / "batches" / "2") == f"`sacjax resume '{place}'`"
+    assert resume_command(place) == f"`sacjax resume '{place}'`"
+    assert resume_command(place / "batches" / "2") == f"`sacjax resume '{place}'`"
     (place / "config.json").write_text('{"config": {"env": null}}')
-    assert checkpoints.resuming(place) == f"`sacjax.resume('{place}', env=...)`"
+    assert resume_command(place) == f"`sacjax.resume('{place}', env=...)`"
     elsewhere = tmp_path / "batches" / "b"  # a name like any other
-    assert checkpoints.resuming(elsewhere) == f"`sacjax resume {elsewhere}`"
+    assert resume_command(elsewhere) == f"`sacjax resume {elsewhere}`"
 
 
 @pytest.mark.parametrize("name", ["lr[0.1]", "[2024] x/run", "a\\b", "caf\udce9"])
-def test_a_path_that_could_not_be_read_again_is_refused(tmp_path, name):
-    with pytest.raises(InputError, match="cannot hold a run"):
-        run(CONFIG, directory=tmp_path / name)
-    assert not list(tmp_path.iterdir())
+def test_a_path_of_any_letters_holds_a_run(tmp_path, name):
+    stops = iter([True])
+    run(CONFIG, seeds=1, directory=tmp_path / name, should_stop=lambda: next(stops))
+    assert resume(tmp_path / name).completed
+    assert load(tmp_path / name).completed
 
 
 def test_dollars_in_a_path_are_no_mathematics(tmp_path):
