@@ -87,7 +87,9 @@ class Evaluations:
 def train(task: str, seeds: int, config: Config, hp: Hyperparams) -> None:
     """All seeds as one program."""
     about = {"task": task, "who": "sacjax"}
-    found = Evaluations(about | description(config, [hp], [], list(range(seeds))))
+    found = Evaluations(
+        about | description(vars(config), config.env_name, [hp], [], list(range(seeds)))
+    )
     make_env(task)  # its suite is imported, as Brax's is before its seconds begin
     begin = time.perf_counter()
 
@@ -124,7 +126,7 @@ def train_peer(task: str, seeds: int, config: Config, hp: Hyperparams) -> None:
         "tau": float(hp.tau),
         "reward_scale": float(hp.reward_scale),
     }
-    made_with = description(config, [hp], [], list(range(seeds)))
+    made_with = description(vars(config), config.env_name, [hp], [], list(range(seeds)))
     about = {name: made_with[name] for name in ("versions", "seeds")}
     about |= {"task": task, "who": "brax", "settings": asked, "unequal": UNEQUAL}
     found = Evaluations(about)

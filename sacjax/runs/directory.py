@@ -13,6 +13,7 @@ The plot, agents and diverged.json are written when a run ends or is stopped.
 
 import contextlib
 import fcntl
+import itertools
 import json
 import os
 import shlex
@@ -22,7 +23,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sacjax.config import Config, Hyperparams
-from sacjax.runs.divergence import Divergence
 from sacjax.runs.files import PART, remedy, write_text
 from sacjax.runs.population import Grid
 from sacjax.runs.provenance import FORMAT, gone_on
@@ -93,31 +93,21 @@ def claimed(directory: Path) -> Iterator[Path]:
 
     It is removed again where nothing was written to it. Raises InputError.
     """
-    made = [path for path in directory.parents if not path.exists()]
-    number, path = 1, directory
-    while not _made(path):
-        number += 1
-        path = directory.with_name(f"{directory.name}-{number}")
+    names = (f"{directory.name}-{number}" for number in itertools.count(2))
+    path, made = directory, [folder for folder in directory.parents if not folder.exists()]
+    with _writable(directory.parent):
+        while True:
+            try:
+                path.mkdir(parents=True)
+                break
+            except FileExistsError:
+                path = directory.with_name(next(names))
     try:
         yield path
     finally:
         with contextlib.suppress(OSError):  # not empty
             for folder in (path, *made):
                 folder.rmdir()
-
-
-def _made(path: Path) -> bool:
-    """False where it exists. Of several processes that ask at once, one gets True."""
-    with _writable(path.parent):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    with _writable(path):
-        try:
-            path.mkdir()
-        except FileExistsError:
-            return False
-        except FileNotFoundError:  # whoever made the parent has removed it meanwhile
-            return _made(path)
-        return True
 
 
 @contextlib.contextmanager
@@ -236,16 +226,3 @@ def _damage_named(path: Path) -> Iterator[None]:
         raise InputError(
             f"{path} is damaged ({type(error).__name__}: {error}): restore it, or train again"
         ) from error
-
-
-def write_diverged(directory: Path, diverged: list[Divergence], told: list[dict[str, Any]]) -> None:
-    """diverged.json, if any did: who, before which environment step, what was not finite.
-
-    `told`: of each divergence, what else is known of the member.
-    """
-    path = directory / "diverged.json"
-    if diverged:
-        rows = [d._asdict() | more for d, more in zip(diverged, told, strict=True)]
-        write_text(path, json.dumps(rows, indent=2) + "\n")
-    else:
-        path.unlink(missing_ok=True)

@@ -86,9 +86,38 @@ class Population(NamedTuple):
 
     def description(self) -> dict[str, Any]:
         """For config.json and the checkpoints."""
-        told = provenance.description(self.config, *self.grid[:3])
+        settings, swept, seeds, _ = self.grid
+        fields, env_name = vars(self.config), self.config.env_name
+        told = provenance.description(fields, env_name, settings, swept, seeds)
         told["algorithm"] = provenance.algorithm_name(self.algorithm)
         return told | {"part": self.grid.part, "per_batch": self.per_batch, "layout": self.how}
+
+    def as_noted(self, note: dict[str, Any]) -> "Population":
+        """The population that is described in `note`, of a checkpoint or a batch.
+
+        Raises InputError if it is not this one, but for the end.
+        """
+        now, config = self.description(), self.config
+        env = note["config"]["env"] or config.env  # an object is not written down
+        was = Config(**(note["config"] | {"env": env}))
+        same = replace(was, total_steps=config.total_steps) == config
+        same &= was.total_steps <= config.total_steps
+        same &= all(note[name] == now[name] for name in ("hyperparams", "swept", "seeds"))
+        if not same or list(note["part"]) != list(now["part"]):
+            raise InputError(
+                "config.json is not the one that the checkpoints were made with: restore it, or "
+                "train again in a new folder"
+            )
+        x64, prng = note["jax"]["x64"], note["jax"]["prng"]
+        if x64 != now["jax"]["x64"]:
+            raise InputError(
+                f"it was trained with jax_enable_x64={x64}: set JAX_ENABLE_X64={int(x64)}"
+            )
+        if prng != now["jax"]["prng"]:
+            raise InputError(f"its keys are of {prng}: set JAX_DEFAULT_PRNG_IMPL={prng}")
+        if was.capacity == config.capacity:
+            return self
+        return self._replace(config=was, program=make_program(was, self.algorithm))
 
     def batches(self) -> list["Population"]:
         """The members in as few batches as possible, whose sizes differ by one at most."""

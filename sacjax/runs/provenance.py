@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 
-from sacjax.config import Config, Hyperparams
+from sacjax.config import Hyperparams
 from sacjax.envs.names import parse
 from sacjax.types import PLAIN
 
@@ -26,22 +26,23 @@ SUITES = {  # what an environment depends on besides
     "gymnasium": ["gymnasium", "mujoco"],
     "envpool": ["envpool"],
 }
-PACKAGES = [
-    *("sacjax", "jax", "jaxlib", "flax", "optax", "chex"),
-    *("gymnax", "distrax"),
-]
+PACKAGES = ["sacjax", "jax", "jaxlib", "flax", "optax", "chex", "gymnax", "distrax"]
 
 
 def description(
-    config: Config, settings: list[Hyperparams], swept: list[str], seeds: list[int]
+    fields: dict[str, Any],
+    env_name: str,
+    settings: list[Hyperparams],
+    swept: list[str],
+    seeds: list[int],
 ) -> dict[str, Any]:
-    """What a run is. `settings` are the grid's points, each of scalars."""
-    fields, around = dict(vars(config)), surroundings()
-    if isinstance(config.env, str):
-        around["versions"] |= versions(SUITES.get(parse(config.env).suite, []))
+    """What a run is. `fields`: its Config's; `settings`: the grid's points, each of scalars."""
+    around = surroundings()
+    if isinstance(fields["env"], str):
+        around["versions"] |= versions(SUITES.get(parse(env_name).suite, []))
     else:
-        fields["env"] = None  # an object cannot be written down; `load` asks for it
-        around["env_object"] = config.env_name
+        fields = fields | {"env": None}  # an object cannot be written down; `load` asks for it
+        around["env_object"] = env_name
     return {
         "format": FORMAT,
         "command": sys.argv if sys.argv[0].endswith(_COMMANDS) else None,

@@ -5,26 +5,23 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import jax
 import numpy as np
 
-from sacjax.config import Config
 from sacjax.devices import fill_up, place
 from sacjax.replay import grow
 from sacjax.runs import arrays as stored
 from sacjax.runs import checkpoints, curve, files, result
-from sacjax.runs.directory import write_diverged, written
+from sacjax.runs.directory import written
 from sacjax.runs.divergence import Divergence
 from sacjax.runs.epochs import State
 from sacjax.runs.metrics_csv import MetricsFile, rows
 from sacjax.runs.population import Population
 from sacjax.runs.processes import any_of, is_first, on_first
 from sacjax.runs.result import Run, run_of
-from sacjax.train import make_program
 from sacjax.types import InputError, OnNan, is_whole
 
 PAUSE = 300  # seconds between checkpoints where nobody said otherwise
@@ -144,19 +141,21 @@ class Recorder:
 
 
 def write_summary(directory: Path, run: Run) -> None:
-    """Write diverged.json and learning_curve.png."""
-    config, env = run.config, run.config.env_name
-    name = directory.resolve().name.encode(errors="replace").decode()  # what UTF-8 can write
-    ends = [config.warmup_steps + (d.epoch + 1) * config.eval_every for d in run.diverged]
+    """Write diverged.json, if any member diverged, and learning_curve.png."""
     told = [
-        {"before_env_step": end} | run.members[d.member]
-        for d, end in zip(run.diverged, ends, strict=True)
+        d._asdict() | {"before_env_step": run.env_steps_after(d.epoch + 1)} | run.members[d.member]
+        for d in run.diverged
     ]
-    write_diverged(directory, run.diverged, told)
+    if told:
+        files.write_text(directory / "diverged.json", json.dumps(told, indent=2) + "\n")
+    else:
+        (directory / "diverged.json").unlink(missing_ok=True)
     steps, returns = run.metrics["env_steps"], run.metrics["eval_return"].mean(-1)
     steps = np.where(np.arange(steps.shape[1]) < run.epochs[:, None], steps, np.nan)
-    title, shown = f"{name}: {env}", {"env_steps": steps, "eval_return": returns}
-    image = curve.learning_curve(run.members, shown, env if name == env else title)
+    env, title = run.config.env_name, directory.resolve().name
+    title = title.encode(errors="replace").decode()  # what UTF-8 can write
+    shown = {"env_steps": steps, "eval_return": returns}
+    image = curve.learning_curve(run.members, shown, env if title == env else f"{title}: {env}")
     files.write_bytes(directory / "learning_curve.png", image)
 
 
@@ -175,11 +174,11 @@ def restore_state(population: Population, path: Path) -> State | None:
         if is_first():
             _LOG.warning("%s has no checkpoint yet: starting from the beginning", path)
         return None
-    was = same_run(population, found.note)
+    population.as_noted(found.note)
     if found.epoch < population.config.num_epochs:
         _warn_of_changes(population, found.note)
     with checkpoints.read_here(path, found.epoch):
-        loop = _loop(population, was, found)
+        loop = _loop(population, found)
         metrics, host = (
             {n.removeprefix(kind): found.arrays[n] for n in found.arrays if n.startswith(kind)}
             for kind in (_HISTORY, _HOST)
@@ -192,48 +191,24 @@ def restore_state(population: Population, path: Path) -> State | None:
     return State(loop, history, diverged, host or None)
 
 
-def _loop(population: Population, was: Config, found: checkpoints.Checkpoint) -> Any:
+def _loop(population: Population, found: checkpoints.Checkpoint) -> Any:
     """The checkpoint's arrays as the loop's state on the population's devices, leaves [M', ...]."""
-    devices, capacity, like = population.devices, population.config.capacity, population
-    grown = was.capacity != capacity
-    if grown:
-        like = population._replace(program=make_program(was, population.algorithm))
+    devices, capacity = population.devices, population.config.capacity
+    then = population.as_noted(found.note)
 
     def onto_devices(x: Any) -> Any:
         return place(fill_up(x, devices), devices)
 
     try:
-        if not grown:  # one array after the other: replays may be most of the memory
-            return stored.unflatten(like.shapes(), found.arrays, onto_devices)
-        loop = stored.unflatten(like.shapes(), found.arrays)
+        if then.config.capacity == capacity:  # array by array: replays may be most of the memory
+            return stored.unflatten(then.shapes(), found.arrays, onto_devices)
+        loop = stored.unflatten(then.shapes(), found.arrays)
         return jax.tree.map(onto_devices, loop.replace(replay=grow(loop.replay, capacity)))
     except ValueError as error:
         raise InputError(
             f"the checkpoint of epoch {found.epoch} is of another program ({error}): resume with "
             f"sacjax {found.note['versions']['sacjax']}, and the algorithm that it was trained with"
         ) from error
-
-
-def same_run(population: Population, note: dict[str, Any]) -> Config:
-    """The config in `note`, of a checkpoint or a batch. Raises InputError if it is not this run's,
-    but for the end."""
-    now, config = population.description(), population.config
-    env = note["config"]["env"] or config.env  # an object is not written down
-    was = Config(**(note["config"] | {"env": env}))
-    same = replace(was, total_steps=config.total_steps) == config
-    same &= was.total_steps <= config.total_steps
-    same &= all(note[name] == now[name] for name in ("hyperparams", "swept", "seeds"))
-    if not same or list(note.get("part", now["part"])) != list(now["part"]):
-        raise InputError(
-            "config.json is not the one that the checkpoints were made with: restore it, or train "
-            "again in a new folder"
-        )
-    x64, prng = note["jax"]["x64"], note["jax"]["prng"]
-    if x64 != now["jax"]["x64"]:
-        raise InputError(f"it was trained with jax_enable_x64={x64}: set JAX_ENABLE_X64={int(x64)}")
-    if prng != now["jax"]["prng"]:
-        raise InputError(f"its keys are of {prng}: set JAX_DEFAULT_PRNG_IMPL={prng}")
-    return was
 
 
 def _warn_of_changes(population: Population, note: dict[str, Any]) -> None:

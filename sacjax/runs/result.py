@@ -41,7 +41,11 @@ class Run(NamedTuple):
     @property
     def env_steps(self) -> np.ndarray:
         """[M] environment steps done."""
-        return self.config.warmup_steps + self.epochs * self.config.eval_every
+        return self.env_steps_after(self.epochs)
+
+    def env_steps_after(self, epochs: Any) -> Any:
+        """Environment steps after so many epochs."""
+        return self.config.warmup_steps + epochs * self.config.eval_every
 
     def agent(self, member: int) -> Any:
         """One member's agent, the algorithm's state. Raises InputError if there is no such one."""

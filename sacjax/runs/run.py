@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import jax
 import numpy as np
 
 from sacjax.config import Config, Hyperparams
-from sacjax.devices import Strategy
 from sacjax.runs import directory as folders
 from sacjax.runs import memory
 from sacjax.runs.directory import BATCHES
@@ -25,7 +24,7 @@ from sacjax.runs.load import other_algorithm
 from sacjax.runs.metrics_csv import Row, rows, write_table
 from sacjax.runs.population import Population, extended, make_grid, make_population
 from sacjax.runs.processes import any_of, is_first, on_first, several
-from sacjax.runs.recorder import Options, Recorder, restore_state, same_run, write_summary
+from sacjax.runs.recorder import Options, Recorder, restore_state, write_summary
 from sacjax.runs.result import Run, in_host_memory, merged, read
 from sacjax.runs.signals import put_off
 from sacjax.sac import make_sac
@@ -210,7 +209,7 @@ def _is_begun(batch: Population, place: Path) -> bool:
     """Whether the batch has a folder. Raises InputError where it is another batch's."""
     if not (place / "config.json").exists():
         return False
-    same_run(batch, folders.read_config(place, batch.config.env).content)
+    batch.as_noted(folders.read_config(place, batch.config.env).content)
     return True
 
 
@@ -260,16 +259,14 @@ def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
 
 
 def _checked_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[OnEpoch, ...]:
+    found: tuple[Any, ...] = tuple(on_epoch) if np.iterable(on_epoch) else (None,)
+    if not all(map(callable, found)):
+        raise InputError(
+            f"on_epoch ({on_epoch!r}) must be a list of callables f(step, metrics): use [f]"
+        )
     if not callable(should_stop):
         raise InputError(
-            f"should_stop ({should_stop!r}) must be a callable f() that says True or False: leave "
-            "it out, or use should_stop=f"
-        )
-    found: tuple[Any, ...] = tuple(on_epoch) if np.iterable(on_epoch) else (None,)
-    if not all(callable(tell) for tell in found):
-        raise InputError(
-            f"on_epoch ({on_epoch!r}) must be a list of callables f(step, metrics): use "
-            "on_epoch=[f]"
+            f"should_stop ({should_stop!r}) must be a callable f() that says True or False"
         )
     return found
 
@@ -277,22 +274,13 @@ def _checked_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[O
 def _layout(
     content: dict[str, Any], strategy: str | None, devices: int | None
 ) -> tuple[str, int | None]:
-    """What is given; for the rest what the run had, if that can be had here, on such devices."""
-    if strategy is not None and devices is not None:
-        return strategy, devices
-    here = jax.default_backend()
-    same = content.get("device", {}).get("platform", here) == here
-    then = content.get("layout", {}) if same else {}
-    if not isinstance(then, dict) or then.get("strategy", "auto") not in get_args(Strategy):
-        raise InputError(
-            f"config.json is damaged (layout {then!r}): restore it, or give --strategy"
-        )
-    if strategy is None:
-        strategy = str(then.get("strategy", "auto"))
-    if devices is None and not several():
-        before = then.get("devices")
-        devices = before if before in range(1, jax.device_count() + 1) else None
-    return strategy, devices
+    """What is given, else what the run had, as far as these devices are here."""
+    then = content.get("layout", {})
+    if content["device"]["platform"] != jax.default_backend():
+        then = {}
+    if devices is None and not several() and then.get("devices", 1) <= jax.device_count():
+        devices = then.get("devices")
+    return strategy or then.get("strategy", "auto"), devices
 
 
 @contextmanager

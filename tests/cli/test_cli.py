@@ -512,7 +512,7 @@ def test_where_the_place_for_runs_is_a_file_it_is_named(tmp_path, monkeypatch, c
     monkeypatch.chdir(tmp_path)
     Path("runs").touch()
     assert main(["train", "Pendulum-v1", *TINY]) == 2
-    assert "runs is a file: give a new folder with --out" in capsys.readouterr().err
+    assert "cannot write to runs (Not a directory): give a folder" in capsys.readouterr().err
 
 
 def test_agents_of_another_precision_are_loaded_aloud(copy, caplog):

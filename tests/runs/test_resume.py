@@ -355,6 +355,7 @@ def test_numbers_of_numpy_and_seeds_of_jax_are_numbers_too(tmp_path):
 
 
 LAYOUT = {"strategy": None, "devices": None}  # nothing is given
+HERE = {"device": {"platform": jax.default_backend()}}
 
 
 @pytest.mark.two_cpus
@@ -368,13 +369,13 @@ LAYOUT = {"strategy": None, "devices": None}  # nothing is given
     ],
 )
 def test_of_a_layout_what_is_not_given_is_as_it_was(given, layout):
-    assert _layout({"layout": {"strategy": "map", "devices": 1}}, **LAYOUT | given) == layout
+    then = HERE | {"layout": {"strategy": "map", "devices": 1}}
+    assert _layout(then, **LAYOUT | given) == layout
 
 
 def test_devices_that_are_not_here_are_left_out():
-    then = {"layout": {"strategy": "map", "devices": 64}}
+    then = HERE | {"layout": {"strategy": "map", "devices": 64}}
     assert _layout(then, **LAYOUT) == ("map", None)
-    assert _layout({}, **LAYOUT) == ("auto", None)  # of an older sacjax
 
 
 def test_a_layout_of_other_devices_is_left_out():
@@ -541,14 +542,6 @@ def test_what_it_was_begun_with_stays_and_what_it_goes_on_with_is_added(whole, t
     (again,) = told["resumed"]
     assert again["versions"]["jax"] == jax.__version__
     assert load(torso).completed
-
-
-@population
-@pytest.mark.parametrize("layout", [["x"], {"strategy": "zmap", "devices": 1}])
-def test_a_layout_that_is_none_is_damage(torso, layout):
-    edit(torso, layout=layout)
-    with pytest.raises(InputError, match=r"config\.json is damaged \(layout"):
-        resume(torso)
 
 
 @population
