@@ -41,7 +41,7 @@ def typed_only(record: type, defaults: dict[str, Any]) -> Any:
     for field in dataclasses.fields(record):
         if field.name != "env":
             default = defaults.get(field.name, field.default)
-            shown = " ".join(map(str, default)) if isinstance(default, tuple) else default
+            shown = " ".join(map(str, default)) if isinstance(default, tuple | list) else default
             about = tyro.conf.arg(help=docs[field.name], help_behavior_hint=f"(default: {shown})")
             fields[field.name] = Annotated[hints[field.name], about]
     return TypedDict(record.__name__, fields, total=False)  # pyright: ignore[reportArgumentType]

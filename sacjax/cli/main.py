@@ -289,7 +289,8 @@ def _envs(argv: list[str]) -> int:
         view.add_column(name, no_wrap=name == "environment")
     for name, (env, params, space) in continuous_envs().items():
         obs = env.observation_space(params).shape
-        limit, has = str(params.max_steps_in_episode), "yes" if name in PRESETS else "the paper's"
+        limit = str(params.max_steps_in_episode)
+        has = "yes" if name in PRESETS["gymnax"] else "the paper's"
         bounds = f"{np.min(space.low):g} to {np.max(space.high):g}"
         view.add_row(name, str(obs), str(space.shape), bounds, limit, has)
     print(printed(view, width=110))

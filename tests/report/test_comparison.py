@@ -31,7 +31,8 @@ def write_run(path, returns, env="Pendulum-v1", every=100, swept=(), seeds=None,
                     eval_every=every, batch_size=1)  # fmt: skip
     points = [Hyperparams(tau=tau, **hp) for tau in taus]
     path.mkdir(parents=True)
-    content = provenance.description(vars(config), config.env_name, points, ["tau"] if swept else [], seeds)
+    of = vars(config), config.env_name, points, ["tau"] if swept else [], seeds
+    content = provenance.description(*of)
     directory.write_config(path, content)
     file = MetricsFile(path / "metrics.csv")
     keys = [{"tau": tau, "seed": s} if swept else {"seed": s} for tau in taus for s in seeds]
