@@ -37,9 +37,8 @@ from sacjax.types import (
     Metrics,
     Step,
     Transition,
-    must_be,
 )
-from sacjax.validation import check_key, check_one
+from sacjax.validation import check_key, check_one, must_be
 
 MakeAlgorithm = Callable[[Config, Env], Algorithm]
 

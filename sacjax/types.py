@@ -25,10 +25,10 @@ Metrics = dict[str, Array]
 # (lr, grads, opt_state, params, step) -> (params, opt_state); `step` [] counts gradient steps
 Descend = Callable[[Scalar, Params, Any, Params, Array], tuple[Params, Any]]
 # on_epoch(step, metrics): environment steps so far, of each member; the epoch's metrics [M, ...] as
-# NumPy arrays (`make_program`), and [M] of each member: who it is ("member", its index, "seed", and
-# the swept hyperparameters) of how many ("members" of the whole run, of which a batch tells of its
-# own), "diverged" (it is frozen), "seconds" that the epoch took, with its evaluation, without
-# compilation, and "next_checkpoint", in seconds as estimated (NaN: none comes).
+# NumPy arrays (`make_program`). Beside these, [M] each: "member" (its index), "seed", the swept
+# hyperparameters, and "diverged" (it is frozen). The same for all: "members" (of the whole run, of
+# which a batch tells of its own), Config's "total_steps", "eval_every" and "updates_per_epoch",
+# "seconds" (of the epoch with its evaluation), "next_checkpoint" (estimated seconds; NaN: none).
 OnEpoch = Callable[[int, dict[str, Any]], None]
 OnNan = Literal["freeze", "stop"]  # a member that is no longer finite, or the run
 PLAIN = "sac"  # what config.json calls the algorithm, where it is nobody's own
@@ -37,13 +37,6 @@ PLAIN = "sac"  # what config.json calls the algorithm, where it is nobody's own
 def is_key(x: Any) -> bool:
     """Whether these are typed PRNG keys (`jax.random.key`), which are no numbers."""
     return jnp.issubdtype(getattr(x, "dtype", float), jax.dtypes.prng_key)
-
-
-def must_be(kind: type, value: Any, name: str, use: str) -> None:
-    """InputError where an argument is of another kind, by name: a module that was loaded again, as
-    notebooks do, has classes of its own."""
-    if kind.__name__ not in {base.__name__ for base in type(value).__mro__}:
-        raise InputError(f"{name} ({value!r}) must be of type {kind.__name__}: use {use}")
 
 
 def is_whole(value: Any) -> TypeGuard[int]:

@@ -259,6 +259,13 @@ def check_hyperparams(hp: dict[str, np.ndarray], defaults: dict[str, float]) -> 
         )
 
 
+def must_be(kind: type, value: Any, name: str, use: str) -> None:
+    """InputError where an argument is of another kind, by name: a module that was loaded again, as
+    notebooks do, has classes of its own."""
+    if kind.__name__ not in {base.__name__ for base in type(value).__mro__}:
+        raise InputError(f"{name} ({value!r}) must be of type {kind.__name__}: use {use}")
+
+
 def check_key(key: Any) -> None:
     """InputError where `train` is given no PRNG key, or more than one."""
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())

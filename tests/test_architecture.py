@@ -109,6 +109,58 @@ def test_import_sacjax_and_help_load_nothing_heavy():
         assert done.stdout.splitlines()[-1] == ""
 
 
+TRAIN = """
+import sys, threading
+from sacjax.cli.main import main
+from sacjax.config import Config
+holders = set()
+
+def watch(frame, event, arg):
+    name = frame.f_globals.get("__name__", "")
+    if name.startswith("sacjax.") and event in ("call", "return"):
+        holders.update(name for x in frame.f_locals.values() if isinstance(x, Config))
+
+threading.setprofile(watch)
+sys.setprofile(watch)
+assert main(sys.argv[1:]) == 0
+sys.setprofile(None)
+print(*sorted(holders), file=sys.stderr)
+"""
+
+
+@pytest.mark.processes
+def test_ten_modules_hold_a_config(tmp_path):
+    """From the command line to the end of a run: one of their functions has one, by any name."""
+    flags = [
+        "--total-steps",
+        "200",
+        "--warmup-steps",
+        "100",
+        "--eval-every",
+        "50",
+        "--hidden",
+        "8",
+        "--batch-size",
+        "8",
+    ]
+    command = ["train", "Pendulum-v1", "--out", str(tmp_path / "run"), *flags]
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN, *command], capture_output=True, text=True, check=True
+    )
+    assert done.stderr.splitlines()[-1].split() == [
+        "sacjax.cli.commands",
+        "sacjax.config",
+        "sacjax.networks",
+        "sacjax.presets",
+        "sacjax.replay",
+        "sacjax.runs.population",
+        "sacjax.runs.run",
+        "sacjax.sac",
+        "sacjax.train",
+        "sacjax.validation",
+    ]
+
+
 PUBLIC = [name for name in sacjax.__all__ if name not in ("__version__", "envs", "loggers")]
 
 

@@ -10,6 +10,7 @@ import json
 import shlex
 import textwrap
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -20,7 +21,7 @@ import tyro
 from sacjax.config import Config, Hyperparams
 from sacjax.devices import Strategy
 from sacjax.field_names import OTHER_NAMES
-from sacjax.presets import preset_of, settle
+from sacjax.presets import preset_of
 from sacjax.types import InputError, OnNan
 
 
@@ -90,24 +91,11 @@ class LogFlags:
     """The W&B project."""
 
 
-class Train(NamedTuple):
-    """What the flags of `sacjax train` say."""
-
-    config: Config
-    hp: Hyperparams
-    seeds: range
-    out: Path | None
-    options: dict[str, Any]  # of `run`
-    processes: ProcessFlags
-    logs: LogFlags
-
-
 @dataclass(frozen=True)
 class TrainFlags:
     """Train independent agents on ENV, from the preset for that environment.
 
     Writes config.json, metrics.csv, checkpoints, learning_curve.png and the trained agents.
-    `sacjax train --extend-to STEPS DIR` extends a run past its end, as `sacjax resume` does.
     """
 
     seeds: int = 8
@@ -157,57 +145,15 @@ def parse_resume(argv: list[str]) -> Any:
     return parse(_with_typed(ResumeFlags, run=typed_only(RunFlags, as_before)), argv, "resume")
 
 
-@dataclass(frozen=True)
-class Evaluate:
-    """Greedy returns of the agents in DIR, from the start states of the run's last evaluation."""
-
-    dir: tyro.conf.Positional[Path]
-    """Folder that `sacjax train` wrote."""
-    episodes: int | None = None
-    """Episodes per agent (default: as in training, which repeats the last evaluation)."""
-
-
-@dataclass(frozen=True)
-class Render:
-    """A GIF of an agent in DIR: the episode of its last evaluation with the median return."""
-
-    dir: tyro.conf.Positional[Path]
-    """Folder that `sacjax train` wrote."""
-    member: int | None = None
-    """Which agent, counted from 0 as in metrics.csv (default: the best of the last evaluation)."""
-    frames: int = 200
-    """Environment steps to show at most."""
-    out: Path | None = None
-    """GIF to write (default: policy.gif in DIR)."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """Runs side by side: learning curves, IQMs, performance profiles, probability of improvement.
-
-    Reads config.json and metrics.csv of each DIR, of a run that is still going too, and writes
-    report.html, which needs no other file, and its figures as PNGs. Each point of a sweep is
-    compared for itself; the first DIR is what the others are measured against, where it has seeds
-    that did not diverge. Seeds that diverged are left out, and that is said.
-    """
-
-    dirs: tyro.conf.Positional[tuple[Path, ...]]
-    """Folders that `sacjax train` wrote."""
-    labels: tuple[str, ...] = ()
-    """A name for each DIR (default: the folders'). Runs of several environments under one name are
-    one algorithm, aggregated over them: report a/pendulum a/reacher --labels a a"""
-    last: int = 1
-    """Evaluations at the end whose mean is a seed's score."""
-    until: int | None = None
-    """Environment steps to compare at: later evaluations are left out (default: each run's end)."""
-    out: Path = Path("report")
-    """Folder for the page: new, empty, or of an earlier report, which is replaced."""
-
-
-def parse(kind: type, argv: list[str], command: str, **more: Any) -> Any:
-    """Arguments of a command, as the record of its kind."""
+def parse(kind: Any, argv: list[str], command: str) -> Any:
+    """Arguments of a command, as the record of its kind, or given to a function."""
     flat = (tyro.conf.OmitArgPrefixes,)
-    return tyro.cli(kind, args=argv, prog=f"sacjax {command}", config=flat, registry=_RULES, **more)
+    return tyro.cli(kind, args=argv, prog=f"sacjax {command}", config=flat, registry=_RULES)
+
+
+def parsed(command: Callable[..., int]) -> Callable[[list[str]], int]:
+    """A command that takes a shell's arguments, from a function of their values."""
+    return lambda argv: parse(command, argv, command.__name__)
 
 
 _RULES = tyro.constructors.ConstructorRegistry()
@@ -234,7 +180,21 @@ def _whole_numbers(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
     )
 
 
-def parse_train(argv: list[str], command: str = "train", description: str | None = None) -> Train:
+class Train(NamedTuple):
+    """What the flags of `sacjax train` say."""
+
+    env: Any
+    preset: dict[str, Any]
+    given: dict[str, Any]  # fields of Config and Hyperparams, of a file and typed
+    sweep: dict[str, list[float]]
+    seeds: range
+    out: Path | None
+    options: dict[str, Any]  # of `run`
+    processes: ProcessFlags
+    logs: LogFlags
+
+
+def parse_train(argv: list[str], command: str = "train") -> Train:
     """Arguments after `train`, or of a command that takes the same. InputError if they cannot work.
 
     What was typed replaces what a --config file says, and that replaces the environment's preset.
@@ -255,24 +215,20 @@ def parse_train(argv: list[str], command: str = "train", description: str | None
         hyperparameters=typed_only(Hyperparams, base),
         run=typed_only(RunFlags, {}),
     )
-    rest = argv if env is None else argv[1:]
-    args = parse(flags, rest, f"{command} ENV", description=description)
-    if args.seeds < 1:
-        raise InputError(f"seeds ({args.seeds}) must be 1 or more")
-    if not 0 <= args.seed < 2**32:
-        raise InputError(f"seed ({args.seed}) must be from 0 to {2**32 - 1}")
-    if args.seed + args.seeds > 2**32:
+    args = parse(flags, argv[env is not None :], f"{command} ENV")
+    last = args.seed + args.seeds - 1
+    if args.seeds < 1 or args.seed < 0 or last >= 2**32:
         raise InputError(
-            f"seed + seeds - 1 ({args.seed + args.seeds - 1}), the last agent's seed, must be "
-            f"{2**32 - 1} or less: use a smaller seed or fewer seeds"
+            f"seeds ({args.seeds}) must be 1 or more, and all from seed ({args.seed}) to the last "
+            f"one ({last}) must be from 0 to {2**32 - 1}: use --seed 0 or fewer seeds"
         )
     typed = args.config | args.hyperparameters
-    given = (read_settings(args.config_file) if args.config_file else {}) | typed
-    config, hp = settle(env, base, given)
     return Train(
-        config=config,
-        hp=_grid(hp, typed, args.sweep),
-        seeds=range(args.seed, args.seed + args.seeds),
+        env=env,
+        preset=base,
+        given=(read_settings(args.config_file) if args.config_file else {}) | typed,
+        sweep=_sweeps(args.sweep, typed),
+        seeds=range(args.seed, last + 1),
         out=args.out,
         options=args.run | {"members_per_batch": args.members_per_batch},
         processes=args.processes,
@@ -304,35 +260,35 @@ def read_settings(path: Path) -> dict[str, Any]:
         raise InputError(f"--config {path} is no file of settings ({error})") from error
 
 
-def _grid(hp: Hyperparams, typed: dict[str, Any], sweeps: tuple[str, ...]) -> Hyperparams:
-    """The product of all `--sweep name=value,value,...`, first sweep outermost."""
-    import numpy as np
-
+def _sweeps(sweeps: tuple[str, ...], typed: dict[str, Any]) -> dict[str, list[float]]:
+    """The values of each `--sweep name=value,value,...`. InputError."""
     values: dict[str, list[float]] = {}
-    names = [field.name for field in dataclasses.fields(Hyperparams)]
+    static, names = (
+        [field.name for field in dataclasses.fields(record)] for record in (Config, Hyperparams)
+    )
     for sweep in sweeps:
         name, _, text = sweep.partition("=")
-        name = name.strip().replace("-", "_")
-        if name in (f.name for f in dataclasses.fields(Config)):
-            raise InputError(
-                f"--sweep {sweep}: {name} is part of the compiled program, not a hyperparameter: "
-                f"run `sacjax train` once for each value"
-            )
-        if name not in names:
+        name, why = name.strip().replace("-", "_"), ""
+        if name in static:
+            why = f"{name} is fixed in the compiled program: run `sacjax train` once for each value"
+        elif name not in names:
             close = difflib.get_close_matches(name, names, n=2) or names
-            raise InputError(f"--sweep {sweep}: no hyperparameter {name!r}: use {', '.join(close)}")
-        if name in values:
-            raise InputError(f"--sweep {sweep}: {name} is swept twice: give all its values at once")
-        if name in typed:
-            raise InputError(
-                f"--sweep {sweep}: {name} is also given as a flag: drop one of the two"
-            )
+            why = f"no hyperparameter {name!r}: use {', '.join(close)}"
+        elif name in values or name in typed:
+            why = f"{name} is given twice: drop one of the two, and give all its values at once"
         try:
             values[name] = [float(value) for value in text.split(",")]
-        except ValueError as error:
-            raise InputError(
-                f"--sweep {sweep}: write numbers with commas, as in --sweep tau=0.005,0.02"
-            ) from error
+        except ValueError:
+            why = why or "write numbers with commas, as in --sweep tau=0.005,0.02"
+        if why:
+            raise InputError(f"--sweep {sweep}: {why}")
+    return values
+
+
+def swept(hp: Hyperparams, values: dict[str, list[float]]) -> Hyperparams:
+    """`hp` with the product of all swept values, the first sweep outermost."""
+    import numpy as np
+
     if not values:
         return hp
     points = np.array(list(itertools.product(*values.values())))

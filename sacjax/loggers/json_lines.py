@@ -2,33 +2,34 @@
 
 import json
 import logging
-import math
 import sys
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from sacjax.config import Config
-from sacjax.loggers.standing import Standing
+from sacjax.loggers.summary import progress, survives
 from sacjax.runs import curve
 
 _LOG = logging.getLogger("sacjax")
 
 
 class JsonLines:
-    """One JSON object per line, flushed: events "epoch", "warning", "error" and "end".
+    """Print one JSON object per line: events "epoch", "warning", "error" and "end".
 
-    Strict JSON: null where a number is not finite. Where `file` takes no more, that is said in the
-    log, once, and the run goes on.
+    The JSON is strict: null stands for NaN and inf. If the stream is closed, that is logged once
+    and the run goes on. As a context manager it also prints the warnings of the `sacjax` logger
+    and the error that ends the block.
     """
 
-    def __init__(self, config: Config, *, steps: np.ndarray | None = None, file: Any = None):
-        """`steps` as in `Standing`."""
-        self._standing, self._file = Standing(config, steps), file or sys.stdout
+    def __init__(self, *, file: Any = None):
+        """Print nothing yet.
+
+        Args:
+            file: A text stream, stdout by default.
+        """
+        self._file = file or sys.stdout
         self._handler = logging.Handler(logging.WARNING)
         self._handler.emit = self._warn
-        self._failed = False
+        self.failed = False
 
     def __enter__(self) -> "JsonLines":
         _LOG.addHandler(self._handler)
@@ -41,15 +42,21 @@ class JsonLines:
             vars(error)["told"] = True  # for `was_told`
 
     def __call__(self, step: int, metrics: dict[str, Any]) -> None:
-        self._write(_event("epoch", **self._standing(step, metrics)))
+        """Print an event "epoch"; the arguments are those of `OnEpoch`."""
+        self._write(_event("epoch", **progress(step, metrics)))
 
     def end(self, run: Any, directory: Path) -> None:
-        """Of a `run.Run` that has ended: what each member reached, and where it is."""
+        """Print an event "end".
+
+        Args:
+            run: The `Run` that has ended.
+            directory: Its folder, whose files the event lists.
+        """
         returns, _ = curve.last_returns(run.metrics, run.epochs)
         text = _event(
             "end",
             completed=run.completed,
-            step=int(run.env_steps.min()),  # of the member that is least far
+            step=int(run.env_steps.min()),  # of the member with the fewest steps
             total_steps=run.config.total_steps,
             members=[m | {"return": float(x)} for m, x in zip(run.members, returns, strict=True)],
             diverged=[divergence._asdict() for divergence in run.diverged],
@@ -60,37 +67,25 @@ class JsonLines:
 
     def _warn(self, record: logging.LogRecord) -> None:
         self._write(_event("warning", message=record.getMessage()))
-        if self._failed and not _LOG.hasHandlers():
-            _LOG.handle(record)  # on stderr then
+        if self.failed:
+            logging.StreamHandler().handle(record)  # nobody reads the JSON: print it on stderr
 
+    @survives
     def _write(self, text: str) -> None:
-        if self._failed:
-            return
-        try:
-            print(text, file=self._file, flush=True)
-        except OSError as error:
-            self._failed = True
-            _LOG.removeHandler(self._handler)  # warnings go where they would without it
-            _LOG.warning("JSON lines end here, the run goes on: %s", error)
+        print(text, file=self._file, flush=True)
 
 
 def error_event(error: BaseException) -> str:
-    """As `JsonLines` tells of it."""
+    """Return the line of an event "error"."""
     return _event("error", message=str(error) or type(error).__name__)
 
 
 def was_told(error: BaseException) -> bool:
-    """Whether a `JsonLines` has told of it."""
+    """Whether a `JsonLines` has printed this error."""
     return "told" in vars(error)
 
 
 def _event(event: str, **content: Any) -> str:
-    return json.dumps({"event": event} | _strict(content), allow_nan=False)
-
-
-def _strict(x: Any) -> Any:
-    if isinstance(x, dict):
-        return {name: _strict(value) for name, value in x.items()}
-    if isinstance(x, list):
-        return [_strict(value) for value in x]
-    return None if isinstance(x, float) and not math.isfinite(x) else x
+    """Return a line of strict JSON: null replaces NaN, Infinity and -Infinity."""
+    found = json.loads(json.dumps(content), parse_constant=lambda _: None)
+    return json.dumps({"event": event} | found, allow_nan=False)

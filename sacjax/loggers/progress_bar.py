@@ -1,122 +1,116 @@
-"""A progress bar: an `OnEpoch` callable for `run(config, on_epoch=[ProgressBar(config)])`."""
+"""A progress bar: an `OnEpoch` callable for `run(config, on_epoch=[ProgressBar()])`."""
 
-import contextlib
-import logging
+import importlib
 import math
 import sys
 import time
-import warnings
 from typing import Any
 
-import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from sacjax.config import Config
-from sacjax.loggers.standing import Standing
-
-_LOG = logging.getLogger("sacjax")
+from sacjax.loggers.summary import progress, survives
 
 
 class ProgressBar:
-    """A live line: steps, IQM and range of returns, gradient steps/s, time left, next checkpoint.
+    """Show a live line: steps, returns, gradient steps/s, time left and the next checkpoint.
 
-    In a terminal or a notebook; quiet where `file` (stderr) is neither, unless `show` says so.
+    The line shows the IQM and the range of the members' returns, and how many members diverged. It
+    stands in a terminal or a notebook; elsewhere nothing is shown, or a line per epoch if `show` is
+    True. Warnings appear above the line. If the stream is closed, the run goes on.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        *,
-        steps: np.ndarray | None = None,
-        show: bool | None = None,
-        file: Any = None,
-    ):
-        """`steps` as in `Standing`."""
-        file = file or sys.stderr
-        show = (file.isatty() or _in_notebook()) if show is None else show
-        self._standing, self._stack = Standing(config, steps), contextlib.ExitStack()
-        if show and file.isatty():
-            file.write("\r\033[K")  # whatever was on the line
-        first = _count(config.warmup_steps + config.eval_every)
-        self._bar = _tqdm()(
-            total=1.0,
-            bar_format=f"compiling, then {first} steps to the first evaluation",
-            disable=not show,
-            file=file,
-            dynamic_ncols=True,
-        )
-        self._begin = time.monotonic()
+    def __init__(self, *, show: bool | None = None, file: Any = None):
+        """Show that the program is being compiled.
+
+        Args:
+            show: Whether to show anything; by default if `file` is a terminal, or in a notebook.
+            file: A text stream, stderr by default.
+        """
+        self._file, self.failed = file or sys.stderr, False
+        self._begin, self._bar, self._cell = time.monotonic(), None, None
+        notebook, terminal = "ipykernel.zmqshell" in sys.modules, self._file.isatty()
+        self._shown = notebook or terminal if show is None else show
+        if self._shown and notebook:
+            display = importlib.import_module("IPython.display").display
+            self._cell = display({}, raw=True, display_id=True)
+        elif self._shown and terminal:
+            self._bar = _terminal_bar(self._file)
+        self._draw("compiling, then training to the first evaluation", 0.0)
 
     def __enter__(self) -> "ProgressBar":
-        if not self._bar.disable and not _LOG.hasHandlers():  # warnings above the line, not in it
-            from tqdm.contrib.logging import logging_redirect_tqdm
-
-            self._stack.enter_context(logging_redirect_tqdm([_LOG], type(self._bar)))
         return self
 
+    @survives
     def __exit__(self, *_: Any) -> None:
-        self._stack.close()
-        self._bar.leave = self._bar.n > 0  # where nothing was to be done, nothing stays
-        with contextlib.suppress(OSError):
-            self._bar.close()
+        if self._bar:
+            self._bar.stop()
 
     def __call__(self, step: int, metrics: dict[str, Any]) -> None:
-        standing = self._standing(step, metrics)
-        if self._bar.disable:
-            return
-        done = standing["done"]
-        self._bar.n = min(done, 1.0)
-        width = self._bar.format_dict["ncols"] or 1_000
-        text = line(standing, time.monotonic() - self._begin)
-        if len(text) > width:
-            text = text.replace("  ", " ")
-        head = "{percentage:3.0f}%|{bar}| " if width - len(text) > 10 else "{percentage:3.0f}%  "
-        head = head if width - len(text) > 5 else ""
-        self._bar.bar_format = head + text
-        try:
+        """Show an epoch; the arguments are those of `OnEpoch`."""
+        found = progress(step, metrics)
+        self._draw(line(found, time.monotonic() - self._begin), found["done"])
+
+    @survives
+    def _draw(self, text: str, done: float) -> None:
+        if self._cell:
+            self._cell.update({"text/plain": text}, raw=True)
+        elif self._bar:
+            if len(text) > self._bar.console.width:
+                text = text.replace("  ", " ")
+            self._bar.update(TaskID(0), completed=done, description=text)
+            self._bar.live.transient = done == 0  # if there is no epoch, nothing stays
+            self._bar.start()
             self._bar.refresh()
             if done >= 1:
-                self._bar.close()
-        except OSError:  # nobody is there to see it any longer
-            self._bar.disable = True
+                self._bar.stop()
+        elif self._shown:
+            print(text, file=self._file, flush=True)
 
 
-def line(standing: dict[str, Any], elapsed: float) -> str:
-    """What a person wants to know of `Standing`, in fewer than 80 columns."""
-    step, total = _count(standing["step"]), _count(standing["total_steps"])
-    parts = [f"{step}/{total}"]
-    iqm, low, high = (_number(standing[f"return_{name}"]) for name in ("iqm", "min", "max"))
-    if not math.isnan(standing["return_iqm"]):
-        alone = standing["members"] == 1
-        parts.append(f"return {iqm}" if alone else f"IQM {iqm} [{low}, {high}]")
-    if standing["diverged"]:
-        parts.append(f"{standing['diverged']} diverged")
-    if not math.isnan(standing["gradient_steps_per_second"]):
-        parts.append(f"{_count(standing['gradient_steps_per_second'])} grad/s")
-    if standing["done"] >= 1:
-        return "  ".join([*parts, f"in {_clock(elapsed)}"])
-    if not math.isnan(standing["time_left"]):
-        parts.append(f"{_clock(standing['time_left'])} left")
-    if not math.isnan(standing["next_checkpoint"]):
-        parts.append(f"ckpt {_clock(standing['next_checkpoint'])}")
-    return "  ".join(parts)
+class _Console(Console):
+    """A console for a line that lives for hours."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise BrokenPipeError; rich's own console ends the process."""
+        raise
+
+    def show_cursor(self, show: bool = True) -> bool:
+        """Leave the cursor alone: a process that is killed could not show it again."""
+        return False
 
 
-def _tqdm() -> Any:
-    """tqdm's bar for where we are; text in a notebook that has no widgets."""
-    from tqdm import TqdmWarning
+def _terminal_bar(file: Any) -> Progress:
+    bar = Progress(
+        BarColumn(bar_width=None),
+        TextColumn("{task.description}", markup=False),
+        console=_Console(file=file),
+        auto_refresh=False,  # no thread
+        expand=True,
+        redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
+    )
+    bar.add_task("", total=1.0)
+    return bar
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TqdmWarning)  # there are no widgets: no need to say so
-        from tqdm.auto import tqdm
-    return tqdm
+
+def line(found: dict[str, Any], elapsed: float) -> str:
+    """Return `progress` in words, in fewer than 80 columns, without what is NaN."""
+    iqm, low, high = (_return(found[f"return_{name}"]) for name in ("iqm", "min", "max"))
+    parts = [
+        f"{_short(found['step'])}/{_short(found['total_steps'])}",
+        f"return {iqm}" if found["members"] == 1 else f"IQM {iqm} [{low}, {high}]",
+        f"{found['diverged'] or math.nan} diverged",
+        f"{_short(found['gradient_steps_per_second'])} grad/s",
+    ]
+    if found["done"] < 1:
+        parts += [f"{_clock(found['time_left'])} left", f"ckpt {_clock(found['next_checkpoint'])}"]
+    else:
+        parts += [f"in {_clock(elapsed)}"]
+    return "  ".join(part for part in parts if "nan" not in part)
 
 
-def _in_notebook() -> bool:
-    return "ipykernel.zmqshell" in sys.modules
-
-
-def _count(x: float) -> str:
-    """Three digits: 950, 6.75k, 1.2M."""
+def _short(x: float) -> str:
+    """Return three digits: 950, 6.75k, 1.2M."""
     x = float(f"{x:.3g}")
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if x >= size:
@@ -124,14 +118,15 @@ def _count(x: float) -> str:
     return f"{x:.3g}"
 
 
-def _number(x: float) -> str:
+def _return(x: float) -> str:
+    """Return -1655 or 1.53: whole numbers from 100 on, else three digits."""
     return f"{x:.0f}" if 100 <= abs(x) < 100_000 else f"{x:.3g}"
 
 
 def _clock(seconds: float) -> str:
-    """4:10, 1:04:10 or 3d 4h."""
-    minutes, seconds = divmod(round(seconds), 60)
+    """Return 4:10 or 1:04:10; what is made of NaN contains "nan"."""
+    minutes, seconds = divmod(float(f"{seconds:.0f}"), 60)
     hours, minutes = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours // 24}d {hours % 24}h"
-    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+    if hours:
+        return f"{hours:.0f}:{minutes:02.0f}:{seconds:02.0f}"
+    return f"{minutes:.0f}:{seconds:02.0f}"

@@ -1,88 +1,75 @@
-"""TensorBoard's event files: an `OnEpoch` callable with the columns of metrics.csv.
+"""TensorBoard: an `OnEpoch` callable that logs the columns of metrics.csv."""
 
-Files are made at the first call, when the run has claimed its folder. A later failure is logged
-once and does not stop the run: metrics.csv has everything.
-"""
-
-import logging
 import os
-import socket
-import struct
 import time
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sacjax.loggers.series import Series
-from sacjax.types import InputError
-
-_LOG = logging.getLogger("sacjax")
+from sacjax.loggers.summary import batch_name, require, scalars, survives
 
 
 class TensorBoard:
-    """Event files in DIRECTORY/tensorboard: a TensorBoard run for each member and aggregate.
+    """Write event files to DIRECTORY/tensorboard, with tags such as `eval_return/seed_3`.
 
-    TensorBoard draws runs over each other, one chart per metric. A file is opened, appended to and
-    closed at each epoch: hundreds of members need no handles and no threads. When a run goes on
-    from a checkpoint, what was logged past it is purged.
+    In a sweep a tag is `eval_return/seed_3_tau_0.005`. `eval_return/iqm`, `/min` and `/max`
+    aggregate over members. If a run trains in batches of members, each batch is a TensorBoard run
+    of its own, such as tensorboard/members_0_3.
+
+    On resume, TensorBoard hides what was logged past the checkpoint. The first file is created at
+    the first call, because a run refuses a folder that is not empty. A failure is logged once, and
+    the run goes on without event files; metrics.csv has the same numbers.
     """
 
     def __init__(self, directory: str | os.PathLike):
-        try:
-            import tensorboardX  # noqa: F401
-        except ImportError as error:
-            raise InputError(
-                "TensorBoard's files need a package: pip install 'sacjax[tensorboard]'"
-            ) from error
-        path = Path(directory)
-        self._directory, self._series = path / "tensorboard", Series(path)
-        self._files: dict[str, Path] = {}
-        self._failed = False
+        """Check that tensorboardX is installed.
+
+        Args:
+            directory: The run's folder.
+
+        Raises:
+            InputError: If tensorboardX is not installed.
+        """
+        self._library = require("tensorboardX.event_file_writer", "tensorboard")
+        self._directory = Path(directory) / "tensorboard"
+        self._place: Path | None = None  # of the current batch
+        self._writer: Any = None
+        self._close: Callable[[], Any] = lambda: None  # nothing is open yet
+        self.failed = False
 
     def __enter__(self) -> "TensorBoard":
         return self
 
+    @survives
     def __exit__(self, *_: Any) -> None:
-        pass
+        self._close()
 
+    @survives
     def __call__(self, step: int, metrics: dict[str, Any]) -> None:
-        if self._failed:
-            return
-        try:
-            for name, row in self._series(step, metrics).items():
-                if row:
-                    self._append(name, step, row)
-        except OSError as error:
-            self._failed = True
-            _LOG.warning("TensorBoard's files end here, the run goes on: %s", error)
+        """Log an epoch; the arguments are those of `OnEpoch`."""
+        place = self._directory / batch_name(metrics)
+        if place != self._place:
+            self._open(place)
+            self._write(step, session_log={"status": "START"})  # voids this step and later ones
+        values = [{"tag": tag, "simple_value": x} for tag, x in scalars(metrics).items()]
+        self._write(step, summary={"value": values})
 
-    def _append(self, name: str, step: int, row: dict[str, float]) -> None:
-        from tensorboardX.proto import event_pb2, summary_pb2
+    def _open(self, place: Path) -> None:
+        """Create an event file, which is closed on exit, or when nobody uses this logger any more.
 
-        pb: Any = event_pb2  # generated: unknown to type checkers
-        Event, Session, Summary = pb.Event, pb.SessionLog, vars(summary_pb2)["Summary"]
-        now, events = time.time(), []
-        if name not in self._files:
-            place = self._directory / name
-            place.mkdir(parents=True, exist_ok=True)
-            number = len(list(place.iterdir()))  # files are read in the order of their names
-            file = f"events.out.tfevents.{now:010.0f}.{socket.gethostname()}.{number}"
-            self._files[name] = place / file
-            start = Session(status=Session.START)  # "what was at this step or later is void"
-            events = [
-                Event(wall_time=now, file_version="brain.Event:2"),
-                Event(wall_time=now, step=step, session_log=start),
-            ]
-        values = [Summary.Value(tag=metric, simple_value=x) for metric, x in row.items()]
-        events.append(Event(wall_time=now, step=step, summary=Summary(value=values)))
-        with self._files[name].open("ab") as file:
-            file.write(b"".join(_record(event.SerializeToString()) for event in events))
+        tensorboardX's SummaryWriter has the same writer, but calls it from a thread behind a
+        bounded queue. If a write fails there, the thread ends and the run waits forever.
+        """
+        self._close()
+        place.mkdir(parents=True, exist_ok=True)
+        number = len(list(place.glob("events*")))  # distinguishes files of the same second
+        writer = self._library.EventsWriter(str(place / "events"), f".{number}")
+        self._place, self._writer = place, writer
+        self._close = weakref.finalize(self, writer.close)
 
-
-def _record(data: bytes) -> bytes:
-    """TFRecord: the length and the data, each with its checksum."""
-    from tensorboardX.record_writer import masked_crc32c
-
-    size = struct.pack("<Q", len(data))
-    return b"".join(
-        [size, struct.pack("<I", masked_crc32c(size)), data, struct.pack("<I", masked_crc32c(data))]
-    )
+    def _write(self, step: int, **content: Any) -> None:
+        """Write one event to the disk."""
+        event = self._library.event_pb2.Event(wall_time=time.time(), step=step, **content)
+        self._writer.write_event(event)
+        self._writer.flush()

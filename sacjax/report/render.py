@@ -19,7 +19,8 @@ from sacjax.runs.arrays import unkeyed
 from sacjax.runs.files import replacing
 from sacjax.runs.result import Run
 from sacjax.train import epoch_keys
-from sacjax.types import Env, Episode, InputError, RunError, must_be, one_line
+from sacjax.types import Env, Episode, InputError, RunError, one_line
+from sacjax.validation import must_be
 
 
 def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) -> float:

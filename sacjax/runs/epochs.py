@@ -118,21 +118,20 @@ def finished(population: Population, state: State | None) -> bool:
 
 def told(population: Population, state: State, next_checkpoint: float) -> dict[str, np.ndarray]:
     """What an `OnEpoch` is told of an epoch."""
-    members, count = population.grid.members, population.size
-    who = {name: np.array([member[name] for member in members]) for name in members[0]}
-    return (
-        who
-        | {
-            "member": np.arange(*population.grid.part),
-            "members": np.full(count, population.grid.total),
-        }
-        | state.history[-1]
-        | {
-            "diverged": _frozen(population, state.diverged),
-            "seconds": np.full(count, state.seconds),
-            "next_checkpoint": np.full(count, next_checkpoint),
-        }
-    )
+    members = population.grid.members
+    of_each = {name: np.array([member[name] for member in members]) for name in members[0]}
+    of_each["member"] = np.arange(*population.grid.part)
+    of_each["diverged"] = _frozen(population, state.diverged)
+    of_all = {
+        "members": population.grid.total,
+        "total_steps": population.config.total_steps,
+        "eval_every": population.config.eval_every,
+        "updates_per_epoch": population.config.updates_per_epoch,
+        "seconds": state.seconds,
+        "next_checkpoint": next_checkpoint,
+    }
+    of_all = {name: np.full(population.size, value) for name, value in of_all.items()}
+    return of_each | state.history[-1] | of_all
 
 
 def prepare(

@@ -21,7 +21,8 @@ from sacjax.runs.provenance import algorithm_name, surroundings
 from sacjax.runs.result import Run, merged, read
 from sacjax.sac import make_sac
 from sacjax.train import epoch_keys, make_program
-from sacjax.types import InputError, must_be
+from sacjax.types import InputError
+from sacjax.validation import must_be
 
 _LOG = logging.getLogger("sacjax")
 

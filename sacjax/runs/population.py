@@ -14,7 +14,8 @@ from sacjax.config import Config, Hyperparams
 from sacjax.devices import layout
 from sacjax.runs import provenance
 from sacjax.train import Program, make_program
-from sacjax.types import InputError, Key, is_whole, must_be
+from sacjax.types import InputError, Key, is_whole
+from sacjax.validation import must_be
 
 
 class Grid(NamedTuple):

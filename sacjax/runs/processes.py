@@ -21,21 +21,20 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     All None: JAX finds them from Slurm, MPI, Kubernetes or a TPU pod. Call it before JAX's first
     computation. Raises InputError where they cannot be found.
     """
-    if len({coordinator is None, processes is None, process is None}) > 1:
+    given = [x for x in (coordinator, processes, process) if x is not None]
+    if len(given) not in (0, 3):
         raise InputError(
             "of --coordinator, --num-processes and --process-id give all three, or none and "
             "--distributed where Slurm, MPI, Kubernetes or a TPU pod started the processes"
         )
     if coordinator is not None and processes is not None and process is not None:
         host, _, port = coordinator.rpartition(":")
-        if not host or not port.isdecimal():
+        if not (host and port.isdecimal() and 0 <= process < processes):
             raise InputError(
-                f"coordinator ({coordinator!r}) must be HOST:PORT: use {host or coordinator}:1234"
+                f"coordinator ({coordinator!r}) must be HOST:PORT, as in "
+                f"{host or coordinator}:1234, and process-id ({process}) from 0 to num-processes "
+                f"({processes}) - 1"
             )
-        if processes < 1:
-            raise InputError(f"num-processes ({processes}) must be at least 1")
-        if not 0 <= process < processes:
-            raise InputError(f"process-id ({process}) must be from 0 to {processes - 1}")
     try:
         jax.distributed.initialize(coordinator, processes, process)
     except (ValueError, RuntimeError) as error:

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import jax
@@ -23,9 +23,10 @@ import pytest
 from PIL import Image
 
 from sacjax import load
+from sacjax.cli import commands
 from sacjax.cli.flags import parse_train
-from sacjax.cli.main import main
-from sacjax.envs.names import make_env
+from sacjax.cli.main import COMMANDS, main
+from sacjax.envs.names import SUITES, make_env
 from sacjax.report import tables
 from sacjax.runs import curve
 from sacjax.runs.directory import claimed
@@ -173,7 +174,8 @@ def test_envs_lists_those_of_a_suite(capsys):
     assert main(["envs", "--help"]) == 0
     assert "usage: sacjax envs" in capsys.readouterr().out
     assert main(["envs", "atari"]) == 2
-    assert "gymnax, brax, playground, gymnasium, envpool" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert all(suite in error for suite in SUITES)
 
 
 def test_envs_lists_the_five_with_shapes_and_bounds(capsys):
@@ -185,29 +187,33 @@ def test_envs_lists_the_five_with_shapes_and_bounds(capsys):
     assert "CartPole" not in printed
 
 
+def settings(*flags, env="Pendulum-v1"):
+    return commands.settings(parse_train([env, *flags]))
+
+
 def test_presets_flags_and_sweeps_combine():
-    args = parse_train(["Pendulum-v1", "--tau", "0.05", "--sweep", "gamma=0.9,0.99"])
-    assert args.config.hidden == (64, 64)  # the preset's
-    np.testing.assert_allclose(args.hp.tau, [0.05, 0.05])
-    np.testing.assert_allclose(args.hp.gamma, [0.9, 0.99])
-    np.testing.assert_allclose(args.hp.critic_lr, [3e-3, 3e-3])
-    args = parse_train(["Pendulum-v1", "--paper", "--seeds", "3"])
-    assert (args.config.hidden, args.hp.critic_lr) == ((256, 256), 3e-4)
-    assert args.seeds == range(3)
+    config, hp = settings("--tau", "0.05", "--sweep", "gamma=0.9,0.99")
+    assert config.hidden == (64, 64)  # the preset's
+    np.testing.assert_allclose(hp.tau, [0.05, 0.05])
+    np.testing.assert_allclose(hp.gamma, [0.9, 0.99])
+    np.testing.assert_allclose(hp.critic_lr, [3e-3, 3e-3])
+    config, hp = settings("--paper")
+    assert (config.hidden, hp.critic_lr) == ((256, 256), 3e-4)
+    assert parse_train(["Pendulum-v1", "--seeds", "3"]).seeds == range(3)
 
 
 def test_flags_replace_a_file_and_a_file_replaces_the_preset(folder, tmp_path):
     toml = tmp_path / "mine.toml"
     toml.write_text("hidden = [32]\ntau = 0.02\nbatch_size = 64\n")
-    args = parse_train(["Pendulum-v1", "--config", str(toml), "--batch-size", "16"])
-    assert (args.config.hidden, args.config.batch_size, args.hp.tau) == ((32,), 16, 0.02)
-    assert args.hp.critic_lr == 3e-3  # the preset's
+    config, hp = settings("--config", str(toml), "--batch-size", "16")
+    assert (config.hidden, config.batch_size, hp.tau) == ((32,), 16, 0.02)
+    assert hp.critic_lr == 3e-3  # the preset's
     content = json.loads((folder / "config.json").read_text())
     one = tmp_path / "config.json"
     one.write_text(json.dumps(content | {"hyperparams": content["hyperparams"][:1]}))
-    args = parse_train(["Pendulum-v1", "--config", str(one)])
-    assert args.config == load(folder).config
-    assert (args.hp.tau, args.hp.max_alpha) == (0.005, np.inf)
+    config, hp = settings("--config", str(one))
+    assert config == load(folder).config
+    assert (hp.tau, hp.max_alpha) == (0.005, np.inf)
 
 
 def test_a_file_that_holds_no_settings_is_refused(folder, tmp_path):
@@ -223,14 +229,14 @@ def test_a_file_that_holds_no_settings_is_refused(folder, tmp_path):
 
 
 def test_what_was_not_typed_is_rounded_to_fit_and_a_line_says_so(caplog):
-    args = parse_train(["brax/ant", "--num-envs", "3"])  # the preset: 128, warm-up 8192
-    assert args.config.warmup_steps % 3 == 0
+    config, _ = settings("--num-envs", "3", env="brax/ant")  # the preset: 128, warm-up 8192
+    assert config.warmup_steps % 3 == 0
     assert "warmup_steps: 8193, not 8192" in caplog.text
-    args = parse_train(["Pendulum-v1", "--total-steps", "300"])
-    assert (args.config.total_steps, args.config.warmup_steps) == (300, 30)
-    assert 270 % args.config.eval_every == 0
+    config, _ = settings("--total-steps", "300")
+    assert (config.total_steps, config.warmup_steps) == (300, 30)
+    assert 270 % config.eval_every == 0
     with pytest.raises(InputError, match="use warmup_steps="):
-        parse_train(["Pendulum-v1", "--total-steps", "300", "--warmup-steps", "400"])
+        settings("--total-steps", "300", "--warmup-steps", "400")
 
 
 @pytest.mark.parametrize(
@@ -246,7 +252,6 @@ BAD = {
     "discrete actions": (["train", "CartPole-v1", *TINY], "Box"),
     "no environment": (["train", "--seeds", "2"], "sacjax train Pendulum-v1"),
     "environment last": (["train", "--seeds", "2", "Pendulum-v1"], "name the environment first"),
-    "unknown command": (["trian", "Pendulum-v1"], "did you mean train"),
     "negative rate": (["train", "Pendulum-v1", *TINY, "--actor-lr", "-1"], "actor_lr"),
     "not a number": (["train", "Pendulum-v1", *TINY, "--gamma", "nan"], "gamma"),
     "out of range": (["train", "Pendulum-v1", *TINY, "--tau", "1.5"], "tau"),
@@ -255,26 +260,21 @@ BAD = {
         "plan for its share of the seeds",
     ),
     "no seeds": (["train", "Pendulum-v1", *TINY, "--seeds", "0"], "seeds (0) must be 1 or more"),
-    "negative seed": (["train", "Pendulum-v1", *TINY, "--seed", "-1"], "seed (-1) must be from 0"),
+    "negative seed": (
+        ["train", "Pendulum-v1", *TINY, "--seed", "-1"],
+        "from seed (-1) to the last",
+    ),
     "huge seed": (
         ["train", "Pendulum-v1", *TINY, "--seed", "4294967296"],
-        "seed (4294967296) must be from 0 to 4294967295",
+        "must be from 0 to 4294967295",
     ),
     "huge last seed": (
         ["train", "Pendulum-v1", *TINY, "--seed", "4294967295", "--seeds", "2"],
-        "use a smaller seed or fewer seeds",
+        "use --seed 0 or fewer seeds",
     ),
     "too many devices": (
         ["train", "Pendulum-v1", *TINY, "--devices", "9"],
         "must be from 1 to 2, as many as JAX has here: keep to these, or leave devices (--devices)",
-    ),
-    "extend an environment": (
-        ["train", "Pendulum-v1", "--extend-to", "500"],
-        "use `sacjax train --extend-to STEPS DIR`",
-    ),
-    "extend into a folder": (
-        ["train", "--extend-to=500", "--out=runs"],
-        "use `sacjax train --extend-to STEPS DIR`",
     ),
     "a run": (["train", "run", *TINY], "`sacjax resume run` resumes it"),
     "does not divide": (["train", "Pendulum-v1", *TINY, "--eval-every", "70"], "use warmup"),
@@ -317,16 +317,14 @@ def test_bad_input_is_one_line_with_the_remedy_and_exit_code_2(case, tmp_path, m
     assert sorted(tmp_path.rglob("*")) == there  # nothing was written
 
 
-def test_one_message_for_one_mistake(capsys):
-    assert main(["train", "Pendulum-v1", "--seeds", "0"]) == 2
-    assert "seed (0)" not in capsys.readouterr().err
+def test_the_last_seed_of_all_can_be_trained():
     args = parse_train(["Pendulum-v1", "--seed", "4294967294", "--seeds", "2"])
-    assert args.seeds[-1] == 2**32 - 1  # the last of all
+    assert args.seeds[-1] == 2**32 - 1
 
 
 def test_whole_numbers_may_be_written_as_powers_of_ten(capsys):
     flags = ["--paper", "--total-steps", "2e6", "--hidden", "4e1"]
-    config = parse_train(["Pendulum-v1", *flags]).config
+    config, _ = settings(*flags)
     assert (config.total_steps, config.hidden) == (2_000_000, (40,))
     for text in ("2.5", "two", "1/0"):
         with pytest.raises(SystemExit):
@@ -334,27 +332,25 @@ def test_whole_numbers_may_be_written_as_powers_of_ten(capsys):
         assert f"{text} is not a whole number" in capsys.readouterr().err
 
 
-def test_an_unknown_flag_exits_with_2(capsys):
-    with pytest.raises(SystemExit) as stop:
-        main(["train", "Pendulum-v1", "--taau", "0.1"])
-    assert stop.value.code == 2
+@pytest.mark.parametrize("argv", [["train", "Pendulum-v1", "--taau", "0.1"], ["trian", "x"]])
+def test_an_unknown_flag_or_command_ends_with_2(argv, capsys):
+    assert main(argv) == 2
+    assert re.search(r"--tau\b|train\b", capsys.readouterr().err)  # what may be meant
 
 
-def test_extended_by_train_it_is_extended(copy, capsys):
-    assert main(["train", "--extend-to", "400", str(copy)]) == 0
-    captured = capsys.readouterr()
-    assert "after 400 steps" in captured.out
-    assert "already" not in captured.err
-    assert [r["env_steps"] for r in rows(copy)] == ["200"] * 8 + ["300"] * 8 + ["400"] * 8
-    assert load(copy).completed
+def test_help_lists_the_commands(capsys):
+    for argv in [], ["--help"]:
+        assert main(argv) == 0
+        text = capsys.readouterr().out
+        assert all(name in text for name in COMMANDS)
 
 
 def test_of_a_finished_run_it_is_said_how_to_train_on(copy, capsys):
     assert main(["resume", str(copy)]) == 0
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
-        f"sacjax: it was at its end, 300 steps, already: `sacjax resume {copy}` with "
-        "--extend-to STEPS trains on"
+        "sacjax: nothing to do: this run has finished (300 steps). Train further: "
+        f"`sacjax resume {copy}` with --extend-to STEPS"
     )
 
 
@@ -370,11 +366,7 @@ ERRORS = {
 def test_every_error_is_one_event_for_those_who_read_json(case, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("not a run's")
     monkeypatch.chdir(tmp_path)
-    try:
-        code = main(["train", "Pendulum-v1", *TINY, "--log-format", "json", *ERRORS[case]])
-    except SystemExit as stop:
-        code = stop.code
-    assert code == 2
+    assert main(["train", "Pendulum-v1", *TINY, "--log-format", "json", *ERRORS[case]]) == 2
     captured = capsys.readouterr()
     (event,) = (json.loads(line) for line in captured.out.splitlines())
     assert event["event"] == "error"
@@ -393,7 +385,7 @@ def full_disk():
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's")
-@pytest.mark.parametrize(("stdout", "code"), [(closed_pipe, 141), (full_disk, 3)])
+@pytest.mark.parametrize(("stdout", "code"), [(closed_pipe, 0), (full_disk, 3)])
 @pytest.mark.parametrize("command", ["evaluate", "report", "envs", "train --help"])
 def test_what_cannot_be_printed_is_no_traceback(
     command, stdout, code, folder, tmp_path, monkeypatch, capsys
@@ -401,18 +393,18 @@ def test_what_cannot_be_printed_is_no_traceback(
     argv = command.split()
     argv += [str(folder)] if command in ("evaluate", "report") else []
     argv += ["--out", str(tmp_path / "out")] if command == "report" else []
-    with stdout() as file:
+    with suppress(OSError), stdout() as file:
         monkeypatch.setattr(sys, "stdout", file)
         assert main(argv) == code
     error = capsys.readouterr().err
-    assert error == "" if code == 141 else error.startswith("sacjax: cannot write")
+    assert error == "" if code == 0 else error.startswith("sacjax: cannot write")
     assert len(error.splitlines()) == (code == 3)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's")
 @pytest.mark.parametrize("stdout", [closed_pipe, full_disk])
 def test_a_run_whose_table_cannot_be_printed_is_done(stdout, copy, monkeypatch, capsys):
-    with stdout() as file:
+    with suppress(OSError), stdout() as file:
         monkeypatch.setattr(sys, "stdout", file)
         assert main(["resume", str(copy), "--extend-to", "400"]) == 0
     error = capsys.readouterr().err
@@ -433,7 +425,10 @@ def test_a_run_whose_json_lines_nobody_reads_goes_on(tmp_path):
             env=os.environ | {"PYTHONUNBUFFERED": ""},
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stderr == "JSON lines end here, the run goes on: [Errno 32] Broken pipe\n"
+    assert (
+        done.stderr
+        == "JsonLines failed, the run goes on: BrokenPipeError: [Errno 32] Broken pipe\n"
+    )
     assert load(out).completed
     assert (out / "checkpoints").is_dir()
     assert len(rows(out)) == 4
@@ -448,7 +443,7 @@ def test_nothing_is_said_where_nobody_reads(arguments):
             stdout=stdout, stderr=subprocess.PIPE, text=True,
             env=os.environ | {"PYTHONUNBUFFERED": ""},
         )  # fmt: skip
-    assert (done.returncode, done.stderr) == (141, "")
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_another_runs_folder_is_refused_and_left_alone(copy, capsys):
@@ -640,7 +635,7 @@ def test_main_help_and_version(capsys):
     assert main([]) == 0
     assert main(["--version"]) == 0
     printed = capsys.readouterr().out
-    assert "sacjax train" in printed
+    assert "usage: sacjax" in printed
     assert "sacjax 0." in printed
 
 

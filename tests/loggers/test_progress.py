@@ -1,26 +1,25 @@
-"""What people and machines are told of a run while it goes."""
+"""The progress bar and JSON lines: what people and machines see of a run as it trains."""
 
 import contextlib
 import io
 import json
 import logging
 import math
-import os
 import re
 import sys
-import termios
-from types import ModuleType
 
+import nbclient
+import nbformat
 import numpy as np
 import pytest
 from checks import CONFIG
 
 from sacjax import run
 from sacjax.cli.main import main
-from sacjax.config import Config, Hyperparams
+from sacjax.config import Hyperparams
 from sacjax.loggers import JsonLines, ProgressBar, progress_bar
 from sacjax.loggers.progress_bar import line
-from sacjax.loggers.standing import Standing
+from sacjax.loggers.summary import progress
 from sacjax.types import InputError
 
 COMMAND = [
@@ -30,29 +29,22 @@ COMMAND = [
 
 
 class Terminal(io.StringIO):
-    """What is written to a terminal of 80 columns."""
-
-    def __init__(self, descriptor):
-        super().__init__()
-        self._descriptor = descriptor
-
-    def fileno(self):
-        return self._descriptor
+    """A terminal of 80 columns that keeps what is written to it."""
 
     def isatty(self):
         return True
 
     def frames(self):
-        return [frame for frame in re.split(r"[\r\n]|\033\[K|\033\[A", self.getvalue()) if frame]
+        """Return each drawing of the line, without its colors and its bar."""
+        text = re.sub(r"\033\[[\d;?]*[mlh]|[━╸╺]", "", self.getvalue())
+        return [frame for frame in re.split(r"[\r\n]|\033\[\d*[A-K]", text) if frame]
 
 
 @pytest.fixture
-def terminal():
-    ends = os.openpty()
-    termios.tcsetwinsize(ends[1], (24, 80))
-    yield Terminal(ends[1])
-    for end in ends:
-        os.close(end)
+def terminal(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm")
+    return Terminal()
 
 
 def epoch(member, returns, seconds=2.0, diverged=False, next_checkpoint=math.nan, members=None):
@@ -60,6 +52,9 @@ def epoch(member, returns, seconds=2.0, diverged=False, next_checkpoint=math.nan
     return {
         "member": np.array(member),
         "members": np.full(size, members or size),
+        "total_steps": np.full(size, CONFIG.total_steps),
+        "eval_every": np.full(size, CONFIG.eval_every),
+        "updates_per_epoch": np.full(size, CONFIG.updates_per_epoch),
         "seed": np.array(member),
         "eval_return": np.array(returns, np.float32)[:, None],
         "seconds": np.full(size, seconds),
@@ -75,97 +70,134 @@ def strict(text):
     return [json.loads(row, parse_constant=refuse) for row in text.splitlines()]
 
 
-def test_the_live_line_says_what_people_want_to_know(terminal):
-    with ProgressBar(CONFIG, file=terminal) as bar:
-        assert terminal.frames() == ["compiling, then 150 steps to the first evaluation"]
+def test_the_live_line_shows_returns_speed_and_times(terminal):
+    with ProgressBar(file=terminal) as bar:
+        assert "compiling, then training to the first evaluation" in terminal.frames()[-1]
         bar(150, epoch([0, 1, 2], [-151.2, np.nan, -130.1], 2.0, True, 250.0))
     frame = terminal.frames()[-1]
     assert "150/500  IQM -141 [-151, -130]  1 diverged  75 grad/s  0:14 left  ckpt 4:10" in frame
 
 
-def test_a_finished_line_says_how_long_it_took(terminal):
-    bar = ProgressBar(CONFIG, file=terminal)  # closes itself
+def test_a_finished_line_shows_how_long_it_took(terminal):
+    bar = ProgressBar(file=terminal)  # closes itself
     bar(500, epoch([0], [1.5]))
-    assert "100%|" in terminal.frames()[-1]
+    assert terminal.getvalue().endswith("\n")
     assert "500/500  return 1.5  25 grad/s  in 0:00" in terminal.frames()[-1]
 
 
-def test_of_a_run_without_an_epoch_nothing_stays_on_the_terminal(terminal):
-    with ProgressBar(CONFIG, file=terminal):
+def test_a_run_without_an_epoch_leaves_nothing_on_the_terminal(terminal):
+    with ProgressBar(file=terminal):
         pass
-    assert terminal.frames()[-1].isspace()
-    assert terminal.getvalue().endswith("\r")
+    assert terminal.getvalue().endswith("\n\r\033[1A\033[2K")  # up to the line, which is erased
+
+
+def test_the_cursor_stays_visible(terminal):
+    """A process that is killed could not show it again."""
+    with ProgressBar(file=terminal) as bar:
+        bar(150, epoch([0], [1.0]))
+    assert "\033[?25l" not in terminal.getvalue()
 
 
 @pytest.mark.parametrize("size", [1.0, -999.4, 12345.678, -1e7])
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("seconds", [0.001, 3.0, 5000.0])
 def test_a_line_fits_in_80_columns(terminal, size, members, seconds):
-    config = Config("Pendulum-v1", total_steps=1_000_000, warmup_steps=500, eval_every=500)
-    with ProgressBar(config, file=terminal) as bar:
-        bar(9_000, epoch(range(members), [size] * members, seconds, next_checkpoint=100 * seconds))
-        bar(9_500, epoch(range(members), [np.nan] + [size] * (members - 1), seconds, True, 280.0))
+    large = {"total_steps": np.full(members, 1_000_000), "eval_every": np.full(members, 500)}
+    large["updates_per_epoch"] = large["eval_every"]
+    one = epoch(range(members), [size] * members, seconds, next_checkpoint=100 * seconds)
+    other = epoch(range(members), [np.nan] + [size] * (members - 1), seconds, True, 280.0)
+    with ProgressBar(file=terminal) as bar:
+        bar(9_000, one | large)
+        bar(9_500, other | large)
     for frame in terminal.frames():
-        assert len(frame) < 80
+        assert len(frame) <= 80
     assert "diverged" in frame
-    assert "ckpt 4:40" in frame or size == -1e7  # what is cut is the end
+    assert "ckpt 4:40" in frame or size == -1e7  # the end is cut
 
 
-def test_everything_diverged_is_no_nan_on_the_line():
-    standing = Standing(CONFIG)(150, epoch([0, 1], [np.nan, np.nan], diverged=True))
-    assert "2 diverged" in line(standing, 1.0)
-    assert "nan" not in line(standing, 1.0)
+@pytest.mark.parametrize("columns", [20, 50])
+def test_a_narrow_terminal_cuts_the_end_of_the_line(terminal, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    with ProgressBar(file=terminal) as bar:
+        bar(150, epoch([0, 1, 2], [-151.2, -140.0, -130.1], next_checkpoint=250.0))
+    frame = terminal.frames()[-1]
+    assert len(frame) == columns
+    assert "150/500 IQM -140 [-151, -130] 75 grad/s 0:14 left ckpt 4:10".startswith(frame[:-1])
+    assert frame.endswith("…")
 
 
-def test_warnings_stand_above_the_line(terminal, monkeypatch, capsys):
+def test_the_line_has_no_nan_if_all_members_diverged():
+    found = progress(150, epoch([0, 1], [np.nan, np.nan], diverged=True))
+    assert "2 diverged" in line(found, 1.0)
+    assert "nan" not in line(found, 1.0)
+
+
+def test_warnings_stand_above_the_line(terminal, monkeypatch):
     log = logging.getLogger("sacjax")
-    monkeypatch.setattr(log, "propagate", False)  # as where nobody has set up logging
-    with ProgressBar(CONFIG, file=terminal) as bar:
+    monkeypatch.setattr(log, "propagate", False)  # as if nobody has set up logging
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with ProgressBar() as bar:
         bar(150, epoch([0], [1.0]))
-        log.warning("member 3 diverged")
+        log.warning("member 3 diverged [0]")
         bar(200, epoch([0], [1.0]))
-    assert capsys.readouterr().err.splitlines()[-1].strip() == "member 3 diverged"
+    assert "\r\033[2Kmember 3 diverged [0]\n" in terminal.getvalue()
+    assert sys.stderr is terminal
     assert log.handlers == []
 
 
-def test_time_left_counts_what_is_left_and_not_what_was_done_before():
-    standing = Standing(CONFIG)
-    resumed = standing(400, epoch([0, 1], [1.0, 2.0], seconds=3.0))
+def test_time_left_counts_only_the_steps_that_are_left():
+    resumed = progress(400, epoch([0, 1], [1.0, 2.0], seconds=3.0))
     assert resumed["time_left"] == pytest.approx(6.0)  # two epochs
     assert resumed["done"] == pytest.approx(0.8)
 
 
-def test_where_the_first_that_is_told_of_was_not_trained_the_pace_is_that_of_the_next():
-    """A batch that has diverged as a whole is told of, in no time, when its run is gone on with."""
-    standing = Standing(CONFIG)
+def test_a_batch_that_was_not_trained_has_no_pace():
+    """Resume logs a batch that has diverged as a whole to its end, without training it."""
 
     def told(step, seconds, member):
         reached = np.nan if np.isnan(seconds) else 1.0
-        return standing(step, epoch([member], [reached], seconds, diverged=True, members=4))
+        metrics = epoch([member], [reached], seconds, diverged=True, members=4)
+        return progress(step, metrics)
 
-    found = told(150, np.nan, 0)
+    found = told(500, np.nan, 0)
     assert "left" not in line(found, 0.0)
+    assert "grad/s" not in line(found, 0.0)
     found = told(150, 2.0, 1)
-    assert found["time_left"] == pytest.approx(2.0 / 50 * (4 * 500 - 300))
+    assert found["time_left"] == pytest.approx(2.0 / 50 * (4 * 500 - 500 - 150))
     assert "left" in line(found, 0.0)
-    assert "left" in line(told(200, np.nan, 0), 0.0)
 
 
 @pytest.mark.parametrize(
     ("x", "text"), [(999.7, "1k"), (999_700, "1M"), (950, "950"), (1.5, "1.5")]
 )
-def test_counts_have_the_unit_of_what_they_are_rounded_to(x, text):
-    assert progress_bar._count(x) == text
+def test_numbers_get_their_unit_after_rounding(x, text):
+    assert progress_bar._short(x) == text
+
+
+def test_returns_keep_their_digits():
+    assert [progress_bar._return(x) for x in (-1655.4, 12_345.6, 1.526)] == [
+        "-1655",
+        "12346",
+        "1.53",
+    ]
+
+
+def test_times_have_hours():
+    assert [progress_bar._clock(x) for x in (0.4, 250, 3_850, 273_850)] == [
+        *("0:00", "4:10", "1:04:10", "76:04:10")
+    ]
 
 
 def test_batches_of_members_add_up():
-    standing = Standing(CONFIG)
-    first = standing(500, epoch([0, 1], [1.0, 2.0], seconds=3.0, members=4))
+    first = progress(500, epoch([0, 1], [1.0, 2.0], seconds=3.0, members=4))
     assert (first["done"], first["members"], first["told"]) == (0.5, 4, 2)
-    assert standing(500, epoch([2, 3], [1.0, 2.0], members=4))["done"] == 1
+    assert first["time_left"] == pytest.approx(3.0 * 10)  # ten epochs of the other two members
+    second = progress(300, epoch([2, 3], [1.0, 2.0], members=4))
+    assert second["done"] == pytest.approx(0.8)
+    assert progress(500, epoch([2, 3], [1.0, 2.0], members=4))["done"] == 1
 
 
-def test_json_lines_are_all_that_stdout_gets(tmp_path, capsys):
+def test_stdout_gets_json_lines_only(tmp_path, capsys):
     out = tmp_path / "run"
     assert main([*COMMAND, "--out", str(out), "--log-format", "json"]) == 0
     captured = capsys.readouterr()
@@ -193,7 +225,7 @@ def test_json_lines_are_all_that_stdout_gets(tmp_path, capsys):
 
 def test_json_has_null_for_nan_and_events_for_warnings_and_errors():
     file = io.StringIO()
-    with contextlib.suppress(InputError), JsonLines(CONFIG, file=file) as tell:
+    with contextlib.suppress(InputError), JsonLines(file=file) as tell:
         tell(150, epoch([0], [np.nan], diverged=True))
         logging.getLogger("sacjax").warning("member %d diverged", 0)
         raise InputError("use another")
@@ -207,7 +239,7 @@ def test_json_has_null_for_nan_and_events_for_warnings_and_errors():
 
 
 class Gone(io.StringIO):
-    """Where nobody reads any longer after `lines` writes."""
+    """A stream whose reader is gone after some writes."""
 
     def __init__(self, writes):
         super().__init__()
@@ -220,11 +252,11 @@ class Gone(io.StringIO):
         return super().write(text)
 
 
-def test_where_json_lines_end_that_is_said_once_and_warnings_go_to_stderr(monkeypatch, capsys):
+def test_closed_json_lines_are_logged_once_and_warnings_go_to_stderr(monkeypatch, capsys):
     log = logging.getLogger("sacjax")
-    monkeypatch.setattr(log, "propagate", False)  # as where nobody has set up logging
+    monkeypatch.setattr(log, "propagate", False)  # as if nobody has set up logging
     file = Gone(2)  # a line and its end
-    with contextlib.suppress(InputError), JsonLines(CONFIG, file=file) as tell:
+    with contextlib.suppress(InputError), JsonLines(file=file) as tell:
         tell(150, epoch([0], [1.0]))
         log.warning("member 3 diverged")
         tell(200, epoch([0], [1.0]))
@@ -232,33 +264,71 @@ def test_where_json_lines_end_that_is_said_once_and_warnings_go_to_stderr(monkey
         raise InputError("use another")
     assert [x["event"] for x in strict(file.getvalue())] == ["epoch"]
     assert capsys.readouterr().err.splitlines() == [
-        "JSON lines end here, the run goes on: [Errno 32] Broken pipe",
+        "JsonLines failed, the run goes on: BrokenPipeError: [Errno 32] Broken pipe",
         "member 3 diverged",
         "member 4 diverged",
     ]
     assert log.handlers == []
 
 
+@pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("writes", [0, 1, 2, 3])
-def test_a_bar_that_nobody_sees_any_longer_costs_nothing(writes):
-    file = Gone(100)
-    with ProgressBar(CONFIG, file=file, show=True) as bar:
+def test_a_bar_survives_a_closed_stream(terminal, writes, monkeypatch, caplog):
+    streams, file = (sys.stdout, sys.stderr), Gone(100)
+    monkeypatch.setattr(file, "isatty", lambda: terminal)
+    with ProgressBar(file=file, show=True) as bar:
         file.left = writes
-        for step in (150, 200):
+        for step in (150, 200, 500):
             bar(step, epoch([0], [1.0]))
+    assert (sys.stdout, sys.stderr) == streams
+    assert len(caplog.records) <= 1
 
 
-def test_the_bar_shows_in_a_notebook_unless_told_not_to(monkeypatch):
-    monkeypatch.setitem(sys.modules, "ipykernel.zmqshell", ModuleType("ipykernel.zmqshell"))
+def test_a_closed_file_does_not_stop_a_run(caplog):
+    file = io.StringIO()
+    with ProgressBar(file=file, show=True) as bar, JsonLines(file=file) as tell:
+        file.close()
+        for logger in (bar, tell):
+            logger(150, epoch([0], [1.0]))
+    assert len(caplog.records) == 2
+
+
+def test_a_stream_that_is_no_terminal_gets_a_line_per_epoch_if_asked():
     for show in (None, True, False):
         file = io.StringIO()
-        with ProgressBar(CONFIG, file=file, show=show) as bar:
+        with ProgressBar(file=file, show=show) as bar:
             bar(150, epoch([0], [1.5]))
-        assert ("150/500  return 1.5" in file.getvalue()) == (show is not False)
-        assert (file.getvalue() == "") == (show is False)
+            bar(200, epoch([0], [2.5]))
+        lines = file.getvalue().splitlines()
+        assert len(lines) == (3 if show else 0)
+        assert not show or lines[2].startswith("200/500  return 2.5")
 
 
-def test_the_bar_is_quiet_where_stderr_is_no_terminal(tmp_path, capsys):
+@pytest.mark.processes
+def test_a_notebook_without_ipywidgets_shows_one_line_unless_told_not_to():
+    code = """
+    import warnings
+    warnings.simplefilter("error")
+    import numpy as np
+    from sacjax.loggers import ProgressBar
+    one = {"member": np.array([0]), "members": np.array([1]), "seconds": np.array([2.0]),
+           "eval_return": np.array([[1.5]]), "diverged": np.array([False]),
+           "next_checkpoint": np.array([np.nan]), "total_steps": np.array([500]),
+           "eval_every": np.array([50]), "updates_per_epoch": np.array([50])}
+    with ProgressBar(show=SHOW) as bar:
+        bar(150, one)
+        bar(200, one)
+    """
+    lines = "\n".join(row.strip() if row[4:5] != " " else row[4:] for row in code.splitlines())
+    cells = [nbformat.v4.new_code_cell(lines.replace("SHOW", show)) for show in ("None", "False")]
+    notebook = nbformat.v4.new_notebook(cells=cells)
+    nbclient.NotebookClient(notebook, kernel_name="python3").execute()
+    (shown,), hidden = (cell.outputs for cell in notebook.cells)
+    assert shown.data["text/plain"].startswith("200/500  return 1.5")
+    assert hidden == []
+
+
+def test_the_bar_is_quiet_if_stderr_is_no_terminal(tmp_path, capsys):
     for format in ("auto", "none", "bar"):
         out = str(tmp_path / format)
         assert main([*COMMAND, "--out", out, "--log-format", format]) == 0
@@ -268,7 +338,7 @@ def test_the_bar_is_quiet_where_stderr_is_no_terminal(tmp_path, capsys):
         assert (captured.err == "") == (format != "bar")
 
 
-def test_callables_are_told_who_is_who_and_when_the_next_checkpoint_comes(tmp_path):
+def test_callables_get_each_members_settings_and_the_time_to_the_next_checkpoint(tmp_path):
     told = []
     hp = Hyperparams(tau=np.array([0.005, 0.02]))
     for every in (3, 0, None):

@@ -1,6 +1,9 @@
-"""TensorBoard and W&B show the numbers of metrics.csv, and never cost a run anything."""
+"""TensorBoard and W&B show the numbers of metrics.csv, and never stop a run."""
 
+import contextlib
+import errno
 import json
+import os
 import shutil
 import struct
 import sys
@@ -12,13 +15,13 @@ import pytest
 import wandb
 from checks import CONFIG, GRID
 from tensorboardX.proto import event_pb2
-from tensorboardX.record_writer import masked_crc32c
+from tensorboardX.record_writer import RecordWriter, masked_crc32c
 from wandb.proto import wandb_internal_pb2
 
 from sacjax import resume, run, statistics
 from sacjax.cli.main import main
 from sacjax.loggers import ProgressBar, TensorBoard, WandB
-from sacjax.loggers.series import Series
+from sacjax.loggers.summary import batch_name, scalars
 from sacjax.runs import checkpoints
 from sacjax.runs.metrics_csv import read_metrics
 
@@ -39,7 +42,7 @@ def offline():
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run that both have watched, with a checkpoint after each epoch, all of them kept."""
+    """A run with both loggers and all its checkpoints, one after each epoch."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     with TensorBoard(folder) as tensorboard, WandB(folder) as service:
         tell = [tensorboard, service]
@@ -49,18 +52,18 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def torso(whole, tmp_path):
-    """What a kill after the sixth epoch, with a checkpoint of the third, leaves."""
+    """A run killed after the sixth epoch; its last checkpoint is of the third."""
     folder = Path(shutil.copytree(whole, tmp_path / "torso", symlinks=True))
     for epoch in checkpoints.epochs(folder):
         if epoch > 3:
             shutil.rmtree(folder / "checkpoints" / str(epoch))
-    for file in folder.glob("tensorboard/*/events*"):  # the sixth epoch's event is torn
-        file.write_bytes(b"".join(records(file)[0][:8]) + b"\x40\x00\x00")
+    (file,) = folder.glob("tensorboard/events*")  # the sixth epoch's event is torn
+    file.write_bytes(b"".join(records(file)[0][:7]) + b"\x40\x00\x00")
     return folder
 
 
 def records(file):
-    """A TFRecord file's whole records, raw, and the events in them."""
+    """Return the whole records of a TFRecord file, raw, and the events in them."""
     data, raw, events = file.read_bytes(), [], []
     while len(data) >= 12:
         size, check = struct.unpack("<QI", data[:12])
@@ -78,13 +81,13 @@ def events_of(folder):
 
 
 def series_of(folder):
-    """metric -> step -> value, as TensorBoard shows them: a start voids what is not before it."""
+    """Return tag -> step -> value as TensorBoard shows them: a start voids later steps."""
     found: dict[str, dict[int, float]] = {}
     for event in events_of(folder):
         if event.session_log.status == event_pb2.SessionLog.START:
             found = {
-                metric: {step: x for step, x in values.items() if step < event.step}
-                for metric, values in found.items()
+                tag: {step: x for step, x in values.items() if step < event.step}
+                for tag, values in found.items()
             }
         for value in event.summary.value:
             assert event.step not in found.setdefault(value.tag, {})  # nothing twice
@@ -148,31 +151,30 @@ def expected(folder):
 
 def assert_shown(folder):
     want = expected(folder)
-    assert {path.name for path in (folder / "tensorboard").iterdir()} == set(want)
+    got = series_of(folder / "tensorboard")
+    tags = {f"{metric}/{name}" for name, table in want.items() for metric in table}
+    assert got.keys() == tags
     for name in NAMES:
-        got = series_of(folder / "tensorboard" / name)
-        assert got.keys() == want[name].keys()
         for metric, values in want[name].items():
-            assert got[metric].keys() == values.keys()
+            assert got[f"{metric}/{name}"].keys() == values.keys()
             for step, x in values.items():  # event files hold float32
-                np.testing.assert_allclose(got[metric][step], x, rtol=1e-6)
+                np.testing.assert_allclose(got[f"{metric}/{name}"][step], x, rtol=1e-6)
     for name in ("iqm", "min", "max"):
-        got = series_of(folder / "tensorboard" / name)
         for metric in ("eval_return", "critic_loss", "gradient_steps"):
-            np.testing.assert_allclose(
-                list(got[metric].values()), list(want[name][metric].values()), rtol=1e-5
-            )
+            shown, values = got[f"{metric}/{name}"], want[name][metric]
+            assert shown.keys() == values.keys()
+            np.testing.assert_allclose(list(shown.values()), list(values.values()), rtol=1e-5)
 
 
 def test_tensorboard_shows_metrics_csv(whole):
     assert_shown(whole)
 
 
-def test_what_was_logged_past_the_checkpoint_is_purged(whole, torso):
-    """Also where a kill has torn an event."""
+def test_resume_purges_what_was_logged_past_the_checkpoint(whole, torso):
+    """Also if a kill has torn an event."""
     with TensorBoard(torso) as tensorboard:
         resume(torso, on_epoch=[tensorboard])
-    raw = [event.step for event in events_of(torso / "tensorboard" / NAMES[0])]
+    raw = [event.step for event in events_of(torso / "tensorboard")]
     assert len(raw) > len(set(raw)) + 2
     assert_shown(torso)
     assert (torso / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
@@ -191,7 +193,7 @@ def test_wandb_offline_holds_metrics_csv_and_the_config(whole):
             np.testing.assert_allclose(got, list(table[metric].values()), rtol=1e-5)
 
 
-def test_wandb_goes_on_with_its_run(whole, torso):
+def test_a_resumed_run_continues_its_wandb_run(whole, torso):
     with WandB(torso) as service:
         resume(torso, on_epoch=[service])
     note = json.loads((torso / "wandb.json").read_text())
@@ -199,30 +201,90 @@ def test_wandb_goes_on_with_its_run(whole, torso):
     files = sorted(torso.glob(f"wandb/offline-run-*-{note['id']}/*.wandb"))
     assert len(files) == 2
     rows, _ = written(files[1], 5)
-    assert [row["_step"] for row in rows] == list(range(300, 501, 50))  # env_steps again
+    assert [row["env_steps"] for row in rows] == list(range(300, 501, 50))
     again, _ = written(files[0], 8)
     keys = [key for key in rows[0] if "/" in key]
     assert [[row[k] for k in keys] for row in rows] == [[row[k] for k in keys] for row in again[3:]]
 
 
-def test_a_failing_service_is_said_once_and_costs_nothing(tmp_path, caplog, monkeypatch):
+def test_wandb_draws_everything_over_env_steps_and_gets_the_exit_code(tmp_path, monkeypatch):
+    calls = []
+
+    class Service:
+        def define_metric(self, name, step_metric):
+            calls.append(("define_metric", name, step_metric))
+
+        def log(self, row):
+            calls.append(("log", row))
+
+        def finish(self, exit_code):
+            calls.append(("finish", exit_code))
+
+    def init(**options):
+        calls.append(("init", options["id"], options["resume"]))
+        return Service()
+
+    monkeypatch.setattr(wandb, "init", init)
+    for kind in (None, InterruptedError):
+        with contextlib.suppress(InterruptedError), WandB(tmp_path) as service:
+            service(10, epoch([0], q=[1.5]))
+            if kind:
+                raise kind
+    id = json.loads((tmp_path / "wandb.json").read_text())["id"]
+    keys = {f"q/{name}": 1.5 for name in ("seed_0", "iqm", "min", "max")}
+    steps = [
+        ("init", id, "allow"),
+        ("define_metric", "*", "env_steps"),
+        ("log", {"env_steps": 10} | keys),
+    ]
+    assert calls == [*steps, ("finish", 0), *steps, ("finish", 1)]
+
+
+def test_a_failing_service_is_logged_once_and_does_not_stop_the_run(tmp_path, caplog, monkeypatch):
+    finished = []
+
     def fail(*_, **__):
         raise OSError("no route to host")
 
     monkeypatch.setattr(wandb.Run, "log", fail)
+    monkeypatch.setattr(wandb.Run, "finish", lambda run, exit_code: finished.append(exit_code))
     (tmp_path / "tb").mkdir()
     (tmp_path / "tb" / "tensorboard").write_text("a file where the folder belongs")
     with WandB(tmp_path / "wb") as service, TensorBoard(tmp_path / "tb") as tensorboard:
         done = run(CONFIG, seeds=1, on_epoch=[service, tensorboard])
     assert done.completed
     said = [record.message for record in caplog.records if record.name == "sacjax"]
-    assert [message.split(",")[0] for message in said] == [
-        "W&B failed",
-        "TensorBoard's files end here",
+    assert [message.split(",")[0] for message in said] == ["WandB failed", "TensorBoard failed"]
+    assert finished == [0]
+
+
+def test_event_files_are_closed_without_a_with_statement(tmp_path):
+    tensorboard, open_before = TensorBoard(tmp_path), len(os.listdir("/proc/self/fd"))
+    for member in (0, 1):
+        tensorboard(10, epoch([member], members=2, q=[1]))
+        assert len(os.listdir("/proc/self/fd")) == open_before + 1  # that of the current batch
+    del tensorboard
+    assert len(os.listdir("/proc/self/fd")) == open_before
+
+
+def test_a_full_disk_ends_event_files_and_nothing_waits_for_them(tmp_path, caplog, monkeypatch):
+    """tensorboardX's SummaryWriter would wait forever for its thread, which has ended."""
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with TensorBoard(tmp_path) as tensorboard:
+        tensorboard(10, epoch([0], q=[1]))
+        monkeypatch.setattr(RecordWriter, "write", fail)
+        for step in range(20, 1000, 10):
+            tensorboard(step, epoch([0], q=[1]))
+    assert [record.message for record in caplog.records] == [
+        "TensorBoard failed, the run goes on: OSError: [Errno 28] No space left on device"
     ]
+    assert series_of(tmp_path / "tensorboard")["q/seed_0"] == {10: 1}
 
 
-def test_wandb_not_to_be_reached_is_written_for_later(tmp_path, caplog, monkeypatch):
+def test_wandb_that_cannot_be_reached_is_written_for_later(tmp_path, caplog, monkeypatch):
     init = wandb.init
 
     def unreachable(**options):
@@ -233,14 +295,15 @@ def test_wandb_not_to_be_reached_is_written_for_later(tmp_path, caplog, monkeypa
     monkeypatch.setattr(wandb, "init", unreachable)
     with WandB(tmp_path) as service:
         run(CONFIG, seeds=1, on_epoch=[service])
-    assert "not to be reached" in caplog.text
+    assert "W&B cannot be reached" in caplog.text
     (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
     written(file, 8)
 
 
 @pytest.mark.parametrize("flag", ["tensorboard", "wandb"])
 def test_a_missing_package_is_an_input_error(flag, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, {"tensorboard": "tensorboardX"}.get(flag, flag), None)
+    module = {"tensorboard": "tensorboardX.event_file_writer"}.get(flag, flag)
+    monkeypatch.setitem(sys.modules, module, None)
     out = tmp_path / "run"
     assert main([*COMMAND, "--out", str(out), f"--{flag}"]) == 2
     assert f"pip install 'sacjax[{flag}]'" in capsys.readouterr().err
@@ -250,7 +313,7 @@ def test_a_missing_package_is_an_input_error(flag, tmp_path, monkeypatch, capsys
 def test_wandb_without_a_key_is_an_input_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setattr(wandb, "login", lambda prompt: False)
-    wandb.teardown()  # it keeps the mode that it was started with
+    wandb.teardown()  # it keeps the mode of its start
     assert main([*COMMAND, "--out", str(tmp_path / "run"), "--wandb"]) == 2
     assert "WANDB_MODE=offline" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -266,13 +329,14 @@ def test_the_command_line_logs_where_it_resumes(tmp_path, capsys):
     printed = capsys.readouterr()
     assert f"{out}/tensorboard/" in printed.out
     assert "not gone on with" not in printed.err
-    shown = series_of(out / "tensorboard" / "seed_0")["eval_return"]
+    shown = series_of(out / "tensorboard")["eval_return/seed_0"]
     assert list(shown) == [300, 500, 700]
     assert json.loads((out / "wandb.json").read_text())["project"] == "mine"
     assert main(["resume", str(out)]) == 0
     said = capsys.readouterr().err
     for name, flag in ("tensorboard", "--tensorboard"), ("wandb.json", "--wandb"):
-        assert f"{out / name} is of before, and is not gone on with: {flag} does that" in said
+        assert f"{out / name} is from an earlier session" in said
+        assert f"pass {flag} to continue it" in said
 
 
 def epoch(member, members=None, **metrics):
@@ -280,6 +344,9 @@ def epoch(member, members=None, **metrics):
     return {
         "member": np.array(member),
         "members": np.full(size, members or size),
+        "total_steps": np.full(size, CONFIG.total_steps),
+        "eval_every": np.full(size, CONFIG.eval_every),
+        "updates_per_epoch": np.full(size, CONFIG.updates_per_epoch),
         "seed": np.array(member),
         "seconds": np.ones(size),
         "diverged": np.zeros(size, bool),
@@ -288,43 +355,51 @@ def epoch(member, members=None, **metrics):
     }
 
 
-def test_what_is_not_finite_counts_for_nobody_else():
+def by_name(found, name):
+    return {tag.split("/")[0]: x for tag, x in found.items() if tag.split("/")[1] == name}
+
+
+def test_aggregates_are_over_finite_values():
     nan, inf = np.nan, np.inf
-    found = Series()(10, epoch([0, 1, 2], eval_return=[[1, 3], [nan, nan], [4, 4]], q=[1, inf, 2]))
-    assert found["seed_0"] == {"eval_return": 2, "eval_return_std": 1, "q": 1}
-    assert found["seed_1"] == {"q": inf}  # no data is not written, infinite data is
-    assert found["iqm"] == {"eval_return": 3, "eval_return_std": 0.5, "q": 1.5}
-    assert found["min"]["q"] == 1
-    assert found["max"]["q"] == 2
-    nobody = Series()(10, epoch([0], eval_return=[[nan]]))
-    assert nobody == {"seed_0": {}, "iqm": {}, "min": {}, "max": {}}
+    found = scalars(epoch([0, 1, 2], eval_return=[[1, 3], [nan, nan], [4, 4]], q=[1, inf, 2]))
+    assert by_name(found, "seed_0") == {"eval_return": 2, "eval_return_std": 1, "q": 1}
+    assert by_name(found, "seed_1") == {"q": inf}  # NaN (no data) is left out, inf is not
+    assert by_name(found, "iqm") == {"eval_return": 3, "eval_return_std": 0.5, "q": 1.5}
+    assert by_name(found, "min")["q"] == 1
+    assert by_name(found, "max")["q"] == 2
+    assert scalars(epoch([0], eval_return=[[nan]])) == {}
 
 
-def test_batches_of_members_are_aggregated_when_all_are_there():
-    series = Series()
-    assert set(series(10, epoch([0, 1], 3, q=[1, 2]))) == {"seed_0", "seed_1"}
-    assert set(series(20, epoch([0, 1], 3, q=[3, 4]))) == {"seed_0", "seed_1"}
-    found = series(10, epoch([2], 3, q=[6]))
-    assert found["max"] == {"q": 6}
-    assert found["iqm"] == {"q": 3}
-    assert series(20, epoch([2], 3, q=[5]))["min"] == {"q": 3}
+def test_a_point_of_a_sweep_is_in_the_tag():
+    found = scalars(epoch([0, 1], q=[1, 2]) | {"tau": np.array([0.005, 0.02])})
+    assert {tag for tag in found if "seed" in tag} == {"q/seed_0_tau_0.005", "q/seed_1_tau_0.02"}
+
+
+def test_a_batch_has_the_name_of_its_members_and_its_own_aggregates():
+    assert batch_name(epoch([0, 1, 2])) == ""
+    assert batch_name(epoch([2, 3], 6)) == "members_2_3"
+    assert by_name(scalars(epoch([0, 1], 3, q=[1, 2])), "max") == {"q": 2}
+    assert by_name(scalars(epoch([2], 3, q=[6])), "iqm") == {"q": 6}
 
 
 @pytest.mark.processes
-def test_a_run_in_batches_is_resumed_as_if_it_had_not_been_stopped(tmp_path):
+def test_a_run_in_batches_is_logged_as_if_it_had_not_been_stopped(tmp_path):
     """Stopped in the second of three batches, after four of eight epochs."""
     whole, torso, epochs = tmp_path / "whole", tmp_path / "torso", []
     how = {"seeds": 3, "members_per_batch": 1, "checkpoint_every": 1}
     with TensorBoard(whole) as tensorboard, WandB(whole) as service:
-        tell = [tensorboard, service, ProgressBar(CONFIG, show=False)]
+        tell = [tensorboard, service, ProgressBar(show=False)]
         run(CONFIG, directory=whole, on_epoch=tell, **how)
     with TensorBoard(torso) as tensorboard, WandB(torso) as service:
         tell = [tensorboard, service, lambda step, metrics: epochs.append(step)]
         run(CONFIG, directory=torso, on_epoch=tell, should_stop=lambda: len(epochs) == 12, **how)
     with TensorBoard(torso) as tensorboard, WandB(torso) as service:
         assert resume(torso, on_epoch=[tensorboard, service]).completed
-    for name in ("seed_0", "seed_1", "seed_2", "iqm", "min", "max"):
-        want, got = (series_of(folder / "tensorboard" / name) for folder in (whole, torso))
+    batches = ["members_0_0", "members_1_1", "members_2_2"]
+    assert sorted(path.name for path in (whole / "tensorboard").iterdir()) == batches
+    for member, batch in enumerate(batches):
+        want, got = (series_of(folder / "tensorboard" / batch) for folder in (whole, torso))
+        assert list(want[f"eval_return/seed_{member}"]) == list(range(150, 501, 50))
         assert want.keys() == got.keys()
         for metric, values in want.items():
             assert got[metric] == pytest.approx(values, rel=1e-5)
@@ -332,5 +407,5 @@ def test_a_run_in_batches_is_resumed_as_if_it_had_not_been_stopped(tmp_path):
     files = sorted(torso.glob("wandb/offline-run-*/*.wandb"))
     rows = [row for f, n in zip(files, (12, 12), strict=True) for row in written(f, n)[0]]
     for row, other in zip(written(file, 24)[0], rows, strict=True):
-        assert row["_step"] == other["_step"]
+        assert row["env_steps"] == other["env_steps"]
         assert {k for k in row if "/" in k} == {k for k in other if "/" in k}

@@ -139,10 +139,10 @@ def stop_after(folder, epochs):
     ("flags", "remedy"),
     [
         (["--coordinator", "localhost:1"], "give all three"),
-        (["--coordinator", "localhost:1", "--num-processes", "2", "--process-id", "2"], "0 to 1"),
+        (["--coordinator", "localhost:1", "--num-processes", "2", "--process-id", "2"], "(2) - 1"),
         (["--coordinator", "here", "--num-processes", "2", "--process-id", "0"], "here:1234"),
         (["--coordinator", "here:", "--num-processes", "2", "--process-id", "0"], "here:1234"),
-        (["--coordinator", "here:1", "--num-processes", "0", "--process-id", "0"], "at least 1"),
+        (["--coordinator", "here:1", "--num-processes", "0", "--process-id", "0"], "(0) - 1"),
         (["--distributed"], "start all of them"),
     ],
 )
