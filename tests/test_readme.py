@@ -42,7 +42,7 @@ def test_the_code_runs(tmp_path, monkeypatch):
     assert names["returns"].shape == (2, 3)
     assert names["action"].shape == (2,)
     assert (tmp_path / "runs" / "reacher" / "learning_curve.png").exists()
-    assert (tmp_path / "runs" / "logged" / "tensorboard" / "seed_7").is_dir()
+    assert len(list((tmp_path / "runs" / "logged" / "tensorboard").glob("events*"))) == 1
 
 
 @pytest.mark.processes  # once, and compiled quickly
