@@ -1,6 +1,9 @@
 """The loop: against its plain-Python twin, as one program and epoch by epoch, alone and vmapped."""
 
 import dataclasses
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from functools import cache, partial
 from typing import Any
@@ -527,6 +530,27 @@ def test_each_hyperparameter_changes_what_is_learned():
         one, other = member(state, 2 * i), member(state, 2 * i + 1)
         same = jax.tree.map(np.array_equal, one, other)
         assert not jax.tree.all(same), f"{field} has no effect"
+
+
+# Debugging
+
+
+@pytest.mark.processes
+def test_a_run_can_be_stepped_through_without_jit():
+    code = """
+import jax, numpy as np
+from sacjax import Config, make_train
+from sacjax.envs.names import make_env
+sizes = {"total_steps": 2, "warmup_steps": 1, "eval_every": 1, "batch_size": 1, "hidden": (2,)}
+train = make_train(Config("Pendulum-v1", eval_episodes=1, **sizes))
+params = make_env("Pendulum-v1")(1).default_params
+result = train(jax.random.key(0), env_params=params.replace(max_steps_in_episode=1))
+assert jax.config.jax_disable_jit and result.agent.step == 1
+assert np.isfinite(result.metrics["eval_return"]).all()
+"""
+    environ = os.environ | {"JAX_DISABLE_JIT": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 # Keys and evaluation

@@ -8,7 +8,7 @@ stay put in a scan's carry, and errors that name their remedy.
 import importlib
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -21,7 +21,6 @@ import numpy as np
 from sacjax.envs import names
 from sacjax.envs.base import as_before, check_bounds, make_record, strong
 from sacjax.envs.names import Name
-from sacjax.prng import lean, standard
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep
 
 
@@ -70,7 +69,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 def make_object(env: Environment) -> MakeEnv:
     """Of a gymnax `Environment` object. InputError if it is none, or as above."""
-    make = _make(base_env(env).name, env, given=standard)
+    make = _make(base_env(env).name, env)
     params = env.default_params
     declared = env.observation_space(params).shape
     obs, state = jax.eval_shape(lambda key: env.reset(key, params), jax.random.key(0))
@@ -106,8 +105,7 @@ def known() -> list[str]:
     return sorted(continuous_envs())
 
 
-def _make(name: str, base: Environment, given: Callable[[Key], Key] = lean) -> MakeEnv:
-    """`given`: the kind of keys that the environment is given (`sacjax.prng`)."""
+def _make(name: str, base: Environment) -> MakeEnv:
     with jax.ensure_compile_time_eval():  # bounds are arrays, and `make_env` may run under jit
         default_params = base.default_params
         action_space = base.action_space(default_params)
@@ -119,12 +117,12 @@ def _make(name: str, base: Environment, given: Callable[[Key], Key] = lean) -> M
         dtype = jnp.zeros(()).dtype  # float32, or float64 under x64
 
         def reset(key: Key, params: EnvParams) -> tuple[Any, Array]:
-            keys = given(jax.random.split(key, num_envs))
+            keys = jax.random.split(key, num_envs)
             obs, state = jax.vmap(base.reset, (0, None))(keys, params)
             return strong(state), _flat(obs, dtype)
 
         def step(state: Any, action: Array, key: Key, params: EnvParams) -> tuple[Any, TimeStep]:
-            keys = given(jax.random.split(key, num_envs))
+            keys = jax.random.split(key, num_envs)
             raw_action = _rescale(action, base.action_space(params))
             obs, new_state, reward, terminated, truncated, info = jax.vmap(
                 base.step, (0, 0, 0, None)
