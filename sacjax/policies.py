@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sacjax.config import Config
+from sacjax.envs.base import rescale
 from sacjax.sac import make_sac
 from sacjax.train import MakeAlgorithm, Program, make_program
 from sacjax.types import Array, InputError
@@ -42,11 +43,6 @@ def policy(
     return of_program(make_program(config, algorithm), config.env_name, agent, units)
 
 
-def rescale(action: Array, low: Array, high: Array) -> Array:
-    """[-1, 1] to the bounds, [A] each."""
-    return jnp.clip(low + (action + 1) / 2 * (high - low), low, high)  # the sum is rounded
-
-
 def of_program(
     program: Program, env_name: str, agent: Any, units: str = "environment"
 ) -> Callable[[Any], Array]:
@@ -66,7 +62,7 @@ def of_program(
             )
         action = mode(agent, obs.reshape(-1, example.size))  # [B, A] in [-1, 1]
         if units == "environment":
-            action = jax.vmap(rescale, (0, None, None))(action, low, high)
+            action = rescale(action, low, high)
         return action.reshape(*obs.shape[:-1], action.shape[-1])
 
     return act

@@ -59,8 +59,8 @@ MISTAKES_1_AND_2 = {
     ),
     "2, actions rescaled twice": (
         "envs/gymnax.py",
-        "_rescale(action, base.action_space(params))",
-        "_rescale(_rescale(action, base.action_space(params)), base.action_space(params))",
+        "rescale(action, low, high)",
+        "rescale(rescale(action, low, high), low, high)",
     ),
 }
 

@@ -5,7 +5,7 @@ wrappers overwrite the last observation of an episode and count a time limit as 
 not used: the copies, the time limit and the resets are made here.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -40,18 +40,7 @@ def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
     is not known before which copy needs one (benchmarks/resets.py). InputError on an observation
     that is not one array.
     """
-    if reset not in ("cached", "fresh"):
-        raise InputError(f"{name}: reset ({reset!r}) must be cached or fresh")
-    if not is_whole(max_steps) or max_steps < 1:
-        raise InputError(f"{name}: limit ({max_steps!r}) must be a whole number from 1: use 1000")
-    shape = jax.eval_shape(raw.reset, jax.random.key(0))
-    if not hasattr(shape.obs, "shape") or len(shape.obs.shape) != 1:
-        found = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", shape.obs)
-        raise InputError(
-            f"{name} has the observations {found}, but one flat array is needed: wrap the "
-            "environment so that it returns one"
-        )
-    obs_size, action_size = shape.obs.shape[0], raw.action_size
+    obs_size = _checked_size(name, raw, max_steps, reset)
 
     def make(num_envs: int) -> Env:
         dtype = jnp.zeros(()).dtype
@@ -93,10 +82,26 @@ def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
             first = jax.tree.map(lambda x: x[index], state.firsts)
             return _reseeded(first, jax.random.split(key_rng, num_envs))
 
-        sizes = num_envs, obs_size, action_size
+        sizes = num_envs, obs_size, raw.action_size
         return make_record(name, *sizes, reset_copies, step, TimeLimit(max_steps))
 
     return make
+
+
+def _checked_size(name: str, raw: Any, max_steps: int, reset: str) -> int:
+    """Size of an observation. InputError where the arguments of `make_stepped` cannot be used."""
+    if reset not in get_args(Reset):
+        raise InputError(f"{name}: reset ({reset!r}) must be cached or fresh")
+    if not is_whole(max_steps) or max_steps < 1:
+        raise InputError(f"{name}: limit ({max_steps!r}) must be a whole number from 1: use 1000")
+    obs = jax.eval_shape(raw.reset, jax.random.key(0)).obs
+    if not hasattr(obs, "shape") or len(obs.shape) != 1:
+        found = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", obs)
+        raise InputError(
+            f"{name} has the observations {found}, but one flat array is needed: wrap the "
+            "environment so that it returns one"
+        )
+    return obs.shape[0]
 
 
 def _reseeded(states: Any, keys: Key) -> Any:

@@ -37,6 +37,16 @@ def make_record(
     )
 
 
+def rescale(action: Any, low: Any, high: Any) -> Any:
+    """Actions from [-1, 1] to bounds of any shape, clipped: [E, A] -> [E, *low.shape].
+
+    For arrays of NumPy and of JAX. A host environment's callback may use NumPy only.
+    """
+    low, high = low[None], high[None]
+    unit = action.astype(low.dtype).clip(-1, 1).reshape(-1, *low.shape[1:])
+    return (low + (unit + 1) / 2 * (high - low)).clip(low, high)  # the sum is rounded
+
+
 def check_bounds(name: str, space: Any) -> None:
     """InputError unless a Box of actions is bounded."""
     if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from sacjax.envs import names
-from sacjax.envs.host import Copies, episode_seed, make_host_env, rescale, spaces_of
+from sacjax.envs.base import rescale
+from sacjax.envs.host import Copies, episode_seed, make_host_env, spaces_of
 from sacjax.envs.names import Name
 from sacjax.types import Episode, InputError, MakeEnv, one_line
 
@@ -55,7 +56,7 @@ def pictures(name: str, parsed: Name, episode: Episode) -> Iterator[np.ndarray]:
     env = maker(name, parsed, render_mode="rgb_array")()
     spaces = spaces_of(name, env.action_space, env.observation_space)
     env.reset(seed=episode_seed(int(episode.states[0].seed), episode.copy, 0))
-    for action in rescale(np.asarray(episode.actions), spaces):
+    for action in rescale(np.asarray(episode.actions), *spaces[1:]):
         yield env.render()
         env.step(action)
     env.close()

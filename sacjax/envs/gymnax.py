@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sacjax.envs import names
-from sacjax.envs.base import as_before, check_bounds, make_record, strong
+from sacjax.envs.base import as_before, check_bounds, make_record, rescale, strong
 from sacjax.envs.names import Name
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep
 
@@ -123,7 +123,8 @@ def _make(name: str, base: Environment) -> MakeEnv:
 
         def step(state: Any, action: Array, key: Key, params: EnvParams) -> tuple[Any, TimeStep]:
             keys = jax.random.split(key, num_envs)
-            raw_action = _rescale(action, base.action_space(params))
+            low, high = _bounds(base.action_space(params), dtype)
+            raw_action = rescale(action, low, high)
             obs, new_state, reward, terminated, truncated, info = jax.vmap(
                 base.step, (0, 0, 0, None)
             )(keys, state, raw_action, params)
@@ -196,15 +197,10 @@ def _shown(space: Any) -> str:
     return f"Box of shape {list(space.shape)}" if isinstance(space, spaces.Box) else repr(space)
 
 
-def _rescale(action: Array, space: Any) -> Array:
-    """[-1, 1]^A -> the space's bounds (scalars or arrays), clipped: [E, A] -> [E, *space.shape]."""
-    shape = (1, *space.shape)
-    low, high = (
-        jnp.broadcast_to(jnp.asarray(bound, action.dtype), space.shape).reshape(shape)
-        for bound in (space.low, space.high)
-    )
-    unit = jnp.clip(action, -1, 1).reshape(-1, *space.shape)
-    return jnp.clip(low + (unit + 1) / 2 * (high - low), low, high)  # the sum is rounded
+def _bounds(space: Any, dtype: Any) -> tuple[Array, Array]:
+    """Low and high, which may be scalars or arrays, in the shape of an action."""
+    low, high = (jnp.asarray(bound, dtype) for bound in (space.low, space.high))
+    return jnp.broadcast_to(low, space.shape), jnp.broadcast_to(high, space.shape)
 
 
 def _flat(obs: Array, dtype: Any) -> Array:

@@ -19,7 +19,7 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
 
-from sacjax.envs.base import check_bounds, make_record
+from sacjax.envs.base import check_bounds, make_record, rescale
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, RunError, TimeStep
 
 _ELSEWHERE = (
@@ -106,7 +106,7 @@ class HostEnvs(ABC):
             seed, steps = (int(np.asarray(x)) for x in ticket)
             if (seed, steps) != (self.seed, self.steps):
                 raise RuntimeError(_ELSEWHERE)
-            fields = self.step_all(rescale(np.asarray(action), self.spaces))
+            fields = self.step_all(rescale(np.asarray(action), *self.spaces[1:]))
             self.steps += 1
             self.obs = fields[0]
             return fields
@@ -160,13 +160,6 @@ def for_a_while(envs: HostEnvs | None, name: str) -> Iterator[None]:
     finally:
         if envs is not None:
             envs.close_all()
-
-
-def rescale(action: np.ndarray, spaces: Spaces) -> np.ndarray:
-    """[-1, 1] [E, A] -> the simulator's units [E, ...], clipped."""
-    low, high = spaces.low, spaces.high
-    unit = np.clip(action, -1, 1).astype(low.dtype).reshape(-1, *low.shape)
-    return np.clip(low + (unit + 1) / 2 * (high - low), low, high)  # the sum is rounded
 
 
 def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) -> MakeEnv:

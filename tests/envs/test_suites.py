@@ -34,7 +34,8 @@ from sacjax import (
 )
 from sacjax.envs import names
 from sacjax.envs.autoreset import FIRST_STATES
-from sacjax.envs.host import Copies, Spaces, errors_named, rescale, spaces_of
+from sacjax.envs.base import rescale
+from sacjax.envs.host import Copies, errors_named, spaces_of
 from sacjax.envs.names import adapter, make_env
 from sacjax.replay import ended, make_replay
 from sacjax.report.render import render, without_a_screen
@@ -637,7 +638,7 @@ def test_a_layout_that_would_be_ignored_is_refused(how):
 def test_no_action_is_past_its_bounds_by_a_rounding(dtype):
     low, high = np.sort(np.random.default_rng(0).normal(size=(2, 500)).astype(dtype), 0)
     for unit, bound in (-1.0, low), (1.0, high):
-        (raw,) = rescale(np.full((1, 500), unit), Spaces(1, low, high))
+        (raw,) = rescale(np.full((1, 500), unit), low, high)
         assert ((low <= raw) & (raw <= high)).all()
         np.testing.assert_allclose(raw, bound, rtol=1e-5, atol=1e-6)
 
