@@ -47,12 +47,23 @@ def rescale(action: Any, low: Any, high: Any) -> Any:
     return (low + (unit + 1) / 2 * (high - low)).clip(low, high)  # the sum is rounded
 
 
-def check_bounds(name: str, space: Any) -> None:
-    """InputError unless a Box of actions is bounded."""
-    if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+def check_spaces(name: str, action: Any, obs: Any, box: type) -> None:
+    """InputError unless actions are a bounded Box of floats, and observations a flat `box`."""
+    if not isinstance(action, box) or not np.issubdtype(action.dtype, np.floating):
         raise InputError(
-            f"{name} has the action space {space!r}, but its bounds must be finite: wrap the "
+            f"{name} has the action space {action!r}, but SAC needs a continuous one (a Box of "
+            "floats): `sacjax envs` lists the environments that have one"
+        )
+    if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
+        raise InputError(
+            f"{name} has the action space {action!r}, but its bounds must be finite: wrap the "
             "environment with bounds that a policy in [-1, 1] can be scaled to"
+        )
+    if not isinstance(obs, box) or len(obs.shape) > 1:
+        shown = f"Box of shape {list(obs.shape)}" if isinstance(obs, box) else repr(obs)
+        raise InputError(
+            f"{name} has the observation space {shown}, but a flat Box is needed: wrap the "
+            "environment so that it returns one flat array"
         )
 
 

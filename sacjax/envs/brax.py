@@ -10,7 +10,7 @@ from typing import Any
 from sacjax.envs import names
 from sacjax.envs.autoreset import camera, make_stepped
 from sacjax.envs.names import Name
-from sacjax.types import Episode, InputError, MakeEnv, one_line
+from sacjax.types import Episode, InputError, MakeEnv
 
 BACKENDS = ("generalized", "positional", "spring", "mjx")
 
@@ -32,15 +32,8 @@ def raw(name: str, parsed: Name) -> Any:
     backend = parsed.options.get("backend")
     if backend is not None and backend not in BACKENDS:
         raise InputError(f"{name}: backend ({backend!r}) must be one of {', '.join(BACKENDS)}")
-    try:
-        return _raw(parsed.id, backend)
-    except InputError:
-        raise
-    except Exception as error:  # not every environment has every backend
-        raise InputError(
-            f"{name} cannot be made ({one_line(error)}): try another backend of "
-            f"{', '.join(BACKENDS)}"
-        ) from error
+    remedy = f"try another backend of {', '.join(BACKENDS)}"  # not every one has all
+    return names.made(name, remedy, _raw, parsed.id, backend)
 
 
 def pictures(name: str, parsed: Name, episode: Episode) -> Any:

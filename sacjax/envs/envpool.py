@@ -13,7 +13,7 @@ import numpy as np
 from sacjax.envs import names
 from sacjax.envs.host import HostEnvs, Spaces, make_host_env, spaces_of
 from sacjax.envs.names import Name
-from sacjax.types import InputError, MakeEnv, one_line
+from sacjax.types import InputError, MakeEnv
 
 
 class PooledEnvs(HostEnvs):
@@ -78,13 +78,9 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 
 def _make(name: str, id: str, options: dict[str, Any], copies: int, seed: int) -> Any:
-    try:
-        return _envpool(name).make_gymnasium(id, num_envs=copies, seed=seed, **options)
-    except Exception as error:  # its arguments, its own checks
-        raise InputError(
-            f"{name} cannot be made ({one_line(error)}): its options are the arguments of "
-            "envpool.make"
-        ) from error
+    remedy = "its options are the arguments of envpool.make"
+    make = _envpool(name).make_gymnasium
+    return names.made(name, remedy, make, id, num_envs=copies, seed=seed, **options)
 
 
 def _envpool(name: str) -> Any:

@@ -15,7 +15,7 @@ from sacjax.envs import names
 from sacjax.envs.base import rescale
 from sacjax.envs.host import Copies, episode_seed, make_host_env, spaces_of
 from sacjax.envs.names import Name
-from sacjax.types import Episode, InputError, MakeEnv, one_line
+from sacjax.types import Episode, MakeEnv
 
 _LOG = logging.getLogger("sacjax")
 
@@ -64,22 +64,15 @@ def pictures(name: str, parsed: Name, episode: Episode) -> Iterator[np.ndarray]:
 
 def maker(name: str, parsed: Name, **more: Any) -> Callable[[], Any]:
     """What makes one copy. InputError, when called, where it cannot be made."""
-    return partial(_make, name, parsed, more)
-
-
-def _make(name: str, parsed: Name, more: dict[str, Any]) -> Any:
-    try:
-        return _gymnasium(name).make(parsed.id, **parsed.options, **more)
-    except Exception as error:  # its packages, its arguments, its own checks
-        module = parsed.id.rpartition(":")[0]
-        if module and isinstance(error, ModuleNotFoundError):
-            remedy = f"install {module}, or put its folder into PYTHONPATH"
-        else:
-            remedy = (
-                "for MuJoCo's, pip install 'sacjax[gymnasium]'; its options are the arguments of "
-                "gymnasium.make"
-            )
-        raise InputError(f"{name} cannot be made ({one_line(error)}): {remedy}") from error
+    module = parsed.id.rpartition(":")[0]
+    remedy = (
+        f"install {module}, or put its folder into PYTHONPATH"
+        if module
+        else ("for MuJoCo's, pip install 'sacjax[gymnasium]'")
+    )
+    remedy += "; its options are the arguments of gymnasium.make"
+    make = _gymnasium(name).make
+    return partial(names.made, name, remedy, make, parsed.id, **parsed.options, **more)
 
 
 def _gymnasium(name: str) -> Any:

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sacjax.envs import names
-from sacjax.envs.base import as_before, check_bounds, make_record, rescale, strong
+from sacjax.envs.base import as_before, check_spaces, make_record, rescale, strong
 from sacjax.envs.names import Name
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep
 
@@ -110,7 +110,7 @@ def _make(name: str, base: Environment) -> MakeEnv:
         default_params = base.default_params
         action_space = base.action_space(default_params)
         obs_space = base.observation_space(default_params)
-        _check_spaces(name, action_space, obs_space)
+        check_spaces(name, action_space, obs_space, spaces.Box)
     obs_size, action_size = int(np.prod(obs_space.shape)), int(np.prod(action_space.shape))
 
     def make(num_envs: int) -> Env:
@@ -177,24 +177,6 @@ def _by_name(name: str) -> Environment:
             "environments that have them"
         )
     return gymnax.make(name)[0]
-
-
-def _check_spaces(name: str, action_space: Any, obs_space: Any) -> None:
-    if not isinstance(action_space, spaces.Box):
-        raise InputError(
-            f"{name} has the action space {action_space!r}, but SAC needs a continuous (Box) one: "
-            "`sacjax envs` lists the environments that have one"
-        )
-    if not isinstance(obs_space, spaces.Box) or len(obs_space.shape) > 1:
-        raise InputError(
-            f"{name} has the observation space {_shown(obs_space)}, but a flat Box is needed: wrap "
-            "the environment so that it returns one flat array"
-        )
-    check_bounds(name, action_space)
-
-
-def _shown(space: Any) -> str:
-    return f"Box of shape {list(space.shape)}" if isinstance(space, spaces.Box) else repr(space)
 
 
 def _bounds(space: Any, dtype: Any) -> tuple[Array, Array]:

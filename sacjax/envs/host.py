@@ -19,7 +19,7 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
 
-from sacjax.envs.base import check_bounds, make_record, rescale
+from sacjax.envs.base import check_spaces, make_record, rescale
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, RunError, TimeStep
 
 _ELSEWHERE = (
@@ -40,18 +40,7 @@ def spaces_of(name: str, action: Any, obs: Any) -> Spaces:
     """Of Gymnasium's spaces; InputError where they are not ones that SAC can act in."""
     from gymnasium.spaces import Box
 
-    if not isinstance(action, Box) or not np.issubdtype(action.dtype, np.floating):
-        raise InputError(
-            f"{name} has the action space {action}, but SAC needs a continuous one (a Box of "
-            "floats): use an environment that has one"
-        )
-    if not isinstance(obs, Box) or len(obs.shape) > 1:
-        what = "images are not supported yet" if isinstance(obs, Box) else "a flat Box is needed"
-        raise InputError(
-            f"{name} has the observation space {obs}, but {what}: wrap the environment so that it "
-            "returns one flat array"
-        )
-    check_bounds(name, action)
+    check_spaces(name, action, obs, Box)
     return Spaces(int(np.prod(obs.shape)), np.asarray(action.low), np.asarray(action.high))
 
 

@@ -4,13 +4,14 @@ A suite is imported when one of its environments is made.
 """
 
 import ast
+import contextlib
 import difflib
 import importlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
-from sacjax.types import InputError, MakeEnv
+from sacjax.types import InputError, MakeEnv, one_line
 
 SUITES = ("gymnax", "brax", "playground", "gymnasium", "envpool")
 _MUJOCO = (  # tasks that are Gymnasium's, where the suite is left out
@@ -100,6 +101,16 @@ def imported(module: str, name: str, extra: str) -> Any:
         raise InputError(f"{name} {why}: pip install 'sacjax[{extra}]'") from error
 
 
+def made(name: str, remedy: str, make: Callable[..., Any], *args: Any, **options: Any) -> Any:
+    """What `make` makes. Raises InputError with the remedy for whatever it raises."""
+    try:
+        return make(*args, **options)
+    except InputError:
+        raise
+    except Exception as error:  # suites raise many kinds, for their arguments and packages
+        raise InputError(f"{name} cannot be made ({one_line(error)}): {remedy}") from error
+
+
 def path_of(name: str) -> str:
     """A name as a relative path: `brax/ant?backend=spring` is `brax/ant-backend-spring`."""
     path, mark, query = name.partition("?")
@@ -112,7 +123,6 @@ def _literal(text: str) -> Any:
     lowered = {"true": True, "false": False, "none": None}
     if text.casefold() in lowered:
         return lowered[text.casefold()]
-    try:
+    with contextlib.suppress(ValueError, SyntaxError):
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return text
+    return text

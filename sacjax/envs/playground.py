@@ -13,7 +13,7 @@ from typing import Any
 from sacjax.envs import names
 from sacjax.envs.autoreset import camera, make_stepped
 from sacjax.envs.names import Name
-from sacjax.types import Episode, InputError, MakeEnv, one_line
+from sacjax.types import Episode, InputError, MakeEnv
 
 
 def known() -> list[str]:
@@ -37,15 +37,8 @@ def raw(name: str, parsed: Name) -> Any:
     impl = parsed.options.get("impl", "jax")
     if impl not in ("jax", "warp"):
         raise InputError(f"{name}: impl ({impl!r}) must be jax or, on a GPU, warp")
-    try:
-        return _raw(parsed.id, impl)
-    except InputError:
-        raise
-    except Exception as error:  # git, the network, or an option that this environment has not
-        raise InputError(
-            f"{name} cannot be made ({one_line(error)}): all but the dm_control suite fetch their "
-            "robots from the network on first use"
-        ) from error
+    remedy = "all but the dm_control suite fetch their robots from the network on first use"
+    return names.made(name, remedy, _raw, parsed.id, impl)
 
 
 def pictures(name: str, parsed: Name, episode: Episode) -> Any:
