@@ -8,8 +8,6 @@ import math
 import re
 import sys
 
-import nbclient
-import nbformat
 import numpy as np
 import pytest
 from checks import CONFIG
@@ -306,6 +304,8 @@ def test_a_stream_that_is_no_terminal_gets_a_line_per_epoch_if_asked():
 
 @pytest.mark.processes
 def test_a_notebook_without_ipywidgets_shows_one_line_unless_told_not_to():
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
     code = """
     import warnings
     warnings.simplefilter("error")
