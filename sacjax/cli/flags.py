@@ -1,14 +1,10 @@
 """What each command of the command line takes, and its parsing."""
 
-import ast
 import contextlib
 import dataclasses
-import difflib
-import inspect
 import itertools
 import json
 import shlex
-import textwrap
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,34 +13,24 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, TypedDict, get_type_hints
 
 import tyro
+from docstring_parser import parse_from_object
 
 from sacjax.config import Config, Hyperparams
 from sacjax.devices import Strategy
-from sacjax.field_names import OTHER_NAMES
+from sacjax.field_names import OTHER_NAMES, right_name
 from sacjax.presets import preset_of
 from sacjax.types import InputError, OnNan
 
 
-def _field_docs(record: type) -> dict[str, str]:
-    """The string under each field of a dataclass."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(record))).body
-    assert isinstance(tree, ast.ClassDef)
-    docs = {}
-    for field, below in itertools.pairwise(tree.body):
-        if isinstance(field, ast.AnnAssign) and isinstance(below, ast.Expr):
-            docs[ast.unparse(field.target)] = " ".join(ast.literal_eval(below.value).split())
-    return docs
-
-
 def typed_only(record: type, defaults: dict[str, Any]) -> Any:
     """A TypedDict with the fields of `record`: parsed, it holds just the flags that were typed."""
-    hints, docs, fields = get_type_hints(record), _field_docs(record), {}
-    for field in dataclasses.fields(record):
-        if field.name != "env":
-            default = defaults.get(field.name, field.default)
-            shown = " ".join(map(str, default)) if isinstance(default, tuple | list) else default
-            about = tyro.conf.arg(help=docs[field.name], help_behavior_hint=f"(default: {shown})")
-            fields[field.name] = Annotated[hints[field.name], about]
+    docs = {field.arg_name: field.description for field in parse_from_object(record).params}
+    hints, fields = get_type_hints(record), {}
+    for name in (field.name for field in dataclasses.fields(record) if field.name != "env"):
+        default = defaults.get(name, getattr(record, name))
+        shown = " ".join(map(str, default)) if isinstance(default, tuple | list) else default
+        about = tyro.conf.arg(help=docs[name], help_behavior_hint=f"(default: {shown})")
+        fields[name] = Annotated[hints[name], about]
     return TypedDict(record.__name__, fields, total=False)  # pyright: ignore[reportArgumentType]
 
 
@@ -272,8 +258,7 @@ def _sweeps(sweeps: tuple[str, ...], typed: dict[str, Any]) -> dict[str, list[fl
         if name in static:
             why = f"{name} is fixed in the compiled program: run `sacjax train` once for each value"
         elif name not in names:
-            close = difflib.get_close_matches(name, names, n=2) or names
-            why = f"no hyperparameter {name!r}: use {', '.join(close)}"
+            why = f"no hyperparameter {name!r}: {right_name(name, names)}"
         elif name in values or name in typed:
             why = f"{name} is given twice: drop one of the two, and give all its values at once"
         try:

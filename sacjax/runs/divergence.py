@@ -47,12 +47,11 @@ def guarded(epoch: Callable) -> Callable:
 def found(finite: dict[str, np.ndarray], epoch: int, known: list[Divergence]) -> list[Divergence]:
     """The members that diverged in this epoch, from `guarded`'s answer, [M] each."""
     before = {divergence.member for divergence in known}
-    bad: dict[int, list[str]] = {}
-    for name, ok in finite.items():
-        for member in np.flatnonzero(~ok).tolist():
-            bad.setdefault(member, []).append(name)
+    names, bad = np.array(list(finite)), ~np.stack(list(finite.values()))  # [fields, M]
     return [
-        Divergence(member, epoch, ", ".join(bad[member])) for member in sorted(bad.keys() - before)
+        Divergence(member, epoch, ", ".join(names[bad[:, member]]))
+        for member in np.flatnonzero(bad.any(0)).tolist()
+        if member not in before
     ]
 
 
@@ -60,17 +59,11 @@ def without(metrics: dict[str, np.ndarray], known: list[Divergence]) -> dict[str
     """The metrics [M, ...] of an epoch, with no data for the members frozen before it: NaN, and
     where they are whole numbers, but for counts since the start, 0."""
     frozen = [divergence.member for divergence in known]
-    if not frozen:
-        return metrics
     metrics = {name: x.copy() for name, x in metrics.items()}
     for name, x in metrics.items():
         if name not in _COUNTS:
-            x[frozen] = _no_data(x)
+            x[frozen] = np.nan if np.issubdtype(x.dtype, np.floating) else 0
     return metrics
-
-
-def _no_data(x: np.ndarray) -> float:
-    return np.nan if np.issubdtype(x.dtype, np.floating) else 0
 
 
 def _finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]:
