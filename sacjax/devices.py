@@ -176,31 +176,31 @@ def place(tree: Any, devices: int) -> Any:
     where = placement(devices)
 
     def put(x: Any) -> Any:
-        if is_key(x):
-            return jax.random.wrap_key_data(
-                put(np.asarray(jax.random.key_data(x))), impl=jax.random.key_impl(x)
-            )
         if jax.process_count() == 1:
             return jax.device_put(x, where, may_alias=False)
         x = np.asarray(x)
         return jax.make_array_from_callback(x.shape, where, lambda index: x[index])
 
-    return jax.tree.map(put, tree)
+    return _map_numbers(put, tree)
 
 
 def gather(tree: Any) -> Any:
     """Arrays from the devices of all processes as NumPy arrays in each. Keys stay JAX arrays."""
+    several = jax.process_count() > 1
+    get = partial(multihost_utils.process_allgather, tiled=True) if several else np.asarray
+    return _map_numbers(get, tree)
 
-    def get(x: Any) -> Any:
+
+def _map_numbers(f: Callable, tree: Any) -> Any:
+    """`f` of each array; of PRNG keys, of the numbers in them."""
+
+    def each(x: Any) -> Any:
         if is_key(x):
-            return jax.random.wrap_key_data(
-                get(jax.random.key_data(x)), impl=jax.random.key_impl(x)
-            )
-        if jax.process_count() == 1:
-            return np.asarray(x)
-        return multihost_utils.process_allgather(x, tiled=True)
+            numbers, impl = jax.random.key_data(x), jax.random.key_impl(x)
+            return jax.random.wrap_key_data(f(numbers), impl=impl)
+        return f(x)
 
-    return jax.tree.map(get, tree)
+    return jax.tree.map(each, tree)
 
 
 def use_all_cores() -> None:
