@@ -18,7 +18,7 @@ from sacjax import run
 from sacjax.bits import as_arrays
 from sacjax.config import Hyperparams
 from sacjax.devices import fill_up, layout, over_members
-from sacjax.runs.leaves import unkeyed
+from sacjax.runs.arrays import unkeyed
 from sacjax.train import make_program, make_train
 from sacjax.types import InputError
 
