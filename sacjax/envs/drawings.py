@@ -1,56 +1,30 @@
-"""gymnax's environments as GIFs: its own drawings where they work, else matplotlib's."""
+"""Pictures of gymnax's environments, drawn with Matplotlib."""
 
-import importlib.util
-import os
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from PIL import Image
 
-_VISUALIZED = ("Pendulum-v1", "MountainCarContinuous-v0")  # those that gymnax draws with pygame
-
-
-def write_gif(env: Any, states: list[Any], returns: np.ndarray, path: Path) -> None:
-    """`env`: gymnax's own. Its states along an episode, and the return so far at each."""
-    params = env.default_params
-    if env.name in _VISUALIZED and importlib.util.find_spec("pygame"):
-        _gymnax_gif(env, params, states, returns, path)
-    else:
-        _matplotlib_gif(env, params, states, returns, path)
+from sacjax.envs.gymnax import base_env
+from sacjax.types import Episode
 
 
-def _gymnax_gif(env: Any, params: Any, states: list, returns: np.ndarray, path: Path) -> None:
-    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame: no window, no sound card
-    os.environ.setdefault("SDL_AUDIODRIVER", "dummy")
-    import matplotlib.pyplot as plt
-
-    backend = plt.get_backend()
-    plt.switch_backend("Agg")
-    try:
-        from gymnax.visualize.visualizer import Visualizer
-
-        Visualizer(env, params, states, returns).animate(str(path))
-    finally:
-        plt.switch_backend(backend)
-
-
-def _matplotlib_gif(env: Any, params: Any, states: list, returns: np.ndarray, path: Path) -> None:
-    draw = _DRAWINGS.get(env.name, _draw_state)
+def pictures(env: Any, parsed: Any, episode: Episode) -> Iterator[np.ndarray]:
+    """Draw each state of an episode: pixels [H, W, 3]. `env`: a name, or gymnax's object."""
+    base = base_env(env)
+    draw, params = _DRAWINGS.get(base.name, _draw_state), base.default_params
     figure = Figure(figsize=(4, 4), dpi=80, layout="constrained")
-    canvas, images = FigureCanvasAgg(figure), []
-    for i, (state, total) in enumerate(zip(states, returns, strict=True)):
+    canvas = FigureCanvasAgg(figure)
+    for state in episode.states:
         figure.clear()
         axes = figure.add_subplot()
+        axes.set_title(base.name, fontsize=9, loc="right")
         draw(axes, state, params)
-        axes.set_title(f"{env.name}  step {i + 1}  return {total:.1f}", fontsize=9, loc="left")
         canvas.draw()
-        images.append(Image.fromarray(np.asarray(canvas.buffer_rgba())[..., :3].copy()))
-    images[0].save(path, save_all=True, append_images=images[1:], duration=50, loop=0)
+        yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _square(axes: Any, limit: float) -> None:
@@ -78,9 +52,8 @@ def _draw_mountain_car(axes: Any, state: Any, params: Any) -> None:
 def _draw_reacher(axes: Any, state: Any, params: Any) -> None:
     # gymnax's two joints turn independently of each other: the tip is the sum of two unit vectors
     _square(axes, 2.3)
-    x = np.concatenate([[0], np.cumsum(np.cos(state.angles))])
-    y = np.concatenate([[0], np.cumsum(np.sin(state.angles))])
-    axes.plot(x, y, "-o", color="C0", linewidth=4)
+    arms = np.array([np.cos(state.angles), np.sin(state.angles)])
+    axes.plot(*np.cumsum(np.pad(arms, ((0, 0), (1, 0))), axis=1), "-o", color="C0", linewidth=4)
     axes.plot(*state.goal_xy, "*", color="C2", markersize=16)
 
 
@@ -96,10 +69,8 @@ def _draw_point_robot(axes: Any, state: Any, params: Any) -> None:
     angle = np.linspace(0, np.pi, 60)
     axes.plot(np.cos(angle), np.sin(angle), color="0.6")
     ring = np.linspace(0, 2 * np.pi, 40)
-    goal, radius = state.goal, params.goal_radius
-    axes.fill(
-        goal[0] + radius * np.cos(ring), goal[1] + radius * np.sin(ring), color="C2", alpha=0.3
-    )
+    edge = state.goal[:, None] + params.goal_radius * np.array([np.cos(ring), np.sin(ring)])
+    axes.fill(*edge, color="C2", alpha=0.3)
     axes.plot(*state.pos, "o", color="C3", markersize=8)
 
 
