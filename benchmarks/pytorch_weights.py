@@ -14,6 +14,7 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from sacjax import Config, make_sac, mlp, resume, run
+from sacjax.cli.commands import settings
 from sacjax.cli.flags import parse_train
 from sacjax.networks import Networks
 from sacjax.types import Algorithm, Env, Key, Params
@@ -46,12 +47,13 @@ def pytorch_weights(config: Config, env: Env) -> Algorithm:
 
 def main() -> None:
     args = parse_train(sys.argv[1:])
+    config, hp = settings(args)
     if args.out is None:
         sys.exit("say where the run goes: --out DIR")
     if (args.out / "config.json").exists():
-        resume(args.out, extend_to=args.config.total_steps, algorithm=pytorch_weights)
+        resume(args.out, extend_to=config.total_steps, algorithm=pytorch_weights)
     else:
-        run(args.config, args.hp, seeds=args.seeds, directory=args.out, algorithm=pytorch_weights)
+        run(config, hp, seeds=args.seeds, directory=args.out, algorithm=pytorch_weights)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sacjax.cli.commands import settings
 from sacjax.cli.flags import parse_train
 
 ROOT = Path(__file__).parents[1]
@@ -111,7 +112,7 @@ def test_the_commands_of_the_documents_can_be_parsed():
     commands = [x for x in commands if not re.search(r"ENV|DIR|FILE|\.\.\.", x)]
     assert len(commands) > 5
     for command in commands:
-        parse_train(shlex.split(command))
+        settings(parse_train(shlex.split(command)))
 
 
 @pytest.mark.nightly

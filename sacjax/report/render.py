@@ -15,7 +15,6 @@ from sacjax.config import Hyperparams
 from sacjax.envs import drawings
 from sacjax.envs.host import for_a_while
 from sacjax.envs.names import adapter, make_env, parse
-from sacjax.runs.arrays import unkeyed
 from sacjax.runs.files import replacing
 from sacjax.runs.result import Run
 from sacjax.train import epoch_keys

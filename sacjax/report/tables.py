@@ -1,65 +1,57 @@
 """Tables: of a run, and of a comparison for its page and for the terminal."""
 
-import shlex
 import shutil
 import sys
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from sacjax.report import comparison
-from sacjax.report.comparison import Entry, Panel, finite, runs_of
-from sacjax.runs.curve import settings as points
+from sacjax.report.comparison import Entry, Panel
+from sacjax.runs import curve
 from sacjax.runs.metrics_csv import Member
-from sacjax.statistics import (
-    Estimate,
-    aggregate_iqm,
-    interval,
-    iqm,
-    probability_of_improvement,
-)
+from sacjax.statistics import Estimate, aggregate_iqm, probability_of_improvement
 
-MANY_POINTS, MOST_ROWS = 8, 20  # of a sweep, in the table of a run
+MANY_SETTINGS, MOST_ROWS = 8, 20  # of a sweep, in the table of a run
 Cell = str | tuple[str, str]  # text, or text and a class of the page's style sheet
-Table = tuple[list[str], list[list[Cell]]]  # names of columns, rows
+
+
+class Table(NamedTuple):
+    """Rows of text, for `as_rich` and for the page."""
+
+    names: list[str]  # of the columns
+    rows: Sequence[Sequence[Cell]]
+    left: int  # columns that are aligned left; the others are numbers
 
 
 def finals(entries: list[Entry], panels: list[Panel]) -> Table:
-    """A row per entry, the environments' after each other."""
+    """A row per entry: the scores of its seeds."""
     scores = {panel.title: panel.scores for panel in panels}
-    rows: list[list[Cell]] = []
-    for env in dict.fromkeys(entry.env for entry in entries):
-        first = next(iter(scores[env]), None)
-        for entry in (entry for entry in entries if entry.env == env):
-            ends, seeds = finite(entry), len(entry.seeds)
-            row = [env, entry.label, f"{len(ends)} of {seeds}" if len(ends) < seeds else str(seeds)]
-            row.append(f"{entry.steps[-1]:,.0f}")
-            if len(ends):
-                middle = aggregate_iqm([ends])
-                row += [number(middle.value), spread(middle), number(ends.min())]
-                better = probability_of_improvement([ends], next(iter(scores[env].values())))
-                row.append("-" if entry.label == first else _beats(better, first, entries))
-            else:
-                row += ["all diverged", "", "", ""]
-            rows.append([row[0], row[1], *((cell, "number") for cell in row[2:])])
+    rows = []
+    for entry in entries:
+        seeds, *middle = _scored(entry.scores)
+        row = [entry.env, entry.label, seeds, f"{entry.steps[-1]:,.0f}", *middle]
+        if len(entry.alive):
+            row += [number(entry.alive.min()), _beats(scores[entry.env], entry.label, entries)]
+        else:
+            row += ["", ""]
+        rows.append(row)
     names = ["environment", "run", "seeds", "steps", "IQM", "95% interval", "worst seed"]
-    return [*names, "P(beats first)"], rows
+    return Table([*names, "P(beats first)"], rows, left=2)
 
 
 def totals(panel: Panel, entries: list[Entry]) -> Table:
     """A row per label, over all environments."""
-    first = next(iter(panel.scores))
-    rows: list[list[Cell]] = []
-    for label, scores in panel.scores.items():
-        better = probability_of_improvement(scores, panel.scores[first])
-        cells = [estimate(aggregate_iqm(scores), ".3f")]
-        cells.append("-" if label == first else _beats(better, first, entries))
-        rows.append([label, *((cell, "number") for cell in cells)])
-    return ["all environments", "normalised IQM [95%]", "P(beats first)"], rows
+    rows = [
+        [label, estimate(aggregate_iqm(scores), ".3f"), _beats(panel.scores, label, entries)]
+        for label, scores in panel.scores.items()
+    ]
+    return Table(["all environments", "normalised IQM [95%]", "P(beats first)"], rows, left=1)
 
 
 def normalisation(panel: Panel, entries: list[Entry]) -> str:
-    """What the numbers of `totals` are."""
+    """Say what the numbers of `totals` mean."""
     missing = {entry.label for entry in entries} - set(panel.scores)
     text = (
         "Runs of the same name, over the environments. In each environment the lowest score of any "
@@ -72,128 +64,87 @@ def normalisation(panel: Panel, entries: list[Entry]) -> str:
 
 def matrix(panel: Panel) -> Table:
     """The probability that one label improves on another, for all pairs."""
-    rows: list[list[Cell]] = []
-    for label, scores in panel.scores.items():
-        row: list[Cell] = [label]
-        for other, others in panel.scores.items():
-            p = probability_of_improvement(scores, others)
-            shade = "good" if p.low > 0.5 else "bad" if p.high < 0.5 else "even"
-            row.append(("", "even") if other == label else (estimate(p, ".2f"), shade))
-        rows.append(row)
-    return ["P(row better than column)", *panel.scores], rows
+
+    def cell(label: str, other: str) -> Cell:
+        if label == other:
+            return "", "even"
+        p = probability_of_improvement(panel.scores[label], panel.scores[other])
+        return estimate(p, ".2f"), "good" if p.low > 0.5 else "bad" if p.high < 0.5 else "even"
+
+    labels = list(panel.scores)
+    rows = [[label, *(cell(label, other) for other in labels)] for label in labels]
+    return Table(["P(row better than column)", *labels], rows, left=1 + len(labels))
 
 
 def settings(entries: list[Entry]) -> Table:
-    """Those that differ; none may."""
+    """A row per entry: the settings that differ. No rows if none does."""
     names = comparison.differing(entries)
-    rows: list[list[Cell]] = [
-        [entry.env, entry.label, *(_value(entry.settings[name]) for name in names)]
-        for entry in entries
-    ]
-    return ["environment", "run", *names], rows if names else []
-
-
-def runs(entries: list[Entry]) -> Table:
-    """A row per folder: where it is, what it was made with."""
-    rows: list[list[Cell]] = []
-    for run in runs_of(entries):
-        entry, content, seeds = run[0], run[0].content, run[0].content["seeds"]
-        whole = seeds == list(range(seeds[0], seeds[0] + len(seeds))) and len(seeds) > 2
-        device, versions = content["device"], content["versions"]
-        rows.append(
-            [
-                str(entry.directory),
-                entry.env,
-                f"{seeds[0]} to {seeds[-1]}" if whole else ", ".join(map(str, seeds)),
-                f"{comparison.reached(run)} of {entry.settings['total_steps']:,}",
-                ", ".join(f"{n} {versions.get(n)}" for n in ("sacjax", "jax", "gymnax", "python")),
-                f"{device.get('count')} x {device.get('kind')}, {device.get('cpu')}",
-                shlex.join(map(str, content.get("command") or [])) or "from Python",
-            ]
-        )
-    return ["folder", "environment", "seeds", "steps", "versions", "device", "command"], rows
+    rows = [[e.env, e.label, *(_value(e.settings[name]) for name in names)] for e in entries]
+    return Table(["environment", "run", *names], rows if names else [], left=2 + len(names))
 
 
 def as_text(entries: list[Entry]) -> str:
     """Text: `finals`, the aggregate if there is one, and the notes."""
-    from rich import table
     from rich.text import Text
 
     panels = comparison.panels(entries)
-    shown = [finals(entries, panels)]
     together = [panel for panel in panels if panel.together]
-    shown += [totals(panel, entries) for panel in together]
+    tables = [finals(entries, panels), *(totals(panel, entries) for panel in together)]
     said = [normalisation(panel, entries) for panel in together] + comparison.notes(entries)
-    views: list[Any] = []
-    for names, rows in shown:
-        view = table.Table(show_edge=False, pad_edge=False)
-        for i, name in enumerate(names):
-            justify = "right" if rows and isinstance(rows[0][i], tuple) else "left"
-            view.add_column(name, justify=justify, overflow="fold")
-        for row in rows:
-            view.add_row(*(Text(cell if isinstance(cell, str) else cell[0]) for cell in row))
-        views += [view, ""]
-    views += [Text(f"- {note}") for note in said]
-    return printed(*views, width=120).rstrip("\n")
+    views = [view for table in tables for view in (as_rich(table), "")]
+    return printed(*views, *(Text(f"- {note}") for note in said), width=120).rstrip("\n")
 
 
 def of_run(members: list[Member], returns: np.ndarray, stds: np.ndarray, title: str) -> str:
     """Text: a line per seed and setting, then IQM and interval. Means and standard deviations [M].
 
-    Members without finite returns diverged, and do not count. A sweep of many points has a line per
-    point, the best ones first.
+    Members without finite returns diverged, and do not count. A sweep of many settings has a line
+    per setting, the best ones first.
     """
-    from rich.table import Table
-
-    if len(points(members)) > MANY_POINTS:
-        return f"{title}\n{_best_points(members, returns)}"
-    view = Table(show_edge=False, pad_edge=False)
-    for name in ("", "return", "std of episodes", "95% interval"):
-        view.add_column(name, justify="left" if name == "" else "right")
-    for name, index in points(members).items():
-        if name:
-            view.add_row(f"[bold]{name}[/bold]")
+    groups = curve.settings(members)
+    if len(groups) > MANY_SETTINGS:
+        return f"{title}\n{_best(groups, returns)}"
+    rows: list[list[str]] = []
+    for name, index in groups.items():
+        rows += [[name, "", "", ""]] if name else []
         for i in index:
-            seed, finite = f"seed {members[i]['seed']}", np.isfinite(returns[i])
-            cells = (f"{returns[i]:.1f}", f"{stds[i]:.1f}") if finite else ()
-            view.add_row(seed, *(cells or ("diverged", "")))
-        means = returns[index]
-        means = means[np.isfinite(means)]
-        what = "IQM" if len(means) == len(index) else f"IQM of {len(means)} of {len(index)}"
-        middle, spread = _iqm_of(means)
-        view.add_row(what, middle, "", spread, style="bold", end_section=True)
+            finite = np.isfinite(returns[i])
+            cells = [number(returns[i]), number(stds[i])] if finite else ["diverged", ""]
+            rows.append([f"seed {members[i]['seed']}", *cells, ""])
+        counted, middle, ends = _scored(returns[index])
+        rows.append([f"IQM of {counted}", middle, "", ends])
+    view = as_rich(Table(["", "return", "std of episodes", "95% interval"], rows, left=1))
+    for line, (name, *_) in zip(view.rows, rows, strict=True):
+        line.style = "" if name.startswith("seed") else "bold"
+        line.end_section = name.startswith("IQM")
     return f"{title}\n{printed(view, width=100)}"
 
 
-def _iqm_of(means: np.ndarray) -> tuple[str, str]:
-    """The IQM of finite returns and its interval, as text."""
-    if not len(means):
-        return "-", ""
-    low, high = interval(means)
-    spread = f"[{low:.1f}, {high:.1f}]" if len(means) > 1 else "one seed has none"
-    return f"{iqm(means):.1f}", spread
-
-
-def _best_points(members: list[Member], returns: np.ndarray) -> str:
-    """A line per point of the grid, by IQM; the best MOST_ROWS."""
-    from rich.table import Table
-
-    finite = {name: returns[index] for name, index in points(members).items()}
-    finite = {name: x[np.isfinite(x)] for name, x in finite.items()}
-    ranked = sorted(finite, key=lambda name: -iqm(finite[name]) if len(finite[name]) else np.inf)
-    view = Table(show_edge=False, pad_edge=False)
-    for name in ("best first", "IQM", "95% interval", "seeds"):
-        view.add_column(name, justify="left" if name == "best first" else "right")
-    for name in ranked[:MOST_ROWS]:
-        alive, seeds = len(finite[name]), len(points(members)[name])
-        counted = str(seeds) if alive == seeds else f"{alive} of {seeds}"
-        view.add_row(name, *_iqm_of(finite[name]), counted)
-    text, left = printed(view, width=100), len(ranked) - MOST_ROWS
+def _best(groups: dict[str, list[int]], returns: np.ndarray) -> str:
+    """Text: a line per setting, by IQM; the best MOST_ROWS."""
+    ranked = curve.ranked(groups, returns)
+    rows = [[x, *_scored(returns[groups[x]])] for x in ranked[:MOST_ROWS]]
+    table = Table(["best first", "seeds", "IQM", "95% interval"], rows, left=1)
+    text, left = printed(as_rich(table), width=100), len(ranked) - MOST_ROWS
     return text + (f"and {left} more points: metrics.csv has all of them\n" if left > 0 else "")
 
 
+def as_rich(table: Table) -> Any:
+    """The table as rich draws it on a terminal."""
+    from rich.table import Table as View
+    from rich.text import Text
+
+    view = View(show_edge=False, pad_edge=False)
+    for i, name in enumerate(table.names):
+        justify = "left" if i < table.left else "right"
+        view.add_column(Text(name), justify=justify, overflow="fold")
+    for row in table.rows:
+        view.add_row(*(Text(cell if isinstance(cell, str) else cell[0]) for cell in row))
+    return view
+
+
 def printed(*views: Any, width: int) -> str:
-    """Text: what rich makes of them one below the other, in as many columns, or a terminal's where
+    """Text: what rich makes of them one below the other, in `width` columns, or a terminal's where
     it has fewer."""
     from rich.console import Console
 
@@ -201,8 +152,7 @@ def printed(*views: Any, width: int) -> str:
         width = min(width, shutil.get_terminal_size((width, 24)).columns)
     console = Console(width=width, highlight=False)
     with console.capture() as capture:  # rich itself would leave where nobody reads
-        for view in views:
-            console.print(view)
+        console.print(*views, sep="\n")
     return capture.get()
 
 
@@ -211,19 +161,30 @@ def number(x: float) -> str:
     return f"{x:,.{1 if abs(x) >= 10 else 2 if abs(x) >= 1 else 3}f}"
 
 
-def spread(x: Estimate) -> str:
-    return f"[{number(x.low)}, {number(x.high)}]" if np.isfinite(x.low) else "one seed has none"
-
-
 def estimate(x: Estimate, digits: str) -> str:
     """Value and interval."""
     ends = f" [{x.low:{digits}}, {x.high:{digits}}]" if np.isfinite(x.low) else ""
     return f"{x.value:{digits}}{ends}"
 
 
-def _beats(better: Estimate, first: str | None, entries: list[Entry]) -> str:
-    """Where the first run of all has no score here, it says whom instead."""
-    return estimate(better, ".2f") + ("" if first == entries[0].label else f" (beats {first})")
+def _scored(scores: np.ndarray) -> tuple[str, str, str]:
+    """How many seeds have a finite score, their IQM, and its interval."""
+    alive = scores[np.isfinite(scores)]
+    counted = f"{len(alive)} of {len(scores)}" if len(alive) < len(scores) else str(len(scores))
+    if len(alive) == 0:
+        return counted, "all diverged", ""
+    value, low, high = aggregate_iqm([alive])
+    ends = f"[{number(low)}, {number(high)}]" if len(alive) > 1 else "one seed has none"
+    return counted, number(value), ends
+
+
+def _beats(scores: dict[str, list[np.ndarray]], label: str, entries: list[Entry]) -> str:
+    """P(label beats the first one), with its name if the first run of all has no score here."""
+    first = next(iter(scores))
+    if label == first:
+        return "-"
+    better = estimate(probability_of_improvement(scores[label], scores[first]), ".2f")
+    return better if first == entries[0].label else f"{better} (beats {first})"
 
 
 def _value(x: Any) -> str:

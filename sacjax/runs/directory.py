@@ -189,7 +189,7 @@ def read_description(directory: str | os.PathLike) -> dict[str, Any]:
                 f"{path} has format {content['format']}, this sacjax reads {FORMAT}: use the "
                 f"version that wrote it, git tag v{content['versions']['sacjax']}"
             )
-        return content | {name: content[name] for name in ("config", "versions", "device")}
+        return content | {name: dict(content[name]) for name in ("config", "versions", "device")}
 
 
 def read_config(directory: str | os.PathLike, env: Any = None) -> Written:

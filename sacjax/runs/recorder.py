@@ -150,11 +150,11 @@ def write_summary(directory: Path, run: Run) -> None:
         files.write_text(directory / "diverged.json", json.dumps(told, indent=2) + "\n")
     else:
         (directory / "diverged.json").unlink(missing_ok=True)
-    steps, returns = run.metrics["env_steps"], run.metrics["eval_return"].mean(-1)
+    steps = run.metrics["env_steps"]
     steps = np.where(np.arange(steps.shape[1]) < run.epochs[:, None], steps, np.nan)
     env, title = run.config.env_name, directory.resolve().name
     title = title.encode(errors="replace").decode()  # what UTF-8 can write
-    shown = {"env_steps": steps, "eval_return": returns}
+    shown = run.metrics | {"env_steps": steps}
     image = curve.learning_curve(run.members, shown, env if title == env else f"{title}: {env}")
     files.write_bytes(directory / "learning_curve.png", image)
 

@@ -31,7 +31,6 @@ from sacjax.report import tables
 from sacjax.runs import curve
 from sacjax.runs.directory import claimed
 from sacjax.runs.files import PART
-from sacjax.runs.metrics_csv import read_metrics
 from sacjax.sac import make_sac
 from sacjax.types import InputError
 
@@ -117,7 +116,8 @@ def test_evaluate_reproduces_the_last_evaluation(folder, capsys):
     assert main(["evaluate", str(folder)]) == 0
     printed = capsys.readouterr().out
     last = [float(r["eval_return"]) for r in rows(folder)[8:]]
-    table = [float(line.split()[3]) for line in printed.splitlines() if line.startswith("seed")]
+    lines = [line.replace(",", "") for line in printed.splitlines() if line.startswith("seed")]
+    table = [float(line.split()[3]) for line in lines]
     np.testing.assert_allclose(table, last, atol=0.051)  # printed with one decimal
 
 
@@ -661,7 +661,7 @@ def test_what_to_type_next_is_printed_and_can_be_typed(tmp_path, capsys):
     assert load(out).env_steps.tolist() == [500, 500]
 
 
-def test_many_points_are_a_table_of_the_best_and_a_curve_of_five(tmp_path):
+def test_many_points_are_a_table_of_the_best_and_a_curve_of_five():
     """Of 27 points the legend ran out of the picture."""
     members = [{"tau": i / 100, "seed": s} for i in range(1, 28) for s in (0, 1)]
     returns = np.repeat(np.arange(27.0), 2)
@@ -669,22 +669,21 @@ def test_many_points_are_a_table_of_the_best_and_a_curve_of_five(tmp_path):
     text = tables.of_run(members, returns, returns, "title")
     lines = text.splitlines()
     assert "best first" in lines[1]
-    assert lines[3].replace("│", "").split()[:2] == ["tau=0.27", "26.0"]
+    assert lines[3].replace("│", "").split()[:3] == ["tau=0.27", "2", "26.0"]
     assert len([line for line in lines if line.startswith("tau=")]) == 20
     assert lines[-1] == "and 7 more points: metrics.csv has all of them"
-    rows = "".join(f"{i},{m['tau']},{m['seed']},10,{returns[i]}\n" for i, m in enumerate(members))
-    path = tmp_path / "metrics.csv"
-    path.write_text(f"member,tau,seed,env_steps,eval_return\n{rows}".replace("nan", ""))
-    groups = {f"tau={i}": np.array([i]) for i in range(9)}
-    assert curve._best(groups, np.arange(9.0)) == [f"tau={i}" for i in (8, 7, 6, 5, 4)]
-    assert curve.learning_curve(*read_metrics(path), "run").startswith(b"\x89PNG")
+    groups = {f"tau={i}": [i] for i in range(9)}
+    best = curve.ranked(groups, np.array([np.nan, *range(1, 9)]))
+    assert best == [f"tau={i}" for i in (8, 7, 6, 5, 4, 3, 2, 1, 0)]
+    metrics = {"env_steps": np.full((54, 1), 10.0), "eval_return": returns[:, None]}
+    assert curve.learning_curve(members, metrics, "run").startswith(b"\x89PNG")
 
 
-def test_table_and_curve_of_a_single_seed(tmp_path):
+def test_table_and_curve_of_a_single_seed():
     text = tables.of_run([{"seed": 0}], np.array([2.0]), np.array([1.0]), "title")
     assert "2.0" in text
     assert "one seed has none" in text
-    (tmp_path / "metrics.csv").write_text("member,seed,env_steps,eval_return\n0,0,10,1\n0,0,20,2\n")
-    image = curve.learning_curve(*read_metrics(tmp_path / "metrics.csv"), "run")
+    metrics = {"env_steps": np.array([[10, 20]]), "eval_return": np.array([[1.0, 2.0]])}
+    image = curve.learning_curve([{"seed": 0}], metrics, "run")
     assert image.startswith(b"\x89PNG")
     assert len(image) > 5_000

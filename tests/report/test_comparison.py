@@ -185,7 +185,7 @@ def test_diverged_seeds_are_left_out_and_that_is_said(tmp_path, capsys):
     some, all_of = curves(seeds=4), curves(seeds=2, level=5)
     some[1, 1:], all_of[:, 2:] = np.nan, np.nan
     runs = [write_run(tmp_path / "some", some), write_run(tmp_path / "all", all_of)]
-    assert comparison.finite(comparison.read(runs)[0]).tolist() == some[[0, 2, 3], -1].tolist()
+    assert comparison.read(runs)[0].alive.tolist() == some[[0, 2, 3], -1].tolist()
     assert main(["report", *map(str, runs), "--out", str(tmp_path / "out")]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     assert "3 of 4" in printed
@@ -227,7 +227,8 @@ def test_what_is_not_trained_to_the_end_is_said_of_each_point(tmp_path):
     assert f"{run}: shown to 200 to 400 of 400 steps" in said
     assert f"{run}: 4 of 6 agents have evaluations yet" in said
     assert "equally far" not in said  # within a point they are
-    assert comparison.reached([low, high]) == "200 to 400"
+    assert low.folders == high.folders
+    assert low.folders[0].reached == "200 to 400"
 
 
 def test_versions_that_differ_are_named(tmp_path):

@@ -1,7 +1,8 @@
-"""metrics.csv read back exactly; the curve and the table that are made of it."""
+"""metrics.csv read back exactly; the curve and the table that are made of its numbers."""
 
 import numpy as np
 import pytest
+from matplotlib.axes import Axes
 
 from sacjax.runs import curve
 from sacjax.runs.metrics_csv import MetricsFile, epochs_of, read_metrics
@@ -59,6 +60,25 @@ def test_a_csv_without_rows_is_not_damaged(tmp_path, text):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match="has no evaluation yet: wait"):
         read_metrics(tmp_path / "m.csv")
+
+
+def test_the_curve_takes_episodes_and_members_that_are_not_equally_far(monkeypatch):
+    """A setting's IQM goes as far as all its seeds; one that diverged is left out of it."""
+    drawn, draw = [], Axes.plot
+
+    def spy(*args, **kwargs):
+        drawn.append((kwargs.get("label"), *(np.array(x) for x in args[1:])))
+        return draw(*args, **kwargs)
+
+    monkeypatch.setattr(Axes, "plot", spy)
+    members = [{"tau": tau, "seed": seed} for tau in (0.1, 0.2) for seed in (0, 1)]
+    returns = np.array([[1.0, 2, 3], [3, 4, np.nan], [5, np.nan, np.nan], [7, 8, 9]])
+    steps = np.where([[1, 1, 1], [1, 1, 0], [1, 1, 1], [1, 1, 1]], [10.0, 20, 30], np.nan)
+    episodes = np.stack([returns - 0.5, returns + 0.5], axis=-1)
+    metrics = {"env_steps": steps, "eval_return": episodes}
+    assert curve.learning_curve(members, metrics, "a run").startswith(b"\x89PNG")
+    lines = {label: np.stack(xy).tolist() for label, *xy in drawn if label}
+    assert lines == {"tau=0.1": [[10, 20], [2, 3]], "tau=0.2": [[10, 20, 30], [7, 8, 9]]}
 
 
 def test_settings_that_are_close_are_not_one():

@@ -195,7 +195,7 @@ def test_command_line_names_them_and_counts_the_others(tmp_path, capsys):
     sweep = ["--sweep", "critic-lr=3e-4,1e3", "--on-nan"]
     assert main(["train", "Pendulum-v1", "--out", str(out), *flags, *sweep, "freeze"]) == 0
     table = capsys.readouterr().out
-    assert table.count("diverged") == 2 + 1  # and the file
+    assert table.count("diverged") == 2 + 1 + 1  # their IQM, and the file
     assert "IQM of 0 of 2" in table
     assert len(json.loads((out / "diverged.json").read_text())) == 2
     for which, frozen in ([], False), (["--member", "3"], True):
