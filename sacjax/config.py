@@ -9,12 +9,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 
 from sacjax import validation
 from sacjax.field_names import check_names
-from sacjax.types import InputError
 from sacjax.validation import Precision, Schedule, ratio
 
 if TYPE_CHECKING:
@@ -87,8 +84,7 @@ class Config:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        for name, value in validation.checked_fields(vars(self)).items():
-            object.__setattr__(self, name, value)
+        vars(self).update(validation.checked_fields(self))
         validation.check_sizes(self)
 
     @property
@@ -170,31 +166,16 @@ class Hyperparams:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        values = {name: validation.number(name, value) for name, value in vars(self).items()}
-        grids = {k: v for k, v in values.items() if np.ndim(v) > 0}
-        try:
-            shape = np.broadcast_shapes(*(v.shape for v in grids.values()))
-        except ValueError as error:
-            shapes = ", ".join(f"{k} {v.shape}" for k, v in grids.items())
-            raise InputError(
-                f"grids of different shapes ({shapes}): use arrays that broadcast against each "
-                "other, as gamma[:, None] and tau[None, :] do"
-            ) from error
-        concrete = {k: np.asarray(v) for k, v in values.items() if validation.is_concrete(v)}
-        defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(Hyperparams)}
-        validation.check_hyperparams(concrete, defaults)
-        xp = jnp if any(isinstance(v, jax.Array) for v in values.values()) else np
-        for name, value in values.items():
-            if shape:
-                value = xp.broadcast_to(xp.asarray(value, float), shape)
-            object.__setattr__(self, name, value)
+        values = validation.broadcast(validation.checked_fields(self, arrays=True))
+        vars(self).update(values)
+        validation.check_alphas(self)
 
 
 def _rebuild(_: None, values: Any) -> Hyperparams:
     """From leaves that JAX puts there (tracers, gradients, axes), which no check concerns."""
     hp = object.__new__(Hyperparams)
-    for field, value in zip(dataclasses.fields(Hyperparams), values, strict=True):
-        object.__setattr__(hp, field.name, value)
+    names = (field.name for field in dataclasses.fields(Hyperparams))
+    vars(hp).update(zip(names, values, strict=True))
     return hp
 
 

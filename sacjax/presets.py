@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import tomllib
-from collections.abc import Collection
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.envs.names import parse
 from sacjax.field_names import right_name
 from sacjax.types import InputError
-from sacjax.validation import checked_fields, multiple
+from sacjax.validation import checked_fields, fitted
 
 ALGORITHMS = ("sac",)
 PRESETS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())  # suite -> name -> fields
@@ -43,51 +42,27 @@ def preset(env: Any, algorithm: str = "sac", **fields: Any) -> tuple[Config, Hyp
 
 def settle(env: Any, defaults: dict[str, Any], given: dict[str, Any]) -> tuple[Config, Hyperparams]:
     """The records of `given` fields over `defaults`, of which the steps are rounded to fit."""
-    static = {field.name for field in dataclasses.fields(Config)} - {"env"}
-    traced = {field.name for field in dataclasses.fields(Hyperparams)}
-    for name in given.keys() - static - traced:
-        raise InputError(f"no setting {name!r}: {right_name(name, static | traced)}")
+    static, traced = ({f.name for f in dataclasses.fields(x)} for x in (Config, Hyperparams))
+    known = (static | traced) - {"env"}
+    for name in given.keys() - known:
+        raise InputError(f"no setting {name!r}: {right_name(name, known)}")
     values: dict[str, Any] = defaults | given
-    hp = Hyperparams(**{k: v for k, v in values.items() if k in traced})
-    values = {k: v for k, v in values.items() if k in static}
-    if not given:
-        return Config(env, **values), hp
-    sizes = object.__new__(Config)  # as far as each field is right by itself
-    plain = {f.name: f.default for f in dataclasses.fields(Config)} | values
-    vars(sizes).update(checked_fields(plain | {"env": env}))
-    rounded: dict[str, Any] = {
-        k: v for k, v in _fitted(sizes, given).items() if v != getattr(sizes, k)
-    }
-    config = Config(env, **values | rounded)  # raises if what was given does not fit
-    for name, value in rounded.items():
-        _LOG.warning("%s: %d, not %d, fits what was given", name, value, getattr(sizes, name))
+    hp = Hyperparams(**{name: values[name] for name in values.keys() & traced})
+    values = {name: values[name] for name in values.keys() & static}
+    unfitted = _Unfitted(env, **values)
+    steps: dict[str, Any] = fitted(unfitted, given)
+    config = Config(env, **values | steps)  # raises if what was given does not fit
+    for name, value in steps.items():
+        if value != (was := getattr(unfitted, name)):
+            _LOG.warning("%s: %d, not %d, fits what was given", name, value, was)
     return config, hp
 
 
-def _fitted(sizes: Any, given: Collection[str]) -> dict[str, int]:
-    """Steps that fit together, near to those of `sizes` (a Config's fields and properties).
+class _Unfitted(Config):
+    """A Config whose fields are right one by one, and need not fit together."""
 
-    Only fields that are not `given` change.
-    """
-    envs, iteration = sizes.num_envs, sizes.steps_per_iteration
-    total, warmup, every = sizes.total_steps, sizes.warmup_steps, sizes.eval_every
-    if "warmup_steps" not in given:
-        if warmup >= total and "total_steps" in given:
-            warmup = total // 10
-        warmup = warmup and multiple(warmup, envs)
-        if "total_steps" in given:  # whole iterations are left, if any warm-up gives these
-            more = (warmup + i * envs for i in range(sizes.rollout))
-            warmup = next((x for x in more if (total - x) % iteration == 0), warmup)
-    left = total - warmup
-    if "eval_every" not in given:
-        every = multiple(every, iteration)
-        if "total_steps" in given and left > 0 and left % iteration == 0 and left % every:
-            iterations = left // iteration
-            most = min(every // iteration, iterations)
-            every = iteration * max(n for n in range(1, most + 1) if iterations % n == 0)
-    if "total_steps" not in given:
-        total = warmup + multiple(left, every)
-    return {"total_steps": total, "warmup_steps": warmup, "eval_every": every}
+    def __post_init__(self) -> None:
+        vars(self).update(checked_fields(self))
 
 
 def preset_of(env: Any) -> dict[str, Any]:

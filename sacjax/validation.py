@@ -4,8 +4,10 @@ Every error names its remedy.
 """
 
 import math
+from collections.abc import Collection
+from dataclasses import Field, fields
 from fractions import Fraction
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +18,19 @@ from sacjax.types import InputError, is_key, is_whole
 
 Precision = Literal["float32", "bfloat16"]
 Schedule = Literal["constant", "linear"]
-_COUNTED = 2**31 - 1  # counters are int32
+_MOST = 2**31 - 1  # counters and the replay's index are int32
+_INTERVALS = {  # of other numbers: (-inf, inf)
+    "utd": "(0, 10000]",
+    "max_grad_norm": "(0, inf)",
+    "gamma": "[0, 1]",
+    "tau": "(0, 1]",
+    "actor_lr": "[0, inf)",
+    "critic_lr": "[0, inf)",
+    "alpha_lr": "[0, inf)",
+    "init_alpha": "[0, inf)",
+    "min_alpha": "[0, inf)",
+    "max_alpha": "(0, inf]",
+}
 
 
 def ratio(x: float) -> Fraction:
@@ -29,233 +43,167 @@ def multiple(value: int, of: int) -> int:
     return max(1, math.ceil(value / of)) * of
 
 
-_LEAST = {
-    "total_steps": 1,
-    "num_envs": 1,
-    "warmup_steps": 0,
-    "warmup_hold": 1,
-    "batch_size": 1,
-    "replay_size": 1,
-    "eval_every": 1,
-    "eval_episodes": 1,
-    "num_critics": 1,
-    "n_step": 1,
-    "policy_delay": 1,
-}
+def checked_fields(record: Any, *, arrays: bool = False) -> dict[str, Any]:
+    """Each field by itself: of its type and in its range, NumPy's numbers as Python's.
+
+    `arrays`: a number may be an array of numbers too.
+    """
+    return {f.name: _checked(f, getattr(record, f.name), arrays) for f in fields(record)}
 
 
-def checked_fields(fields: dict[str, Any]) -> dict[str, Any]:
-    """Each field by itself: of its type, NumPy's numbers as Python's, and in its range."""
-    fields = dict(fields)
-    for name, low in _LEAST.items():
-        value = fields[name]
-        if not is_whole(value) or value < low:
-            meant = isinstance(value, float) and value.is_integer() and value >= low
-            use = int(value) if meant else f"{low} or more"
-            raise InputError(f"{name} ({value!r}) must be a whole number: use {use}")
-        fields[name] = int(value)
-    length = fields["rollout_length"]
-    if length is not None:
-        if not is_whole(length) or length < 1:
-            raise InputError(
-                f"rollout_length ({length!r}) must be None or a whole number from 1 up"
-            )
-        fields["rollout_length"] = int(length)
-    hidden = fields["hidden"]
-    if not isinstance(hidden, tuple | list) or not hidden:
-        raise InputError(f"hidden ({hidden!r}) must be the sizes of layers: use (256, 256)")
-    if not all(is_whole(units) and units > 0 for units in hidden):
-        raise InputError(f"hidden ({hidden!r}) must be whole numbers from 1: use (256, 256)")
-    fields["hidden"] = tuple(int(units) for units in hidden)
-    for name in ("utd", "log_std_min", "log_std_max"):
-        if not _is_real(fields[name]):
-            raise InputError(f"{name} ({fields[name]!r}) must be a number")
-        fields[name] = float(fields[name])
-    for name in ("layer_norm", "normalize_obs"):
-        if not isinstance(fields[name], bool):
-            raise InputError(f"{name} ({fields[name]!r}) must be True or False")
-    for name, choices in {"hidden_precision": Precision, "lr_schedule": Schedule}.items():
-        if fields[name] not in get_args(choices):
-            known = " or ".join(map(repr, get_args(choices)))
-            raise InputError(f"{name} ({fields[name]!r}) must be {known}")
-    norm = fields["max_grad_norm"]
-    if norm is not None:
-        if not _is_real(norm) or not (math.isfinite(norm) and norm > 0):
-            raise InputError(f"max_grad_norm ({norm!r}) must be None or a number above 0: use 10")
-        fields["max_grad_norm"] = float(norm)
-    utd, low, high = fields["utd"], fields["log_std_min"], fields["log_std_max"]
-    if not (math.isfinite(utd) and utd > 0):
-        raise InputError(f"utd ({utd}) must be above 0: use 1 as the paper does")
-    if abs(ratio(utd) - utd) > 1e-9 or ratio(utd) == 0:
-        near = float(max(ratio(utd), Fraction(1, 10_000)))
-        raise InputError(f"utd ({utd}) must be a ratio of whole numbers up to 10,000: use {near!r}")
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise InputError(
-            f"log_std_min ({low}) must be below log_std_max ({high}): use -20 and 2, the defaults"
-        )
-    return fields
-
-
-def check_sizes(config: Any) -> None:
-    """How the fields fit together, in the order in which one has to be put right."""
-    _check_ratio(config)
-    _check_storage(config)
-    _check_start(config)
-    _check_epochs(config)
-
-
-def _fitting(config: Any) -> tuple[int, int]:
-    """`warmup_steps` and `eval_every` as they would fit, neither made smaller."""
-    warmup = config.warmup_steps and multiple(config.warmup_steps, config.num_envs)
-    return warmup, multiple(config.eval_every, config.steps_per_iteration)
-
-
-def _check_ratio(config: Any) -> None:
-    """Gradient steps per environment step."""
-    steps, envs = config.steps_per_iteration, config.num_envs
-    if (ratio(config.utd) * steps).denominator != 1:
-        fits = ratio(config.utd * envs).denominator
-        raise InputError(
-            f"utd ({config.utd:g}) x num_envs ({envs}) x rollout_length ({config.rollout_length}) "
-            f"must be a whole number of gradient steps: use rollout_length={fits}"
-        )
-    if config.rollout_length is None and config.rollout > 100:
-        near = ratio(config.utd).limit_denominator(16)
-        _, _, decimals = repr(config.utd).partition(".")
-        if near and abs(near - ratio(config.utd)) < Fraction(1, 10 ** len(decimals)):  # rounded
-            raise InputError(
-                f"utd ({config.utd:g}) is {ratio(config.utd)}, its gradient steps after every "
-                f"{steps:,} steps: use {float(near)!r} for {near}, or rollout_length="
-                f"{config.rollout} if that is meant"
-            )
-
-
-def _check_storage(config: Any) -> None:
-    """The replay, and the counters."""
-    envs = config.num_envs
-    if config.total_steps < envs:
-        raise InputError(
-            f"total_steps ({config.total_steps}) must hold a step of all num_envs ({envs}): use "
-            f"total_steps={sum(_fitting(config))} or fewer environments"
-        )
-    if config.replay_size < envs:
-        raise InputError(
-            f"replay_size ({config.replay_size}) must hold a step of all num_envs ({envs}): use "
-            f"replay_size={multiple(config.batch_size, envs)} or more"
-        )
-    if config.capacity > _COUNTED:
-        raise InputError(
-            f"replay_size ({config.replay_size}) must be below 2^31, what its index can count: use "
-            f"replay_size={_COUNTED // envs * envs} at most"
-        )
-    for name in ("total_steps", "gradient_steps", "warmup_hold"):
-        if getattr(config, name) > _COUNTED:
-            how = ", which utd and total_steps make," if name == "gradient_steps" else ""
-            raise InputError(
-                f"{name} ({getattr(config, name)}){how} must be below 2^31, what its counter can "
-                "count: use fewer"
-            )
-    if config.capacity < config.batch_size:
-        least = "total_steps" if config.total_steps <= config.replay_size else "replay_size"
-        raise InputError(
-            f"the replay ({config.capacity} transitions: replay_size, capped by total_steps) must "
-            f"hold a batch: use batch_size={config.capacity} or a larger {least}"
-        )
-
-
-def _check_start(config: Any) -> None:
-    """What there has to be before the first gradient step."""
-    steps, envs = config.steps_per_iteration, config.num_envs
-    least = config.n_step * envs
-    if config.n_step > 1 and min(config.warmup_steps + steps, config.capacity) < least:
-        warm = max(config.warmup_steps, least)
-        total = warm + _fitting(config)[1]
-        wanted = {"warmup_steps": warm, "replay_size": least, "total_steps": total}
-        more = [f"{name}={x}" for name, x in wanted.items() if x > getattr(config, name)]
-        raise InputError(
-            f"n_step ({config.n_step}) needs that many steps of each environment before learning "
-            f"starts, and a replay that holds them: use {' and '.join(more)} or more"
-        )
-    if config.warmup_steps >= config.total_steps:
-        raise InputError(
-            f"warmup_steps ({config.warmup_steps}) must be below total_steps "
-            f"({config.total_steps}): use warmup_steps={config.total_steps // 10 // envs * envs}"
-        )
-
-
-def _check_epochs(config: Any) -> None:
-    """Whole iterations in an epoch, and whole epochs."""
-    if config.policy_delay > config.updates_per_epoch >= 1:
-        raise InputError(
-            f"policy_delay ({config.policy_delay}) must not be above an epoch's gradient steps: "
-            f"use policy_delay={config.updates_per_epoch} or a larger eval_every"
-        )
-    left = config.total_steps - config.warmup_steps
-    rules = [
-        ("warmup_steps", config.warmup_steps, "num_envs", config.num_envs),
-        ("eval_every", config.eval_every, "the steps of an iteration", config.steps_per_iteration),
-        ("total_steps - warmup_steps", left, "eval_every", config.eval_every),
-    ]
-    unfit = [
-        f"{name} ({value}) must be a multiple of {of} ({divisor})"
-        for name, value, of, divisor in rules
-        if value % divisor
-    ]
-    if unfit:
-        warmup, every = _fitting(config)
-        total = warmup + multiple(config.total_steps - warmup, every)
-        raise InputError(
-            f"{', '.join(unfit)}: use warmup_steps={warmup}, eval_every={every}, "
-            f"total_steps={total}"
-        )
+def _checked(field: Field, value: Any, arrays: bool) -> Any:
+    name, kind, use = field.name, field.type, field.default
+    if (value is None and use is None) or kind is Any:
+        return value
+    if kind in (int, int | None):
+        least = 0 if name == "warmup_steps" else 1
+        if is_whole(value) and least <= value <= _MOST:
+            return int(value)
+        must = f"a whole number from {least} to {_MOST}"
+        if isinstance(value, float) and value.is_integer() and least <= value <= _MOST:
+            use = int(value)
+    elif kind in (float, float | None):
+        interval = _INTERVALS.get(name, "(-inf, inf)")
+        is_array = arrays and isinstance(value, np.ndarray | jax.Array)
+        if (is_array or _is_real(value)) and _inside(value, interval):
+            return value if is_array else float(str(value))  # float32's 0.1 is 0.1
+        must = f"a number in {interval}"
+    elif kind is bool or get_origin(kind) is Literal:
+        choices: tuple[Any, ...] = get_args(kind) or (True, False)
+        if any(type(value) is type(x) and value == x for x in choices):
+            return value
+        must, use = " or ".join(map(repr, choices)), repr(use)
+    else:  # hidden
+        layers = value if isinstance(value, tuple | list) else ()
+        if layers and all(is_whole(units) and units > 0 for units in layers):
+            return tuple(int(units) for units in layers)
+        must = "whole numbers from 1, one for each layer"
+    raise InputError(f"{name} ({value!r}) must be {must}: use {use}")
 
 
 def _is_real(value: Any) -> bool:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
-def number(name: str, value: Any) -> Any:
-    """A number as a float, an array as it is."""
-    if _is_real(value):
-        return float(str(value)) if isinstance(value, np.floating) else float(value)
-    if isinstance(value, np.ndarray | jax.Array) and value.dtype.kind in "iuf" and value.size:
-        return value
-    raise InputError(f"{name} ({value!r}) must be a number, or an array of some numbers")
+def _is_concrete(value: Any) -> bool:
+    return not isinstance(value, Tracer) and getattr(value, "is_fully_addressable", True)
 
 
-def is_concrete(value: Any) -> bool:
-    if isinstance(value, jax.Array):
-        return not isinstance(value, Tracer) and value.is_fully_addressable
-    return isinstance(value, int | float | np.ndarray)
+def _inside(value: Any, interval: str) -> bool:
+    """Whether all numbers are in an interval such as "(0, 1]", as far as they are known."""
+    if not _is_concrete(value):
+        return True
+    value = np.asarray(value)
+    low, high = map(float, interval[1:-1].split(","))
+    above = value > low if interval[0] == "(" else value >= low
+    below = value < high if interval[-1] == ")" else value <= high
+    return bool(np.all(above & below))
 
 
-def check_hyperparams(hp: dict[str, np.ndarray], defaults: dict[str, float]) -> None:
-    for name, value in hp.items():
-        low, high = {"gamma": (0, 1), "tau": (0, 1)}.get(name, (0, math.inf))
-        if name in ("target_entropy_per_dim", "reward_scale"):
-            low = -math.inf
-        finite = np.isfinite(value) | (name == "max_alpha" and value == math.inf)
-        positive = value > 0 if name in ("tau", "max_alpha") else True
-        if not np.all(finite & (value >= low) & (value <= high) & positive):
-            bracket = "(" if name in ("tau", "max_alpha") else "["
-            raise InputError(
-                f"{name} ({value}) must be a finite number in {bracket}{low}, {high}]: "
-                f"the default is {defaults[name]:g}"
-            )
-    if hp.keys() >= {"min_alpha", "init_alpha", "max_alpha"}:
-        low, start, high = hp["min_alpha"], hp["init_alpha"], hp["max_alpha"]
-        if not np.all((low <= start) & (start <= high)):
-            raise InputError(
-                f"init_alpha ({start}) must lie between min_alpha ({low}) and max_alpha ({high}): "
-                "set init_alpha within the bounds"
-            )
-    learned_from_zero = hp.keys() >= {"alpha_lr", "init_alpha"} and np.any(
-        (hp["alpha_lr"] > 0) & (hp["init_alpha"] == 0)
-    )
-    if learned_from_zero:
+def fitted(config: Any, given: Collection[str] = ()) -> dict[str, int]:
+    """Steps that fit together, near to those of `config`. What is `given` stays."""
+    total, warmup, every = config.total_steps, config.warmup_steps, config.eval_every
+    envs, iteration = config.num_envs, config.steps_per_iteration
+    if "warmup_steps" not in given:
+        if "total_steps" in given and warmup >= total:
+            warmup = total // 10
+        warmup = warmup and multiple(warmup, envs)
+        if "total_steps" in given and total % envs == 0:
+            warmup += (total - warmup) % iteration  # whole iterations are left
+    if "eval_every" not in given:
+        every = multiple(every, iteration)
+        if "total_steps" in given:  # the longest epoch that divides what is left
+            shorter = range(every, 0, -iteration)
+            every = next((x for x in shorter if (total - warmup) % x == 0), every)
+    if "total_steps" not in given:
+        total = warmup + multiple(total - warmup, every)
+    return {"warmup_steps": warmup, "eval_every": every, "total_steps": total}
+
+
+def check_sizes(c: Any) -> None:
+    """How the fields of a `Config` fit together, in the order in which one has to be put right."""
+    envs, iteration = c.num_envs, c.steps_per_iteration
+    exact = max(ratio(c.utd), Fraction(1, 10_000))
+    near = exact.limit_denominator(16)
+    if c.rollout_length is None and c.rollout > 100 and near and abs(near - exact) < 1e-3:
+        exact = near  # 0.333 would make 333 gradient steps after every 1,000 steps
+    if abs(exact - c.utd) > 1e-9:
         raise InputError(
-            "init_alpha (0) cannot be learned from, its logarithm is infinite: "
-            "use alpha_lr=0 for a fixed temperature of 0, or init_alpha above 0"
+            f"utd ({c.utd}) must be a ratio of small whole numbers, or have a rollout_length: use "
+            f"{float(exact)!r}"
+        )
+    if exact * iteration % 1:
+        raise InputError(
+            f"utd ({c.utd:g}) x num_envs ({envs}) x rollout_length ({c.rollout_length}) must be a "
+            f"whole number of gradient steps: use rollout_length={ratio(c.utd * envs).denominator}"
+        )
+    warmup = max(c.warmup_steps, c.n_step * envs - iteration)
+    least = multiple(max(c.batch_size, c.n_step * envs), envs)
+    if c.capacity < least or c.warmup_steps < warmup:
+        total = max(c.total_steps, least, warmup + multiple(c.eval_every, iteration))
+        raise InputError(
+            f"replay must hold a batch (batch_size={c.batch_size}) and, when learning starts, "
+            f"n_step ({c.n_step}) steps of all num_envs ({envs}): use "
+            f"replay_size={max(c.replay_size, least)}, warmup_steps={warmup}, total_steps={total}"
+        )
+    left = c.total_steps - c.warmup_steps
+    for name, value, must, divisor in (
+        ("total_steps - warmup_steps", left, "a positive multiple of eval_every", c.eval_every),
+        ("warmup_steps", c.warmup_steps, "a multiple of num_envs", envs),
+        ("eval_every", c.eval_every, "a multiple of the steps of an iteration", iteration),
+    ):
+        if value % divisor or left <= 0:
+            remedy = ", ".join(f"{field}={steps}" for field, steps in fitted(c).items())
+            raise InputError(f"{name} ({value}) must be {must} ({divisor}): use {remedy}")
+    _check_others(c)
+
+
+def _check_others(c: Any) -> None:
+    """What would train on without an error, to wrong numbers."""
+    if c.log_std_min >= c.log_std_max:
+        raise InputError(
+            f"log_std_min ({c.log_std_min}) must be below log_std_max ({c.log_std_max}): use -20 "
+            "and 2, the defaults"
+        )
+    if c.policy_delay > c.updates_per_epoch >= 1:
+        raise InputError(
+            f"policy_delay ({c.policy_delay}) must not be above an epoch's gradient steps: use "
+            f"policy_delay={c.updates_per_epoch} or a larger eval_every"
+        )
+    if c.gradient_steps > _MOST:
+        raise InputError(
+            f"utd ({c.utd:g}) makes {c.gradient_steps} gradient steps, which must be {_MOST} or "
+            "fewer, what their counter can count: use fewer total_steps"
+        )
+
+
+def broadcast(values: dict[str, Any]) -> dict[str, Any]:
+    """Hyperparameters of one shape, if there are arrays among them."""
+    try:
+        shape = np.broadcast_shapes(*map(np.shape, values.values()))
+    except ValueError as error:
+        shapes = ", ".join(f"{k} {np.shape(v)}" for k, v in values.items() if np.ndim(v))
+        raise InputError(
+            f"grids of different shapes ({shapes}): use arrays that broadcast against each other, "
+            "as gamma[:, None] and tau[None, :] do"
+        ) from error
+    if not shape:
+        return values
+    xp = jnp if any(isinstance(v, jax.Array) for v in values.values()) else np
+    return {k: xp.broadcast_to(xp.asarray(v, float), shape) for k, v in values.items()}
+
+
+def check_alphas(hp: Any) -> None:
+    """How the temperature's hyperparameters fit together, where all of them are known."""
+    values = hp.min_alpha, hp.init_alpha, hp.max_alpha, hp.alpha_lr
+    if not all(map(_is_concrete, values)):
+        return
+    low, start, high, lr = map(np.asarray, values)
+    if not np.all((low <= start) & (start <= high) & ((lr == 0) | (start > 0))):
+        raise InputError(
+            f"init_alpha ({start}) must lie between min_alpha ({low}) and max_alpha ({high}), and "
+            "above 0 where it is learned: use init_alpha within the bounds, or alpha_lr=0 for a "
+            "fixed temperature of 0"
         )
 
 
@@ -268,12 +216,10 @@ def must_be(kind: type, value: Any, name: str, use: str) -> None:
 
 def check_key(key: Any) -> None:
     """InputError where `train` is given no PRNG key, or more than one."""
-    dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
-    if dtype == jnp.uint32:
-        shape = shape[:-1]  # of legacy ones
-    elif not is_key(key):
+    is_legacy = getattr(key, "dtype", None) == jnp.uint32
+    if not (is_key(key) or is_legacy):
         raise InputError(f"key ({key!r}) must be a PRNG key: use jax.random.key(0)")
-    if shape:
+    if shape := key.shape[:-1] if is_legacy else key.shape:
         raise InputError(
             f"key must be one PRNG key, but is of shape {list(shape)}: map over these, "
             "jax.vmap(train)(keys)"

@@ -112,9 +112,9 @@ def test_values_over_three_steps_are_the_known_ones():
 
 def test_n_steps_must_be_there_before_learning_starts():
     sizes = {"n_step": 5, "num_envs": 2, "warmup_steps": 2, "eval_every": 2}
-    with pytest.raises(InputError, match="use warmup_steps=10 or more"):
+    with pytest.raises(InputError, match="use replay_size=1000000, warmup_steps=8, total"):
         Config("Pendulum-v1", **sizes, total_steps=602)
-    all_of_them = "use warmup_steps=10 and replay_size=10 and total_steps=12 or more"
+    all_of_them = "use replay_size=10, warmup_steps=8, total_steps=10"
     with pytest.raises(InputError, match=all_of_them):
         Config("Pendulum-v1", **sizes, total_steps=4, replay_size=4, batch_size=4)
 

@@ -278,11 +278,11 @@ BAD = {
     ),
     "a run": (["train", "run", *TINY], "`sacjax resume run` resumes it"),
     "does not divide": (["train", "Pendulum-v1", *TINY, "--eval-every", "70"], "use warmup"),
-    "small replay": (["train", "Pendulum-v1", *TINY, "--replay-size", "4"], "batch_size=4"),
+    "small replay": (["train", "Pendulum-v1", *TINY, "--replay-size", "4"], "use replay_size=8"),
     "long warm-up": (["train", "Pendulum-v1", *TINY, "--warmup-steps", "900"], "warmup_steps"),
     "huge replay": (
         ["train", "Pendulum-v1", "--total-steps", "100000000000", "--replay-size", "100000000000"],
-        "use replay_size=",
+        "must be a whole number from 1 to 2147483647",
     ),
     "too little memory": (
         ["train", "Pendulum-v1", "--total-steps", "2000001000", "--replay-size", "2000000000"],

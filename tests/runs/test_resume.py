@@ -613,7 +613,7 @@ def test_sigterm_checkpoints_and_leaves_with_143_and_resume_goes_on(tmp_path):
     process.send_signal(signal.SIGTERM)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 143, errors
-    assert f"`sacjax resume {folder}` goes on" in errors
+    assert f"`sacjax resume {folder}` resumes it" in errors
     epochs = load(folder).epochs[0]
     assert epochs < 28
     assert checkpoints.epochs(folder)[-1] == epochs
