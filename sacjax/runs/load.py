@@ -45,12 +45,16 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     program = make_program(written.config, algorithm)
     whole = Population(written.config, written.grid, None, program, algorithm, {})
     other = other_algorithm(written.content, algorithm)
+    places = folders.batches(path) or [path]
+    there = [place for place in places if (place / "agents").is_dir()] or places[:1]
+    grids = [folders.read_config(place, env).grid for place in there]
     try:
-        found = _read(whole, path, env)
+        runs = [read(whole._replace(grid=x), y) for x, y in zip(grids, there, strict=True)]
     except InputError as error:
         if not other:
             raise
         raise InputError(f"{path} {other}: give that to load(..., algorithm=...)") from error
+    found = merged(runs, whole.size)
     if other:
         _LOG.warning("%s %s: its agents may act otherwise here", path, other)
     if len(found.members) < whole.size:
@@ -59,20 +63,6 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
             *(path, len(found.members), whole.size, folders.resume_command(path)),
         )
     return found
-
-
-def _read(population: Population, path: Path, env: Any) -> Run:
-    """The run in a folder, or those of its batches that have agents, as one."""
-    batches = folders.batches(path)
-    if not batches:
-        return read(population, path)
-    places = [place for place in batches if (place / "agents").is_dir()] or batches[:1]
-    grids = [folders.read_config(place, env).grid for place in places]
-    runs = [
-        read(population._replace(grid=grid), place)
-        for grid, place in zip(grids, places, strict=True)
-    ]
-    return merged(runs, population.size)
 
 
 def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
