@@ -5,16 +5,16 @@ wrappers overwrite the last observation of an episode and count a time limit as 
 not used: the copies, the time limit and the resets are made here.
 """
 
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from sacjax.envs.base import as_before, make_record, strong
-from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep, is_key, is_whole
+from sacjax.envs.base import as_before, as_timestep, flat, make_record, strong
+from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, is_key
 
-Reset = Literal["cached", "fresh"]
+RESETS = "cached", "fresh"
 FIRST_STATES = 64  # that a run keeps, at least
 
 
@@ -32,7 +32,7 @@ class Running(NamedTuple):
     firsts: Any  # raw states that episodes begin with, leaves [K, ...]; None: a new one each time
 
 
-def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
+def make_stepped(name: str, raw: Any, reset: str, limit: int) -> MakeEnv:
     """A maker of E copies of `raw`, whose actions are in [-1, 1].
 
     An episode begins with one of K >= `FIRST_STATES` states that are made when a run begins, drawn
@@ -40,11 +40,9 @@ def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
     is not known before which copy needs one (benchmarks/resets.py). InputError on an observation
     that is not one array.
     """
-    obs_size = _checked_size(name, raw, max_steps, reset)
+    obs_size = _obs_size(name, raw)
 
     def make(num_envs: int) -> Env:
-        dtype = jnp.zeros(()).dtype
-
         def reset_copies(key: Key, params: EnvParams) -> tuple[Running, Array]:
             del params
             number = max(num_envs, FIRST_STATES) if reset == "cached" else num_envs
@@ -52,7 +50,7 @@ def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
             inner = jax.tree.map(lambda x: x[:num_envs], firsts)
             steps = jnp.zeros(num_envs, jnp.int32)
             state = Running(inner, steps, firsts if reset == "cached" else None)
-            return state, inner.obs.astype(dtype)
+            return state, flat(inner.obs)
 
         def step(state: Running, action: Array, key: Key, params: EnvParams) -> Any:
             new = jax.vmap(raw.step)(state.inner, jnp.clip(action, -1, 1))
@@ -63,13 +61,7 @@ def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
             ended = terminated | truncated
             first = _first(state, key)
             inner = jax.tree.map(lambda a, b: jnp.where(_like(ended, a), a, b), first, new)
-            timestep = TimeStep(
-                obs=inner.obs.astype(dtype),
-                final_obs=new.obs.astype(dtype),
-                reward=new.reward.astype(dtype),
-                terminated=terminated,
-                truncated=truncated,
-            )
+            timestep = as_timestep(inner.obs, new.obs, new.reward, terminated, truncated)
             return Running(inner, jnp.where(ended, 0, steps), state.firsts), timestep
 
         def _first(state: Running, key: Key) -> Any:
@@ -83,17 +75,13 @@ def make_stepped(name: str, raw: Any, max_steps: int, reset: Reset) -> MakeEnv:
             return _reseeded(first, jax.random.split(key_rng, num_envs))
 
         sizes = num_envs, obs_size, raw.action_size
-        return make_record(name, *sizes, reset_copies, step, TimeLimit(max_steps))
+        return make_record(name, *sizes, reset_copies, step, TimeLimit(limit))
 
     return make
 
 
-def _checked_size(name: str, raw: Any, max_steps: int, reset: str) -> int:
-    """Size of an observation. InputError where the arguments of `make_stepped` cannot be used."""
-    if reset not in get_args(Reset):
-        raise InputError(f"{name}: reset ({reset!r}) must be cached or fresh")
-    if not is_whole(max_steps) or max_steps < 1:
-        raise InputError(f"{name}: limit ({max_steps!r}) must be a whole number from 1: use 1000")
+def _obs_size(name: str, raw: Any) -> int:
+    """Size of an observation. InputError where it is not one flat array."""
     obs = jax.eval_shape(raw.reset, jax.random.key(0)).obs
     if not hasattr(obs, "shape") or len(obs.shape) != 1:
         found = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", obs)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sacjax import bits
-from sacjax.types import Env, EnvParams, InputError, Transition, is_key
+from sacjax.types import Array, Env, EnvParams, InputError, TimeStep, Transition, is_key
 
 
 def make_record(
@@ -48,23 +48,42 @@ def rescale(action: Any, low: Any, high: Any) -> Any:
 
 
 def check_spaces(name: str, action: Any, obs: Any, box: type) -> None:
-    """InputError unless actions are a bounded Box of floats, and observations a flat `box`."""
-    if not isinstance(action, box) or not np.issubdtype(action.dtype, np.floating):
+    """InputError unless both are boxes that SAC can use: bounded floats to act, flat to observe."""
+    if not isinstance(action, box) or not jnp.issubdtype(action.dtype, jnp.floating):
         raise InputError(
-            f"{name} has the action space {action!r}, but SAC needs a continuous one (a Box of "
+            f"{name} has the action space {action}, but SAC needs a continuous one (a Box of "
             "floats): `sacjax envs` lists the environments that have one"
+        )
+    if not isinstance(obs, box) or len(obs.shape) > 1:
+        shown = f"Box of shape {list(obs.shape)}" if isinstance(obs, box) else obs
+        raise InputError(
+            f"{name} has the observation space {shown}, but a flat Box is needed: wrap the "
+            "environment so that it returns one flat array (images are not supported)"
         )
     if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
         raise InputError(
-            f"{name} has the action space {action!r}, but its bounds must be finite: wrap the "
+            f"{name} has the action space {action}, but its bounds must be finite: wrap the "
             "environment with bounds that a policy in [-1, 1] can be scaled to"
         )
-    if not isinstance(obs, box) or len(obs.shape) > 1:
-        shown = f"Box of shape {list(obs.shape)}" if isinstance(obs, box) else repr(obs)
-        raise InputError(
-            f"{name} has the observation space {shown}, but a flat Box is needed: wrap the "
-            "environment so that it returns one flat array"
-        )
+
+
+def flat(obs: Array) -> Array:
+    """[E, ...] -> [E, O], in the program's dtype: float32, or float64 under x64."""
+    return obs.reshape(len(obs), -1).astype(float)
+
+
+def as_timestep(
+    obs: Array, final_obs: Array, reward: Array, terminated: Array, truncated: Array
+) -> TimeStep:
+    """In the shapes and dtypes of the contract."""
+    copies = len(obs)
+    return TimeStep(
+        obs=flat(obs),
+        final_obs=flat(final_obs),
+        reward=reward.astype(float).reshape(copies),
+        terminated=terminated.astype(bool).reshape(copies),
+        truncated=truncated.astype(bool).reshape(copies),
+    )
 
 
 def as_before(new: Any, old: Any) -> Any:

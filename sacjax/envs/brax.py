@@ -4,15 +4,16 @@ The raw environments, without Brax's own wrappers; actions are Brax's, in [-1, 1
 """
 
 import warnings
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from sacjax.envs import names
-from sacjax.envs.autoreset import camera, make_stepped
+from sacjax.envs.autoreset import RESETS, camera, make_stepped
 from sacjax.envs.names import Name
 from sacjax.types import Episode, InputError, MakeEnv
 
 BACKENDS = ("generalized", "positional", "spring", "mjx")
+_brax = partial(names.imported, "brax.envs", extra="brax")
 
 
 def known() -> list[str]:
@@ -23,17 +24,15 @@ def known() -> list[str]:
 def make_env(name: str, parsed: Name) -> MakeEnv:
     """InputError where Brax is not installed, or has no such environment."""
     names.check_known(name, parsed.id, known())
-    chosen = names.choose(name, parsed.options, backend=None, reset="cached", limit=1000)
-    return make_stepped(name, raw(name, parsed), chosen["limit"], chosen["reset"])
+    rules = {"backend": (None, *BACKENDS), "reset": RESETS, "limit": 1000}
+    chosen = names.choose(name, parsed.options, **rules)
+    return make_stepped(name, raw(name, parsed), chosen["reset"], chosen["limit"])
 
 
 def raw(name: str, parsed: Name) -> Any:
     """Brax's own environment."""
-    backend = parsed.options.get("backend")
-    if backend is not None and backend not in BACKENDS:
-        raise InputError(f"{name}: backend ({backend!r}) must be one of {', '.join(BACKENDS)}")
-    remedy = f"try another backend of {', '.join(BACKENDS)}"  # not every one has all
-    return names.made(name, remedy, _raw, parsed.id, backend)
+    with names.made(name, f"try another backend of {', '.join(BACKENDS)}"):  # some have not all
+        return _raw(parsed.id, parsed.options.get("backend"))
 
 
 def pictures(name: str, parsed: Name, episode: Episode) -> Any:
@@ -53,7 +52,3 @@ def _raw(id: str, backend: str | None) -> Any:
     with warnings.catch_warnings():  # that Playground is better maintained
         warnings.filterwarnings("ignore", "Brax System, piplines and environments", UserWarning)
         return _brax(f"brax/{id}").get_environment(id, **how)
-
-
-def _brax(name: str) -> Any:
-    return names.imported("brax.envs", name, "brax")

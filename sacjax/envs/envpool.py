@@ -13,7 +13,9 @@ import numpy as np
 from sacjax.envs import names
 from sacjax.envs.host import HostEnvs, Spaces, make_host_env, spaces_of
 from sacjax.envs.names import Name
-from sacjax.types import InputError, MakeEnv
+from sacjax.types import MakeEnv
+
+_envpool = partial(names.imported, "envpool", extra="envpool")
 
 
 class PooledEnvs(HostEnvs):
@@ -46,12 +48,6 @@ class PooledEnvs(HostEnvs):
             self._lengths[ended] = 0
         return first, final, reward.astype(np.float32), terminated, truncated
 
-    def put_back(self, saved: dict[str, np.ndarray]) -> bool:
-        """New episodes."""
-        self.seed, self.steps = int(saved["seed"]), int(saved["steps"])
-        self.obs = self.reset_all()
-        return False
-
     def close(self) -> None:
         """What it holds is given back."""
         if self._pool is not None:
@@ -71,17 +67,10 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
     spaces = spaces_of(name, pool.action_space, pool.observation_space)
     limit = int(pool.config["max_episode_steps"])
     pool.close()
-    if limit < 1:
-        raise InputError(f"{name}: max_episode_steps ({limit}) must be a whole number from 1")
     make = partial(_make, name, parsed.id, parsed.options | {"max_episode_steps": limit + 1})
     return make_host_env(name, partial(PooledEnvs, make, limit, spaces), spaces)
 
 
 def _make(name: str, id: str, options: dict[str, Any], copies: int, seed: int) -> Any:
-    remedy = "its options are the arguments of envpool.make"
-    make = _envpool(name).make_gymnasium
-    return names.made(name, remedy, make, id, num_envs=copies, seed=seed, **options)
-
-
-def _envpool(name: str) -> Any:
-    return names.imported("envpool", name, "envpool")
+    with names.made(name, "its options are the arguments of envpool.make"):
+        return _envpool(name).make_gymnasium(id, num_envs=copies, seed=seed, **options)

@@ -19,7 +19,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from sacjax.envs import names
-from sacjax.envs.base import as_before, check_spaces, make_record, rescale, strong
+from sacjax.envs.base import (
+    as_before,
+    as_timestep,
+    check_spaces,
+    flat,
+    make_record,
+    rescale,
+    strong,
+)
 from sacjax.envs.names import Name
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep
 
@@ -30,13 +38,11 @@ class _Later(ModuleType):
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # asked by the import system itself
             raise AttributeError(name)
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
         return getattr(importlib.import_module(self.__name__), name)
 
 
 @contextmanager
-def imported_on_first_use(*names: str) -> Iterator[None]:
+def _imported_on_first_use(*names: str) -> Iterator[None]:
     """Put stand-ins for these modules while gymnax is imported, if they are not loaded yet.
 
     Some of its modules import pyplot and seaborn (with pandas and scipy.stats) at their top, for
@@ -44,21 +50,18 @@ def imported_on_first_use(*names: str) -> Iterator[None]:
     """
     stand_ins = {name: _Later(name) for name in names if name not in sys.modules}
     sys.modules.update(stand_ins)
-    try:
-        yield
-    finally:
-        for name, stand_in in stand_ins.items():
-            if sys.modules.get(name) is stand_in:
-                del sys.modules[name]
+    yield
+    for name in stand_ins:
+        del sys.modules[name]
 
 
-with imported_on_first_use("matplotlib.pyplot", "seaborn"):
+with _imported_on_first_use("matplotlib.pyplot", "seaborn"):
     import gymnax
-    from gymnax.environments import spaces
     from gymnax.environments.environment import Environment
+    from gymnax.environments.spaces import Box
 
 _LOG = logging.getLogger("sacjax")
-_DOWNLOADS = ("MNISTBandit-bsuite",)  # its data, when it is made; of discrete actions anyway
+_DOWNLOADS = ("MNISTBandit-bsuite",)  # its data, when it is made; its actions are discrete
 
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
@@ -110,31 +113,23 @@ def _make(name: str, base: Environment) -> MakeEnv:
         default_params = base.default_params
         action_space = base.action_space(default_params)
         obs_space = base.observation_space(default_params)
-        check_spaces(name, action_space, obs_space, spaces.Box)
+        check_spaces(name, action_space, obs_space, Box)
     obs_size, action_size = int(np.prod(obs_space.shape)), int(np.prod(action_space.shape))
 
     def make(num_envs: int) -> Env:
-        dtype = jnp.zeros(()).dtype  # float32, or float64 under x64
-
         def reset(key: Key, params: EnvParams) -> tuple[Any, Array]:
             keys = jax.random.split(key, num_envs)
             obs, state = jax.vmap(base.reset, (0, None))(keys, params)
-            return strong(state), _flat(obs, dtype)
+            return strong(state), flat(obs)
 
         def step(state: Any, action: Array, key: Key, params: EnvParams) -> tuple[Any, TimeStep]:
             keys = jax.random.split(key, num_envs)
-            low, high = _bounds(base.action_space(params), dtype)
+            low, high = _bounds(base.action_space(params), action.dtype)
             raw_action = rescale(action, low, high)
             obs, new_state, reward, terminated, truncated, info = jax.vmap(
                 base.step, (0, 0, 0, None)
             )(keys, state, raw_action, params)
-            timestep = TimeStep(
-                obs=_flat(obs, dtype),
-                final_obs=_flat(info["final_observation"], dtype),
-                reward=reward.astype(dtype).reshape(num_envs),
-                terminated=terminated.astype(bool).reshape(num_envs),
-                truncated=truncated.astype(bool).reshape(num_envs),
-            )
+            timestep = as_timestep(obs, info["final_observation"], reward, terminated, truncated)
             return as_before(new_state, state), timestep
 
         bounds = action_space.low, action_space.high
@@ -159,23 +154,17 @@ def continuous_envs() -> dict[str, tuple[Any, Any, Any]]:
     """Name -> (environment, default params, Box action space) of all that SAC can train."""
     found = {}
     for name in gymnax.registered_envs:
-        if name in _DOWNLOADS:
-            continue
-        env = _by_name(name)
-        space = env.action_space(env.default_params)
-        if isinstance(space, spaces.Box):
-            found[name] = (env, env.default_params, space)
+        if name not in _DOWNLOADS:
+            env = _by_name(name)
+            space = env.action_space(env.default_params)
+            if isinstance(space, Box):
+                found[name] = (env, env.default_params, space)
     return found
 
 
 @cache  # gymnax environments hash by identity: made once, a name compiles once
 def _by_name(name: str) -> Environment:
     names.check_known(name, name, gymnax.registered_envs)
-    if name in _DOWNLOADS:
-        raise InputError(
-            f"{name} has discrete actions, but SAC needs continuous ones: `sacjax envs` lists the "
-            "environments that have them"
-        )
     return gymnax.make(name)[0]
 
 
@@ -183,7 +172,3 @@ def _bounds(space: Any, dtype: Any) -> tuple[Array, Array]:
     """Low and high, which may be scalars or arrays, in the shape of an action."""
     low, high = (jnp.asarray(bound, dtype) for bound in (space.low, space.high))
     return jnp.broadcast_to(low, space.shape), jnp.broadcast_to(high, space.shape)
-
-
-def _flat(obs: Array, dtype: Any) -> Array:
-    return obs.reshape(obs.shape[0], -1).astype(dtype)

@@ -19,8 +19,8 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
 
-from sacjax.envs.base import check_spaces, make_record, rescale
-from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, RunError, TimeStep
+from sacjax.envs.base import as_timestep, check_spaces, flat, make_record, rescale
+from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, RunError
 
 _ELSEWHERE = (
     "these environments are not where this run left them: two runs stepped the same ones in turn. "
@@ -70,9 +70,10 @@ class HostEnvs(ABC):
     def step_all(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
         """The fields of a TimeStep. `action` [E, ...] in the simulator's units."""
 
-    @abstractmethod
     def put_back(self, saved: dict[str, np.ndarray]) -> bool:
-        """What `load` does."""
+        """From new episodes to where the copies were, if that is possible; whether it was."""
+        del saved
+        return False
 
     @abstractmethod
     def close(self) -> None:
@@ -103,6 +104,8 @@ class HostEnvs(ABC):
     def load(self, saved: dict[str, np.ndarray]) -> bool:
         """To where they were when they were saved; False if new episodes begin instead."""
         with self._callback():
+            self.seed, self.steps = int(saved["seed"]), int(saved["steps"])
+            self.obs = self.reset_all()
             return self.put_back(saved)
 
     def close_all(self) -> None:
@@ -131,9 +134,9 @@ def errors_named(envs: HostEnvs | None, name: str) -> Iterator[None]:
     try:
         yield
     except Exception:
-        cause = envs.errors[-1] if envs is not None and envs.errors else None
-        if cause is None:
+        if envs is None or not envs.errors:
             raise
+        cause = envs.errors[-1]
         raise RunError(
             f"{name} failed ({type(cause).__name__}: {cause}): mend it; a run goes on from its "
             "last checkpoint with `sacjax resume`"
@@ -158,7 +161,6 @@ def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) ->
     errors: list[Exception] = []  # of all of it
 
     def make_copies(num_envs: int) -> Env:
-        dtype = jnp.zeros(()).dtype
         envs = make(num_envs)
         envs.errors, envs.family = errors, family
         family.append(envs)
@@ -171,23 +173,14 @@ def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) ->
             del params
             seed = alone(jax.random.bits(key, (), jnp.uint32))
             obs = io_callback(envs.reset, obs_shape, seed, ordered=True)
-            return Ticket(seed, jnp.zeros((), jnp.int32)), obs.astype(dtype)
+            return Ticket(seed, jnp.zeros((), jnp.int32)), flat(obs)
 
         def step(state: Ticket, action: Array, key: Key, params: EnvParams) -> Any:
             del key, params  # the reset's key seeds all that follows
             shapes = obs_shape, obs_shape, rewards, flags, flags
             action = alone(action.astype(jnp.float32))
-            obs, final_obs, reward, terminated, truncated = io_callback(
-                envs.step, shapes, tuple(state), action, ordered=True
-            )
-            timestep = TimeStep(
-                obs=obs.astype(dtype),
-                final_obs=final_obs.astype(dtype),
-                reward=reward.astype(dtype),
-                terminated=terminated,
-                truncated=truncated,
-            )
-            return state._replace(steps=state.steps + 1), timestep
+            fields = io_callback(envs.step, shapes, tuple(state), action, ordered=True)
+            return state._replace(steps=state.steps + 1), as_timestep(*fields)
 
         sizes = num_envs, spaces.obs_size, action_size
         return make_record(name, *sizes, reset, step, params=None, bounds=spaces[1:], host=envs)
@@ -268,8 +261,6 @@ class Copies(HostEnvs):
 
     def put_back(self, saved: dict[str, np.ndarray]) -> bool:
         """By playing the open episodes again. Where that leads elsewhere, new ones begin."""
-        self.seed, self.steps = int(saved["seed"]), int(saved["steps"])
-        self.obs = self.reset_all()
         self._episode[:] = saved["episode"] - 1
         for i, env in enumerate(self._envs):
             self.obs[i] = self._new_episode(i)

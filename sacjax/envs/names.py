@@ -4,14 +4,14 @@ A suite is imported when one of its environments is made.
 """
 
 import ast
-import contextlib
 import difflib
 import importlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from sacjax.types import InputError, MakeEnv, one_line
+from sacjax.types import InputError, MakeEnv, is_whole, one_line
 
 SUITES = ("gymnax", "brax", "playground", "gymnasium", "envpool")
 _MUJOCO = (  # tasks that are Gymnasium's, where the suite is left out
@@ -80,12 +80,22 @@ def check_known(name: str, id: str, known: Iterable[str]) -> None:
     raise InputError(f"unknown environment {name!r}: {hint}")
 
 
-def choose(name: str, options: dict[str, Any], **defaults: Any) -> dict[str, Any]:
-    """`defaults`, replaced by those of `options` that are among them. InputError on any other."""
-    for option in options:
-        if option not in defaults:
-            known = f"use {', '.join(defaults)}" if defaults else "this suite has none"
+def choose(name: str, options: dict[str, Any], **rules: Any) -> dict[str, Any]:
+    """The options with their defaults. InputError where one breaks its rule or has none.
+
+    A rule is a tuple, of which the first is the default, or the default of a count from 1.
+    """
+    for option, value in options.items():
+        if option not in rules:
+            known = f"use {', '.join(rules)}" if rules else "this suite has none"
             raise InputError(f"{name!r}: no option {option!r}: {known}")
+        rule = rules[option]
+        if isinstance(rule, tuple) and value not in rule:
+            known = ", ".join(filter(None, rule))
+            raise InputError(f"{name}: {option} ({value!r}) must be one of {known}")
+        if isinstance(rule, int) and not (is_whole(value) and value >= 1):
+            raise InputError(f"{name}: {option} ({value!r}) must be a whole number from 1")
+    defaults = {x: rule[0] if isinstance(rule, tuple) else rule for x, rule in rules.items()}
     return defaults | options
 
 
@@ -101,13 +111,12 @@ def imported(module: str, name: str, extra: str) -> Any:
         raise InputError(f"{name} {why}: pip install 'sacjax[{extra}]'") from error
 
 
-def made(name: str, remedy: str, make: Callable[..., Any], *args: Any, **options: Any) -> Any:
-    """What `make` makes. Raises InputError with the remedy for whatever it raises."""
+@contextmanager
+def made(name: str, remedy: str) -> Iterator[None]:
+    """What a suite raises while it makes an environment, as an InputError."""
     try:
-        return make(*args, **options)
-    except InputError:
-        raise
-    except Exception as error:  # suites raise many kinds, for their arguments and packages
+        yield
+    except Exception as error:  # its packages, its arguments, its own checks, the network
         raise InputError(f"{name} cannot be made ({one_line(error)}): {remedy}") from error
 
 
@@ -120,9 +129,9 @@ def path_of(name: str) -> str:
 
 
 def _literal(text: str) -> Any:
-    lowered = {"true": True, "false": False, "none": None}
-    if text.casefold() in lowered:
-        return lowered[text.casefold()]
-    with contextlib.suppress(ValueError, SyntaxError):
+    if text.casefold() in ("true", "false", "none"):
+        text = text.capitalize()
+    try:
         return ast.literal_eval(text)
-    return text
+    except (ValueError, SyntaxError):
+        return text

@@ -7,18 +7,20 @@ step, is for rare cases. On a CPU some environments take a minute and more to co
 
 import contextlib
 import io
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from sacjax.envs import names
-from sacjax.envs.autoreset import camera, make_stepped
+from sacjax.envs.autoreset import RESETS, camera, make_stepped
 from sacjax.envs.names import Name
-from sacjax.types import Episode, InputError, MakeEnv
+from sacjax.types import Episode, MakeEnv
+
+_playground = partial(names.imported, "mujoco_playground", extra="playground")
 
 
 def known() -> list[str]:
     """Playground's environments, the dm_control suite first. InputError if not installed."""
-    registry = _registry("playground")
+    registry = _playground("playground").registry
     suites = registry.dm_control_suite, registry.locomotion, registry.manipulation
     return [name for suite in suites for name in suite.ALL_ENVS]
 
@@ -26,19 +28,17 @@ def known() -> list[str]:
 def make_env(name: str, parsed: Name) -> MakeEnv:
     """InputError where Playground is not installed, has no such environment or cannot fetch it."""
     names.check_known(name, parsed.id, known())
-    defaults = _registry(name).get_default_config(parsed.id)
-    length = int(defaults.episode_length)
-    chosen = names.choose(name, parsed.options, reset="cached", limit=length, impl="jax")
-    return make_stepped(name, raw(name, parsed), chosen["limit"], chosen["reset"])
+    length = int(_playground(name).registry.get_default_config(parsed.id).episode_length)
+    rules = {"impl": ("jax", "warp"), "reset": RESETS, "limit": length}
+    chosen = names.choose(name, parsed.options, **rules)
+    return make_stepped(name, raw(name, parsed), chosen["reset"], chosen["limit"])
 
 
 def raw(name: str, parsed: Name) -> Any:
     """Playground's own environment."""
-    impl = parsed.options.get("impl", "jax")
-    if impl not in ("jax", "warp"):
-        raise InputError(f"{name}: impl ({impl!r}) must be jax or, on a GPU, warp")
-    remedy = "all but the dm_control suite fetch their robots from the network on first use"
-    return names.made(name, remedy, _raw, parsed.id, impl)
+    fetched = "all but the dm_control suite fetch their robots from the network on first use"
+    with names.made(name, fetched):
+        return _raw(parsed.id, parsed.options.get("impl", "jax"))
 
 
 def pictures(name: str, parsed: Name, episode: Episode) -> Any:
@@ -50,8 +50,4 @@ def pictures(name: str, parsed: Name, episode: Episode) -> Any:
 
 @cache  # they hash by identity: made once, a name compiles once
 def _raw(id: str, impl: str) -> Any:
-    return _registry(f"playground/{id}").load(id, config_overrides={"impl": impl})
-
-
-def _registry(name: str) -> Any:
-    return names.imported("mujoco_playground", name, "playground").registry
+    return _playground(f"playground/{id}").registry.load(id, config_overrides={"impl": impl})

@@ -359,8 +359,7 @@ class WithSpaces(Echo):
         ("HalfCheetah-v5", r"did you mean gymnasium/HalfCheetah-v5\?"),
         ("Ant-v4", r"did you mean gymnasium/Ant-v4\?"),
         ("Reacher-v2", r"did you mean gymnasium/Reacher-v5\?"),
-        ("MNISTBandit-bsuite", "has discrete actions"),
-        ("CartPole-v1", r"Discrete\(2, .*continuous one \(a Box.*`sacjax envs`"),
+        ("CartPole-v1", r"Discrete\(2, .*a continuous one \(a Box of floats\): `sacjax envs`"),
         (7, "must be a name or a gymnax Environment"),
         (Chain, "must be a name or a gymnax Environment"),  # the class, not an object
         (WithSpaces(action_space=spaces.Discrete(3)), "WithSpaces has the action space Discrete"),
