@@ -1,5 +1,6 @@
 """Tables: of a run, and of a comparison for its page and for the terminal."""
 
+import io
 import shutil
 import sys
 from collections.abc import Sequence
@@ -148,12 +149,12 @@ def printed(*views: Any, width: int) -> str:
     it has fewer."""
     from rich.console import Console
 
-    if sys.stdout is not None and sys.stdout.isatty():
+    terminal, text = sys.stdout is not None and sys.stdout.isatty(), io.StringIO()
+    if terminal:
         width = min(width, shutil.get_terminal_size((width, 24)).columns)
-    console = Console(width=width, highlight=False)
-    with console.capture() as capture:  # rich itself would leave where nobody reads
-        console.print(*views, sep="\n")
-    return capture.get()
+    console = Console(file=text, width=width, highlight=False, force_terminal=terminal)
+    console.print(*views, sep="\n")
+    return text.getvalue()
 
 
 def number(x: float) -> str:
