@@ -88,6 +88,9 @@ def write_part(folder: Path, arrays: Arrays, rows: int = sys.maxsize) -> dict[st
     process = jax.process_index()
     with (part_of(folder) / f"{process}.npz").open("wb") as file:
         np.savez(file, **pieces)
+        if jax.process_count() > 1:  # `complete` can only force what its own machine has written
+            file.flush()
+            os.fsync(file.fileno())
     return {name: str(x.dtype) for name, x in arrays.items()}
 
 
