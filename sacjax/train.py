@@ -25,6 +25,7 @@ from sacjax.evaluate import (
     start_epoch,
     summarize,
 )
+from sacjax.prng import lean, standard
 from sacjax.replay import Replay, ReplayState, make_replay, n_step_return
 from sacjax.sac import make_sac
 from sacjax.types import (
@@ -156,14 +157,14 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
 
 def epoch_keys(key: Key, epoch: Array | int) -> tuple[Key, Key]:
     """The keys of one epoch, for its steps and for its evaluation."""
-    key_steps, key_eval = jax.random.split(jax.random.fold_in(key, epoch))
+    key_steps, key_eval = jax.random.split(jax.random.fold_in(lean(key), epoch))
     return key_steps, key_eval
 
 
 def _init(parts: Parts, key: Key, hp: Hyperparams, env_params: EnvParams) -> LoopState:
     """Networks, environments and replay, and the warm-up: random actions, no learning."""
     config, env = parts.config, parts.env
-    key_agent, key_reset, key_warmup, key_loop = jax.random.split(key, 4)
+    key_agent, key_reset, key_warmup, key_loop = jax.random.split(lean(key), 4)
     env_state, obs = env.reset(key_reset, env_params)
     loop = LoopState(
         agent=parts.agent.init(key_agent, hp),
@@ -171,7 +172,7 @@ def _init(parts: Parts, key: Key, hp: Hyperparams, env_params: EnvParams) -> Loo
         obs=obs,
         replay=parts.replay.init(),
         episodes=init_episodes(config.num_envs, obs.dtype),
-        key=key_loop,
+        key=standard(key_loop),
         epoch=jnp.zeros((), jnp.int32),
     )
 
@@ -275,7 +276,7 @@ def _item(config: Config, transition: Transition, ended: Array) -> Any:
 
 def _evaluate(parts: Parts, state: Any, key: Key, env_params: EnvParams) -> tuple[Array, Array]:
     policy = partial(parts.agent.mode, state)
-    return evaluate(parts.eval_env, policy, key, env_params)
+    return evaluate(parts.eval_env, policy, lean(key), env_params)
 
 
 def _scan_mean(

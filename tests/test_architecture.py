@@ -13,7 +13,7 @@ PACKAGE = Path(sacjax.__file__).parent
 # From the ground up. A module imports its own floor and those below.
 FLOORS = (
     {"errors", "types", "validation", "field_names", "config", "networks", "extensions", "sac"},
-    {"statistics", "bits", "replay", "evaluate", "envs", "presets", "devices", "train"},
+    {"statistics", "prng", "bits", "replay", "evaluate", "envs", "presets", "devices", "train"},
     {"policies", "runs"},
     {"report"},
     {"loggers"},

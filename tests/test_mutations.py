@@ -140,7 +140,7 @@ def test_key_check_kills_5_one_key_for_a_whole_loop(mutant, old, new, message):
 
 
 def test_key_check_kills_5_one_key_for_every_epoch(mutant):
-    wrong = mutant("train.py", "jax.random.fold_in(key, epoch)", "key", "train").make_program
+    wrong = mutant("train.py", "jax.random.fold_in(lean(key), epoch)", "key", "train").make_program
     with pytest.raises(AssertionError, match="action was drawn twice"):
         checks.no_random_number_is_used_twice(wrong)
 

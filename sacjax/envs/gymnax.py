@@ -8,7 +8,7 @@ stay put in a scan's carry, and errors that name their remedy.
 import importlib
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
@@ -29,6 +29,7 @@ from sacjax.envs.base import (
     strong,
 )
 from sacjax.envs.names import Name
+from sacjax.prng import lean, standard
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep
 
 
@@ -72,7 +73,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 def make_object(env: Environment) -> MakeEnv:
     """Of a gymnax `Environment` object. InputError if it is none, or as above."""
-    make = _make(base_env(env).name, env)
+    make = _make(base_env(env).name, env, given=standard)
     params = env.default_params
     declared = env.observation_space(params).shape
     obs, state = jax.eval_shape(lambda key: env.reset(key, params), jax.random.key(0))
@@ -108,7 +109,8 @@ def known() -> list[str]:
     return sorted(continuous_envs())
 
 
-def _make(name: str, base: Environment) -> MakeEnv:
+def _make(name: str, base: Environment, given: Callable[[Key], Key] = lean) -> MakeEnv:
+    """`given`: the kind of keys that the environment is given (`sacjax.prng`)."""
     with jax.ensure_compile_time_eval():  # bounds are arrays, and `make_env` may run under jit
         default_params = base.default_params
         action_space = base.action_space(default_params)
@@ -118,12 +120,12 @@ def _make(name: str, base: Environment) -> MakeEnv:
 
     def make(num_envs: int) -> Env:
         def reset(key: Key, params: EnvParams) -> tuple[Any, Array]:
-            keys = jax.random.split(key, num_envs)
+            keys = given(jax.random.split(key, num_envs))
             obs, state = jax.vmap(base.reset, (0, None))(keys, params)
             return strong(state), flat(obs)
 
         def step(state: Any, action: Array, key: Key, params: EnvParams) -> tuple[Any, TimeStep]:
-            keys = jax.random.split(key, num_envs)
+            keys = given(jax.random.split(key, num_envs))
             low, high = _bounds(base.action_space(params), action.dtype)
             raw_action = rescale(action, low, high)
             obs, new_state, reward, terminated, truncated, info = jax.vmap(
