@@ -20,6 +20,7 @@ from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
 from sacjax.envs.names import make_env
 from sacjax.evaluate import evaluate
+from sacjax.presets import preset
 from sacjax.replay import make_replay
 from sacjax.runs.population import extended
 from sacjax.sac import make_sac
