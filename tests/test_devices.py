@@ -18,7 +18,7 @@ from sacjax import run
 from sacjax.bits import as_arrays
 from sacjax.config import Hyperparams
 from sacjax.devices import fill_up, layout, over_members
-from sacjax.runs.arrays import unkeyed
+from sacjax.runs.arrays import flatten
 from sacjax.train import make_program, make_train
 from sacjax.types import InputError
 
@@ -31,7 +31,7 @@ def test_here_are_two_devices():
 
 
 def assert_close(one, other):
-    close(unkeyed(one), unkeyed(other), rtol=1e-4, atol=1e-5)
+    close(flatten(one), flatten(other), rtol=1e-4, atol=1e-5)
 
 
 @cache
@@ -64,7 +64,7 @@ def test_states_stepped_in_place_are_those_stepped_alone():
     keys, axes = jax.random.split(KEYS[0], MEMBERS), (0, 0, None)
     init, epoch = quick_jit(program.init), quick_jit(program.epoch)
     each = [(keys[i], member(hps, i)) for i in range(MEMBERS)]
-    alone = stack(unkeyed(epoch(init(key, hp, params), hp, params)) for key, hp in each)
+    alone = stack(flatten(epoch(init(key, hp, params), hp, params)) for key, hp in each)
     how = {"strategy": "map", "devices": 2}
     loop = quick_jit(over_members(program.init, axes, **how))(keys, hps, params)
     step = quick_jit(over_members(program.epoch, axes, donated=True, **how), donate_argnums=0)

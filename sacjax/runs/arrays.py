@@ -166,11 +166,6 @@ def _read_entry(file: Any, entry: zipfile.ZipInfo) -> np.ndarray:
     return np.lib.format.read_array(file)
 
 
-def unkeyed(tree: Any) -> Any:
-    """The same tree with PRNG keys as the numbers in them."""
-    return jax.tree.map(_numbers, tree)
-
-
 def _numbers(x: Any) -> Any:
     return jax.random.key_data(x) if is_key(x) else x
 

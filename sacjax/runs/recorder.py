@@ -174,11 +174,11 @@ def restore_state(population: Population, path: Path) -> State | None:
         if is_first():
             _LOG.warning("%s has no checkpoint yet: starting from the beginning", path)
         return None
-    population.as_noted(found.note)
+    then = population.as_noted(found.note)
     if found.epoch < population.config.num_epochs:
         _warn_of_changes(population, found.note)
     with checkpoints.read_here(path, found.epoch):
-        loop = _loop(population, found)
+        loop = _loop(population, then, found)
         metrics, host = (
             {n.removeprefix(kind): found.arrays[n] for n in found.arrays if n.startswith(kind)}
             for kind in (_HISTORY, _HOST)
@@ -191,10 +191,12 @@ def restore_state(population: Population, path: Path) -> State | None:
     return State(loop, history, diverged, host or None)
 
 
-def _loop(population: Population, found: checkpoints.Checkpoint) -> Any:
-    """The checkpoint's arrays as the loop's state on the population's devices, leaves [M', ...]."""
+def _loop(population: Population, then: Population, found: checkpoints.Checkpoint) -> Any:
+    """The checkpoint's arrays as the loop's state on the population's devices, leaves [M', ...].
+
+    `then`: the population as the checkpoint's note describes it.
+    """
     devices, capacity = population.devices, population.config.capacity
-    then = population.as_noted(found.note)
 
     def onto_devices(x: Any) -> Any:
         return place(fill_up(x, devices), devices)

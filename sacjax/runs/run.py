@@ -135,8 +135,7 @@ def _train(
     start = state = restore_state(population, path) if again and path else None
     compiled = prepare(population, start, programs)
     if path and compiled:
-        content = population.description() | {"options": options._asdict()}
-        on_first(partial(folders.write_config, path, content, again))
+        _write_config(path, population, options, again)
     stopped = False
     with closing(Recorder(path, population, options, start)) as record:
         for state in epochs(population, start, compiled):
@@ -189,8 +188,7 @@ def _train_batches(
         for batch, place in zip(batches, places, strict=True)
     ]
     if path:
-        content = population.description() | {"options": options._asdict()}
-        on_first(partial(folders.write_config, path, content, again))
+        _write_config(path, population, options, again)
     runs: list[Run] = []
     stopped = False
     for batch, place, there in zip(batches, places, begun, strict=True):
@@ -203,6 +201,11 @@ def _train_batches(
         if path:
             on_first(partial(_write_whole, path, population, runs))
     return merged(runs, population.size)
+
+
+def _write_config(path: Path, population: Population, options: Options, again: bool) -> None:
+    content = population.description() | {"options": options._asdict()}
+    on_first(partial(folders.write_config, path, content, again))
 
 
 def _is_begun(batch: Population, place: Path) -> bool:
