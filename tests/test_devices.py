@@ -64,7 +64,7 @@ def test_states_stepped_in_place_are_those_stepped_alone():
     keys, axes = jax.random.split(KEYS[0], MEMBERS), (0, 0, None)
     init, epoch = quick_jit(program.init), quick_jit(program.epoch)
     each = [(keys[i], member(hps, i)) for i in range(MEMBERS)]
-    alone = stack(flatten(epoch(init(key, hp, params), hp, params)) for key, hp in each)
+    alone = stack(epoch(init(key, hp, params), hp, params) for key, hp in each)
     how = {"strategy": "map", "devices": 2}
     loop = quick_jit(over_members(program.init, axes, **how))(keys, hps, params)
     step = quick_jit(over_members(program.epoch, axes, donated=True, **how), donate_argnums=0)
