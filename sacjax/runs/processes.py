@@ -5,6 +5,7 @@ agree on what to do next after each epoch. The first one writes the files.
 """
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -72,7 +73,8 @@ def any_of(said: bool) -> bool:
 def on_first(do: Callable[[], Any]) -> Any:
     """Call `do` in the first process; the others wait for it and return None.
 
-    An error of the first process is raised in every process, as InputError or RunError there.
+    Raises InputError or RunError in every process, with the same message and field, if the call
+    fails in the first one.
     """
     if not several():
         return do()
@@ -80,14 +82,27 @@ def on_first(do: Callable[[], Any]) -> Any:
     if is_first():
         try:
             result = do()
-        except Exception as found:  # whatever it is: the other processes wait
+        except Exception as found:  # of any kind: the other processes wait for an answer
             error = found
-    kind = largest(0 if error is None else 1 if isinstance(error, InputError) else 2)
+    kind, message, field = _from_first(
+        ("" if error is None else "input" if isinstance(error, InputError) else "run"),
+        str(error),
+        getattr(error, "field", None),
+    )
     if error is not None:
         raise error
     if kind:
-        raise (InputError if kind == 1 else RunError)("the first process failed: see its messages")
+        raise (InputError if kind == "input" else RunError)(message, field)
     return result
+
+
+def _from_first(*values: Any) -> list[Any]:
+    """The first process's values, which JSON can hold, in every process."""
+    text = np.frombuffer(json.dumps(values).encode(), np.uint8)
+    padded = np.zeros(largest(text.size), np.uint8)
+    padded[: text.size] = text
+    found = multihost_utils.broadcast_one_to_all(padded)
+    return json.loads(np.asarray(found).tobytes().rstrip(b"\0"))
 
 
 @contextlib.contextmanager

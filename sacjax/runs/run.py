@@ -256,7 +256,8 @@ def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
     whole = all(is_whole(seed) and 0 <= seed < 2**32 for seed in found)
     if not found or not whole or len(set(found)) < len(found):
         raise InputError(
-            f"seeds ({seeds}) must be different whole numbers from 0 to 2**32 - 1: use seeds=8"
+            f"seeds ({seeds}) must be different whole numbers from 0 to 2**32 - 1: use seeds=8",
+            "seeds",
         )
     return [int(seed) for seed in found]
 

@@ -5,12 +5,14 @@ and what several test files share.
 """
 
 from collections.abc import Callable
+from contextlib import contextmanager
 from functools import cache, partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from gymnax.environments.classic_control.pendulum import Pendulum
 from probes import Chain, Noise, quick_jit
 
@@ -19,7 +21,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.envs.names import make_env
 from sacjax.networks import mlp
 from sacjax.replay import make_replay
-from sacjax.types import Algorithm, Env, Transition
+from sacjax.types import Algorithm, Env, InputError, Transition
 
 # A run of seconds on the host's side, and a grid of two points.
 CONFIG = Config(
@@ -47,6 +49,14 @@ TINY = Config(
 )
 KEYS = jax.random.split(jax.random.key(0), 2)
 GRID = Hyperparams(tau=np.array([0.005, 0.02]))
+
+
+@contextmanager
+def refused(field, kind=InputError):
+    """Assert that the block raises an error about `field` (test_messages.py holds the wording)."""
+    with pytest.raises(kind) as caught:
+        yield caught
+    assert caught.value.field == field, f"{caught.value.field}: {caught.value}"
 
 
 def recorder(config: Config, env: Env) -> Algorithm:
