@@ -4,6 +4,8 @@ It calls the very `epoch` that `make_train` scans, jitted and laid out over memb
 `sacjax.devices`, with the state donated.
 """
 
+import contextlib
+import ctypes
 import logging
 import threading
 import time
@@ -168,7 +170,10 @@ def compile_programs(population: Population, fresh: bool = True) -> Compiled:
     # `init` is traced (it has been once, for the shapes: it will not fail) and compiled beside it.
     epoch_ready = _aside(epoch.lower(like, _mask(population, []), hp, env_params).compile)
     init_ready = _aside(init.lower(keys, hp, env_params).compile) if fresh else None
-    return Compiled(init_ready() if init_ready else None, epoch_ready())
+    compiled = Compiled(init_ready() if init_ready else None, epoch_ready())
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)  # XLA has freed half a GiB, which glibc would keep
+    return compiled
 
 
 def _inputs(population: Population) -> tuple[Any, Any, Any]:
