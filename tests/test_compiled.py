@@ -70,7 +70,7 @@ def whole_replays(compiled: Any, rows: int = ROWS) -> list[str]:
     "layout",
     [pytest.param(x, marks=pytest.mark.two_cpus if LAYOUTS[x][2] == 2 else ()) for x in LAYOUTS],
 )
-def test_nothing_in_the_loop_touches_the_whole_replay(layout):
+def test_training_loop_never_copies_the_whole_replay(layout):
     compiled, loop = compiled_epoch(SMALL, layout)
     assert whole_replays(compiled) == []
     memory, members = compiled.memory_analysis(), LAYOUTS[layout][0]
@@ -91,12 +91,12 @@ def test_nothing_in_the_loop_touches_the_whole_replay(layout):
     ],
     ids=str,
 )
-def test_nor_with_other_shapes_of_an_iteration(layout, changes):
+def test_other_iteration_shapes_never_copy_the_whole_replay(layout, changes):
     config = dataclasses.replace(SMALL, **changes)
     assert whole_replays(compiled_epoch(config, layout)[0]) == []
 
 
-def test_the_check_finds_a_copy():
+def test_copy_check_detects_a_copied_replay():
     def touching(config: Config) -> Any:
         program = make_program(config)
 
@@ -116,7 +116,7 @@ def test_the_check_finds_a_copy():
 
 
 @pytest.mark.two_cpus
-def test_a_batch_is_one_gather_and_an_insert_one_write():
+def test_sampling_compiles_to_one_gather_and_insertion_to_one_write():
     body = hlo.innermost(
         hlo.computations(compiled_epoch(SMALL, "single")[0].as_text()), "gather", ROWS
     )
@@ -126,7 +126,7 @@ def test_a_batch_is_one_gather_and_an_insert_one_write():
     assert len(writes) == 1
 
 
-def test_the_number_of_kernels_in_an_iteration_is_bounded():
+def test_iteration_compiles_to_fewer_than_330_kernels():
     """A guard, not a goal: what adds many kernels should be worth them."""
     program = hlo.computations(compiled_epoch(SMALL, "single")[0].as_text())
     body = hlo.innermost(program, "gather", ROWS)

@@ -7,5 +7,5 @@ import pytest
 @pytest.mark.exact
 @pytest.mark.two_cpus
 @pytest.mark.parametrize("name", gate.RUNS)
-def test_a_run_has_the_recorded_bits(name):
+def test_run_reproduces_the_recorded_bits(name):
     gate.check(name)

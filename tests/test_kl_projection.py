@@ -41,7 +41,7 @@ def divergence(params):
     return jnp.sum(jnp.exp(log_gaussian) * log_ratio) * du
 
 
-def test_actor_gradient_is_alpha_times_that_of_the_divergence():
+def test_actor_gradient_equals_alpha_times_the_kl_gradient():
     params = jnp.array([0.4, -0.7])
     grad = jax.jit(
         jax.grad(

@@ -104,19 +104,19 @@ def assert_same_bits(result: Any, agent: Any, rows: list[Any], axis: int) -> Non
 
 
 @pytest.mark.exact
-def test_one_program_is_bit_identical_to_its_epochs_called_from_python():
+def test_scanned_run_is_bit_identical_to_a_stepped_run():
     agent, rows = stepped(KEYS[0], *member(settings(), 0), over=lambda f: f)
     assert_same_bits(trained_alone(), agent, rows, axis=0)
 
 
 @pytest.mark.exact
-def test_sweep_is_bit_identical_to_its_epochs_called_from_python():
+def test_scanned_sweep_is_bit_identical_to_a_stepped_sweep():
     agent, rows = stepped(grid_of_keys(), *settings(), over=over_grid)
     assert_same_bits(trained_grid()[0], agent, rows, axis=2)
 
 
 @pytest.mark.nightly  # the sweep above holds more of it
-def test_vmapped_seeds_are_bit_identical_to_their_epochs_called_from_python():
+def test_scanned_seeds_are_bit_identical_to_stepped_seeds():
     hp, params = member(settings(), 0)
     over = partial(jax.vmap, in_axes=(0, None, None))
     result = jax.jit(over(make_train(TINY)))(KEYS, hp, params)
@@ -124,7 +124,7 @@ def test_vmapped_seeds_are_bit_identical_to_their_epochs_called_from_python():
     assert_same_bits(result, agent, rows, axis=1)
 
 
-def test_a_mean_over_many_iterations_keeps_its_digits():
+def test_metric_means_stay_accurate_over_many_iterations():
     """A sum of so many float32 would be off by 1 in 10,000, of a million by 1 in 100."""
     numbers = jax.random.uniform(jax.random.key(0), (10_000,))
 
@@ -138,7 +138,7 @@ def test_a_mean_over_many_iterations_keeps_its_digits():
     np.testing.assert_allclose(means["many"], 7 + np.float64(numbers).mean(), rtol=2e-6)
 
 
-def test_settings_of_several_runs_are_refused_where_nothing_maps_over_them():
+def test_train_rejects_arrays_of_hyperparameters_without_vmap():
     hp, _ = settings()
     with pytest.raises(InputError, match=r"numbers of one run.*jax.vmap\(train, \(None, 0"):
         jax.jit(make_train(TINY))(KEYS[0], hp)
@@ -169,7 +169,7 @@ def past_the_bounds(config, env):
     )
 
 
-def test_what_acts_past_the_bounds_is_stored_as_it_is_executed(tmp_path):
+def test_replay_stores_clipped_actions(tmp_path):
     sizes = {"warmup_steps": TINY.num_envs, "total_steps": TINY.num_envs + 2 * TINY.eval_every}
     config = dataclasses.replace(TINY, **sizes)
     done = run(config, seeds=1, directory=tmp_path / "run", algorithm=past_the_bounds)
@@ -181,7 +181,7 @@ def test_what_acts_past_the_bounds_is_stored_as_it_is_executed(tmp_path):
     assert done.agents[1].tolist() == [config.gradient_steps]
 
 
-def test_arguments_of_another_kind_are_refused_in_words():
+def test_arguments_of_the_wrong_type_raise_input_errors():
     train, key = make_train(TINY), KEYS[0]
     with pytest.raises(
         InputError, match=r"config \('Pendulum-v1'\) must be of type Config: use Config"
@@ -217,12 +217,12 @@ def test_sweep_compiles_once():
     assert (first, second) == (1, 0)
 
 
-def test_member_of_a_sweep_agrees_with_its_own_run():
+def test_sweep_member_matches_its_single_run():
     ours, alone = member(member(trained_grid()[0], 0), 0), trained_alone()
     assert_close(ours, alone, rtol=1e-5, atol=1e-6)  # measured: 6e-8 after 12 updates
 
 
-def test_members_of_a_sweep_differ():
+def test_sweep_members_differ():
     weights = jax.tree.leaves(trained_grid()[0].agent.actor_params)[0].reshape(4, -1)
     assert checks.all_different(weights)
 
@@ -300,7 +300,7 @@ def twin(key: Any, hp: Hyperparams, params: Any) -> tuple[Any, list[dict[str, An
     return agent, rows
 
 
-def test_loop_agrees_with_its_plain_python_twin():
+def test_compiled_loop_matches_a_plain_python_loop():
     agent, rows = twin(KEYS[0], *as_arrays(*member(settings(), 0)))
     ours = trained_alone()
     assert_close(ours.agent, agent, rtol=1e-5, atol=1e-6)  # measured: equal bits
@@ -314,7 +314,7 @@ def test_loop_agrees_with_its_plain_python_twin():
 
 @pytest.mark.parametrize("num_envs", [1, 3, 4])
 @pytest.mark.parametrize("utd", [Fraction(1, 2), Fraction(1), Fraction(2), Fraction(1, 3)])
-def test_gradient_steps_are_exactly_utd_times_the_steps_after_warm_up(num_envs, utd):
+def test_gradient_steps_equal_utd_times_the_steps_after_warm_up(num_envs, utd):
     config = Config(
         Chain(),
         num_envs=num_envs,
@@ -340,7 +340,7 @@ def test_gradient_steps_are_exactly_utd_times_the_steps_after_warm_up(num_envs, 
     assert replay_size.tolist() == [24, 24, 24]
 
 
-def test_optimizers_take_every_gradient_step():
+def test_optimizers_count_every_gradient_step():
     agent, updates = trained_alone().agent, TINY.utd * (TINY.total_steps - TINY.warmup_steps)
     assert int(agent.step) == updates == 12
     for adam in (agent.actor_opt, agent.critic_opt, agent.alpha_opt):
@@ -379,32 +379,32 @@ def chains() -> tuple[Any, dict[str, np.ndarray]]:
     return loop, jax.tree.map(np.asarray, metrics)
 
 
-def test_train_return_is_the_mean_over_the_episodes_that_ended_in_the_epoch():
+def test_train_return_averages_the_episodes_that_ended_in_the_epoch():
     _, metrics = chains()
     assert metrics["train_episodes"].tolist() == [[4, 4], [4, 2], [0, 0]]  # warm-up's go on
     for name in ("train_return", "train_length"):
         np.testing.assert_array_equal(metrics[name], [[3, 3], [4, 4], [np.nan, np.nan]])
 
 
-def test_evaluation_is_of_whole_episodes_on_the_members_own_params():
+def test_evaluation_plays_whole_episodes_with_each_members_env_params():
     assert chains()[1]["eval_return"].tolist() == [[[n], [n]] for n in LENGTHS]
     lengths = trained_grid()[0].metrics["eval_length"]
     for i, limit in enumerate(LIMITS):
         assert (lengths[i] == limit).all()
 
 
-def test_metrics_of_an_algorithm_are_means_over_the_gradient_steps_of_the_epoch():
+def test_algorithm_metrics_average_over_the_gradient_steps_of_an_epoch():
     assert chains()[1]["update"].tolist() == [[11 / 2, 12 + 11 / 2]] * 3
 
 
-def test_every_environment_takes_every_step_and_every_transition_is_stored():
+def test_replay_stores_every_step_of_every_environment():
     loop, _ = chains()
     assert loop.env_state.time.tolist() == [[14 % n, 14 % n] for n in LENGTHS]
     assert loop.replay.size.tolist() == [28] * 3
     assert loop.replay.position.tolist() == [0] * 3
 
 
-def test_stored_discount_is_zero_where_the_episode_terminated_even_at_a_time_limit():
+def test_stored_discount_is_zero_at_every_termination():
     stored = checks.stored(CHAIN, chains()[0]).discount.reshape(3, 14, 2)
     for discount, length in zip(stored, LENGTHS, strict=True):
         ends = np.arange(1, 15) % length == 0
@@ -415,7 +415,7 @@ def test_no_random_number_is_used_twice():
     checks.no_random_number_is_used_twice(make_program)
 
 
-def test_stored_transitions_are_those_of_the_pendulum():
+def test_stored_transitions_follow_the_pendulum_equations():
     checks.stored_transitions_are_those_of_the_pendulum(make_program)
 
 
@@ -443,7 +443,7 @@ def shapes(total_steps: int) -> tuple[Any, Any, Any]:
     return loop, jax.eval_shape(program.epoch, loop, hp, params), result
 
 
-def test_metrics_are_the_documented_ones_one_row_per_epoch():
+def test_metrics_have_the_documented_names_and_shapes():
     _, _, result = shapes(TINY.total_steps)
     scalars = (
         "critic_loss actor_loss alpha_loss q alpha entropy critic_grad_norm actor_grad_norm "
@@ -453,7 +453,7 @@ def test_metrics_are_the_documented_ones_one_row_per_epoch():
     assert {name: x.shape for name, x in result.metrics.items()} == expected
 
 
-def test_state_and_epoch_do_not_grow_with_the_run():
+def test_state_size_does_not_depend_on_total_steps():
     loop, outputs, result = shapes(TINY.total_steps)
     long_loop, long_outputs, long_result = shapes(20 + 12 * 10_000)
     assert loop == long_loop
@@ -474,7 +474,7 @@ FIELDS = [field.name for field in dataclasses.fields(Hyperparams)]
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_hyperparameter_can_be_swept_alone_as_a_tracer(field):
+def test_vmap_sweeps_an_update_over_any_hyperparameter(field):
     env = make_env(TINY.env)(1)
     sac = make_sac(TINY, env)
     batch = jax.tree.map(lambda x: jnp.ones((8, *x.shape)), env.example)
@@ -486,7 +486,7 @@ def test_hyperparameter_can_be_swept_alone_as_a_tracer(field):
     assert jax.eval_shape(jax.vmap(learn), jnp.array([0.5, 1.0, 1.0])).shape == (3,)
 
 
-def test_run_can_be_swept_over_one_hyperparameter_as_a_tracer():
+def test_vmap_sweeps_a_whole_run_over_one_hyperparameter():
     train = make_train(TINY)
     sweep = jax.vmap(lambda tau: train(KEYS[0], Hyperparams(tau=tau)).metrics["alpha"])
     assert jax.eval_shape(sweep, jnp.array([0.5, 1.0, 1.0])).shape == (3, TINY.num_epochs)
@@ -510,7 +510,7 @@ PAIRS: dict[str, tuple[dict[str, float], dict[str, float]]] = {
 }
 
 
-def test_each_hyperparameter_changes_what_is_learned():
+def test_each_hyperparameter_changes_the_learned_state():
     env = make_env(TINY.env)(1)
     sac = make_sac(TINY, env)
     batch = jax.tree.map(lambda x: jnp.ones((8, *x.shape)), env.example)
@@ -535,14 +535,14 @@ def test_each_hyperparameter_changes_what_is_learned():
 # Keys and evaluation
 
 
-def test_typed_and_legacy_keys_of_one_seed_give_the_same_run():
+def test_typed_and_legacy_keys_give_the_same_run():
     run = partial(checks.after_epochs, make_program, checks.NOISE, epochs=2)
     typed, legacy = run(key=jax.random.key(7)), run(key=jax.random.PRNGKey(7))
     typed, legacy = (loop.replace(key=jax.random.key_data(loop.key)) for loop in (typed, legacy))
     jax.tree.map(np.testing.assert_array_equal, typed, legacy)
 
 
-def test_evaluate_is_the_first_episode_of_each_copy_stepped_by_hand():
+def test_evaluate_plays_the_first_episode_of_each_copy():
     env, params = make_env(Noise())(5), NoiseParams(max_steps_in_episode=6, hazard=0.3)
     key = jax.random.key(0)
     returns, lengths = quick_jit(lambda key: evaluate(env, lambda obs: 2 * obs - 1, key, params))(
@@ -579,7 +579,7 @@ for name, x in run(config, hp, seeds=3).metrics.items():
 
 
 @pytest.mark.exact
-def test_a_vmapped_preset_has_the_same_bits_scanned_and_stepped():
+def test_vmapped_preset_is_bit_identical_scanned_and_stepped():
     """As a notebook has it, on one device, at the sizes that users train: smaller networks, or two
     devices, rounded alike where these did not."""
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}

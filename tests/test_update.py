@@ -86,17 +86,17 @@ def relu_margin(layers, x) -> float:
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("num_critics", CRITICS)
 class TestAgainstTheOracle:
-    def test_one_step_gives_the_oracles_weights(self, num_critics, dtype):
+    def test_one_step_matches_the_oracle(self, num_critics, dtype):
         record = ten_steps(num_critics, dtype)[0]
         assert_arrays_match(record, TOLERANCE[dtype])
 
-    def test_ten_steps_give_the_oracles_weights(self, num_critics, dtype):
+    def test_ten_steps_match_the_oracle(self, num_critics, dtype):
         records = ten_steps(num_critics, dtype)
         assert min(record.margin for record in records) > MARGIN, "ill-conditioned: other seed"
         assert_arrays_match(records[-1], TOLERANCE[dtype])
         assert [record.step for record in records] == list(range(1, STEPS + 1))
 
-    def test_metrics_are_the_oracles(self, num_critics, dtype):
+    def test_metrics_match_the_oracle(self, num_critics, dtype):
         records = ten_steps(num_critics, dtype)
         assert set(records[0].metrics) == {
             "critic_loss",
@@ -125,7 +125,7 @@ def assert_arrays_match(record: Record, tolerance: float) -> None:
     assert errors[worst] < tolerance, f"{worst}: {errors[worst]:.1e}"
 
 
-def test_every_learned_array_moves_in_one_step():
+def test_one_step_changes_every_learned_array():
     """The comparison above is of ten steps taken, not of weights that stay where they are."""
     before = twins.arrays(twins.make_state(twins.make_nets(2), seed=SEED))
     after = ten_steps(2, "float32")[0].arrays
@@ -133,7 +133,7 @@ def test_every_learned_array_moves_in_one_step():
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE)
-def test_the_oracles_noise_is_what_the_policy_draws(dtype):
+def test_oracle_and_policy_use_the_same_noise(dtype):
     with jax.enable_x64(dtype == "float64"):
         nets, key = twins.make_nets(2), jax.random.key(7)
         params, obs = twins.make_state(nets).actor_params, twins.make_batch().obs
@@ -152,7 +152,7 @@ def test_the_oracles_noise_is_what_the_policy_draws(dtype):
         np.testing.assert_array_equal(sample, action)
 
 
-def test_targets_and_actor_draw_from_different_noise():
+def test_targets_and_actor_use_different_noise():
     eps_next, eps_actor = twins.update_noise(jax.random.key(0))
     assert np.abs(np.corrcoef(eps_next.ravel(), eps_actor.ravel())[0, 1]) < 0.5
     assert jnp.size(eps_next) == twins.BATCH * twins.ACTION
