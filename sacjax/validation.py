@@ -211,18 +211,19 @@ def must_be(kind: type, value: Any, name: str, use: str) -> None:
     """InputError where an argument is of another kind, by name: a module that was loaded again, as
     notebooks do, has classes of its own."""
     if kind.__name__ not in {base.__name__ for base in type(value).__mro__}:
-        raise InputError(f"{name} ({value!r}) must be of type {kind.__name__}: use {use}")
+        raise InputError(f"{name} ({value!r}) must be of type {kind.__name__}: use {use}", name)
 
 
 def check_key(key: Any) -> None:
     """InputError where `train` is given no PRNG key, or more than one."""
     is_legacy = getattr(key, "dtype", None) == jnp.uint32
     if not (is_key(key) or is_legacy):
-        raise InputError(f"key ({key!r}) must be a PRNG key: use jax.random.key(0)")
+        raise InputError(f"key ({key!r}) must be a PRNG key: use jax.random.key(0)", "key")
     if shape := key.shape[:-1] if is_legacy else key.shape:
         raise InputError(
             f"key must be one PRNG key, but is of shape {list(shape)}: map over these, "
-            "jax.vmap(train)(keys)"
+            "jax.vmap(train)(keys)",
+            "key",
         )
 
 
@@ -231,5 +232,6 @@ def check_one(given: Any, like: Any, name: str, use: str) -> None:
     leaves = zip(jax.tree.leaves(given), jax.tree.leaves(like), strict=False)
     if any(jnp.ndim(x) and not jnp.ndim(y) for x, y in leaves):
         raise InputError(
-            f"{name} must be the numbers of one run, but holds arrays: map over these, {use}"
+            f"{name} must be the numbers of one run, but holds arrays: map over these, {use}",
+            name,
         )

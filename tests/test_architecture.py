@@ -1,4 +1,4 @@
-"""Who may import whom, as five rules; and what `import sacjax` costs and offers."""
+"""Test five rules for imports between modules, and what `import sacjax` loads and offers."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 import sacjax
 
 PACKAGE = Path(sacjax.__file__).parent
-# From the ground up. A module imports its own floor and those below.
+# The lowest floor comes first. A module may import modules of its own floor and of lower floors.
 FLOORS = (
     {"errors", "types", "validation", "field_names", "config", "networks", "extensions", "sac"},
     {"statistics", "prng", "bits", "replay", "evaluate", "envs", "presets", "devices", "train"},
@@ -22,7 +22,7 @@ FLOORS = (
 
 
 def sources() -> dict[str, Path]:
-    """Each module by its dotted name, without "sacjax."."""
+    """Map the dotted name of each module, without "sacjax.", to its file."""
     paths = (path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
     names = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in paths}
     del names["__init__"]
@@ -30,7 +30,7 @@ def sources() -> dict[str, Path]:
 
 
 def imported(path: Path) -> set[str]:
-    """What a file imports, anywhere in it, by full name. Imports are absolute."""
+    """Return the full names of all imports in a file. All imports are absolute."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -42,7 +42,7 @@ def imported(path: Path) -> set[str]:
 
 
 def ours(path: Path) -> set[str]:
-    """The modules of sacjax that a file imports."""
+    """Return the sacjax modules that a file imports."""
     found = set()
     for name in imported(path):
         module = name.removeprefix("sacjax.")
@@ -53,7 +53,7 @@ def ours(path: Path) -> set[str]:
 
 
 def reachable(module: str) -> set[str]:
-    """All that a module imports, directly or not."""
+    """Return all modules that a module imports, directly or indirectly."""
     below: set[str] = set()
     waiting = ours(sources()[module])
     while waiting:
@@ -94,7 +94,7 @@ def test_only_networks_imports_distrax_and_only_adapters_import_suites():
 def test_only_report_and_loggers_export_names():
     for module, path in sources().items():
         if path.name == "__init__.py" and module not in ("report", "loggers"):
-            assert len(ast.parse(path.read_text()).body) == 1, module  # the docstring
+            assert len(ast.parse(path.read_text()).body) == 1, module  # only a docstring
 
 
 @pytest.mark.processes
@@ -130,7 +130,7 @@ print(*sorted(holders), file=sys.stderr)
 
 @pytest.mark.processes
 def test_only_ten_modules_hold_a_config(tmp_path):
-    """From the command line to the end of a run: one of their functions has one, by any name."""
+    """Run the command line, and list the modules whose functions have a local Config."""
     flags = [
         "--total-steps",
         "200",
@@ -169,7 +169,7 @@ def test_public_names_resolve_and_have_docstrings(name):
     value = getattr(sacjax, name)
     doc = value.__doc__ or ""
     assert len(doc.split()) >= 3
-    assert not doc.startswith(f"{name}(")  # what dataclasses and named tuples generate
+    assert not doc.startswith(f"{name}(")  # dataclasses and named tuples generate such docstrings
 
 
 def test_public_names_are_listed_once():

@@ -1,4 +1,4 @@
-"""The comparison that guards against getting slower, and the results that are committed."""
+"""Test the benchmarks' comparison of two results files, and the committed results."""
 
 import json
 from pathlib import Path
@@ -33,7 +33,7 @@ def result(tmp_path, name, *medians, cores=2, better="higher", who="sacjax", uni
         ((100.0, 109.0), "lower", 0),
         ((100.0, 115.0), "lower", 1),
         ((200.0, 50.0), "lower", 1),
-        ((100.0,), "higher", 1),  # one is missing
+        ((100.0,), "higher", 1),  # a figure is missing
     ],
 )
 def test_compare_detects_worse_figures(tmp_path, capsys, benchmark_module, new, better, code):
@@ -79,14 +79,14 @@ def test_pytorch_weights_match_the_initialization_of_torch_linear(benchmark_modu
         for path, leaf in leaves.items():
             fan_in = size if path[-2] == "Dense_0" and "MLP_0" in path else 64
             largest = float(abs(leaf).max())
-            assert largest <= fan_in**-0.5  # U(-1/sqrt(I), 1/sqrt(I)), biases too
+            assert largest <= fan_in**-0.5  # weights and biases: U(-1/sqrt(I), 1/sqrt(I))
             assert leaf.size < 8 or largest > 0.7 * fan_in**-0.5
             assert leaf.std() > 0 or leaf.size == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*Ant-v4 is out of date.*")
 def test_ant_v5_without_contact_forces_matches_v4_except_for_rewards():
-    """What docs/results.md says of the two: the same states and observations, to the bit."""
+    """docs/results.md claims equal states and observations for the two versions, bit for bit."""
     gymnasium = pytest.importorskip("gymnasium")
     pytest.importorskip("mujoco")
     v4 = gymnasium.make("Ant-v4")
@@ -102,7 +102,7 @@ def test_ant_v5_without_contact_forces_matches_v4_except_for_rewards():
             other, less, over, late, info = v5.step(action)
             np.testing.assert_array_equal(obs, other)
             assert (fallen, cut) == (over, late)
-            assert 0 <= -info["reward_contact"] <= 0.042  # each force within [-1, 1]
+            assert 0 <= -info["reward_contact"] <= 0.042  # each force is clipped to [-1, 1]
             assert reward == pytest.approx(less - info["reward_contact"] + over, abs=1e-9)
             falls, forces, over = falls + over, forces - info["reward_contact"], over or cut
     assert falls

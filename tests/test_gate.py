@@ -1,4 +1,4 @@
-"""The gate for refactoring: four tiny runs have the recorded bits (tests/helpers/gate.py)."""
+"""Test that four tiny runs still produce the recorded bits (tests/helpers/gate.py)."""
 
 import gate
 import pytest

@@ -1,4 +1,4 @@
-"""What each equation of SAC must do, one fact at a time; the numbers are in test_update.py."""
+"""Test each equation of SAC, one fact per test. test_update.py compares the numbers."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from sacjax.types import Transition, is_key
 
 
 def step(state, batch=None, key=0, hp=twins.HP, num_critics=2):
-    """One compiled `update_step`."""
+    """Run one compiled `update_step`."""
     batch = twins.make_batch() if batch is None else batch
     return twins.jitted_update(num_critics)(state, batch, jax.random.key(key), hp)
 
@@ -34,7 +34,7 @@ def changed(**changes) -> Hyperparams:
 
 
 def output_bias(params, critic: int, shift: float):
-    """The same critics, with `shift` added to every value of one of them."""
+    """Return the critics with `shift` added to all values of one critic."""
     layers = params["params"]
     bias = np.array(layers["Dense_0"]["bias"])
     bias[critic] += shift
@@ -48,7 +48,7 @@ def assert_identical(left, right):
 
 
 def assert_moved(before, after):
-    """Every array changed."""
+    """Assert that every array changed."""
     for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert np.any(np.asarray(x) != np.asarray(y))
 
@@ -77,7 +77,7 @@ def test_soft_target_treats_each_quantile_as_one_value():
     each = [sac.soft_target(batch, value, *given) for value in next_value]
     np.testing.assert_array_equal(target, np.stack(each))
     with pytest.raises(AssertionError):
-        sac.soft_target(batch, next_value.T, *given)  # the batch is the last axis
+        sac.soft_target(batch, next_value.T, *given)  # the batch must be the last axis
 
 
 def test_update_ignores_the_next_observation_after_a_termination():
@@ -126,7 +126,7 @@ def test_each_of_five_critics_can_be_the_minimum(critic):
     _, low_metrics = step(low, hp=hp, num_critics=5)
     _, high_metrics = step(high, hp=hp, num_critics=5)
     assert 990 < low_metrics["actor_loss"] - plain["actor_loss"] < 1010  # it is the minimum
-    assert -10 < high_metrics["actor_loss"] - plain["actor_loss"] <= 0  # it never is
+    assert -10 < high_metrics["actor_loss"] - plain["actor_loss"] <= 0  # it never is the minimum
 
     low = state.replace(target_params=output_bias(state.target_params, critic, -1000.0))
     high = state.replace(target_params=output_bias(state.target_params, critic, +1000.0))
@@ -181,7 +181,7 @@ def test_alpha_rises_below_the_target_entropy_and_falls_above_it(offset, directi
 
 
 def test_zero_alpha_learning_rate_keeps_log_alpha_bit_identical():
-    for init_alpha in (0.17, 0.34, 1.0, 2.45):  # log(exp(x)) is not x at all of them
+    for init_alpha in (0.17, 0.34, 1.0, 2.45):  # log(exp(x)) differs from x at some of these
         hp = changed(alpha_lr=0.0, init_alpha=init_alpha)
         start = state = state_of(hp=hp)
         for key in range(3):
@@ -326,7 +326,7 @@ def test_state_contains_only_arrays():
 
 
 def test_custom_critic_rule_replaces_the_default():
-    """`rule` reaches the target, the loss and the actor, with values [N, B]."""
+    """The rule computes the target, the loss and the actor's value from values [N, B]."""
     seen = []
 
     def read(name):
@@ -401,7 +401,7 @@ def test_update_creates_no_nan_under_debug_nans():
 @pytest.mark.parametrize("arrays", [False, True], ids=["numbers", "arrays"])
 @pytest.mark.parametrize("x64", [False, True], ids=["float32", "float64"])
 def test_update_step_promotes_no_dtype(monkeypatch, arrays, x64):
-    """Of the dependencies, one function promotes: Adam's bias correction, float ** int32."""
+    """Only optax's bias correction may promote: it computes float ** int32."""
     bias_correction = optax.tree.bias_correction
 
     def lenient(*args, **kwargs):
@@ -435,7 +435,7 @@ def test_init_act_and_mode_promote_no_dtype(new_key, x64):
 @pytest.mark.parametrize("field", ["reward", "discount"])
 @pytest.mark.parametrize("batch_size", [1, 2, twins.BATCH])
 def test_update_rejects_columns_in_place_of_vectors(field, batch_size):
-    """[B, 1] against [B] would broadcast to [B, B] and train on nonsense (B = N = 2 too)."""
+    """A column [B, 1] would broadcast with [B] to [B, B] without an error, even for B = N = 2."""
     batch = twins.make_batch(batch=batch_size)
     column = batch._replace(**{field: getattr(batch, field)[:, None]})
     update = functools.partial(sac.update_step, nets=twins.make_nets(2))
@@ -508,20 +508,20 @@ def test_temperature_loss_gradient_matches_finite_differences():
 
 
 def td3_target(state, batch, hp):
-    """y = scale r + gamma d min_i Q_i'(s', tanh(mu(s'))): TD3 without target smoothing."""
+    """Return TD3's target without smoothing: scale r + gamma d min_i Q_i'(s', tanh(mu(s')))."""
     next_action, _ = deterministic(state.actor, batch["next_obs"])
     next_q = oracle.q_values(state.targets, batch["next_obs"], next_action)
     return hp.reward_scale * batch["reward"] + hp.gamma * batch["discount"] * next_q.min(axis=0)
 
 
 def deterministic(actor, obs):
-    """tanh(mu(s)), and the inputs of the layers."""
+    """Return the action tanh(mu(s)) and the inputs of the layers."""
     hidden = oracle.relu_stack(actor["hidden"], obs)
     return np.tanh(hidden[-1] @ actor["mean"][0] + actor["mean"][1]), hidden
 
 
 def deterministic_policy_gradient(actor, critics, obs):
-    """-E[d min_i Q_i(s, a) / da . d tanh(mu(s)) / dtheta]: no noise, no entropy."""
+    """Return -E[d min_i Q_i(s, a) / da . d tanh(mu(s)) / dtheta], without noise and entropy."""
     action, hidden = deterministic(actor, obs)
     _, slope = oracle.min_q_and_action_grad(critics, obs, action)
     d_hidden, mean = oracle.dense_backward(
@@ -533,12 +533,12 @@ def deterministic_policy_gradient(actor, critics, obs):
 
 @pytest.mark.usefixtures("x64")
 def test_sac_without_entropy_and_noise_equals_td3_without_smoothing():
-    hp = changed(init_alpha=0.0, alpha_lr=0.0, critic_lr=0.0)  # the actor sees the same critics
+    hp = changed(init_alpha=0.0, alpha_lr=0.0, critic_lr=0.0)  # the critics stay as they are
     state, batch = state_of(hp=hp), twins.make_batch()
-    actor_params = twins.shifted_log_std(state.actor_params, -100.0)  # the bound: a std of e^-20
+    actor_params = twins.shifted_log_std(state.actor_params, -100.0)  # clipped to e^-20
     state = state.replace(actor_params=actor_params)
     after, metrics = step(state, batch, hp=hp)
-    # Adam's first moment after one step is (1 - 0.9) times the gradient.
+    # After one step, Adam's first moment is (1 - 0.9) times the gradient.
     grads = jax.tree.map(
         lambda m: np.asarray(m) / 0.1, (after.actor_opt[0].mu, after.critic_opt[0].mu)
     )

@@ -1,4 +1,4 @@
-"""Learning on MDPs whose answers are known: whole runs through `make_train` (see probes.py)."""
+"""Train on MDPs with known answers, with whole runs of `make_train` (see probes.py)."""
 
 import probes
 import pytest

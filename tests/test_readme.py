@@ -1,4 +1,4 @@
-"""The README is true: its code runs, and its figures are those of the files beside it."""
+"""Test that the code in the documents runs and that their figures match the results files."""
 
 import re
 import shlex
@@ -26,11 +26,11 @@ SMALLER = {
 
 
 def code_of(text):
-    """All blocks of Python, one after the other."""
+    """Return all Python blocks of a document as one text."""
     return "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
 
 
-@pytest.mark.processes  # once, and compiled quickly
+@pytest.mark.processes  # this suite compiles quickly
 def test_readme_code_runs(tmp_path, monkeypatch):
     code = code_of(README)
     for full, tiny in SMALLER.items():
@@ -46,7 +46,7 @@ def test_readme_code_runs(tmp_path, monkeypatch):
     assert len(list((tmp_path / "runs" / "logged" / "tensorboard").glob("events*"))) == 1
 
 
-@pytest.mark.processes  # once, and compiled quickly
+@pytest.mark.processes  # this suite compiles quickly
 def test_environments_guide_code_runs(tmp_path, monkeypatch):
     code = code_of((ROOT / "docs" / "environments.md").read_text())
     monkeypatch.chdir(tmp_path)
@@ -58,7 +58,7 @@ def test_environments_guide_code_runs(tmp_path, monkeypatch):
     assert (names["again"].metrics["eval_length"] <= 50).all()
 
 
-@pytest.mark.processes  # once, and compiled quickly
+@pytest.mark.processes  # this suite compiles quickly
 def test_extending_guide_code_runs(tmp_path, monkeypatch):
     code = code_of((ROOT / "docs" / "extending.md").read_text())
     assert code.count("total_steps=20_000") == 2
@@ -106,7 +106,7 @@ def test_files_named_in_the_readme_exist():
 def test_documented_commands_can_be_parsed():
     texts = "\n".join([README, *(path.read_text() for path in (ROOT / "docs").glob("*.md"))])
     commands = re.findall(r"sacjax train ([^\n`#|]+)", texts)
-    others = re.findall(r'locomotion.py train "([^"]+)"', texts)  # which end there at 300,000 steps
+    others = re.findall(r'locomotion.py train "([^"]+)"', texts)  # locomotion.py sets the steps
     assert len(others) > 3
     commands += [f"gymnasium/{x} --total-steps 300000" for x in others if "--pytorch" not in x]
     commands = [x for x in commands if not re.search(r"ENV|DIR|FILE|\.\.\.", x)]

@@ -1,4 +1,4 @@
-"""What is set before JAX starts, and what importing must not load: in processes of their own."""
+"""Test settings made before JAX starts, and deferred imports. Each test starts a new process."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def test_use_all_cores_makes_each_core_a_device():
     cores = min(cores, _quota() or cores)
     assert python(code) == [str(cores)]
     flags = "--xla_force_host_platform_device_count=3"
-    assert python(code, XLA_FLAGS=flags) == ["3"]  # what the user said stays
+    assert python(code, XLA_FLAGS=flags) == ["3"]  # the user's setting wins
     assert python(code, JAX_NUM_CPU_DEVICES="1") == ["1"]
 
 
