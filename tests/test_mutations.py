@@ -67,10 +67,10 @@ MISTAKES_1_AND_2 = {
 
 @pytest.mark.parametrize("mistake", MISTAKES_1_AND_2)
 def test_transition_check_detects_wrong_transitions(mutant, mistake):
-    checks.stored_transitions_are_those_of_the_pendulum(train.make_program)
+    checks.transitions_follow_the_pendulum_equations(train.make_program)
     wrong = mutant(*MISTAKES_1_AND_2[mistake], "train").make_program
     with pytest.raises(AssertionError):
-        checks.stored_transitions_are_those_of_the_pendulum(wrong)
+        checks.transitions_follow_the_pendulum_equations(wrong)
 
 
 @pytest.mark.nightly  # four training runs of 10 s each
@@ -129,7 +129,7 @@ def test_learning_probe_detects_wrong_transitions(mutant, mistake, check, probe)
         (
             "keys[1 + collect :]",
             "jnp.stack([keys[-1]] * config.updates_per_iteration)",
-            "two gradient steps got one key",
+            "two gradient steps received the same key",
         ),
     ],
 )
@@ -173,9 +173,9 @@ def test_target_check_detects_targets_updated_once_per_iteration(mutant):
 )
 def test_critic_check_detects_an_ignored_num_critics(mutant, file, old, new):
     """Mistake 9: two critics are used where the config has three."""
-    checks.every_critic_can_be_the_least(sac.make_sac)
+    checks.every_critic_can_be_the_minimum(sac.make_sac)
     with pytest.raises(AssertionError):
-        checks.every_critic_can_be_the_least(mutant(file, old, new, "sac").make_sac)
+        checks.every_critic_can_be_the_minimum(mutant(file, old, new, "sac").make_sac)
 
 
 def test_memory_check_detects_sampling_before_insertion(mutant):

@@ -411,7 +411,7 @@ def test_no_random_number_is_used_twice():
 
 
 def test_stored_transitions_follow_the_pendulum_equations():
-    checks.stored_transitions_are_those_of_the_pendulum(make_program)
+    checks.transitions_follow_the_pendulum_equations(make_program)
 
 
 def test_warm_up_holds_each_action_for_warmup_hold_steps():
@@ -575,6 +575,6 @@ for name, x in run(config, hp, seeds=3).metrics.items():
 
 @pytest.mark.exact
 def test_vmapped_preset_is_bit_identical_scanned_and_stepped():
-    """Use one device and full sizes: smaller networks or two devices hide differences in rounding."""
+    """Use one device and full sizes: smaller networks or two devices hide rounding differences."""
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
     subprocess.run([sys.executable, "-c", SCANNED_AND_STEPPED], check=True, env=environment)
