@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import record
-from documents import fill_in, grid, in_words, mean_and_range, over_steps
+from documents import fill_in, grid, mean_and_range, over_steps, seed_count
 
 from sacjax import preset
 
@@ -216,7 +216,7 @@ def cell(task: str, who: str, steps: int) -> str:
     others = f", {gone} diverged" if gone else ""
     if not scores.size:
         return others[2:] or "not measured"
-    return f"{mean_and_range(scores)}, {in_words(scores.size)}{others}"
+    return f"{mean_and_range(scores)}, {seed_count(scores.size)}{others}"
 
 
 def table(everything: bool) -> str:
@@ -257,7 +257,7 @@ def draw_theirs(axes: Any, task: str) -> None:
     """Tianshou's mean, as far as the axes go."""
     if curves := curves_of(task, THEIRS):
         mean, end = mean_of(curves), axes.get_xlim()[1]
-        label = f"Tianshou, {in_words(len(curves))}"
+        label = f"Tianshou, {seed_count(len(curves))}"
         axes.plot(*mean[mean[:, 0] <= end].T, "0.4", linestyle=":", label=label)
 
 
@@ -299,7 +299,7 @@ def draw() -> None:
             for curve in curves:
                 axes.plot(*curve.T, colour, alpha=0.35, linewidth=0.8)
             if curves:
-                label = f"{name}, {in_words(len(curves))}"
+                label = f"{name}, {seed_count(len(curves))}"
                 axes.plot(*mean_of(curves).T, colour, linewidth=2, label=label)
         draw_theirs(axes, task)
         for i, (steps, value) in enumerate(PUBLISHED.get(task, {}).items()):

@@ -32,7 +32,7 @@ keep_compiled_programs()
 
 import numpy as np
 import record
-from documents import dress, fill_in, grid, in_words, mean_and_range, over_steps
+from documents import dress, fill_in, grid, mean_and_range, over_steps, seed_count
 
 from sacjax import Config, Hyperparams, preset, run
 from sacjax.envs.names import make_env, path_of
@@ -206,7 +206,7 @@ def draw() -> None:
                 style = colour if len(curve) > 1 else f"{colour}."
                 axes.plot(curve[:, column], curve[:, 2], style, alpha=0.25, linewidth=0.7)
             mean = values.mean(axis=0)
-            label = f"{name}, {in_words(len(values))}"
+            label = f"{name}, {seed_count(len(values))}"
             axes.plot(mean[:, column], mean[:, 2], f"{colour}.-", linewidth=2, label=label)
         if column == 0:
             over_steps(axes, task, f"steps; {on}")
