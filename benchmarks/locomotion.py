@@ -346,7 +346,7 @@ def main() -> None:
     elif args.what == "train":
         usual = {task: STEPS.get(task.split()[0], 300_000) for task in args.names or STEPS}
         seeds = {task: args.seeds or range(5 if usual[task] == 100_000 else 3) for task in usual}
-        jobs = [  # first the first seed of every task, then the second seeds
+        jobs = [  # the first seed of every task comes first
             (task, args.steps or usual[task], seed, args.peer)
             for seed in sorted({seed for those in seeds.values() for seed in those})
             for task in seeds

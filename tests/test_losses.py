@@ -533,7 +533,7 @@ def deterministic_policy_gradient(actor, critics, obs):
 
 @pytest.mark.usefixtures("x64")
 def test_sac_without_entropy_and_noise_equals_td3_without_smoothing():
-    hp = changed(init_alpha=0.0, alpha_lr=0.0, critic_lr=0.0)  # the critics stay as they are
+    hp = changed(init_alpha=0.0, alpha_lr=0.0, critic_lr=0.0)  # the critics do not change
     state, batch = state_of(hp=hp), twins.make_batch()
     actor_params = twins.shifted_log_std(state.actor_params, -100.0)  # clipped to e^-20
     state = state.replace(actor_params=actor_params)

@@ -185,8 +185,7 @@ def extended(config: Config, total_steps: int) -> Config:
     """The same run with a later end. Raises InputError where no epoch ends there."""
     if not is_whole(total_steps):
         raise InputError(
-            f"extend_to ({total_steps!r}) must be a whole number of steps: use 1000000",
-            "extend_to",
+            f"extend_to ({total_steps!r}) must be a whole number of steps: use 1000000", "extend_to"
         )
     if total_steps < config.total_steps:
         raise InputError(
