@@ -28,8 +28,8 @@ def contenders(peers: list[str]) -> list[Contender]:
     }
     found = []
     for case, workload in cases.items():
-        beside = ("brax",) if "full" in case else ("brax", "rejax", "evorl")
-        for name in ["sacjax", ROUNDED, *(p for p in peers if p in beside)]:
+        fitting = ("brax",) if "full" in case else ("brax", "rejax", "evorl")
+        for name in ["sacjax", ROUNDED, *(p for p in peers if p in fitting)]:
             precision = "bfloat16" if name == ROUNDED else "float32"
             iterations = 500 if on_gpu() else 10 if name == "rejax" else workload.iterations
             fits = replace(workload, iterations=iterations, hidden_precision=precision)

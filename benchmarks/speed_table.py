@@ -86,7 +86,7 @@ def limit() -> str:
     first, again = start["sacjax, cold"], start["sacjax, warm cache"]
     quick = figures("quick")
     cold, warm = (quick["whole process", f"sacjax, {how}"]["median"] for how in ("cold", "warm"))
-    reached, beside = (
+    reached, together = (
         quick["training", f"sacjax, {how}"]["mean_returns"][0] for how in ("warm", "32 seeds")
     )
     rounded = ", ".join(
@@ -111,7 +111,7 @@ def limit() -> str:
   step ends after {first:.1f} s, or {again:.1f} s with a warm compilation cache (goals: 6 and 3).
 - **Pendulum from process start to 10,000 steps** (W3): {cold:.1f} s, or {warm:.1f} s with a warm
   cache (goals: 12 and 6). RLtools' settings do not guarantee learning: the timed seed reaches a
-  return of {reached:.0f}. Trained together with 31 others, the same seed reaches {beside:.0f},
+  return of {reached:.0f}. Trained together with 31 others, the same seed reaches {together:.0f},
   because rounding differs."""
 
 
