@@ -140,7 +140,7 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
         must_be(Hyperparams, hp, "hp", "Hyperparams(tau=0.005)")
         if env_params is None:
             env_params = program.default_params
-        must_be(type(program.default_params), env_params, "env_params", "none, for the defaults")
+        must_be(type(program.default_params), env_params, "env_params", "None for the defaults")
         check_one(hp, Hyperparams(), "hp", "jax.vmap(train, (None, 0))(key, hp)")
         mapped = "jax.vmap(train, (None, None, 0))(key, hp, env_params)"
         check_one(env_params, program.default_params, "env_params", mapped)

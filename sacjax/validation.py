@@ -208,28 +208,30 @@ def check_alphas(hp: Any) -> None:
 
 
 def must_be(kind: type, value: Any, name: str, use: str) -> None:
-    """InputError where an argument is of another kind, by name: a module that was loaded again, as
-    notebooks do, has classes of its own."""
+    """Raise InputError unless `value` has the type `kind`.
+
+    Types are compared by name, because a notebook that reloads a module creates its classes again.
+    """
     if kind.__name__ not in {base.__name__ for base in type(value).__mro__}:
-        raise InputError(f"{name} ({value!r}) must be of type {kind.__name__}: use {use}")
+        raise InputError(f"{name} ({value!r}) must be of type {kind.__name__}: use {use}", name)
 
 
 def check_key(key: Any) -> None:
-    """InputError where `train` is given no PRNG key, or more than one."""
+    """Raise InputError unless `key` is one PRNG key."""
     is_legacy = getattr(key, "dtype", None) == jnp.uint32
     if not (is_key(key) or is_legacy):
-        raise InputError(f"key ({key!r}) must be a PRNG key: use jax.random.key(0)")
+        raise InputError(f"key ({key!r}) must be a PRNG key: use jax.random.key(0)", "key")
     if shape := key.shape[:-1] if is_legacy else key.shape:
         raise InputError(
-            f"key must be one PRNG key, but is of shape {list(shape)}: map over these, "
-            "jax.vmap(train)(keys)"
+            f"key must be one PRNG key, but has the shape {list(shape)}: for several keys use "
+            "jax.vmap(train)(keys)",
+            "key",
         )
 
 
 def check_one(given: Any, like: Any, name: str, use: str) -> None:
-    """InputError where `train` is given an array for what is a number of one run."""
+    """Raise InputError if `given` holds an array where `like` holds a number."""
     leaves = zip(jax.tree.leaves(given), jax.tree.leaves(like), strict=False)
     if any(jnp.ndim(x) and not jnp.ndim(y) for x, y in leaves):
-        raise InputError(
-            f"{name} must be the numbers of one run, but holds arrays: map over these, {use}"
-        )
+        message = f"{name} must hold the numbers of one run, not arrays: for a grid use {use}"
+        raise InputError(message, name)

@@ -166,7 +166,8 @@ def make_grid(hp: Hyperparams, seeds: list[int]) -> Grid:
     if own := vars(hp).keys() - vars(Hyperparams()).keys():
         raise InputError(
             f"hp has {', '.join(sorted(own))} beside the fields of Hyperparams, which a run does "
-            "not keep: give that to algorithm=partial(f, ...), or sweep it by make_train"
+            "not keep: give that to algorithm=partial(f, ...), or sweep it by make_train",
+            "hp",
         )
     arrays = {name: np.asarray(value) for name, value in vars(hp).items()}
     size = arrays["gamma"].size
@@ -184,7 +185,7 @@ def extended(config: Config, total_steps: int) -> Config:
     """The same run with a later end. Raises InputError where no epoch ends there."""
     if not is_whole(total_steps):
         raise InputError(
-            f"extend_to ({total_steps!r}) must be a whole number of steps: use 1000000"
+            f"extend_to ({total_steps!r}) must be a whole number of steps: use 1000000", "extend_to"
         )
     if total_steps < config.total_steps:
         raise InputError(
