@@ -7,7 +7,7 @@ rewards [B] broadcast to it.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, TypedDict, TypeGuard
+from typing import Any, Literal, NamedTuple, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -26,63 +26,45 @@ Metrics = dict[str, Array]
 Descend = Callable[[Scalar, Params, Any, Params, Array], tuple[Params, Any]]
 
 
-class EpochMetrics(TypedDict, total=False):
-    """The metrics of one epoch, as NumPy arrays with leading axis [M], the members of a batch.
+class EpochMetrics(dict[str, np.ndarray]):
+    """The metrics of one epoch by name, NumPy arrays with leading axis [M], the members of a batch.
 
-    At run time it is a plain dict. It also holds the swept hyperparameters by name, [M] each, and
-    any metric that an algorithm of your own returns.
+    Some entries are the same for all members. The swept hyperparameters are entries too, and so is
+    any metric that your own algorithm returns.
+
+    Entries about the members:
+      member: index of the member in the whole run.
+      seed: seed of the member.
+      diverged: True if the member is frozen. Its later metrics are NaN, or 0 for counts.
+
+    Entries about the run, the same for all members:
+      members: number of members in the whole run.
+      total_steps: `Config.total_steps`.
+      eval_every: `Config.eval_every`.
+      updates_per_epoch: gradient steps in one epoch.
+      seconds: wall-clock seconds of the epoch with its evaluation.
+      next_checkpoint: estimated seconds until the next checkpoint; NaN if none will follow.
+
+    Entries of the training loop:
+      eval_return: [M, eval_episodes], undiscounted returns of the greedy episodes.
+      eval_length: [M, eval_episodes], steps of the greedy episodes.
+      train_return: mean return of the training episodes that ended in the epoch; NaN if none.
+      train_length: mean length of the training episodes that ended in the epoch; NaN if none.
+      train_episodes: number of training episodes that ended in the epoch.
+      replay_size: transitions in replay.
+      env_steps: environment steps since the start.
+      gradient_steps: gradient steps since the start.
+
+    Entries of SAC, means over the gradient steps of the epoch:
+      critic_loss: J(Q), summed over the critics.
+      q: mean of Q_i(s, a) over minibatch and critics.
+      critic_grad_norm: global L2 norm of the critics' gradients.
+      actor_loss: J(pi).
+      actor_grad_norm: global L2 norm of the actor's gradients.
+      alpha_loss: J(alpha).
+      alpha: temperature, in reward per nat.
+      entropy: entropy of the policy in nats, -E log pi(a|s).
     """
-
-    member: np.ndarray
-    """Index of the member in the whole run."""
-    seed: np.ndarray
-    """Seed of the member."""
-    diverged: np.ndarray
-    """True if the member diverged and is frozen. Its later metrics are NaN, or 0 for counts."""
-    members: np.ndarray
-    """Number of members in the whole run, the same for all members."""
-    total_steps: np.ndarray
-    """`Config.total_steps`, the same for all members."""
-    eval_every: np.ndarray
-    """`Config.eval_every`, the same for all members."""
-    updates_per_epoch: np.ndarray
-    """Gradient steps in an epoch, the same for all members."""
-    seconds: np.ndarray
-    """Wall-clock seconds of the epoch with its evaluation, the same for all members."""
-    next_checkpoint: np.ndarray
-    """Estimated seconds until the next checkpoint, the same for all members; NaN if none is due."""
-    eval_return: np.ndarray
-    """Undiscounted returns of the greedy episodes, [M, eval_episodes]."""
-    eval_length: np.ndarray
-    """Steps of the greedy episodes, [M, eval_episodes]."""
-    train_return: np.ndarray
-    """Mean return of the training episodes that ended in this epoch; NaN if none ended."""
-    train_length: np.ndarray
-    """Mean length of the training episodes that ended in this epoch; NaN if none ended."""
-    train_episodes: np.ndarray
-    """Number of training episodes that ended in this epoch."""
-    replay_size: np.ndarray
-    """Transitions in replay."""
-    env_steps: np.ndarray
-    """Environment steps since the start."""
-    gradient_steps: np.ndarray
-    """Gradient steps since the start."""
-    critic_loss: np.ndarray
-    """J(Q), summed over the critics; this and the entries below are means over gradient steps."""
-    q: np.ndarray
-    """Mean of Q_i(s, a) over minibatch and critics."""
-    critic_grad_norm: np.ndarray
-    """Global L2 norm of the critics' gradients."""
-    actor_loss: np.ndarray
-    """J(pi)."""
-    actor_grad_norm: np.ndarray
-    """Global L2 norm of the actor's gradients."""
-    alpha_loss: np.ndarray
-    """J(alpha)."""
-    alpha: np.ndarray
-    """Temperature, in reward per nat."""
-    entropy: np.ndarray
-    """Entropy of the policy in nats, -E log pi(a|s)."""
 
 
 # on_epoch(step, metrics): `step` counts the environment steps of each member so far
