@@ -1,6 +1,6 @@
 """The settings of a run: `Config` (static) and `Hyperparams` (traced).
 
-Both are checked when they are constructed (`sacjax.validation`), before JAX traces anything.
+`sacjax.validation` checks both when they are constructed, before JAX traces anything.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ else:
     Scalar = float  # the type that the command line parses
 
 # "SAC" below is Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"
-# (arXiv:1812.05905); "table 1" is the table of hyperparameters in the appendix D of that paper.
+# (arXiv:1812.05905). "Table 1" is the table of hyperparameters in appendix D of that paper.
 
 
 @dataclass(frozen=True)

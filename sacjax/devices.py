@@ -1,10 +1,10 @@
 """Spread members over cores and accelerators, and set up JAX before it starts.
 
 Members (seeds and points of a grid) exchange nothing, so their layout changes only the speed. On an
-accelerator, `vmap` makes one wide program of them. On a CPU it is fastest if every core is a JAX
-device that trains its members one after the other, because the working set of one member fits into
-the cache. On two cores this is 1.4 to 2.8 times as fast as `vmap` on one device
-(docs/performance.md). M is the number of members, M' that number padded to a multiple of the
+accelerator, `vmap` turns all members into one wide program. On a CPU it is fastest if every core is
+a JAX device that trains its members one after the other, because the working set of one member fits
+into the cache. On two cores this is 1.4 to 2.8 times as fast as `vmap` on one device
+(docs/performance.md). M is the number of members, and M' is M rounded up to a multiple of the
 devices.
 """
 
@@ -33,8 +33,8 @@ Strategy = Literal["auto", "vmap", "map"]
 def layout(members: int, strategy: str = "auto", devices: int | None = None) -> tuple[str, int]:
     """Choose (strategy, devices) for a number of members, or raise InputError.
 
-    "auto" means "map" on several CPU devices and "vmap" otherwise. `devices` None means one per
-    member, at most all. Several processes always use all of their devices.
+    "auto" means "map" on several CPU devices and "vmap" otherwise. `devices` None means all devices,
+    but at most one per member. Several processes always use all of their devices.
     """
     here, several = jax.device_count(), jax.process_count() > 1
     check_choice(strategy, get_args(Strategy), "strategy")
@@ -78,11 +78,11 @@ def over_members(
 
     Args:
       f: a function of one member.
-      in_axes: 0 for an argument with a leading axis [M], None for an argument that all members
-        share; one for all arguments, or one per argument.
+      in_axes: 0 if an argument has a leading axis [M], None if all members share it. Pass one value
+        for all arguments, or one per argument.
       strategy: "vmap" trains the members of a device together, "map" one after the other. "auto" is
         "map" on several CPU devices and "vmap" otherwise.
-      devices: number of devices; None: one per member, at most all.
+      devices: number of devices; None: all devices, but at most one per member.
       donated: `f` is (state, ...) -> (state, output), and "map" updates the states [M, ...] in
         place. This needs one extra copy of one member's state, not of all.
 
@@ -219,7 +219,7 @@ def gather(tree: Any) -> Any:
 
 
 def _map_numbers(f: Callable, tree: Any) -> Any:
-    """Apply `f` to each array of a tree; for PRNG keys, to their numbers."""
+    """Apply `f` to each array of a tree, and to the numbers inside PRNG keys."""
 
     def each(x: Any) -> Any:
         if is_key(x):
@@ -234,7 +234,7 @@ def use_all_cores() -> None:
     """Make each CPU core a JAX device, so that `over_members` and `run` use all cores.
 
     Call it before JAX's first computation. It does nothing if `jax_num_cpu_devices` or XLA_FLAGS
-    already set the number of CPU devices. A container's limits on cores and CPU time count.
+    already set the number of CPU devices. It respects a container's limits on cores and CPU time.
 
     Raises:
       RuntimeError: JAX has already created its devices.

@@ -1,4 +1,4 @@
-"""Measure returns: of greedy episodes, and of the training episodes that end in an epoch."""
+"""Measure the returns of greedy episodes and of the training episodes that end in an epoch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,8 +16,8 @@ def evaluate(
     """Run one episode in each of E copies; return undiscounted returns [E] and lengths [E].
 
     `policy` maps obs [E, O] to action [E, A]. Only the first episode of each copy counts. The loop
-    runs until every copy has finished its episode. So it needs no bound on the length, and a time
-    limit in `env_params` applies.
+    runs until every copy has finished its episode. Episodes may have any length, and a time limit
+    in `env_params` applies.
     """
     key_reset, key_steps = jax.random.split(key)
     env_state, obs = env.reset(key_reset, env_params)

@@ -43,9 +43,9 @@ def delayed(
 ) -> Callable[..., Any]:
     """Take `actor_step` in every `delay`-th gradient step, from the first (TD3, section 5.2).
 
-    The metrics are 0 in the other steps and scaled up in these. So the mean over an epoch, which
-    has `epoch` gradient steps, is the mean over its actor steps. Under `vmap` JAX computes every
-    actor step and drops most of them.
+    Steps without an actor update return metrics of 0, and the metrics of the others are scaled up.
+    So the mean over the `epoch` gradient steps of an epoch is the mean over its actor updates.
+    Under `vmap` JAX computes every actor update and drops most of them.
     """
 
     def sometimes(state: Any, batch: Transition, key: Key, hp: Any, learner: Any) -> Any:
@@ -79,7 +79,7 @@ def normalized(algorithm: Algorithm, env: Env) -> Algorithm:
 
     The mean and variance are over the observations of all minibatches so far (Chan, Golub & LeVeque
     1979). Each update first adds its minibatch, with weight 1/n, so no sum grows. Acting and
-    evaluating do not change them. Replay stores raw observations.
+    evaluating do not change these statistics. Replay stores raw observations.
     """
 
     def see(state: Normalized, obs: Array) -> Array:

@@ -57,7 +57,7 @@ def policy(
 def of_program(
     program: Program, env_name: str, agent: Any, units: str = "environment"
 ) -> Callable[[Any], Array]:
-    """Return what `policy` does, for a program that already exists."""
+    """Return the greedy policy of an agent for a program that already exists."""
     check_choice(units, get_args(Units), "units")
     example, mode = program.example.obs, jax.jit(program.mode)
     size = program.example.action.shape

@@ -134,7 +134,7 @@ def performance_profile(scores: Scores, taus: np.ndarray) -> Estimate:
 def probability_of_improvement(x: Scores, y: Scores) -> Estimate:
     """Return the probability that X scores higher than Y, averaged over environments (section 4.3).
 
-    In each environment it is P(X > Y) + P(X = Y) / 2 for one random seed of each, which is
+    For one environment it is P(X > Y) + P(X = Y) / 2, with one random seed of each. This equals
     Mann-Whitney's U divided by the number of pairs.
 
     Args:
