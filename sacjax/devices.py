@@ -33,8 +33,8 @@ Strategy = Literal["auto", "vmap", "map"]
 def layout(members: int, strategy: str = "auto", devices: int | None = None) -> tuple[str, int]:
     """Choose (strategy, devices) for a number of members, or raise InputError.
 
-    "auto" means "map" on several CPU devices and "vmap" otherwise. `devices` None means all devices,
-    but at most one per member. Several processes always use all of their devices.
+    "auto" means "map" on several CPU devices and "vmap" otherwise. None stands for all devices, but
+    at most one per member. Several processes always use all of their devices.
     """
     here, several = jax.device_count(), jax.process_count() > 1
     check_choice(strategy, get_args(Strategy), "strategy")
