@@ -60,8 +60,7 @@ class Config:
     batch_size: int = 256
     """Transitions per gradient step (table 1)."""
     replay_size: int = 1_000_000
-    """Transitions that replay holds, at most total_steps and rounded down to a multiple of num_envs
-    (table 1: 1e6)."""
+    """Transitions in replay; at most total_steps, and a multiple of num_envs (table 1: 1e6)."""
     eval_every: int = 1_000
     """Environment steps per epoch; each epoch ends with an evaluation and a row of metrics."""
     eval_episodes: int = 16
@@ -72,9 +71,9 @@ class Config:
     """Number of critics; the target and the actor use their minimum (SAC section 6: 2)."""
     layer_norm: bool = False
     """LayerNorm before each activation of the critics (SAC: none)."""
+    # On a GPU, "float32" means TF32 unless jax_default_matmul_precision is set. Sums stay float32.
     hidden_precision: Precision = "float32"
-    """Precision of the factors in matrix products between hidden layers; sums stay float32. On a
-    GPU "float32" means TF32 unless jax_default_matmul_precision is set (docs/performance.md)."""
+    """Precision of the factors in products between hidden layers (docs/performance.md)."""
     normalize_obs: bool = False
     """Subtract the running mean from observations, divide by the running deviation (SAC: no)."""
     n_step: int = 1
