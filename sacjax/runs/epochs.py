@@ -26,7 +26,7 @@ from sacjax.runs import divergence, memory
 from sacjax.runs.divergence import Divergence
 from sacjax.runs.population import Population
 from sacjax.runs.processes import is_first, several
-from sacjax.types import named
+from sacjax.types import EpochMetrics, named
 
 _LOG = logging.getLogger("sacjax")
 History = list[dict[str, np.ndarray]]  # of each epoch, the metrics [M, ...]
@@ -118,7 +118,7 @@ def finished(population: Population, state: State | None) -> bool:
     return ended or len(state.diverged) == population.size
 
 
-def told(population: Population, state: State, next_checkpoint: float) -> dict[str, np.ndarray]:
+def told(population: Population, state: State, next_checkpoint: float) -> EpochMetrics:
     """What an `OnEpoch` is told of an epoch."""
     members = population.grid.members
     of_each = {name: np.array([member[name] for member in members]) for name in members[0]}
@@ -133,7 +133,7 @@ def told(population: Population, state: State, next_checkpoint: float) -> dict[s
         "next_checkpoint": next_checkpoint,
     }
     of_all = {name: np.full(population.size, value) for name, value in of_all.items()}
-    return of_each | state.history[-1] | of_all
+    return EpochMetrics(of_each | state.history[-1] | of_all)
 
 
 def prepare(

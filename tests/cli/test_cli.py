@@ -274,7 +274,7 @@ BAD = {
     ),
     "too many devices": (
         ["train", "Pendulum-v1", *TINY, "--devices", "9"],
-        "must be from 1 to 2, as many as JAX has here: keep to these, or leave devices (--devices)",
+        "must be from 1 to 2, the number that JAX has here: leave devices (--devices) out",
     ),
     "a run": (["train", "run", *TINY], "`sacjax resume run` resumes it"),
     "does not divide": (["train", "Pendulum-v1", *TINY, "--eval-every", "70"], "use warmup"),
