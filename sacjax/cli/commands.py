@@ -1,6 +1,6 @@
-"""The commands: each takes its arguments and returns its exit code.
+"""The commands of `sacjax`. Each one takes its arguments and returns its exit code.
 
-What needs JAX or an environment is imported inside, once the arguments are known to be right.
+A command checks its arguments before it imports JAX or an environment, so that errors are quick.
 """
 
 import contextlib
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sacjax.cli import flags
-from sacjax.cli.console import complain, follow, say_loading
+from sacjax.cli.console import print_error, print_loading, train_with_loggers
 from sacjax.config import Config, Hyperparams
 from sacjax.presets import settle
 from sacjax.types import InputError, named
@@ -21,30 +21,31 @@ def train(argv: list[str]) -> int:
     """Train independent seeds, or a sweep, as one program."""
     args = flags.parse_train(argv, "train")
     config, hp = settings(args)
-    say_loading(config.env, args.logs.log_format)
+    print_loading(config.env, args.logs.log_format)
     start_jax(args.processes)
     from sacjax.envs.names import path_of
     from sacjax.runs import directory, processes
     from sacjax.runs.run import run
 
     if args.out is None and processes.several():
-        raise InputError("several processes write to one folder: give all of them the same --out")
+        raise InputError("several processes write one folder: give each the same --out", "out")
     place = directory.claimed(Path("runs") / path_of(config.env))
     with place if args.out is None else contextlib.nullcontext(args.out) as out:
         start = partial(run, config, hp, seeds=args.seeds, directory=out, **args.options)
-        return follow(start, out, _loggers(args.logs, out))
+        return train_with_loggers(start, out, _make_loggers(args.logs, out))
 
 
 def plan(argv: list[str]) -> int:
-    """Print the memory that a run needs, and what there is."""
+    """Print the memory that a run needs, and the memory that is available."""
     args = flags.parse_train(argv, "plan")
     if args.processes != flags.ProcessFlags():
         raise InputError(
-            "`sacjax plan` is of one process: plan for its share of the seeds, without "
-            "--distributed or --coordinator"
+            "`sacjax plan` plans for one process: pass that process's share of the seeds, without "
+            "--distributed or --coordinator",
+            "distributed" if args.processes.distributed else "coordinator",
         )
     config, hp = settings(args)
-    say_loading(config.env, args.logs.log_format)
+    print_loading(config.env, args.logs.log_format)
     start_jax(args.processes)
     from sacjax.runs import epochs, memory
     from sacjax.runs.population import make_grid, make_population
@@ -65,23 +66,26 @@ def plan(argv: list[str]) -> int:
 def resume(argv: list[str]) -> int:
     """Resume a run that was stopped or killed, or train past its end."""
     args = flags.parse_resume(argv)
-    say_loading(args.dir, args.logs.log_format)
+    print_loading(args.dir, args.logs.log_format)
     start_jax(args.processes)
     from sacjax.runs.directory import check_is_run
     from sacjax.runs.run import resume
 
     check_is_run(args.dir)
     start = partial(resume, args.dir, extend_to=args.extend_to, **args.run)
-    return follow(start, args.dir, _loggers(args.logs, args.dir))
+    return train_with_loggers(start, args.dir, _make_loggers(args.logs, args.dir))
 
 
-@flags.parsed
+@flags.command
 def evaluate(dir: Path, /, *, episodes: int | None = None) -> int:
-    """Greedy returns of the agents in DIR, from the start states of the run's last evaluation.
+    """Print the greedy returns of the agents in DIR.
+
+    The episodes start where those of the run's last evaluation started.
 
     Args:
       dir: folder that `sacjax train` wrote.
-      episodes: episodes per agent (default: as in training, which repeats the last evaluation).
+      episodes: episodes per agent (default: as many as in training, which repeats the run's last
+        evaluation).
     """
     start_jax()
     from sacjax.report import tables
@@ -89,23 +93,25 @@ def evaluate(dir: Path, /, *, episodes: int | None = None) -> int:
 
     done = load(dir)
     returns = evaluate_run(done, episodes)[0].copy()
-    returns[[d.member for d in done.diverged]] = float("nan")  # frozen: shown as diverged
+    returns[[d.member for d in done.diverged]] = float("nan")  # the table shows "diverged"
     title = f"{done.config.env}: greedy return, {returns.shape[1]} episodes"
     print(tables.of_run(done.members, returns.mean(1), returns.std(1), title))
     return 0
 
 
-@flags.parsed
+@flags.command
 def render(
     dir: Path, /, *, member: int | None = None, frames: int = 200, out: Path | None = None
 ) -> int:
-    """A GIF of an agent in DIR: the episode of its last evaluation with the median return.
+    """Write a GIF of one agent in DIR.
+
+    It shows the episode with the median return of the agent's last evaluation.
 
     Args:
       dir: folder that `sacjax train` wrote.
-      member: which agent, counted from 0 as in metrics.csv (default: the best of the last
+      member: number of the agent, from 0, as in metrics.csv (default: the agent with the best last
         evaluation).
-      frames: environment steps to show at most.
+      frames: largest number of environment steps to show.
       out: GIF to write (default: policy.gif in DIR).
     """
     start_jax()
@@ -128,7 +134,7 @@ def render(
     return 0
 
 
-@flags.parsed
+@flags.command
 def report(
     dirs: tuple[Path, ...],
     /,
@@ -138,20 +144,21 @@ def report(
     until: int | None = None,
     out: Path = Path("report"),
 ) -> int:
-    """Runs side by side: learning curves, IQMs, performance profiles, probability of improvement.
+    """Compare runs: learning curves, IQMs, performance profiles, probability of improvement.
 
-    Reads config.json and metrics.csv of each DIR, also of a run that is still going, and writes
-    report.html, which needs no other file, and its figures as PNGs. Each point of a sweep is
-    compared by itself. The first DIR is what the others are measured against. Seeds that diverged
-    are left out, and a note says so.
+    Reads config.json and metrics.csv of each DIR; the runs need not have finished. Writes
+    report.html, a page that needs no other file, and its figures as PNGs. Each setting of a sweep
+    is compared separately. The first DIR is the baseline. Seeds that diverged are excluded, and a
+    note lists them.
 
     Args:
       dirs: folders that `sacjax train` wrote.
-      labels: a name for each DIR (default: the folders'). Runs of several environments under one
-        name are one algorithm, aggregated over them: report a/pendulum a/reacher --labels a a
-      last: evaluations at the end whose mean is a seed's score.
-      until: environment steps to compare at: later evaluations are left out (default: the end).
-      out: folder for the page: new, empty, or of an earlier report, which is replaced.
+      labels: a name for each DIR (default: the folder's name). Runs of several environments under
+        one name count as one algorithm and are aggregated: report a/pendulum a/reacher --labels a a
+      last: number of final evaluations to average; their mean is a seed's score.
+      until: compare at this many environment steps; later evaluations are ignored (default: the
+        end).
+      out: folder for the page. It must be new, empty, or an earlier report, which is replaced.
     """
     from sacjax.report import compare
 
@@ -161,17 +168,17 @@ def report(
     return 0
 
 
-@flags.parsed
+@flags.command
 def envs(
     suite: Literal["gymnax", "brax", "playground", "gymnasium", "envpool"] | None = None, /
 ) -> int:
-    """Environments by name.
+    """List the environments by name.
 
-    Of gymnasium and envpool also those whose actions are not a bounded Box, which `sacjax train`
-    refuses.
+    The lists of gymnasium and envpool include environments that `sacjax train` cannot use, because
+    their actions are not a bounded Box.
 
     Args:
-      suite: list the environments of this suite.
+      suite: list the environments of this suite (default: those of gymnax, with their sizes).
     """
     import numpy as np
     from rich.table import Table
@@ -179,7 +186,7 @@ def envs(
     from sacjax.envs.gymnax import continuous_envs
     from sacjax.envs.names import SUITES, adapter
     from sacjax.presets import PRESETS
-    from sacjax.report.tables import printed
+    from sacjax.report.tables import render_text
 
     if suite is not None:
         print("\n".join(f"{suite}/{id}" for id in adapter(suite).known()))
@@ -193,35 +200,41 @@ def envs(
         has = "yes" if name in PRESETS["gymnax"] else "the paper's"
         bounds = f"{np.min(space.low):g} to {np.max(space.high):g}"
         view.add_row(name, str(obs), str(space.shape), bounds, limit, has)
-    print(printed(view, width=110))
-    print("Other suites, each an extra (pip install 'sacjax[brax]'), and what is in them:")
+    print(render_text(view, width=110))
+    print("Each other suite is an extra (pip install 'sacjax[brax]'). List its environments:")
     print("\n".join(f"  sacjax envs {suite}" for suite in SUITES[1:]))
     return 0
 
 
 def settings(args: flags.Train) -> tuple[Config, Hyperparams]:
-    """A run's settings, hyperparameters as a grid where they are swept."""
+    """Return a run's settings. Hyperparameters that are swept are arrays, a value per point."""
     config, hp = settle(args.env, args.preset, args.given)
-    return config, flags.swept(hp, args.sweep)
+    return config, flags.apply_sweeps(hp, args.sweep)
 
 
 def start_jax(several: Any = None) -> None:
-    """Before anything that makes arrays is imported, as gymnax does."""
+    """Configure JAX and join the other processes, if there are any.
+
+    Call it before importing anything that creates arrays, as gymnax does.
+    """
     from sacjax.devices import keep_compiled_programs, use_all_cores
 
-    with contextlib.suppress(RuntimeError):  # `main` was called where JAX has started already
+    with contextlib.suppress(RuntimeError):  # a caller of `main` may have started JAX
         use_all_cores()
     keep_compiled_programs()
     if several is not None and several != flags.ProcessFlags():
         from sacjax.runs import processes
 
         if several.coordinator:
-            complain(f"sacjax: waiting for all processes at {several.coordinator}")
+            print_error(f"sacjax: waiting for all processes at {several.coordinator}")
         processes.join(several.coordinator, several.num_processes, several.process_id)
 
 
-def _loggers(asked: flags.LogFlags, out: Path) -> list[Any]:
-    """What the flags ask for, in the first process. InputError if it is not to be had."""
+def _make_loggers(asked: flags.LogFlags, out: Path) -> list[Any]:
+    """Make the loggers that the flags ask for: none in a process that is not the first.
+
+    Raises InputError if a logger's package is missing.
+    """
     from sacjax.loggers import JsonLines, ProgressBar, TensorBoard, WandB
     from sacjax.runs import processes
 
@@ -238,7 +251,7 @@ def _loggers(asked: flags.LogFlags, out: Path) -> list[Any]:
         (asked.wandb, "--wandb", out / "wandb.json"),
     ):
         if not wanted and left.exists():
-            complain(
+            print_error(
                 f"sacjax: warning: {left} is from an earlier session and will not be updated; "
                 f"pass {name} to continue it"
             )
