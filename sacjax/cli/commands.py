@@ -5,7 +5,6 @@ A command checks its arguments before it imports JAX or an environment, so that 
 
 import contextlib
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -77,15 +76,14 @@ def resume(argv: list[str]) -> int:
 
 
 @flags.command
-def evaluate(dir: Path, /, *, episodes: int | None = None) -> int:
+def evaluate(dir: flags.Dir, /, *, episodes: int | None = None) -> int:
     """Print the greedy returns of the agents in DIR.
 
     The episodes start where those of the run's last evaluation started.
 
     Args:
       dir: folder that `sacjax train` wrote.
-      episodes: episodes per agent (default: as many as in training, which repeats the run's last
-        evaluation).
+      episodes: episodes per agent (None: as in training, which repeats the last evaluation).
     """
     start_jax()
     from sacjax.report import tables
@@ -101,7 +99,7 @@ def evaluate(dir: Path, /, *, episodes: int | None = None) -> int:
 
 @flags.command
 def render(
-    dir: Path, /, *, member: int | None = None, frames: int = 200, out: Path | None = None
+    dir: flags.Dir, /, *, member: int | None = None, frames: int = 200, out: Path | None = None
 ) -> int:
     """Write a GIF of one agent in DIR.
 
@@ -109,10 +107,9 @@ def render(
 
     Args:
       dir: folder that `sacjax train` wrote.
-      member: number of the agent, from 0, as in metrics.csv (default: the agent with the best last
-        evaluation).
+      member: number of the agent, from 0, as in metrics.csv (None: the best agent).
       frames: largest number of environment steps to show.
-      out: GIF to write (default: policy.gif in DIR).
+      out: GIF to write (None: policy.gif in DIR).
     """
     start_jax()
     import numpy as np
@@ -136,7 +133,7 @@ def render(
 
 @flags.command
 def report(
-    dirs: tuple[Path, ...],
+    dirs: flags.Dirs,
     /,
     *,
     labels: tuple[str, ...] = (),
@@ -153,11 +150,10 @@ def report(
 
     Args:
       dirs: folders that `sacjax train` wrote.
-      labels: a name for each DIR (default: the folder's name). Runs of several environments under
-        one name count as one algorithm and are aggregated: report a/pendulum a/reacher --labels a a
+      labels: a name for each DIR (default: the folder's name). Runs with equal names are aggregated
+        over their environments: report a/pendulum a/reacher --labels a a
       last: number of final evaluations to average; their mean is a seed's score.
-      until: compare at this many environment steps; later evaluations are ignored (default: the
-        end).
+      until: compare at this many environment steps and ignore later evaluations (None: the end).
       out: folder for the page. It must be new, empty, or an earlier report, which is replaced.
     """
     from sacjax.report import compare
@@ -178,7 +174,7 @@ def envs(
     their actions are not a bounded Box.
 
     Args:
-      suite: list the environments of this suite (default: those of gymnax, with their sizes).
+      suite: list the environments of this suite (None: those of gymnax, with their sizes).
     """
     import numpy as np
     from rich.table import Table
@@ -201,7 +197,7 @@ def envs(
         bounds = f"{np.min(space.low):g} to {np.max(space.high):g}"
         view.add_row(name, str(obs), str(space.shape), bounds, limit, has)
     print(render_text(view, width=110))
-    print("Each other suite is an extra (pip install 'sacjax[brax]'). List its environments:")
+    print("Other suites are extras, as in pip install 'sacjax[brax]'. To list one:")
     print("\n".join(f"  sacjax envs {suite}" for suite in SUITES[1:]))
     return 0
 
@@ -240,10 +236,6 @@ def _make_loggers(asked: flags.LogFlags, out: Path) -> list[Any]:
 
     if not processes.is_first():
         return []
-    show = {"auto": None, "bar": True, "none": False}
-    first: Callable = JsonLines
-    if asked.log_format != "json":
-        first = partial(ProgressBar, show=show[asked.log_format])
     services: list[Any] = [TensorBoard(out)] if asked.tensorboard else []
     services += [WandB(out, project=asked.wandb_project)] if asked.wandb else []
     for wanted, name, left in (
@@ -255,4 +247,7 @@ def _make_loggers(asked: flags.LogFlags, out: Path) -> list[Any]:
                 f"sacjax: warning: {left} is from an earlier session and will not be updated; "
                 f"pass {name} to continue it"
             )
-    return [first(), *services]
+    if asked.log_format == "json":
+        return [JsonLines(), *services]
+    show = {"auto": None, "bar": True, "none": False}[asked.log_format]
+    return [ProgressBar(show=show), *services]

@@ -21,6 +21,9 @@ from sacjax.field_names import OTHER_NAMES, right_name
 from sacjax.presets import preset_of
 from sacjax.types import InputError, OnNan
 
+Dir = Annotated[Path, tyro.conf.arg(metavar="DIR")]
+Dirs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")]
+
 
 def typed_only(record: type, defaults: dict[str, Any]) -> Any:
     """Return a TypedDict type with a dataclass's fields. Parsed, it holds the typed flags only.
@@ -34,7 +37,8 @@ def typed_only(record: type, defaults: dict[str, Any]) -> Any:
     for name in (field.name for field in dataclasses.fields(record) if field.name != "env"):
         default = defaults.get(name, getattr(record, name))
         shown = " ".join(map(str, default)) if isinstance(default, tuple | list) else default
-        about = tyro.conf.arg(help=docs[name], help_behavior_hint=f"(default: {shown})")
+        text, hint = " ".join(docs[name].split()), f"(default: {shown})"
+        about = tyro.conf.arg(help=text, help_behavior_hint=hint)
         fields[name] = Annotated[hints[name], about]
     return TypedDict(record.__name__, fields, total=False)  # pyright: ignore[reportArgumentType]
 
@@ -75,8 +79,7 @@ class LogFlags:
     """Show progress, and log to other programs."""
 
     log_format: Literal["auto", "bar", "json", "none"] = "auto"
-    """How to show progress: a live line on stderr if it is a terminal (auto), a line in any case
-    (bar), JSON lines on stdout and nothing else there (json), or nothing (none)."""
+    """Progress: live line in a terminal (auto), lines elsewhere too (bar), JSON lines, or none."""
     tensorboard: bool = False
     """Also write event files for TensorBoard to DIR/tensorboard."""
     wandb: bool = False
@@ -97,13 +100,13 @@ class TrainFlags:
     seed: int = 0
     """Seed of the first agent; the others count up. --seed 17 --seeds 1 repeats agent 17 alone."""
     members_per_batch: int | None = None
-    """Agents to train at once, if they do not all fit into memory (default: all)."""
+    """Agents to train at once, if they do not all fit into memory (None: all)."""
     sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Sweep a hyperparameter: name=value,value,... Repeat the flag for a grid, in one program."""
     config_file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
     """JSON or TOML file with settings, such as a run's config.json. Flags override the file."""
     out: Path | None = None
-    """Folder for the results, new or empty (default: runs/ENV, or runs/ENV-2 ... if it exists)."""
+    """Folder for the results, new or empty (None: runs/ENV, or runs/ENV-2 ... if it exists)."""
     paper: bool = False
     """Use the paper's settings instead of the environment's preset."""
     processes: ProcessFlags = ProcessFlags()
@@ -118,7 +121,7 @@ class ResumeFlags:
     the run's values. Loggers must be passed each time.
     """
 
-    dir: tyro.conf.Positional[Path]
+    dir: tyro.conf.Positional[Dir]
     """Folder that `sacjax train` wrote."""
     extend_to: int | None = None
     """Train to this many environment steps, past the configured end."""

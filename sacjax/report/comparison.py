@@ -85,7 +85,7 @@ def read(
         (
             labels and unlabelled,
             "labels",
-            f"labels ({', '.join(labels)}) must be a name for each run ({len(directories)} given): "
+            f"labels ({', '.join(labels)}) must be one name for each of {len(directories)} runs: "
             "write them after the DIRs, in the same order",
         ),
     ):
