@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sacjax.cli import flags
-from sacjax.cli.console import print_error, print_loading, train_with_loggers
+from sacjax.cli.console import print_error, train_with_loggers
 from sacjax.config import Config, Hyperparams
 from sacjax.presets import settle
 from sacjax.types import InputError, named
@@ -20,8 +20,7 @@ def train(argv: list[str]) -> int:
     """Train independent seeds, or a sweep, as one program."""
     args = flags.parse_train(argv, "train")
     config, hp = settings(args)
-    print_loading(config.env, args.logs.log_format)
-    start_jax(args.processes)
+    start_jax(config.env, args.logs.log_format, args.processes)
     from sacjax.envs.names import path_of
     from sacjax.runs import directory, processes
     from sacjax.runs.run import run
@@ -44,8 +43,7 @@ def plan(argv: list[str]) -> int:
             "distributed" if args.processes.distributed else "coordinator",
         )
     config, hp = settings(args)
-    print_loading(config.env, args.logs.log_format)
-    start_jax(args.processes)
+    start_jax(config.env, args.logs.log_format, args.processes)
     from sacjax.runs import epochs, memory
     from sacjax.runs.population import make_grid, make_population
     from sacjax.sac import make_sac
@@ -65,8 +63,7 @@ def plan(argv: list[str]) -> int:
 def resume(argv: list[str]) -> int:
     """Resume a run that was stopped or killed, or train past its end."""
     args = flags.parse_resume(argv)
-    print_loading(args.dir, args.logs.log_format)
-    start_jax(args.processes)
+    start_jax(args.dir, args.logs.log_format, args.processes)
     from sacjax.runs.directory import check_is_run
     from sacjax.runs.run import resume
 
@@ -208,17 +205,23 @@ def settings(args: flags.Train) -> tuple[Config, Hyperparams]:
     return config, flags.apply_sweeps(hp, args.sweep)
 
 
-def start_jax(several: Any = None) -> None:
+def start_jax(
+    subject: Any = None,
+    log_format: str = "none",
+    several: flags.ProcessFlags = flags.ProcessFlags(),
+) -> None:
     """Configure JAX and join the other processes, if there are any.
 
     Call it before importing anything that creates arrays, as gymnax does.
     """
+    if log_format in ("auto", "bar") and sys.stderr.isatty():  # the progress bar replaces it
+        print(f"loading JAX and {subject} ...", end="\r", file=sys.stderr, flush=True)
     from sacjax.devices import keep_compiled_programs, use_all_cores
 
     with contextlib.suppress(RuntimeError):  # a caller of `main` may have started JAX
         use_all_cores()
     keep_compiled_programs()
-    if several is not None and several != flags.ProcessFlags():
+    if several != flags.ProcessFlags():
         from sacjax.runs import processes
 
         if several.coordinator:

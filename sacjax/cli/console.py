@@ -46,12 +46,6 @@ def print_json_error(argv: list[str], error: BaseException) -> None:
             print(json_lines.error_event(error), flush=True)
 
 
-def print_loading(subject: Any, log_format: str) -> None:
-    """Print on a terminal that JAX is loading. The progress bar replaces this line."""
-    if log_format in ("auto", "bar") and sys.stderr.isatty():
-        print(f"loading JAX and {subject} ...", end="\r", file=sys.stderr, flush=True)
-
-
 def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any]) -> int:
     """Train until the end or until a signal stops the run, then print the outcome.
 

@@ -29,6 +29,7 @@ from sacjax.cli.flags import parse_train
 from sacjax.cli.main import COMMANDS, main
 from sacjax.envs.names import SUITES, make_env
 from sacjax.report import tables
+from sacjax.report.render import render
 from sacjax.runs import curve
 from sacjax.runs.directory import claimed
 from sacjax.runs.files import PART
@@ -165,6 +166,15 @@ def test_render_writes_a_moving_gif(folder, tmp_path, capsys):
             frames.append(np.asarray(gif.convert("RGB")))
     assert (frames[0] != frames[1]).any()
     assert str(out) in capsys.readouterr().out
+
+
+def test_render_checks_its_arguments_first(folder, tmp_path):
+    run = load(folder)
+    for field, target, frames in (("frames", "a.gif", 0), ("target", "a.png", 5)):
+        with refused(field):
+            render(run, 0, tmp_path / target, frames)
+    with refused("target"):
+        render(run, 0, tmp_path / "none" / "a.gif")
 
 
 def test_envs_lists_the_environments_of_a_suite(capsys):
