@@ -174,26 +174,24 @@ def envs(
       suite: list the environments of this suite (None: those of gymnax, with their sizes).
     """
     import numpy as np
-    from rich.table import Table
 
     from sacjax.envs.gymnax import continuous_envs
     from sacjax.envs.names import SUITES, adapter
     from sacjax.presets import PRESETS
-    from sacjax.report.tables import render_text
+    from sacjax.report.tables import Table, as_rich, render_text
 
     if suite is not None:
         print("\n".join(f"{suite}/{id}" for id in adapter(suite).known()))
         return 0
-    view = Table(show_edge=False, pad_edge=False)
-    for name in ("environment", "obs", "action", "bounds", "time limit", "preset"):
-        view.add_column(name, no_wrap=name == "environment")
+    rows = []
     for name, (env, params, space) in continuous_envs().items():
         obs = env.observation_space(params).shape
         limit = str(params.max_steps_in_episode)
-        has = "yes" if name in PRESETS["gymnax"] else "the paper's"
+        has = "yes" if name in PRESETS["gymnax"] else "paper"
         bounds = f"{np.min(space.low):g} to {np.max(space.high):g}"
-        view.add_row(name, str(obs), str(space.shape), bounds, limit, has)
-    print(render_text(view, width=110))
+        rows.append([name, str(obs), str(space.shape), bounds, limit, has])
+    names = ["environment", "obs", "action", "bounds", "time limit", "preset"]
+    print(render_text(as_rich(Table(names, rows, left=len(names))), width=110))
     print("Other suites are extras, as in pip install 'sacjax[brax]'. To list one:")
     print("\n".join(f"  sacjax envs {suite}" for suite in SUITES[1:]))
     return 0
@@ -205,11 +203,7 @@ def settings(args: flags.Train) -> tuple[Config, Hyperparams]:
     return config, flags.apply_sweeps(hp, args.sweep)
 
 
-def start_jax(
-    subject: Any = None,
-    log_format: str = "none",
-    several: flags.ProcessFlags = flags.ProcessFlags(),
-) -> None:
+def start_jax(subject: Any = None, log_format: str = "none", several: Any = None) -> None:
     """Configure JAX and join the other processes, if there are any.
 
     Call it before importing anything that creates arrays, as gymnax does.
@@ -221,7 +215,7 @@ def start_jax(
     with contextlib.suppress(RuntimeError):  # a caller of `main` may have started JAX
         use_all_cores()
     keep_compiled_programs()
-    if several != flags.ProcessFlags():
+    if several not in (None, flags.ProcessFlags()):
         from sacjax.runs import processes
 
         if several.coordinator:
