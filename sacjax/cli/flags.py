@@ -32,13 +32,13 @@ def typed_only(record: type, defaults: dict[str, Any]) -> Any:
       record: the dataclass, whose docstrings are the flags' help.
       defaults: field -> the default that the help shows, where it is not the field's own.
     """
-    docs = {field.arg_name: field.description for field in parse_from_object(record).params}
+    params = parse_from_object(record).params
+    docs = {param.arg_name: " ".join(str(param.description).split()) for param in params}
     hints, fields = get_type_hints(record), {}
     for name in (field.name for field in dataclasses.fields(record) if field.name != "env"):
         default = defaults.get(name, getattr(record, name))
         shown = " ".join(map(str, default)) if isinstance(default, tuple | list) else default
-        text, hint = " ".join(docs[name].split()), f"(default: {shown})"
-        about = tyro.conf.arg(help=text, help_behavior_hint=hint)
+        about = tyro.conf.arg(help=docs[name], help_behavior_hint=f"(default: {shown})")
         fields[name] = Annotated[hints[name], about]
     return TypedDict(record.__name__, fields, total=False)  # pyright: ignore[reportArgumentType]
 

@@ -229,7 +229,7 @@ def test_an_unfinished_run_is_compared_where_it_is(stopped, tmp_path):
     assert np.isfinite(first.returns).sum(1).tolist() == [4, 4, 1]
     (figure,) = [path for path in write([first], tmp_path / "report") if path.suffix == ".html"]
     assert figure.stat().st_size > 10_000
-    with pytest.raises(InputError, match="1 evaluations of seed 2"):
+    with pytest.raises(InputError, match="seed 2"):
         read([folder], last=2)
 
 
