@@ -220,16 +220,16 @@ def test_an_unfinished_run_is_compared_where_it_is(stopped, tmp_path):
     (folder / "metrics.csv").unlink()  # it is made when a batch has ended
     first, second = read([folder])
     said = " ".join(notes([first, second]))
-    assert "4 of 6 agents have evaluations yet" in said
-    assert said.count("not equally far") == 1
-    assert f"{folder}: shown to 150 to 300 of 300 steps" in said
+    assert "only 4 of 6 agents have evaluations" in said
+    assert said.count("seeds end at different steps") == 1
+    assert f"{folder}: the report covers 150 to 300 of 300 steps" in said
     assert (first.seeds, second.seeds) == ([0, 1, 2], [0])
     assert first.steps.tolist() == [150, 200, 250, 300]
     assert np.isfinite([*first.scores, *second.scores]).all()
     assert np.isfinite(first.returns).sum(1).tolist() == [4, 4, 1]
     (figure,) = [path for path in write([first], tmp_path / "report") if path.suffix == ".html"]
     assert figure.stat().st_size > 10_000
-    with pytest.raises(InputError, match="1 evaluations of seed 2"):
+    with pytest.raises(InputError, match="seed 2"):
         read([folder], last=2)
 
 
