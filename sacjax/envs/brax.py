@@ -34,7 +34,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
     """Return a function that makes copies of one of Brax's environments.
 
     Args:
-      name: the full name, for messages.
+      name: the full name of the environment, which error messages show.
       parsed: the parts of the name.
 
     Returns:
@@ -54,7 +54,7 @@ def raw(name: str, parsed: Name) -> Any:
     """Return Brax's own environment, without its wrappers.
 
     Args:
-      name: the full name, for messages.
+      name: the full name of the environment, which error messages show.
       parsed: the parts of the name.
 
     Returns:
@@ -71,7 +71,7 @@ def pictures(name: str, parsed: Name, episode: Episode) -> Any:
     """Draw each state of an episode.
 
     Args:
-      name: the full name, for messages.
+      name: the full name of the environment, which error messages show.
       parsed: the parts of the name.
       episode: the episode to draw, of T steps.
 

@@ -37,12 +37,13 @@ def pictures(env: Any, parsed: Any, episode: Episode) -> Iterator[np.ndarray]:
 
 
 def _set_square_limits(axes: Any, limit: float) -> None:
+    """Draw a frame from -limit to limit on both axes."""
     axes.spines[:].set_visible(True)
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
 
 
 def _draw_pendulum(axes: Any, state: Any, params: Any) -> None:
-    _set_square_limits(axes, 1.3)  # theta is 0 if upright, and grows counter-clockwise
+    _set_square_limits(axes, 1.3)  # theta is 0 if the pole is upright, and grows counter-clockwise
     tip = -np.sin(state.theta), np.cos(state.theta)
     axes.plot([0, tip[0]], [0, tip[1]], color="C3", linewidth=10, solid_capstyle="round")
     axes.plot(0, 0, "o", color="black", markersize=6)

@@ -78,7 +78,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
     """Return a function that makes copies of one of envpool's environments.
 
     Args:
-      name: the full name, for messages.
+      name: the full name of the environment, which error messages show.
       parsed: the parts of the name.
 
     Returns:

@@ -41,7 +41,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
     """Return a function that makes copies of one of Gymnasium's environments.
 
     Args:
-      name: the full name, for messages.
+      name: the full name of the environment, which error messages show.
       parsed: the parts of the name.
 
     Returns:
@@ -60,8 +60,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
         limit = env.spec and env.spec.max_episode_steps
     if not limit or limit < 0:
         _LOG.warning(
-            "%s has no time limit: an evaluation never ends if a greedy episode does not "
-            "terminate. Set a limit with the option max_episode_steps=1000",
+            "%s has no time limit, so an evaluation may never end: set max_episode_steps=1000",
             name,
         )
     return make_host_env(name, partial(Copies, make, spaces), spaces)
@@ -71,7 +70,7 @@ def pictures(name: str, parsed: Name, episode: Episode) -> Iterator[np.ndarray]:
     """Replay an episode and draw each of its states.
 
     Args:
-      name: the full name, for messages.
+      name: the full name of the environment, which error messages show.
       parsed: the parts of the name.
       episode: an episode of T steps that began when its copies were reset.
 

@@ -46,7 +46,7 @@ class _LazyModule(ModuleType):
 
 @contextmanager
 def _import_lazily(*names: str) -> Iterator[None]:
-    """Replace modules that are not loaded yet by lazy ones, within the context.
+    """Within the context, delay the import of these modules until their first use.
 
     Some modules of gymnax import pyplot and seaborn for drawing. These two, with pandas and
     scipy.stats, take 1.3 of the 1.8 seconds that importing gymnax takes.
@@ -71,7 +71,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
     """Return a function that makes copies of one of gymnax's environments.
 
     Args:
-      name: the full name, for messages.
+      name: the full name of the environment, which error messages show.
       parsed: the parts of the name.
 
     Returns:
@@ -112,18 +112,15 @@ def make_object(env: Environment) -> MakeEnv:
         )
     if not _changes_time(env, state, params):
         _LOG.warning(
-            "step_env of %s does not change state.time, so there is no time limit: an evaluation "
-            "never ends if a greedy episode does not terminate. Add 1 to state.time in every step",
+            "step_env of %s does not change state.time, so there is no time limit and an "
+            "evaluation may never end: add 1 to state.time in every step",
             env.name,
         )
     return make
 
 
 def _changes_time(env: Environment, state: Any, params: EnvParams) -> bool:
-    """Return whether a step changes `state.time`, by tracing it.
-
-    Return True if the time limit does not depend on `state.time`.
-    """
+    """Return False if the time limit depends on `state.time` and a step does not change it."""
     own = type(env).is_truncated is not Environment.is_truncated
     after: list[bool] = []
 

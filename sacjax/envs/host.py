@@ -1,8 +1,8 @@
 """Environments that run outside of JAX, such as Gymnasium's and envpool's.
 
-The compiled loop steps all copies with one ordered callback and waits for the result. Its own state
-of the environments is a ticket, which counts their steps. A callback raises an error if its ticket
-does not match the environments, because another run must have stepped them.
+The compiled loop steps all copies with one ordered callback and waits for the result. The loop
+carries a ticket, which counts the steps of the environments. If the ticket does not match the
+environments, another run has stepped them, and the callback raises an error.
 
 Callbacks use NumPy only: a callback that calls JAX can deadlock.
 """
@@ -51,7 +51,9 @@ def read_spaces(name: str, action: Any, obs: Any) -> Spaces:
 
 
 class Ticket(NamedTuple):
-    """The state that the compiled loop carries. Checkpoints name their arrays after these fields.
+    """The state of the environments in the compiled loop.
+
+    Checkpoints name their arrays after these fields.
 
     Attributes:
       seed: the seed [] of the last reset of all copies.
@@ -217,9 +219,7 @@ def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) ->
 def _forbid_vmap(name: str) -> Callable[[Array], Array]:
     """Return an identity function that raises InputError under vmap."""
 
-    @custom_vmap
-    def unbatched(x: Array) -> Array:
-        return x
+    unbatched = custom_vmap(lambda x: x)
 
     @unbatched.def_vmap
     def raise_error(*_: Any) -> Any:
@@ -330,7 +330,7 @@ def derive_seed(*words: int) -> int:
     """Return a seed below 2**31 that follows from `words`.
 
     Args:
-      *words: the seed of the reset, then what tells the uses of that seed apart, such as the index
-        of a copy and the number of its episode.
+      *words: the seed of the last reset, followed by numbers that make the new seed unique, such as
+        the index of a copy and the number of its episode.
     """
     return int(np.random.SeedSequence(words).generate_state(1)[0]) % 2**31

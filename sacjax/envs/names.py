@@ -1,6 +1,7 @@
-"""Environments by name: `suite/id?option=value&...`. Without a suite, the id is gymnax's.
+"""Environments by name, in the form `suite/id?option=value&...`.
 
-Making an environment imports its suite and no other.
+A name without a suite is the id of a gymnax environment. Only the suite of an environment is
+imported when it is made.
 """
 
 import ast
@@ -126,13 +127,13 @@ def resolve_options(name: str, options: dict[str, Any], **rules: Any) -> dict[st
     """Check the options of a name and add the defaults of the others.
 
     Args:
-      name: the full name, for messages.
+      name: the full name of the environment, which error messages show.
       options: the options that the name gives.
       **rules: one rule per option. A tuple lists the allowed values, the default first. A number is
         the default of an option that must be a whole number from 1.
 
     Returns:
-      A value for each rule.
+      A dictionary with a value for each option that has a rule.
 
     Raises:
       InputError: an option has no rule or breaks its rule.
@@ -163,7 +164,7 @@ def import_suite(module: str, name: str, extra: str) -> Any:
 
 @contextmanager
 def creation_errors(name: str, remedy: str) -> Iterator[None]:
-    """Re-raise any error of a suite that is making an environment as an InputError."""
+    """Re-raise errors within the context, where a suite makes an environment, as InputError."""
     try:
         yield
     except Exception as error:  # a suite can raise anything, such as a TypeError or a network error
@@ -177,7 +178,7 @@ def path_of(name: str) -> str:
       name: any string.
 
     Returns:
-      A path without "..", whose parts have at most 150 characters each.
+      A relative path that stays inside its folder. Each part has at most 150 characters.
 
     >>> path_of("brax/ant?backend=spring")
     'brax/ant-backend-spring'

@@ -769,7 +769,7 @@ def test_close_waits_for_a_running_step():
 def test_warns_if_an_environment_has_no_time_limit(limit, warns, caplog):
     make_env(f"gymnasium/Hosted-v0?max_episode_steps={limit}")
     assert ("has no time limit" in caplog.text) == warns
-    assert ("option max_episode_steps=1000" in caplog.text) == warns
+    assert ("set max_episode_steps=1000" in caplog.text) == warns
 
 
 @pytest.mark.processes
@@ -858,7 +858,7 @@ def test_brax_and_playground_runs_resume_bit_for_bit(name, tmp_path):
 @pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["generalized", "positional", "mjx"])
 def test_every_backend_of_brax_trains_a_population(backend):
-    """The test of resuming trains the backend `spring`."""
+    """Another test covers the backend `spring`."""
     config = Config(f"brax/inverted_pendulum?backend={backend}", **SMALL)
     done = run(config, seeds=3, strategy="vmap")
     assert done.completed
@@ -870,7 +870,11 @@ def test_every_backend_of_brax_trains_a_population(backend):
 
 
 def test_resume_warns_if_an_environment_is_not_reproducible(tmp_path, caplog):
-    odd = {"eval_every": 52, "total_steps": 308, "n_step": 3}  # a checkpoint within an episode
+    odd = {
+        "eval_every": 52,
+        "total_steps": 308,
+        "n_step": 3,
+    }  # the checkpoint falls within an episode
     config = Config("gymnasium/Hosted-v0?forgets=True", **SMALL | odd)
     epochs = []
     run(
