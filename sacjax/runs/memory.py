@@ -89,19 +89,20 @@ def check(population: Population, compiled: int = 0, resumed: bool = False) -> N
     found = estimate(population, compiled)
     if found.available is None or found.enough:
         return
-    config, remedies = population.config, []
-    if found.max_members:
-        how = "members_per_batch (--members-per-batch)"
-        remedies.append(f"train at most {found.max_members} at once with {how}")
+    config, remedies = population.config, {}
+    if most := found.max_members:
+        remedies["members_per_batch"] = (
+            f"train at most {most} at once with members_per_batch (--members-per-batch)"
+        )
     if (places := found.max_replay_size(config.capacity, config.num_envs)) >= config.batch_size:
-        remedies.append(f"use replay_size={places}")
+        remedies["replay_size"] = f"use replay_size={places}"
+    remedies = remedies or {"hidden": "use smaller networks"}
     raise InputError(
-        f"{found.members} members need {_to_text(found.needed)} (their replays "
+        f"training {found.members} at once needs {_to_text(found.needed)} (replays "
         f"{_to_text(found.parts['replay'] * found.members)}), but {_to_text(found.available)} are "
-        "available: "
-        + ("resume on a larger machine, or train again and " if resumed else "")
-        + (" or ".join(remedies) or "use smaller networks"),
-        "members_per_batch" if found.max_members else "replay_size",
+        f"available: {'use a larger machine, or train again and ' if resumed else ''}"
+        f"{' or '.join(remedies.values())}",
+        next(iter(remedies)),
     )
 
 
