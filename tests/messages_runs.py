@@ -75,14 +75,13 @@ def unknown_choice_for_divergence(path):
 
 @says(
     "checkpoint_every",
-    "checkpoint_every (-1) must be None or a whole number of epochs: use 10, or 0 for no "
-    "checkpoints",
+    "checkpoint_every (-1) must be None or a whole number of epochs: use 10 or 0",
 )
 def negative_checkpoint_interval(path):
     run(TINY, checkpoint_every=-1)
 
 
-@says("checkpoint_every", "checkpoint_every (3) needs a folder to write to: give directory=")
+@says("checkpoint_every", "checkpoint_every needs a folder: give directory=")
 def checkpoints_without_a_folder(path):
     run(TINY, checkpoint_every=3)
 
@@ -121,8 +120,7 @@ def text_as_the_end(path):
 
 @says(
     "extend_to",
-    "extend_to (400) must not be below total_steps (500), where the run ends already: give a later "
-    "step",
+    "extend_to (400) must not be below total_steps (500): use more",
 )
 def earlier_end(path):
     extended(CONFIG, 400)
@@ -135,8 +133,8 @@ def end_within_an_epoch(path):
 
 @says(
     "extend_to",
-    "extend_to needs constant learning rates: a schedule that falls to 0 at total_steps differs "
-    "from the first step in a longer run, so train a new run",
+    "extend_to needs constant learning rates, since a schedule depends on total_steps from the "
+    "first step: train a new run",
 )
 def end_of_a_schedule(path):
     extended(replace(CONFIG, lr_schedule="linear"), 600)
@@ -283,8 +281,7 @@ def another_precision(path):
 
 @says(
     "jax_default_prng_impl",
-    "{path}/run was trained with PRNG keys of kind threefry2x32: set "
-    "JAX_DEFAULT_PRNG_IMPL=threefry2x32",
+    "{path}/run uses threefry2x32 keys: set JAX_DEFAULT_PRNG_IMPL=threefry2x32",
 )
 def another_kind_of_keys(path):
     with jax.default_prng_impl("rbg"):
@@ -328,7 +325,7 @@ def damage(folder):
 
 @says(
     "checkpoints",
-    "no checkpoint can be read: {path}/run/checkpoints/2 is damaged (ValueError: 0.npz has "
+    "no intact checkpoint: {path}/run/checkpoints/2 is damaged (ValueError: 0.npz has "
     "changed): restore it, or train again",
 )
 def damaged_checkpoints(path):
@@ -446,8 +443,8 @@ def unknown_member(path):
 
 @says(
     "coordinator",
-    "--coordinator, --num-processes and --process-id must be given together: give all three, or "
-    "only --distributed if Slurm, MPI, Kubernetes or a TPU pod started the processes",
+    "--coordinator, --num-processes and --process-id must come together: give all three, or only "
+    "--distributed on Slurm, MPI, Kubernetes or a TPU pod",
 )
 def coordinator_alone(path):
     processes.join("here:1234", None, None)

@@ -15,7 +15,8 @@ import shutil
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -123,7 +124,7 @@ def complete(folder: Path, dtypes: dict[str, str], note: dict[str, Any]) -> None
     shutil.rmtree(old, ignore_errors=True)
 
 
-class Stored(Mapping[str, np.ndarray]):
+class Stored(UserDict[str, Any]):
     """The arrays in a folder by name. Each access reads the array from the disk."""
 
     def __init__(self, folder: Path):
@@ -136,28 +137,19 @@ class Stored(Mapping[str, np.ndarray]):
         self._dtypes: dict[str, str] = content["dtypes"]
         names = list(self._dtypes)
         # name -> first row of a piece -> its file and the offset of its zip entry
-        self._pieces: dict[str, dict[int, tuple[Path, int]]] = {name: {} for name in names}
+        self.data: dict[str, dict[int, tuple[Path, int]]] = {name: {} for name in names}
         for path in (folder / name for name in content["files"]):
             if _sha256(path) != content["files"][path.name]:
                 raise ValueError(f"{path.name} has changed")
             with zipfile.ZipFile(path) as archive:
                 for entry in archive.infolist():
                     number, start = map(int, entry.filename.removesuffix(".npy").split("-"))
-                    self._pieces[names[number]][start] = path, entry.header_offset
+                    self.data[names[number]][start] = path, entry.header_offset
 
     def __getitem__(self, name: str) -> np.ndarray:
-        parts = [_read_entry(path, at) for _, (path, at) in sorted(self._pieces[name].items())]
+        parts = [_read_entry(path, at) for _, (path, at) in sorted(self.data[name].items())]
         whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
         return whole.view(np.dtype(self._dtypes[name]))  # NumPy reads bfloat16 as bytes
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._dtypes
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._dtypes)
-
-    def __len__(self) -> int:
-        return len(self._dtypes)
 
 
 def _own_pieces(x: Any, rows: int) -> dict[int, np.ndarray]:

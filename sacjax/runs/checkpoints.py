@@ -139,9 +139,7 @@ def restore(directory: Path) -> Checkpoint | None:
         else:
             return Checkpoint(epoch, found.note, found)
     if damaged:
-        raise InputError(
-            f"no checkpoint can be read: {damaged[0]}: restore it, or train again", _FOLDER
-        )
+        raise InputError(f"no intact checkpoint: {damaged[0]}: restore it, or train again", _FOLDER)
     return None
 
 

@@ -26,7 +26,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.runs.files import PART, remedy, write_text
 from sacjax.runs.population import Grid
 from sacjax.runs.provenance import FORMAT, Description, describe_resumed
-from sacjax.types import PLAIN, InputError, RunError
+from sacjax.types import PLAIN, InputError, RunError, one_line
 
 BATCHES = "batches"  # the subfolder with the folders of a run's batches
 
@@ -238,6 +238,5 @@ def _explain_damage(path: Path) -> Iterator[None]:
         raise
     except (KeyError, TypeError, AttributeError, ValueError) as error:  # also of JSON and UTF-8
         raise InputError(
-            f"{path} is damaged ({type(error).__name__}: {error}): restore it, or train again",
-            "config.json",
+            f"{path} is damaged ({one_line(error)}): restore it, or train again", "config.json"
         ) from error

@@ -202,9 +202,8 @@ def _place_inputs(population: Population) -> tuple[Any, Any, Any]:
     if len(population.grid.settings) > 1:
         hp = place(fill_up(hp, devices), devices)
     if several():  # JAX takes arrays that all processes share as NumPy arrays
-        hp, env_params = (
-            jax.tree.map(lambda x: np.asarray(x) if x.is_fully_addressable else x, tree)
-            for tree in (hp, env_params)
+        hp, env_params = jax.tree.map(
+            lambda x: np.asarray(x) if x.is_fully_addressable else x, (hp, env_params)
         )
     return hp, place(fill_up(keys, devices), devices), env_params
 

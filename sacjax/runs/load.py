@@ -101,10 +101,7 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
     if program.host is not None:  # outside of JAX: one member after the other
         evaluate = jax.jit(program.evaluate)
         with for_a_while(program.host, run.config.env):
-            results = [
-                evaluate(jax.tree.map(lambda x: x[i], run.agents), keys[i], env_params)  # noqa: B023
-                for i in range(len(run.members))
-            ]
+            results = [evaluate(run.agent(i), keys[i], env_params) for i in range(len(keys))]
             returns, lengths = (np.stack(x) for x in zip(*results, strict=True))
         return returns, lengths
     strategy, _ = layout(len(run.members))  # as in training, so that only rounding can differ

@@ -20,6 +20,7 @@ class Memory(NamedTuple):
     Attributes:
       members: members trained at once.
       devices: devices that these members are laid out over.
+      per_device: members on each device, rounded up.
       sharing: devices that share one memory: 1, except on a CPU.
       parts: bytes of one member by part: "replay", "agent", "environments" (the rest).
       temporary: bytes that the compiled epoch adds on each device; 0 before it is compiled.
@@ -28,6 +29,7 @@ class Memory(NamedTuple):
 
     members: int
     devices: int
+    per_device: int
     sharing: int
     parts: dict[str, int]
     temporary: int
@@ -36,7 +38,7 @@ class Memory(NamedTuple):
     @property
     def needed(self) -> int:
         """Bytes that the batch needs."""
-        return self.sharing * (self._per_device * sum(self.parts.values()) + self.temporary)
+        return self.sharing * (self.per_device * sum(self.parts.values()) + self.temporary)
 
     @property
     def enough(self) -> bool:
@@ -48,20 +50,14 @@ class Memory(NamedTuple):
         """About how many members fit at once."""
         if self.available is None:
             return self.members
-        member = sum(self.parts.values()) + self.temporary // self._per_device
+        member = sum(self.parts.values()) + self.temporary // self.per_device
         fit = self.available // (self.sharing * member) * self.devices
         return fit or (self.available // member if self.sharing > 1 else 0)
 
-    @property
-    def _per_device(self) -> int:
-        return -(-self.members // self.devices)
-
     def max_replay_size(self, capacity: int, envs: int) -> int:
-        """Return the largest replay that fits, a multiple of `envs` of at most `capacity`."""
-        if self.available is None:
-            return capacity
-        replays = self.sharing * self._per_device * self.parts["replay"]
-        left = self.available - (self.needed - replays)
+        """Return the largest replay that fits, of the `capacity` that does not; 0 if none."""
+        replays = self.sharing * self.per_device * self.parts["replay"]
+        left = (self.available or 0) - (self.needed - replays)
         return max(0, min(capacity, int(0.98 * capacity * left / replays) // envs * envs))
 
 
@@ -77,6 +73,7 @@ def estimate(population: Population, compiled: int = 0) -> Memory:
     return Memory(
         members=members,
         devices=devices,
+        per_device=per_device,
         sharing=min(devices, jax.local_device_count()) if jax.default_backend() == "cpu" else 1,
         parts={"replay": replay, "agent": agent, "environments": whole - replay - agent},
         temporary=max(0, compiled - per_device * whole),
@@ -87,7 +84,7 @@ def estimate(population: Population, compiled: int = 0) -> Memory:
 def check(population: Population, compiled: int = 0, resumed: bool = False) -> None:
     """Raise InputError, with settings that would fit, if there is not enough memory."""
     found = estimate(population, compiled)
-    if found.available is None or found.enough:
+    if found.enough:
         return
     config, remedies = population.config, {}
     if most := found.max_members:

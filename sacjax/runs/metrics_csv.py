@@ -64,15 +64,12 @@ def read_metrics(
     """
     tables = [_read_table(Path(path), swept) for path in paths]
     epochs = max(metrics["env_steps"].shape[1] for _, metrics in tables)
-    metrics = {
-        name: np.concatenate(
-            [
-                np.pad(x[name], ((0, 0), (0, epochs - x[name].shape[1])), constant_values=np.nan)
-                for _, x in tables
-            ]
-        )
-        for name in tables[0][1]
-    }
+
+    def pad(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, ((0, 0), (0, epochs - x.shape[1])), constant_values=np.nan)
+
+    names = tables[0][1]
+    metrics = {name: np.concatenate([pad(x[name]) for _, x in tables]) for name in names}
     return [member for members, _ in tables for member in members], metrics
 
 

@@ -169,10 +169,8 @@ def make_population(
     Raises InputError if the settings cannot work on this machine.
     """
     if per_batch is not None and (not is_whole(per_batch) or per_batch < 1):
-        raise InputError(
-            f"members_per_batch ({per_batch}) must be a whole number from 1: use 64",
-            "members_per_batch",
-        )
+        name = "members_per_batch"
+        raise InputError(f"{name} ({per_batch}) must be a whole number from 1: use 64", name)
     program = make_program(config, algorithm)
     if program.host is not None:  # environments outside of JAX: one member after the other
         if jax.process_count() > 1:
@@ -215,28 +213,20 @@ def make_grid(hp: Hyperparams, seeds: list[int]) -> Grid:
 
 def extended(config: Config, total_steps: int) -> Config:
     """Return the config with a later end. Raises InputError if no epoch ends there."""
+    name, end = f"extend_to ({total_steps!r})", config.total_steps
     if not is_whole(total_steps):
-        raise InputError(
-            f"extend_to ({total_steps!r}) must be a whole number of steps: use 1000000", "extend_to"
-        )
-    if total_steps < config.total_steps:
-        raise InputError(
-            f"extend_to ({total_steps}) must not be below total_steps ({config.total_steps}), "
-            "where the run ends already: give a later step",
-            "extend_to",
-        )
+        raise InputError(f"{name} must be a whole number of steps: use 1000000", "extend_to")
+    if total_steps < end:
+        raise InputError(f"{name} must not be below total_steps ({end}): use more", "extend_to")
     if config.lr_schedule != "constant":
         raise InputError(
-            "extend_to needs constant learning rates: a schedule that falls to 0 at total_steps "
-            "differs from the first step in a longer run, so train a new run",
+            "extend_to needs constant learning rates, since a schedule depends on total_steps from "
+            "the first step: train a new run",
             "extend_to",
         )
     if past := (total_steps - config.warmup_steps) % config.eval_every:
-        raise InputError(
-            f"extend_to ({total_steps}) must be the end of an epoch: use extend_to="
-            f"{total_steps - past + config.eval_every}",
-            "extend_to",
-        )
+        end = total_steps - past + config.eval_every
+        raise InputError(f"{name} must be the end of an epoch: use extend_to={end}", "extend_to")
     return replace(config, total_steps=int(total_steps))
 
 

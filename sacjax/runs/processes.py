@@ -32,9 +32,8 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
     given = [x for x in (coordinator, processes, process) if x is not None]
     if len(given) not in (0, 3):
         raise InputError(
-            "--coordinator, --num-processes and --process-id must be given together: give all "
-            "three, or only --distributed if Slurm, MPI, Kubernetes or a TPU pod started the "
-            "processes",
+            "--coordinator, --num-processes and --process-id must come together: give all three, "
+            "or only --distributed on Slurm, MPI, Kubernetes or a TPU pod",
             "coordinator",
         )
     if coordinator is not None and processes is not None and process is not None:

@@ -120,8 +120,7 @@ def check_jax_settings(run: str, then: dict[str, Any], exact: bool = True) -> No
         _LOG.warning("%s, but it is %s here: its numbers are converted", text, now["x64"])
     if prng != now["prng"]:
         raise InputError(
-            f"{run} was trained with PRNG keys of kind {prng}: set JAX_DEFAULT_PRNG_IMPL={prng}",
-            "jax_default_prng_impl",
+            f"{run} uses {prng} keys: set JAX_DEFAULT_PRNG_IMPL={prng}", "jax_default_prng_impl"
         )
 
 

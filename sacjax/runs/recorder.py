@@ -48,13 +48,11 @@ class Options(NamedTuple):
         """Return the options with NumPy's numbers as Python's. Raises InputError."""
         every, keep, on_nan = self
         if on_nan not in get_args(OnNan):
-            raise InputError(
-                f"on_nan ({on_nan!r}) must be one of {', '.join(get_args(OnNan))}", "on_nan"
-            )
+            choices = ", ".join(get_args(OnNan))
+            raise InputError(f"on_nan ({on_nan!r}) must be one of {choices}", "on_nan")
         if every is not None and (not is_whole(every) or every < 0):
             raise InputError(
-                f"checkpoint_every ({every}) must be None or a whole number of epochs: use 10, or "
-                "0 for no checkpoints",
+                f"checkpoint_every ({every}) must be None or a whole number of epochs: use 10 or 0",
                 "checkpoint_every",
             )
         if not is_whole(keep) or keep < 1:

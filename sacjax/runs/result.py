@@ -80,10 +80,9 @@ class Run(NamedTuple):
         Raises:
           InputError: there is no such member.
         """
-        if not 0 <= member < len(self.members):
-            raise InputError(
-                f"member ({member}) must be from 0 to {len(self.members) - 1}", "member"
-            )
+        last = len(self.members) - 1
+        if not 0 <= member <= last:
+            raise InputError(f"member ({member}) must be from 0 to {last}", "member")
         return jax.tree.map(lambda x: jnp.asarray(x[member]), self.agents)
 
     def policy(self, member: int = 0, units: Units = "environment") -> Callable[[Any], Array]:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -32,6 +32,15 @@ from sacjax.sac import make_sac
 from sacjax.types import InputError, OnEpoch, OnNan, is_whole
 
 _LOG = logging.getLogger("sacjax")
+
+
+class Session(NamedTuple):
+    """What the batches of a run share: options, callbacks, programs by number of members."""
+
+    options: Options
+    on_epoch: tuple[OnEpoch, ...]
+    should_stop: Callable[[], bool]
+    programs: dict[int, Compiled]
 
 
 def run(
@@ -99,18 +108,14 @@ def run(
     grid = make_grid(hp, seeds)
     population = make_population(config, grid, algorithm, strategy, devices, members_per_batch)
     memory.check(population)
-    options = Options(checkpoint_every, keep, on_nan).check()
+    session = Session(Options(checkpoint_every, keep, on_nan).check(), on_epoch, should_stop, {})
     if directory is None:
         if checkpoint_every:
-            raise InputError(
-                f"checkpoint_every ({checkpoint_every}) needs a folder to write to: give "
-                "directory=",
-                "checkpoint_every",
-            )
-        return _train_all(population, None, options, on_epoch, should_stop)
+            raise InputError("checkpoint_every needs a folder: give directory=", "checkpoint_every")
+        return _train_all(population, None, session)
     path = Path(directory)
-    with deferred(should_stop) as should_stop, _enter_on_first(lambda: folders.created(path)):
-        return _train_all(population, path, options, on_epoch, should_stop)
+    with deferred(should_stop) as stop, _enter_on_first(lambda: folders.created(path)):
+        return _train_all(population, path, session._replace(should_stop=stop))
 
 
 def resume(
@@ -156,7 +161,7 @@ def resume(
     """
     path, on_epoch = Path(directory), _check_callables(on_epoch, should_stop)
     folders.check_is_run(path)
-    with deferred(should_stop) as should_stop, _enter_on_first(lambda: folders.locked(path)):
+    with deferred(should_stop) as stop, _enter_on_first(lambda: folders.locked(path)):
         config, grid, content = folders.read_config(path, env)
         if mismatch := describe_mismatch(content, algorithm):
             raise InputError(
@@ -171,36 +176,30 @@ def resume(
         per_batch = content.get("per_batch")
         population = make_population(config, grid, algorithm, strategy, devices, per_batch)
         memory.check(population, resumed=True)
-        return _train_all(population, path, options, on_epoch, should_stop, resumed=True)
+        return _train_all(population, path, Session(options, on_epoch, stop, {}), resumed=True)
 
 
 def _train(
-    population: Population,
-    path: Path | None,
-    resumed: bool,
-    options: Options,
-    on_epoch: Sequence[OnEpoch],
-    should_stop: Callable[[], bool],
-    programs: dict[int, Compiled],
+    population: Population, path: Path | None, session: Session, resumed: bool
 ) -> tuple[Run, bool]:
     """Train one batch: compile, run epoch by epoch, write files, call the callbacks.
 
-    Returns the run, and whether it was stopped. `programs`: see `prepare`.
+    Returns the run, and whether it was stopped.
     """
     start = state = restore_state(population, path) if resumed and path else None
-    compiled = prepare(population, start, programs)
+    compiled = prepare(population, start, session.programs)
     if path and compiled:
-        _write_config(path, population, options, resumed)
+        _write_config(path, population, session.options, resumed)
     stopped = False
-    with closing(Recorder(path, population, options, start)) as record:
+    with closing(Recorder(path, population, session.options, start)) as record:
         for state in epochs(population, start, compiled):
             record.write_metrics(state)
             record.checkpoint_if_due(state)
             metrics = collect_metrics(population, state, record.next_checkpoint(state))
-            for callback in on_epoch if is_first() else ():
+            for callback in session.on_epoch if is_first() else ():
                 callback(state.env_steps, metrics)
-            diverged = state.new > 0 and options.on_nan == "stop"
-            stopped = diverged or any_of(should_stop())
+            diverged = state.new > 0 and session.options.on_nan == "stop"
+            stopped = diverged or any_of(session.should_stop())
             if stopped:
                 break
         assert state is not None
@@ -208,49 +207,39 @@ def _train(
 
 
 def _train_all(
-    population: Population,
-    path: Path | None,
-    options: Options,
-    on_epoch: Sequence[OnEpoch],
-    should_stop: Callable[[], bool],
-    resumed: bool = False,
+    population: Population, path: Path | None, session: Session, resumed: bool = False
 ) -> Run:
     """Train all members, at once or in batches."""
-    train = partial(
-        _train, options=options, on_epoch=on_epoch, should_stop=should_stop, programs={}
-    )
     with ExitStack() as stack:
         if population.program.host is not None:
             stack.callback(population.program.host.close_all)
         if len(population.batches()) > 1:
-            return _train_batches(population, path, options, train, resumed)
+            return _train_batches(population, path, session, resumed)
         if resumed and path and (path / BATCHES).exists():
             raise InputError(
                 f"{path / 'config.json'} is of a run in one batch, but {path / BATCHES} exists: "
                 "restore it, or train again in a new folder",
                 "config.json",
             )
-        return train(population, path, resumed)[0]
+        return _train(population, path, session, resumed)[0]
 
 
 def _train_batches(
-    population: Population, path: Path | None, options: Options, train: Callable, resumed: bool
+    population: Population, path: Path | None, session: Session, resumed: bool
 ) -> Run:
     """Train one batch after another, each as a run with its own folder."""
     batches = population.batches()
     places = [path and path / BATCHES / str(number + 1) for number in range(len(batches))]
-    started = [
-        resumed and place is not None and _has_started(batch, place)
-        for batch, place in zip(batches, places, strict=True)
-    ]
+    pairs = zip(batches, places, strict=True)
+    started = [resumed and _has_started(batch, place) for batch, place in pairs]
     if path:
-        _write_config(path, population, options, resumed)
+        _write_config(path, population, session.options, resumed)
     runs: list[Run] = []
     stopped = False
     for batch, place, has_started in zip(batches, places, started, strict=True):
         done = _read_batch(batch, place) if has_started and place else None
         if not stopped and not (done and done.completed):
-            done, stopped = train(batch, place, has_started)
+            done, stopped = _train(batch, place, session, has_started)
         if done is None:
             break
         runs.append(to_host(done))
@@ -264,9 +253,9 @@ def _write_config(path: Path, population: Population, options: Options, resumed:
     on_first(partial(folders.write_config, path, content, resumed))
 
 
-def _has_started(batch: Population, place: Path) -> bool:
+def _has_started(batch: Population, place: Path | None) -> bool:
     """Return whether the batch has a folder. Raises InputError if it is another batch's."""
-    if not (place / "config.json").exists():
+    if place is None or not (place / "config.json").exists():
         return False
     batch.match(folders.read_config(place, batch.config.env).content)
     return True
@@ -283,7 +272,7 @@ def _read_batch(batch: Population, place: Path) -> Run | None:
             done = read(batch, place)
         except InputError as error:
             _LOG.warning("%s: training this batch from its last checkpoint", error)
-    if done is None or any_of(done is None):
+    if any_of(done is None) or done is None:
         return None
     on_first(partial(write_table, place / "metrics.csv", _all_rows(done, batch.grid.part[0])))
     return done
