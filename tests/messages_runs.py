@@ -133,8 +133,8 @@ def end_within_an_epoch(path):
 
 @says(
     "extend_to",
-    "extend_to needs constant learning rates, since a schedule depends on total_steps from the "
-    "first step: train a new run",
+    "extend_to needs constant learning rates, because a schedule depends on total_steps: train a "
+    "new run",
 )
 def end_of_a_schedule(path):
     extended(replace(CONFIG, lr_schedule="linear"), 600)

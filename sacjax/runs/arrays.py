@@ -88,9 +88,9 @@ def write_part(folder: Path, arrays: Arrays, rows: int = sys.maxsize) -> dict[st
 
     Args:
       folder: the final folder; the part goes to its temporary folder.
-      arrays: JAX arrays, of which each process writes its own shards, and NumPy arrays, which are
-        equal in all processes and written by the first one.
-      rows: the number of leading rows of JAX arrays to write; the others only fill up the devices.
+      arrays: JAX arrays and NumPy arrays by name. Each process writes its own shards of JAX arrays.
+        NumPy arrays are equal in all processes, and the first one writes them.
+      rows: the number of leading rows of JAX arrays to write. The others are padding.
 
     Returns:
       The dtypes by name.
@@ -153,7 +153,7 @@ class Stored(UserDict[str, Any]):
 
 
 def _own_pieces(x: Any, rows: int) -> dict[int, np.ndarray]:
-    """Return the pieces of an array that this process writes, by their first row."""
+    """Return the pieces of an array that this process writes. The keys are their first rows."""
     if isinstance(x, jax.Array) and x.size:
         shards = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
         return {at: np.asarray(data)[: rows - at] for at, data in shards.items() if at < rows}
@@ -168,7 +168,7 @@ def _read_entry(path: Path, offset: int) -> np.ndarray:
     It does not check the CRC of the zip, because the SHA-256 of the file has been checked.
     """
     with path.open("rb") as file:
-        file.seek(offset + 26)  # the lengths of two variable fields
+        file.seek(offset + 26)  # here the header stores the lengths of two fields
         file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
         return np.lib.format.read_array(file)
 

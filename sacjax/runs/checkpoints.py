@@ -52,7 +52,7 @@ class Writer:
     """
 
     def __init__(self, directory: Path, keep: int, resumed_from: int = 0):
-        """Keep the last `keep` checkpoints. Those after `resumed_from` are damaged."""
+        """Keep the last `keep` checkpoints. Any checkpoint after `resumed_from` is damaged."""
         self._directory, self._keep = directory, keep
         self._damaged = {epoch for epoch in epochs(directory) if epoch > resumed_from}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -99,7 +99,7 @@ class Writer:
         self._thread.shutdown()
 
     def _make_room(self, folder: Path) -> None:
-        for unfinished in folder.parent.glob(f"{PART}*"):  # left by an interrupted write
+        for unfinished in folder.parent.glob(f"{PART}*"):  # an interrupted write left it
             shutil.rmtree(unfinished)
         stored.make_room(folder)
 
@@ -126,7 +126,7 @@ class Writer:
 def restore(directory: Path) -> Checkpoint | None:
     """Return the last complete checkpoint, or None if the run has no checkpoint.
 
-    It skips damaged checkpoints, with a warning. Raises InputError if all are damaged.
+    Damaged checkpoints are skipped with a warning. Raises InputError if all are damaged.
     """
     damaged: list[str] = []
     for epoch in reversed(epochs(directory)):
@@ -145,10 +145,10 @@ def restore(directory: Path) -> Checkpoint | None:
 
 @contextmanager
 def explain_read_errors(directory: Path, epoch: int) -> Iterator[None]:
-    """Raise RunError if an intact checkpoint cannot be read. An older one would lose epochs."""
+    """Raise RunError if an intact checkpoint cannot be read: skipping it would lose epochs."""
     try:
         yield
-    except (OSError, MemoryError, RuntimeError) as error:  # of memory, devices, the file system
+    except (OSError, MemoryError, RuntimeError) as error:  # JAX raises RuntimeErrors
         raise RunError(
             f"{directory / _FOLDER / str(epoch)} is intact, but cannot be read here "
             f"({one_line(error)}): free memory, or fix the cause, then {resume_command(directory)}",

@@ -45,7 +45,7 @@ def learning_curve(members: list[Member], metrics: dict[str, np.ndarray], run: s
     last = returns[np.arange(len(members)), epochs - 1]
     steps = metrics["env_steps"][epochs.argmax()]
     groups, seeds = settings(members), len({member["seed"] for member in members})
-    best = ranked(groups, last)[:5] if len(groups) > 8 else list(groups)  # as many as fit a legend
+    best = ranked(groups, last)[:5] if len(groups) > 8 else list(groups)  # a legend has room for 5
     looks: dict[str, Any] = {name: ("0.75", None) for name in groups if name not in best}
     others = len(looks)  # drawn first, below the colored ones
     looks |= {name: (f"C{i}", name or "IQM, 95% interval") for i, name in enumerate(best)}

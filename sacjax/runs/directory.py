@@ -52,7 +52,7 @@ def resume_command(directory: Path) -> str:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Lock the folder against other processes that write. Raises InputError if one does already.
+    """Lock the folder against other processes that write. Raises InputError if it is locked.
 
     The kernel holds the lock and releases it when the process ends, even if it is killed.
     """
@@ -78,7 +78,7 @@ def created(directory: Path) -> Iterator[None]:
         with tempfile.TemporaryFile(dir=directory):
             pass
     with locked(directory):
-        left = PART + "config.json"  # of a run that was killed at once
+        left = PART + "config.json"  # a run that was killed at once left it
         if any(path.name != left for path in directory.iterdir()):
             raise InputError(
                 f"{directory} is not empty, it may hold another run: give a new folder with --out, "
@@ -90,7 +90,7 @@ def created(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def claimed(directory: Path) -> Iterator[Path]:
-    """Create `directory`, or the first of directory-2, directory-3 ... that does not exist yet.
+    """Create `directory`; if it exists already, create directory-2, directory-3 and so on.
 
     The folder is removed after the block if it is still empty. Raises InputError.
     """
@@ -128,7 +128,7 @@ def _explain_create_errors(path: Path) -> Iterator[None]:
 def explain_write_errors(directory: Path, then: str | None = None) -> Iterator[None]:
     """Raise an OSError of a write to the run's folder as a RunError that says how to recover.
 
-    `then`: what to do after the remedy; None: resume the run.
+    `then`: the step after the remedy, by default the command that resumes the run.
     """
     try:
         yield
@@ -200,7 +200,7 @@ def read_description(directory: str | os.PathLike) -> Description:
                 "config.json",
             )
         content |= {name: dict(content[name]) for name in ("config", "versions", "device")}
-        return content | {"jax": dict(content.get("jax", {}))}  # optional, to load older runs
+        return content | {"jax": dict(content.get("jax", {}))}  # older runs lack this key
 
 
 def read_config(directory: str | os.PathLike, env: Any = None) -> SavedConfig:
@@ -236,7 +236,7 @@ def _explain_damage(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:  # also of JSON and UTF-8
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # with JSON's and UTF-8's
         raise InputError(
             f"{path} is damaged ({one_line(error)}): restore it, or train again", "config.json"
         ) from error

@@ -37,7 +37,7 @@ def guard(epoch: Callable) -> Callable:
     `epoch(loop, hp, env_params) -> (loop, metrics)` becomes
     `(loop, frozen, hp, env_params) -> (loop, (metrics, finite))`, for one member. It discards
     the new agent if `frozen` [] is True or any value of `finite` (name -> bool []) is False. The
-    rest of the loop advances in any case; for a frozen member nothing uses it.
+    rest of the loop's state always advances; for a frozen member it is unused.
     """
 
     def guarded_epoch(
@@ -77,12 +77,12 @@ def blank_frozen(metrics: dict[str, np.ndarray], known: list[Divergence]) -> dic
 
 
 def _check_finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]:
-    """Return, by name, whether each metric and each field of the algorithm's state is finite.
+    """Return whether each metric and each field of the algorithm's state is finite, by name.
 
-    The loop's own metrics are not checked: a return is NaN if no episode has ended. A number that
-    was not finite before the epoch and has not changed does not count either, such as the logarithm
-    of a temperature of 0. The state is checked as one vector: a check of each array by itself would
-    add a second of compilation.
+    The loop's own metrics are not checked: a return is NaN if no episode has ended. Numbers that
+    were not finite before the epoch and have not changed are ignored; the logarithm of a
+    temperature of 0 is such a number. The state is checked as one vector, because a check of each
+    array would add a second of compilation.
     """
     finite = {
         name: jnp.isfinite(x).all()

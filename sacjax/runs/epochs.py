@@ -235,8 +235,8 @@ def _start_thread(work: Callable[[], Any]) -> Callable[[], Any]:
     """Start `work` in a thread and return a function that waits for its result.
 
     Python handles signals only between two steps of the main thread, and XLA's compilation or
-    computation is a single step. In a thread, it does not delay a second Ctrl-C. The thread is a
-    daemon, so the process can end without it.
+    computation is a single step. In another thread, such a step does not delay a second Ctrl-C.
+    The thread is a daemon, so the process can end before it does.
     """
     done: Future[Any] = Future()
 

@@ -36,8 +36,8 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     Args:
       directory: the folder that `run` wrote.
       env: the environment, if the run's was an object; a run's folder only holds its name.
-      algorithm: the `algorithm` that the run was trained with. Another name is a warning, because
-        the policy may behave differently.
+      algorithm: the `algorithm` that the run was trained with. sacjax warns if its name differs,
+        because the policy may then behave differently.
 
     Returns:
       The run, with agents as NumPy arrays.
@@ -111,7 +111,7 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
 
 
 def describe_mismatch(content: Description, algorithm: Callable) -> str:
-    """Return how the algorithm's name differs from that in config.json; "" if it does not."""
+    """Compare the algorithm's name with config.json. Returns "" if they agree."""
     trained_with, given = content.get("algorithm"), algorithm_name(algorithm)
     if trained_with in (None, given):
         return ""

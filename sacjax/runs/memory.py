@@ -1,7 +1,7 @@
 """Memory of a run: its state, exact from shapes, and what the compiled epoch adds to it.
 
-The check comes before anything is allocated. It fails at once if the state alone does not fit, and
-after compilation if the state and the memory that XLA's `memory_analysis` reports do not fit.
+Two checks come before anything is allocated. The first one counts the state. The second one comes
+after compilation and adds what XLA's `memory_analysis` reports.
 """
 
 import os
@@ -55,7 +55,7 @@ class Memory(NamedTuple):
         return fit or (self.available // member if self.sharing > 1 else 0)
 
     def max_replay_size(self, capacity: int, envs: int) -> int:
-        """Return the largest replay that fits, of the `capacity` that does not; 0 if none."""
+        """Return the largest replay size that fits, given that `capacity` does not fit."""
         replays = self.sharing * self.per_device * self.parts["replay"]
         left = (self.available or 0) - (self.needed - replays)
         return max(0, min(capacity, int(0.98 * capacity * left / replays) // envs * envs))
@@ -133,7 +133,7 @@ def available() -> int | None:
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
             limits.append(int(Path(name).read_text()))
-        except (OSError, ValueError):  # no such file, or "max"
+        except (OSError, ValueError):  # the file is missing, or says "max"
             continue
     return min(limits)
 

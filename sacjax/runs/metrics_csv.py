@@ -81,8 +81,8 @@ def epochs_of(metrics: dict[str, np.ndarray]) -> np.ndarray:
 def to_columns(metrics: dict[str, np.ndarray], i: int) -> dict[str, int | float]:
     """Return member i's columns for an epoch's metrics [M, ...].
 
-    Scalars become one column, values of evaluation episodes their mean and standard deviation.
-    Other arrays, which only a custom algorithm has, get no column.
+    A scalar is one column. Values of evaluation episodes become two: their mean and standard
+    deviation. Other arrays, which only custom algorithms have, are omitted.
     """
     found = {}
     for name, value in metrics.items():

@@ -60,7 +60,7 @@ class Grid(NamedTuple):
 
 
 class Layout(TypedDict):
-    """How members are laid out; see `sacjax.devices.layout`."""
+    """Strategy and devices of a population, as `sacjax.devices.layout` returns them."""
 
     strategy: str
     devices: int
@@ -121,9 +121,9 @@ class Population(NamedTuple):
         }
 
     def match(self, note: Description) -> "Population":
-        """Return this population with the `total_steps` of a checkpoint's or a batch's note.
+        """Return the population that the note of a checkpoint or a batch describes.
 
-        Raises InputError if the note describes another population.
+        It may have an earlier end than this one. Raises InputError if anything else differs.
         """
         now, config = self.description(), self.config
         env = note["config"]["env"] or config.env  # the note holds no environment object
@@ -188,9 +188,9 @@ def make_population(
 
 
 def make_grid(hp: Hyperparams, seeds: list[int]) -> Grid:
-    """Make the grid of all members: the points of `hp` in row-major order x the seeds.
+    """Make the grid of all members: each point of `hp`, in row-major order, with each seed.
 
-    Raises InputError.
+    Raises InputError if `hp` is not a grid of different points.
     """
     must_be(Hyperparams, hp, "hp", "Hyperparams(tau=0.005)")
     if own := vars(hp).keys() - vars(Hyperparams()).keys():
@@ -220,8 +220,8 @@ def extended(config: Config, total_steps: int) -> Config:
         raise InputError(f"{name} must not be below total_steps ({end}): use more", "extend_to")
     if config.lr_schedule != "constant":
         raise InputError(
-            "extend_to needs constant learning rates, since a schedule depends on total_steps from "
-            "the first step: train a new run",
+            "extend_to needs constant learning rates, because a schedule depends on total_steps: "
+            "train a new run",
             "extend_to",
         )
     if past := (total_steps - config.warmup_steps) % config.eval_every:

@@ -1,4 +1,4 @@
-"""Several processes that train one population, by JAX's multi-controller.
+"""Several processes train one population, by JAX's multi-controller runtime.
 
 Every process runs the same program on its own devices. After each epoch the processes agree on what
 to do next. The first process writes the files.
@@ -92,7 +92,7 @@ def on_first(do: Callable[[], Any]) -> Any:
     if is_first():
         try:
             result = do()
-        except Exception as caught:  # of any kind: the other processes wait for an answer
+        except Exception as caught:  # any kind: the other processes wait for an answer
             error = caught
     kind, message, field = _send_from_first(
         ("" if error is None else "input" if isinstance(error, InputError) else "run"),

@@ -18,10 +18,11 @@ from sacjax.config import Hyperparams
 from sacjax.envs.names import parse
 from sacjax.types import PLAIN, InputError
 
-FORMAT = 4  # of config.json and agents/; other formats are an InputError
+FORMAT = 4  # the format of config.json and agents/; sacjax reads no other
 _LOG = logging.getLogger("sacjax")
 _PRECISION = "jax_default_matmul_precision"
-_COMMANDS = ("sacjax", os.path.join("sacjax", "__main__.py"))  # a script's own name matches neither
+# The command line's names in sys.argv[0]; other names are scripts that import sacjax.
+_COMMANDS = ("sacjax", os.path.join("sacjax", "__main__.py"))
 SUITES = {  # the packages that implement each suite's environments
     "brax": ["brax", "mujoco-mjx"],
     "playground": ["playground", "mujoco-mjx"],
@@ -96,7 +97,7 @@ def algorithm_name(make: Any) -> str:
 def describe_resumed(before: Description, now: Description) -> Description:
     """Return the description of a resumed run.
 
-    It keeps what the run started with, takes the settings of now, and adds an entry to "resumed".
+    It keeps what the run started with, updates the settings, and adds a session to "resumed".
     """
     session = {name: now[name] for name in ("command", "versions", "device", "jax", "layout")}
     changed = {name: now[name] for name in ("config", "layout", "options")}
@@ -109,7 +110,7 @@ def check_jax_settings(run: str, then: dict[str, Any], exact: bool = True) -> No
     Args:
       run: what the message calls the run.
       then: the "jax" of its description. Settings that it lacks are not checked.
-      exact: False to only warn of another precision.
+      exact: whether another precision is an error; if False, it is only a warning.
     """
     now = surroundings()["jax"]
     x64, prng = (then.get(name, now[name]) for name in ("x64", "prng"))

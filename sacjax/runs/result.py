@@ -30,7 +30,7 @@ class Run(NamedTuple):
       config: the run's Config.
       members: M dictionaries of the swept hyperparameters and `seed`.
       metrics: the metrics of all evaluations by name, each [M, epochs, ...]; `make_program` lists
-        them. After the last epoch of a member, its metrics are padded.
+        them. They are padded after the last epoch of a member.
       agents: the algorithm's states, leaves [M, ...]. They are NumPy arrays if several devices or
         batches trained them, or if they were read from a folder.
       program: the functions of one member, as `make_program` returns them.
@@ -102,7 +102,7 @@ class Run(NamedTuple):
 
 
 def make_run(population: Population, state: State) -> Run:
-    """Return the run so far. Agents of several devices, too large for one, become NumPy arrays."""
+    """Return the run so far. If several devices trained the agents, they become NumPy arrays."""
     trained = state.loop.agent, state.loop.key
     if population.devices > 1:
         trained = jax.tree.map(lambda x: x[: population.size], gather(trained))
@@ -144,7 +144,7 @@ def save(run: Run, directory: Path) -> None:
 
 
 def read(population: Population, directory: Path) -> Run:
-    """Read what `save` wrote. Raises InputError if it is missing, damaged, or does not fit."""
+    """Read the folder agents/. Raises InputError if it is missing, damaged, or does not fit."""
     folder = directory / "agents"
     if not folder.is_dir():
         raise InputError(
@@ -210,6 +210,6 @@ def merge(runs: list[Run], planned: int) -> Run:
 
 
 def to_host(run: Run) -> Run:
-    """Return the run with its agents in host memory: the devices train the next batch."""
+    """Move the agents to host memory, so that the devices have room for the next batch."""
     agents = jax.tree.map(lambda x: x if is_key(x) else np.asarray(x), run.agents)
     return run._replace(agents=agents)

@@ -1,4 +1,4 @@
-"""Run and resume populations: training with progress, a folder of files, and a clean stop.
+"""Run and resume populations, with callbacks, a folder of files, and a clean stop.
 
 The members are the points of a hyperparameter grid x seeds, trained together or in batches. A run
 that is killed and resumed gives the same bits as an uninterrupted one. The loop is in `_train`.
@@ -35,7 +35,7 @@ _LOG = logging.getLogger("sacjax")
 
 
 class Session(NamedTuple):
-    """What the batches of a run share: options, callbacks, programs by number of members."""
+    """The options, callbacks and programs (by number of members) that all batches share."""
 
     options: Options
     on_epoch: tuple[OnEpoch, ...]
@@ -71,8 +71,8 @@ def run(
 
     Args:
       config: the settings that all members share.
-      hp: the hyperparameters. Arrays of equal size N make a grid of N points; sweep a single field
-        by one array [N].
+      hp: the hyperparameters. Arrays broadcast against each other and make a grid: one point per
+        element.
       seeds: a number of seeds (8 means 0 to 7), or a sequence of different seeds. Member order is
         all seeds of the first point, then of the second one. Seed s starts from
         `jax.random.key(s)`, so `seeds=[17]` repeats one member of `seeds=100`.
@@ -254,7 +254,7 @@ def _write_config(path: Path, population: Population, options: Options, resumed:
 
 
 def _has_started(batch: Population, place: Path | None) -> bool:
-    """Return whether the batch has a folder. Raises InputError if it is another batch's."""
+    """Return whether the batch has a folder. Raises InputError if the folder is another's."""
     if place is None or not (place / "config.json").exists():
         return False
     batch.match(folders.read_config(place, batch.config.env).content)
@@ -289,7 +289,7 @@ def _write_run_files(path: Path, population: Population, runs: list[Run]) -> Non
 
 
 def _all_rows(run: Run, first: int) -> list[Row]:
-    """Return the rows of a batch, whose members all have the same epochs. `first`: its number."""
+    """Return the rows of one batch. `first`: the index of its first member in the whole run."""
     return [
         row
         for epoch in range(run.epochs.max())
@@ -331,7 +331,7 @@ def _check_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[OnE
 def _choose_layout(
     content: Description, strategy: str | None, devices: int | None
 ) -> tuple[str, int | None]:
-    """Return the given layout, completed by the run's layout if it works on this machine."""
+    """Return the layout, with the run's for arguments that are None, if it works here."""
     then = content.get("layout", {})
     if content["device"]["platform"] != jax.default_backend():
         then = {}

@@ -53,7 +53,7 @@ def test_diverged_members_are_frozen_and_finite(wild):
     for d in done.diverged:
         assert "critic" in d.quantities
         assert d.epoch < 6
-        # The frozen state has the gradient steps of the epochs before.
+        # A frozen state has taken the gradient steps of the epochs before its divergence.
         assert int(done.agents.step[d.member]) == 100 * d.epoch
     assert {int(done.agents.step[i]) for i in GOOD} == {600}
 
@@ -114,7 +114,7 @@ def test_a_warning_names_member_step_and_quantities(caplog):
     assert "member 0" not in caplog.text
 
 
-def test_on_nan_stop_stops_with_complete_files_and_resume_continues(wild, tmp_path):
+def test_on_nan_stop_leaves_complete_files_to_resume(wild, tmp_path):
     done, whole = wild
     folder = tmp_path / "run"
     stopped = run(CONFIG, WILD, seeds=2, directory=folder, on_nan="stop")

@@ -125,7 +125,7 @@ def test_resume_restores_the_lost_files_of_a_finished_run(whole, tmp_path, caplo
 
 @pytest.mark.exact
 def test_an_extended_run_equals_a_run_configured_longer(whole, tmp_path):
-    """The replay, whose size total_steps limits, grows."""
+    """The replay grows, because total_steps limits its size."""
     folder, longer = Path(shutil.copytree(whole, tmp_path / "run")), tmp_path / "longer"
     first = load(folder)
     seeds = len({m["seed"] for m in first.members})
@@ -464,7 +464,7 @@ def test_resume_removes_damaged_checkpoints_before_good_ones(whole, tmp_path, ca
     stops = iter([True])
     for epoch in (6, 7):
         remove(folder, epoch)
-    resume(folder, should_stop=lambda: next(stops), keep=1)  # from 5 to 6
+    resume(folder, should_stop=lambda: next(stops), keep=1)  # trains epoch 6 only
     assert checkpoints.epochs(folder) == [6]
     resume(folder, keep=1)
     assert_same(whole, folder)
@@ -697,7 +697,7 @@ def is_writing(folder):
 
 
 def kill_and_resume(tmp_path, seeds, kills, seed, *layout):
-    """Send SIGKILL at random moments to one process after another, every third during a write."""
+    """Kill one process after another at random moments, every third one during a write."""
     rng = random.Random(seed)
     folder, whole = tmp_path / "run", tmp_path / "whole"
     flags = [*FLAGS, "--seeds", str(seeds), "--checkpoint-every", "1", "--replay-size", "400"]
