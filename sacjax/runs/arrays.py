@@ -70,6 +70,11 @@ def unflatten(like: Any, arrays: Arrays, place: Callable[[Any], Any] = lambda x:
     return jax.tree_util.tree_map_with_path(read_leaf, like)
 
 
+def select(arrays: Arrays, prefix: str) -> dict[str, Any]:
+    """Return the arrays whose names start with the prefix, by the rest of their names."""
+    return {n.removeprefix(prefix): arrays[n] for n in arrays if n.startswith(prefix)}
+
+
 def part_of(folder: Path) -> Path:
     """Return the temporary folder in which `folder` is written."""
     return folder.with_name(PART + folder.name)

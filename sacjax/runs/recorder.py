@@ -184,10 +184,7 @@ def restore_state(population: Population, path: Path) -> State | None:
         _warn_of_changes(population, found.note)
     with checkpoints.explain_read_errors(path, found.epoch):
         loop = _restore_loop(population, then, found)
-        metrics, host = (
-            {n.removeprefix(kind): found.arrays[n] for n in found.arrays if n.startswith(kind)}
-            for kind in (_HISTORY, _HOST)
-        )
+        metrics, host = (stored.select(found.arrays, kind) for kind in (_HISTORY, _HOST))
     history = [
         {name: np.ascontiguousarray(x[:, i]) for name, x in metrics.items()}
         for i in range(found.epoch)

@@ -155,10 +155,8 @@ def read(population: Population, directory: Path) -> Run:
     try:
         found, shapes = stored.Stored(folder), population.shapes()
         trained = stored.unflatten((shapes.agent, shapes.key), found)
-        names = [name for name in found if name.startswith(_METRICS)]
-        metrics = {name.removeprefix(_METRICS): found[name] for name in names}
         diverged = [Divergence(**d) for d in found.note["diverged"]]
-        return _make(population, trained, metrics, diverged)
+        return _make(population, trained, stored.select(found, _METRICS), diverged)
     except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"{folder} is damaged, or does not fit this environment and algorithm "

@@ -49,9 +49,8 @@ def deferred(should_stop: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
     Only signals with Python's default handler are deferred, and only in the main thread, the only
     one where Python handles signals.
     """
-    mine = [n for n, default in _DEFAULTS.items() if signal.getsignal(n) == default]
-    if threading.current_thread() is not threading.main_thread():
-        mine = []
+    main = threading.current_thread() is threading.main_thread()
+    mine = [n for n, default in _DEFAULTS.items() if main and signal.getsignal(n) == default]
     with StopOnSignal(mine) as stop:
         yield lambda: stop.asked() or should_stop()
     if stop.asked():
