@@ -118,7 +118,7 @@ def check_jax_settings(run: str, then: dict[str, Any], exact: bool = True) -> No
         text = f"{run} was trained with jax_enable_x64={x64}"
         if exact:
             raise InputError(f"{text}: set JAX_ENABLE_X64={int(x64)}", "jax_enable_x64")
-        _LOG.warning("%s, but it is %s here: its numbers are converted", text, now["x64"])
+        _LOG.warning("%s and is loaded with %s: its numbers are converted", text, now["x64"])
     if prng != now["prng"]:
         raise InputError(
             f"{run} uses {prng} keys: set JAX_DEFAULT_PRNG_IMPL={prng}", "jax_default_prng_impl"

@@ -97,7 +97,7 @@ def run(
       The run, with trained agents and all metrics.
 
     Raises:
-      InputError: a setting cannot work, or the memory is too small. Nothing has been written.
+      InputError: a setting cannot work, or the memory is too small. No file has been written.
       RunError: the files can no longer be written, or an environment failed.
 
     >>> done = run(config, seeds=2)
