@@ -52,7 +52,7 @@ def plan(argv: list[str]) -> int:
     strategy = args.options.get("strategy", "auto")
     grid = make_grid(hp, list(args.seeds))
     planned, compiled = make_population(config, grid, make_sac, strategy, *layout.values()), 0
-    if memory.of(planned).enough:
+    if memory.estimate(planned).enough:
         batch = max(planned.batches(), key=lambda batch: batch.size)
         compiled = epochs.compile_programs(batch, fresh=False).memory
     print(memory.table(planned, compiled))

@@ -12,7 +12,7 @@ import numpy as np
 
 from sacjax import statistics
 from sacjax.config import Hyperparams
-from sacjax.runs.metrics_csv import row
+from sacjax.runs.metrics_csv import to_columns
 from sacjax.types import InputError, one_line
 
 _LOG = logging.getLogger("sacjax")
@@ -73,7 +73,10 @@ def scalars(metrics: dict[str, Any]) -> dict[str, float]:
     """
     members = range(len(metrics["member"]))
     series = {x: metrics[x] for x in metrics if x not in _NOT_LOGGED and x not in _SWEPT}
-    names, rows = [_name_member(metrics, i) for i in members], [row(series, i) for i in members]
+    names, rows = (
+        [_name_member(metrics, i) for i in members],
+        [to_columns(series, i) for i in members],
+    )
     found = {}
     for metric in rows[0]:
         x = np.array([columns[metric] for columns in rows], float)

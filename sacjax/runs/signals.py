@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the run ends after the current epoch, with its files complete."""
+"""Ctrl-C and SIGTERM: the run stops after the current epoch, with complete files."""
 
 import contextlib
 import signal
@@ -11,7 +11,7 @@ _DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.S
 
 
 class StopOnSignal:
-    """The first Ctrl-C or SIGTERM ends the run after the current epoch; the second at once."""
+    """Stop the run after the current epoch at the first signal, and at once at the second."""
 
     number: int = signal.SIGINT
 
@@ -28,13 +28,14 @@ class StopOnSignal:
             signal.signal(number, handler)
 
     def asked(self) -> bool:
+        """Return whether a signal has arrived."""
         return self._asked
 
     def _handle(self, number: int, _: Any) -> None:
         if self._asked:
             raise KeyboardInterrupt
         self._asked, self.number = True, number
-        with contextlib.suppress(OSError, RuntimeError):  # the terminal may be gone already
+        with contextlib.suppress(OSError, RuntimeError):  # the terminal may be closed already
             print(
                 "\nStopping after this epoch, files will be complete (Ctrl-C again: at once)",
                 file=sys.stderr,
@@ -42,14 +43,14 @@ class StopOnSignal:
 
 
 @contextlib.contextmanager
-def put_off(should_stop: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
-    """`should_stop`, which a signal answers with True too: it takes effect after the block.
+def deferred(should_stop: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+    """Defer signals to the end of the block, and yield a `should_stop` that reports them.
 
-    Only those that nobody else handles, and only in the main thread, which Python gives them to.
+    Only signals with Python's default handler are deferred, and only in the main thread, the only
+    one where Python handles signals.
     """
-    mine = [n for n, default in _DEFAULTS.items() if signal.getsignal(n) == default]
-    if threading.current_thread() is not threading.main_thread():
-        mine = []
+    main = threading.current_thread() is threading.main_thread()
+    mine = [n for n, default in _DEFAULTS.items() if main and signal.getsignal(n) == default]
     with StopOnSignal(mine) as stop:
         yield lambda: stop.asked() or should_stop()
     if stop.asked():

@@ -21,7 +21,7 @@ def key_of(plan: Population) -> Any:
     """Return everything that a plan's programs depend on. Environments compare by identity."""
     settings = tuple(jax.config.values[name] for name in SETTINGS)
     one_point = len(plan.grid.settings) == 1
-    layout = tuple(plan.how.values())
+    layout = tuple(plan.layout.values())
     return plan.config, plan.algorithm, plan.size, layout, one_point, settings
 
 
