@@ -195,8 +195,8 @@ def make_grid(hp: Hyperparams, seeds: list[int]) -> Grid:
     must_be(Hyperparams, hp, "hp", "Hyperparams(tau=0.005)")
     if own := vars(hp).keys() - vars(Hyperparams()).keys():
         raise InputError(
-            f"hp has {', '.join(sorted(own))} beside the fields of Hyperparams, which a run does "
-            "not keep: give that to algorithm=partial(f, ...), or sweep it by make_train",
+            f"hp has {', '.join(sorted(own))} in addition to the fields of Hyperparams, which a "
+            "run does not keep: give that to algorithm=partial(f, ...), or sweep it by make_train",
             "hp",
         )
     arrays = {name: np.asarray(value) for name, value in vars(hp).items()}
