@@ -11,13 +11,17 @@ from sacjax.types import Array, Env, EnvParams, Key, Metrics, TimeStep
 
 
 def evaluate(
-    env: Env, policy: Callable[[Array], Array], key: Key, env_params: EnvParams
+    env: Env,
+    policy: Callable[[Array], Array],
+    key: Key,
+    env_params: EnvParams,
+    max_steps: int,
 ) -> tuple[Array, Array]:
-    """Undiscounted return and length of one whole episode in each of the E copies, [E] and [E].
+    """Return the undiscounted return [E] and the length [E] of one episode in each of E copies.
 
     `policy` maps obs [E, O] to action [E, A]; `agent.mode` makes it greedy. The first episode of
     each copy counts, from its reset to its end. The loop runs until the last copy has ended, so it
-    needs no bound on the length and honours a time limit given in `env_params`.
+    honours a time limit given in `env_params`. After `max_steps` the open episodes are cut.
     """
     key_reset, key_steps = jax.random.split(key)
     env_state, obs = env.reset(key_reset, env_params)
@@ -34,8 +38,12 @@ def evaluate(
         running &= ~(timestep.terminated | timestep.truncated)
         return env_state, timestep.obs, key, running, returns, lengths
 
+    def is_open(carry):
+        *_, running, _, lengths = carry
+        return running.any() & (lengths.max() < max_steps)
+
     carry = (env_state, obs, key_steps, running, returns, lengths)
-    *_, returns, lengths = jax.lax.while_loop(lambda carry: carry[3].any(), step, carry)
+    *_, returns, lengths = jax.lax.while_loop(is_open, step, carry)
     return returns, lengths
 
 

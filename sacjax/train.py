@@ -38,7 +38,7 @@ from sacjax.types import (
     Step,
     Transition,
 )
-from sacjax.validation import check_key, check_one, must_be
+from sacjax.validation import check_key, check_one, check_target_entropy, must_be
 
 MakeAlgorithm = Callable[[Config, Env], Algorithm]
 
@@ -144,6 +144,8 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
         check_one(hp, Hyperparams(), "hp", "jax.vmap(train, (None, 0))(key, hp)")
         mapped = "jax.vmap(train, (None, None, 0))(key, hp, env_params)"
         check_one(env_params, program.default_params, "env_params", mapped)
+        if algorithm is make_sac:
+            check_target_entropy(config, hp)
         hp, env_params = as_arrays(hp, env_params)
         hp, env_params = as_arguments(hp, env_params)  # the bits are those of `sacjax.run`
         loop = program.init(key, hp, env_params)
@@ -276,7 +278,8 @@ def _item(config: Config, transition: Transition, ended: Array) -> Any:
 
 def _evaluate(parts: Parts, state: Any, key: Key, env_params: EnvParams) -> tuple[Array, Array]:
     policy = partial(parts.agent.mode, state)
-    return evaluate(parts.eval_env, policy, lean(key), env_params)
+    limit = parts.config.eval_max_steps
+    return evaluate(parts.eval_env, policy, lean(key), env_params, limit)
 
 
 def _scan_mean(

@@ -207,6 +207,39 @@ def check_alphas(hp: Any) -> None:
         )
 
 
+def check_target_entropy(config: Any, hp: Any) -> None:
+    """Raise InputError where no policy of the built-in networks reaches a learned target.
+
+    The temperature would grow without bound. Traced hyperparameters are not checked.
+    """
+    if not all(map(_is_concrete, (hp.target_entropy_per_dim, hp.alpha_lr))):
+        return
+    most = largest_entropy(config.log_std_min, config.log_std_max)
+    target, lr = np.broadcast_arrays(hp.target_entropy_per_dim, hp.alpha_lr)
+    if np.any((target >= most) & (lr > 0)):
+        raise InputError(
+            f"target_entropy_per_dim ({target.max():g}) must be below {most:.3f} nats, the largest "
+            f"entropy of the policy with log_std_min={config.log_std_min:g} and "
+            f"log_std_max={config.log_std_max:g}: use -1, or alpha_lr=0 for a fixed temperature",
+            "target_entropy_per_dim",
+        )
+
+
+def largest_entropy(log_std_min: float, log_std_max: float) -> float:
+    """Return the largest entropy in nats of tanh(u), u ~ N(0, std^2), within these bounds.
+
+    The sum is the trapezoid rule for H[u] + E[log(1 - tanh(u)^2)]. It has one maximum, which lies
+    between log_std -1 and 0: at 0.684 nats. A mean other than 0 has less.
+    """
+    z = np.linspace(-10, 10, 4001)
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
+    log_std = np.clip(np.linspace(-1, 0, 101), log_std_min, log_std_max)[:, None]
+    u = np.abs(np.exp(log_std) * z)
+    jacobian = 2 * (np.log(2) - u - np.log1p(np.exp(-2 * u)))  # log(1 - tanh(u)^2)
+    entropy = np.log(2 * np.pi * np.e) / 2 + log_std[:, 0] + (density * jacobian).sum(1)
+    return float(entropy.max())
+
+
 def must_be(kind: type, value: Any, name: str, use: str) -> None:
     """InputError where an argument is of another kind, by name: a module that was loaded again, as
     notebooks do, has classes of its own."""

@@ -14,6 +14,7 @@ from sacjax.cli import flags
 from sacjax.cli.console import complain, follow, say_loading
 from sacjax.config import Config, Hyperparams
 from sacjax.presets import settle
+from sacjax.runs.signals import GRACE
 from sacjax.types import InputError, named
 
 
@@ -32,7 +33,7 @@ def train(argv: list[str]) -> int:
     place = directory.claimed(Path("runs") / path_of(config.env))
     with place if args.out is None else contextlib.nullcontext(args.out) as out:
         start = partial(run, config, hp, seeds=args.seeds, directory=out, **args.options)
-        return follow(start, out, _loggers(args.logs, out))
+        return follow(start, out, _loggers(args.logs, out), args.options.get("grace", GRACE))
 
 
 def plan(argv: list[str]) -> int:
@@ -72,7 +73,7 @@ def resume(argv: list[str]) -> int:
 
     check_is_run(args.dir)
     start = partial(resume, args.dir, extend_to=args.extend_to, **args.run)
-    return follow(start, args.dir, _loggers(args.logs, args.dir))
+    return follow(start, args.dir, _loggers(args.logs, args.dir), args.run.get("grace", GRACE))
 
 
 @flags.parsed

@@ -40,13 +40,14 @@ def say_loading(what: Any, log_format: str) -> None:
         print(f"loading JAX and {what} ...", end="\r", file=sys.stderr, flush=True)
 
 
-def follow(start: Callable, out: Path, loggers: Sequence[Any]) -> int:
+def follow(start: Callable, out: Path, loggers: Sequence[Any], grace: float) -> int:
     """Train with loggers and a clean stop, then show what was reached.
 
     Args:
       start: `run` or `resume` with its settings.
       out: the run's folder.
       loggers: none in a process that is not the first one.
+      grace: seconds from a signal until the run stops in the middle of an epoch.
 
     Returns:
       The exit code.
@@ -59,7 +60,7 @@ def follow(start: Callable, out: Path, loggers: Sequence[Any]) -> int:
     told = []
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.watched())
-        stop = stack.enter_context(StopOnSignal())
+        stop = stack.enter_context(StopOnSignal(grace))
         reader = next((x for x in loggers if isinstance(x, JsonLines)), None)
         if reader is not None:  # nothing else is printed to stdout
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))

@@ -19,6 +19,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.devices import Strategy
 from sacjax.field_names import OTHER_NAMES, right_name
 from sacjax.presets import preset_of
+from sacjax.runs.signals import GRACE
 from sacjax.types import InputError, OnNan
 
 
@@ -48,6 +49,8 @@ class RunFlags:
     """Checkpoints to keep."""
     on_nan: OnNan = "freeze"
     """When an agent's numbers are no longer finite: freeze it and go on, or stop the run."""
+    grace: float = GRACE
+    """Seconds after Ctrl-C or SIGTERM until the run stops in the middle of an epoch."""
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ environments are imported by the command that needs them, so help is quick.
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -41,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # nobody reads what a command prints
         code = drop_stdout(0)
     except KeyboardInterrupt as error:
-        code = _failed(argv, error, "\nsacjax: stopped", 130)
+        code = 128 + (error.args[0] if error.args else signal.SIGINT)
+        code = _failed(argv, error, "\nsacjax: stopped", code)
         if from_shell:  # the epoch that is running would be waited for
             _leave(code)
     except InputError as error:

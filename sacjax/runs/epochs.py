@@ -86,7 +86,7 @@ def epochs(
         return
     (hp, keys, env_params), (init, epoch) = _inputs(population), compiled
     loop, history, diverged, host, *_ = state or State(None, [], [])
-    history, diverged = list(history), list(diverged)
+    history, diverged, cut = list(history), list(diverged), 0
     with errors_named(population.program.host, population.config.env):
         if loop is None:
             assert init is not None
@@ -107,6 +107,7 @@ def epochs(
         history.append(divergence.without(metrics, diverged))
         state = State(loop, history, diverged, None, time.perf_counter() - begin, len(new))
         _warn(population, new, state.env_steps)
+        cut = cut or _warn_of_cuts(metrics["eval_length"], population.config.eval_max_steps)
         yield state
 
 
@@ -240,6 +241,18 @@ def _frozen(population: Population, diverged: list[Divergence]) -> np.ndarray:
     mask = np.zeros(population.size, bool)
     mask[[d.member for d in diverged]] = True
     return mask
+
+
+def _warn_of_cuts(lengths: np.ndarray, limit: int) -> int:
+    """Return how many evaluation episodes reached the limit, with a warning if any did."""
+    cut = int((lengths >= limit).sum())
+    if cut and is_first():
+        _LOG.warning(
+            "%d of %d evaluation episodes were cut after eval_max_steps (%d) steps. Give the "
+            "environment a time limit, or set eval_max_steps. This is reported once",
+            *(cut, lengths.size, limit),
+        )
+    return cut
 
 
 def _warn(population: Population, diverged: list[Divergence], env_steps: int) -> None:

@@ -26,7 +26,7 @@ from sacjax.runs.population import Population, extended, make_grid, make_populat
 from sacjax.runs.processes import any_of, is_first, on_first, several
 from sacjax.runs.recorder import Options, Recorder, restore_state, write_summary
 from sacjax.runs.result import Run, in_host_memory, merged, read
-from sacjax.runs.signals import put_off
+from sacjax.runs.signals import GRACE, put_off
 from sacjax.sac import make_sac
 from sacjax.types import InputError, OnEpoch, OnNan, is_whole
 
@@ -48,6 +48,7 @@ def run(
     checkpoint_every: int | None = None,
     keep: int = 2,
     on_nan: OnNan = "freeze",
+    grace: float = GRACE,
 ) -> Run:
     """Train members = points of the grid `hp` x `seeds`, as one program.
 
@@ -75,7 +76,7 @@ def run(
             raise InputError("checkpoint_every needs a folder to write to: give directory=")
         return _train_all(population, None, options, on_epoch, should_stop)
     path = Path(directory)
-    with put_off(should_stop) as should_stop, _held(lambda: folders.created(path)):
+    with put_off(should_stop, grace) as should_stop, _held(lambda: folders.created(path)):
         return _train_all(population, path, options, on_epoch, should_stop)
 
 
@@ -92,6 +93,7 @@ def resume(
     checkpoint_every: int | None = None,
     keep: int | None = None,
     on_nan: OnNan | None = None,
+    grace: float = GRACE,
 ) -> Run:
     """Go on with the run in `directory` from its last whole checkpoint, to the bit as if unstopped.
 
@@ -104,7 +106,7 @@ def resume(
     """
     path, on_epoch = Path(directory), _checked_callables(on_epoch, should_stop)
     folders.check_is_run(path)
-    with put_off(should_stop) as should_stop, _held(lambda: folders.locked(path)):
+    with put_off(should_stop, grace) as should_stop, _held(lambda: folders.locked(path)):
         config, grid, content = folders.read_config(path, env)
         if other := other_algorithm(content, algorithm):
             raise InputError(f"{path} {other}: give that to resume(..., algorithm=...) in Python")

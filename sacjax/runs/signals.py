@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM: the run ends after the current epoch, with its files complete."""
+"""Ctrl-C and SIGTERM: the run ends after the current epoch, or after a grace period."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -10,13 +11,22 @@ from typing import Any
 _DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
+GRACE = 20.0  # seconds
+
+
 class StopOnSignal:
-    """The first Ctrl-C or SIGTERM ends the run after the current epoch; the second at once."""
+    """Stop a run on Ctrl-C or SIGTERM.
+
+    The first signal ends the run after the current epoch. A second one, or `grace` seconds, end it
+    at once by KeyboardInterrupt, whose argument is the signal's number. Files are whole then too,
+    and the run can be resumed from its last checkpoint.
+    """
 
     number: int = signal.SIGINT
 
-    def __init__(self, numbers: Sequence[int] = tuple(_DEFAULTS)):
-        self._numbers = numbers
+    def __init__(self, grace: float = GRACE, numbers: Sequence[int] = tuple(_DEFAULTS)):
+        self._grace, self._numbers = grace, numbers
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> "StopOnSignal":
         self._asked = False
@@ -24,25 +34,34 @@ class StopOnSignal:
         return self
 
     def __exit__(self, *_: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def asked(self) -> bool:
+        """Return whether to stop; the caller does so then, with no need of the grace period."""
+        if self._asked and self._timer is not None:
+            self._timer.cancel()
         return self._asked
 
     def _handle(self, number: int, _: Any) -> None:
         if self._asked:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(self.number)
         self._asked, self.number = True, number
+        self._timer = threading.Timer(self._grace, os.kill, (os.getpid(), number))
+        self._timer.daemon = True
+        self._timer.start()
         with contextlib.suppress(OSError, RuntimeError):  # the terminal may be gone already
             print(
-                "\nStopping after this epoch, files will be complete (Ctrl-C again: at once)",
+                f"\nStopping after this epoch, or in {self._grace:g} s from the last checkpoint. "
+                "Press Ctrl-C again to stop at once. All files stay whole.",
                 file=sys.stderr,
             )
 
 
 @contextlib.contextmanager
-def put_off(should_stop: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+def put_off(should_stop: Callable[[], bool], grace: float) -> Iterator[Callable[[], bool]]:
     """`should_stop`, which a signal answers with True too: it takes effect after the block.
 
     Only those that nobody else handles, and only in the main thread, which Python gives them to.
@@ -50,7 +69,7 @@ def put_off(should_stop: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
     mine = [n for n, default in _DEFAULTS.items() if signal.getsignal(n) == default]
     if threading.current_thread() is not threading.main_thread():
         mine = []
-    with StopOnSignal(mine) as stop:
+    with StopOnSignal(grace, mine) as stop:
         yield lambda: stop.asked() or should_stop()
     if stop.asked():
         signal.raise_signal(stop.number)
