@@ -10,6 +10,7 @@ stores a key beside one of JAX's own): an environment object is given JAX's.
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,10 @@ JAXS = "threefry2x32"
 
 def lean(key: Key) -> Key:
     """The same key, hashed as above where that is quicker: an array of keys of any shape."""
-    if jax.default_backend() != "cpu" or not jax.config.jax_threefry_partitionable:  # pyright: ignore[reportAttributeAccessIssue]
+    set_to: Any = jax.config
+    if set_to.jax_disable_jit or not set_to.jax_threefry_partitionable:
+        return key
+    if jax.default_backend() != "cpu":
         return key
     typed = key if is_key(key) else jax.random.wrap_key_data(key)
     if jax.random.key_impl(typed) != JAXS:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.flatten_util import ravel_pytree
 
-from sacjax.bits import as_arguments, as_arrays, tied_to
+from sacjax.bits import as_arguments, as_arrays, bind, tied_to
 from sacjax.config import Config, Hyperparams
 from sacjax.envs.names import make_env
 from sacjax.evaluate import (
@@ -38,7 +38,13 @@ from sacjax.types import (
     Step,
     Transition,
 )
-from sacjax.validation import check_key, check_one, check_target_entropy, must_be
+from sacjax.validation import (
+    check_key,
+    check_one,
+    check_settings_of_jax,
+    check_target_entropy,
+    must_be,
+)
 
 MakeAlgorithm = Callable[[Config, Env], Algorithm]
 
@@ -103,6 +109,7 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
       replay_size, env_steps, gradient_steps  []  counts since the start
     """
     must_be(Config, config, "config", "Config('Pendulum-v1')")
+    check_settings_of_jax()
     make_copies = make_env(config.env)
     env = make_copies(config.num_envs)
     parts = Parts(
@@ -113,9 +120,9 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
         replay=make_replay(config, _item(config, env.example, env.example.reward)),
     )
     return Program(
-        init=partial(_init, parts),
-        epoch=partial(_epoch, parts),
-        evaluate=partial(_evaluate, parts),
+        init=bind(_init, parts),
+        epoch=bind(_epoch, parts),
+        evaluate=bind(_evaluate, parts),
         mode=parts.agent.mode,
         default_params=env.default_params,
         example=env.example,

@@ -247,6 +247,19 @@ def must_be(kind: type, value: Any, name: str, use: str) -> None:
         raise InputError(f"{name} ({value!r}) must be of type {kind.__name__}: use {use}")
 
 
+def check_settings_of_jax() -> None:
+    """Raise InputError where JAX ends a program on a NaN or inf: those of sacjax have some."""
+    settings: Any = jax.config
+    for name in ("jax_debug_nans", "jax_debug_infs"):
+        if getattr(settings, name):
+            raise InputError(
+                f"{name} ({name.upper()}) cannot be used: returns are NaN in an epoch in which no "
+                "episode ends, and log(min_alpha) is -inf. Unset it: sacjax reports a member whose "
+                "losses or parameters are not finite",
+                name,
+            )
+
+
 def check_key(key: Any) -> None:
     """InputError where `train` is given no PRNG key, or more than one."""
     is_legacy = getattr(key, "dtype", None) == jnp.uint32

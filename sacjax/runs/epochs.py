@@ -63,8 +63,8 @@ class Compiled(NamedTuple):
     @property
     def memory(self) -> int:
         """Bytes that the epoch takes of one device, as XLA says; 0 where it does not."""
-        found = self.epoch.memory_analysis()
-        if found is None:
+        found = isinstance(self.epoch, jax.stages.Compiled) and self.epoch.memory_analysis()
+        if not found:
             return 0
         new = found.output_size_in_bytes - found.alias_size_in_bytes
         return found.argument_size_in_bytes + found.temp_size_in_bytes + new
@@ -168,6 +168,8 @@ def compile_programs(population: Population, fresh: bool = True) -> Compiled:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         jax.eval_shape(init, keys, hp, env_params),
     )
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+        return Compiled(init, epoch)
     # `init` is traced (it has been once, for the shapes: it will not fail) and compiled beside it.
     epoch_ready = _aside(epoch.lower(like, _mask(population, []), hp, env_params).compile)
     init_ready = _aside(init.lower(keys, hp, env_params).compile) if fresh else None
