@@ -1,8 +1,9 @@
-"""W1 to W7, sacjax alone, one after the other: what to run on a GPU. It needs no network.
+"""Run the benchmarks W1 to W7 for sacjax alone, in sequence. This needs no network.
 
 python benchmarks/all.py
 
-It replaces results/*.json, the peers' figures included; on a GPU it writes results/gpu/*.json.
+It replaces results/*.json, including the figures of the peers. On a GPU it writes
+results/gpu/*.json.
 """
 
 import argparse

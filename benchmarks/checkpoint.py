@@ -1,12 +1,12 @@
-"""What does a checkpoint cost? Seconds that training waits, and memory.
+"""Measure the cost of a checkpoint: seconds that training waits, and memory.
 
     python benchmarks/checkpoint.py
 
-Eight members with full replays of 1e6 transitions of random numbers, of Pendulum-v1 (3 / 1
-dimensions) and of the synthetic environment (17 / 6), and the paper's networks: seconds that
-training waits for a checkpoint, until it counts (which training does not wait for) and to read it
-back, its size on disk, and how much the process grew meanwhile over what it held (from /proc, so on
-Linux only).
+The state has eight members with the paper's networks and full replays of 1e6 random transitions. It
+has the dimensions of Pendulum-v1 (3 / 1) and of the synthetic environment (17 / 6). Measured are
+the seconds that training waits, the seconds until the checkpoint is complete, the seconds to read
+it back, its size on disk, and the growth of the process meanwhile. /proc gives the memory, so this
+needs Linux.
 """
 
 import tempfile
@@ -30,13 +30,13 @@ ENVS = {"Pendulum": "Pendulum-v1", "synthetic, 17 / 6": Synthetic()}
 
 
 def resident() -> int:
-    """Bytes of memory that this process holds."""
+    """Return the bytes of memory that this process holds."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096
 
 
 class Peak:
-    """The most that this process held while a `with` lasted, over what it held before."""
+    """The peak memory of this process in a `with` block, relative to its start."""
 
     def __enter__(self) -> "Peak":
         self.before = self.most = resident()
@@ -60,7 +60,7 @@ class Peak:
 
 
 def members(env: Any) -> Any:
-    """The loops of all members, replays full of random numbers."""
+    """Return the loop states of all members, with replays full of random numbers."""
     config = Config(env, total_steps=CAPACITY, replay_size=CAPACITY)
     program = make_program(config)
     hp, params = as_arrays(Hyperparams(), program.default_params)
@@ -75,7 +75,7 @@ def members(env: Any) -> Any:
 
 
 def measure(rounds: int) -> tuple[list[dict[str, Any]], dict[str, Any]]:
-    """Written and read once in every round."""
+    """Write and read one checkpoint in every round."""
     entries, memory = [], {}
     for case, env in ENVS.items():
         loop = members(env)

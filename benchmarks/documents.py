@@ -1,4 +1,4 @@
-"""Tables and panels as the documents have them."""
+"""Make the tables and figures of the documents."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 
 def fill_in(path: Path, name: str, text: str) -> None:
-    """Replace what stands between a document's markers."""
+    """Replace the text between two markers of a document."""
     begin, end = f"<!-- {name}: begin -->\n", f"<!-- {name}: end -->"
     before, after_begin = path.read_text().split(begin)
     _, after = after_begin.split(end)
@@ -16,19 +16,19 @@ def fill_in(path: Path, name: str, text: str) -> None:
 
 
 def mean_and_range(scores: np.ndarray) -> str:
-    """Of one score or several seeds': the mean, lowest and highest in brackets."""
+    """Format the mean of the scores, with the lowest and highest in brackets."""
     digits = 0 if abs(scores).max() >= 100 else 1
     mean, low, high = (f"{x:,.{digits}f}" for x in (scores.mean(), scores.min(), scores.max()))
     return f"{mean} [{low}, {high}]" if scores.size > 1 else mean
 
 
-def in_words(seeds: int) -> str:
-    """1 seed, 2 seeds."""
+def seed_count(seeds: int) -> str:
+    """Format a number of seeds: "1 seed", "2 seeds"."""
     return f"{seeds} seed{'s' if seeds > 1 else ''}"
 
 
 def grid(panels: int, width: float, height: float, margin: float = 0) -> tuple[Figure, list[Any]]:
-    """A figure of so many panels, four to a row; sizes are one panel's, in inches."""
+    """Make a figure with panels, four to a row. Sizes are per panel, in inches."""
     across = min(panels, 4)
     down = -(-panels // across)
     size = (width * across + margin, height * down)
@@ -40,7 +40,7 @@ def grid(panels: int, width: float, height: float, margin: float = 0) -> tuple[F
 
 
 def dress(axes: Any, title: str, xlabel: str) -> None:
-    """A panel: its title, a light grid, no box."""
+    """Give a panel its title and a light grid, without a box."""
     axes.set_title(title, loc="left", fontsize=10)
     axes.set(xlabel=xlabel)
     axes.grid(alpha=0.25)
@@ -48,6 +48,6 @@ def dress(axes: Any, title: str, xlabel: str) -> None:
 
 
 def over_steps(axes: Any, title: str, xlabel: str = "environment steps") -> None:
-    """A panel over environment steps."""
+    """Style a panel whose x axis is environment steps."""
     dress(axes, title, xlabel)
     axes.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:g}k")

@@ -1,6 +1,6 @@
-"""How long does the README's first command take, and what does every seed reach?
+"""Time the README's first command, and record the return of every seed.
 
-python benchmarks/first_command.py    runs it in a fresh folder, writes results/first_command.json
+python benchmarks/first_command.py    runs in a new folder, writes results/first_command.json
 """
 
 import argparse
@@ -19,7 +19,7 @@ if __name__ == "__main__":
     argparse.ArgumentParser(description=__doc__).parse_args()
     environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
     with tempfile.TemporaryDirectory() as folder:
-        environment["XDG_CACHE_HOME"] = str(Path(folder) / "cache")  # nothing is compiled yet
+        environment["XDG_CACHE_HOME"] = str(Path(folder) / "cache")  # starts empty
         begin = time.time()
         command = [str(Path(sys.executable).with_name("sacjax")), "train", "Pendulum-v1"]
         subprocess.run(command, cwd=folder, env=environment, check=True)

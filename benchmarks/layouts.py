@@ -1,10 +1,10 @@
-"""How to lay members out on a CPU: vmapped or one after the other, on one device or on all?
+"""Compare layouts of members on a CPU: vmapped or in sequence, on one device or all.
 
     python benchmarks/layouts.py
 
-Eight seeds of W1's workload under each strategy and number of devices of `members.layout`, in turns
-and in one process; then how far four seeds' parameters are apart between layouts, because rounding
-is all that they may differ by, and reinforcement learning makes rounding grow.
+One process trains eight seeds of W1's workload with each strategy and number of devices, in turns.
+Then it compares the parameters of four seeds between layouts. They differ by rounding only, but
+reinforcement learning amplifies rounding.
 """
 
 import time
@@ -33,7 +33,7 @@ def name_of(strategy: str, devices: int) -> str:
 
 
 def speed(rounds: int) -> list[dict[str, Any]]:
-    """Gradient steps per second of all seeds together."""
+    """Measure gradient steps per second, all seeds together."""
     entries = []
     for size, (hidden, batch, iterations) in SIZES.items():
         workload = Workload(
@@ -57,7 +57,7 @@ def speed(rounds: int) -> list[dict[str, Any]]:
 
 
 def rounding() -> list[dict[str, Any]]:
-    """The largest difference of any parameter to those of four seeds mapped on one device."""
+    """Return the largest parameter difference between each layout and "map" on one device."""
     config = Config(
         *("Pendulum-v1", 1_000),
         warmup_steps=500,

@@ -1,12 +1,12 @@
-"""How well do the presets learn? The five continuous gymnax environments, 16 seeds each.
+"""Measure the returns of the presets on five gymnax environments, with 16 seeds each.
 
     python benchmarks/learning.py [ENV ...]     trains, writes results/learning.json
-    python benchmarks/learning.py --draw        draws results/learning.png, fills in the README
+    python benchmarks/learning.py --draw        draws results/learning.png, updates the README
 
-Protocol: `sacjax.run` with the environment's preset (Pendulum-v1 for 10,000 steps), seeds 100 to
-115 (the presets were chosen on others); afterwards every agent plays 128 greedy episodes from new
-start states. IQM over seeds with a 95% bootstrap interval. Beside it a uniformly random policy, and
-for MountainCarContinuous-v0 what happens without held warm-up actions, all else equal.
+Protocol: `sacjax.run` trains each environment's preset (Pendulum-v1 for 10,000 steps) with seeds
+100 to 115. The presets were chosen on other seeds. Then every agent plays 128 greedy episodes from
+new start states. Scores are the IQM over seeds with a 95% bootstrap interval. For comparison there
+is a uniformly random policy, and MountainCarContinuous-v0 without held warm-up actions.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from typing import Any
 
 from sacjax.devices import keep_compiled_programs, use_all_cores
 
-use_all_cores()  # before gymnax makes arrays
+use_all_cores()  # must run before gymnax makes arrays
 keep_compiled_programs()
 
 import jax
@@ -34,8 +34,8 @@ from sacjax.presets import PRESETS
 
 ENVS = list(PRESETS["gymnax"])
 SEEDS, EPISODES = range(100, 116), 128
-BUDGET = {"Pendulum-v1": {"total_steps": 10_000}}  # the usual one; the preset goes on for longer
-# Not runs of ours: https://github.com/DLR-RM/rl-baselines3-zoo/blob/master/benchmark.md (SAC)
+BUDGET = {"Pendulum-v1": {"total_steps": 10_000}}  # the usual budget; the preset trains longer
+# Published elsewhere: https://github.com/DLR-RM/rl-baselines3-zoo/blob/master/benchmark.md (SAC)
 PUBLISHED = {
     "Pendulum-v1": "-157.0 at 20,000 steps (rl-zoo, one run)",
     "MountainCarContinuous-v0": "94.7 at 50,000 steps (rl-zoo, one run)",
@@ -43,7 +43,7 @@ PUBLISHED = {
 
 
 def random_return(name: str, episodes: int = 512) -> float:
-    """Mean return of a uniformly random policy over whole first episodes."""
+    """Return the mean return of a uniformly random policy over whole episodes."""
     env = make_env(name)(episodes)
 
     def step(carry, key):
@@ -73,9 +73,9 @@ def random_return(name: str, episodes: int = 512) -> float:
 def measure(
     name: str, config: Config, hp: Hyperparams, seeds: Sequence[int] = SEEDS
 ) -> dict[str, Any]:
-    """Train the seeds and score them."""
+    """Train the seeds and score the final agents."""
 
-    def tell(step, metrics):
+    def show(step, metrics):
         speed = config.updates_per_epoch * len(metrics["member"]) / metrics["seconds"][0]
         print(
             f"{name} {step:7,} {statistics.iqm(metrics['eval_return'].mean(1)):9.1f}",
@@ -84,7 +84,7 @@ def measure(
         )
 
     begin = time.time()
-    done = run(config, hp, seeds=seeds, on_epoch=[tell])
+    done = run(config, hp, seeds=seeds, on_epoch=[show])
     seconds = time.time() - begin
     returns, lengths = evaluate_run(done, EPISODES)
     scores = returns.mean(axis=1)
@@ -112,7 +112,7 @@ def measure(
 
 
 def train(names: list[str]) -> None:
-    """Measure, keeping what this platform's file holds of other environments."""
+    """Measure some environments. The results file keeps the figures of the others."""
     path = record.folder() / "learning.json"
     results = json.loads(path.read_text())["environments"] if path.exists() else {}
     for name in names:
@@ -127,7 +127,7 @@ def train(names: list[str]) -> None:
 
 
 def table(results: dict[str, Any]) -> str:
-    """The README's table, from the file."""
+    """Return the README's table of a results file."""
     lines = [
         "| environment | steps | IQM return [95%] | worst seed | random policy | published SAC |",
         "|---|---|---|---|---|---|",
@@ -142,7 +142,7 @@ def table(results: dict[str, Any]) -> str:
 
 
 def draw(results: dict[str, Any]) -> None:
-    """results/learning.png."""
+    """Draw results/learning.png."""
     figure = Figure(figsize=(10, 5.6), layout="constrained")
     panels = figure.subplots(2, 3).ravel()
     for axes, (name, r) in zip(panels, results["environments"].items(), strict=False):
@@ -171,12 +171,12 @@ def draw(results: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description="How well do the presets learn?")
+    parser = argparse.ArgumentParser(description="Measure the returns of the presets")
     parser.add_argument("envs", nargs="*", default=ENVS)
-    parser.add_argument("--draw", action="store_true", help="only draw and fill in the README")
+    parser.add_argument("--draw", action="store_true", help="only draw, and update the README")
     args = parser.parse_args()
     if unknown := [name for name in args.envs if name not in ENVS]:
-        parser.error(f"{', '.join(unknown)}: choose from {', '.join(ENVS)}")
+        parser.error(f"unknown environments {', '.join(unknown)}: choose from {', '.join(ENVS)}")
     if not args.draw:
         train(args.envs)
     draw(record.load("learning"))

@@ -1,11 +1,11 @@
-"""W7: how near is a gradient step to what the machine can do?
+"""W7: compare the speed of a gradient step with the limit of the machine.
 
     python benchmarks/limit.py
 
-Floating-point operations of W1's gradient step, counted from its shapes, over the best rate of a
-matrix product here, interleaved with the gradient steps, is the least time such a step can take.
-On a GPU also the bytes that it must move over the best rate of a copy, and, from a profile of the
-iteration, kernels per gradient step.
+The shapes give the floating-point operations of W1's gradient step. Matrix products, interleaved
+with the gradient steps, give the best rate of this machine. Their quotient is the least time of a
+step. On a GPU, this also counts the bytes that a step must move, the best rate of a copy, and the
+kernels per gradient step from a profile.
 """
 
 import itertools
@@ -29,15 +29,15 @@ SIZES = {"Pendulum": (3, 1), "synthetic, 17 / 6": (OBS, ACTION)}
 
 
 def matmul_flops(batch: int, widths: list[int]) -> int:
-    """Of one pass of a batch through dense layers."""
+    """Count the operations of one pass of a batch through dense layers."""
     return sum(2 * batch * i * o for i, o in itertools.pairwise(widths))
 
 
 def gradient_step_flops(workload: Workload, obs: int, action: int) -> int:
-    """Matrix products only, from `sac.update_step`; elementwise work is left out, so it is a floor.
+    """Count the matrix products of `sac.update_step`. Elementwise work is left out.
 
-    Through weights, a backward pass costs a forward one for the weights' gradient and one for the
-    inputs' (which the first layer does not need).
+    A backward pass through weights costs as much as two forward passes: one for the gradient of the
+    weights, one for the gradient of the inputs. The first layer does not need the latter.
     """
     batch, hidden = workload.batch_size, list(workload.hidden)
     actor = matmul_flops(batch, [obs, *hidden, 2 * action])  # mean and log_std
@@ -46,13 +46,13 @@ def gradient_step_flops(workload: Workload, obs: int, action: int) -> int:
     critics_first = 2 * matmul_flops(batch, [obs + action, hidden[0]])
     target = actor + critics
     critic_loss = critics + 2 * critics - critics_first
-    inputs_only = critics  # the actor's loss: no gradient of the critics' weights
+    inputs_only = critics  # the actor's loss needs no gradient of the critics' weights
     actor_loss = actor + critics + inputs_only + 2 * actor - actor_first
     return target + critic_loss + actor_loss
 
 
 def gradient_step_bytes(workload: Workload, obs: int, action: int) -> int:
-    """Parameters, targets and Adam's moments read and written once, in float32."""
+    """Count the bytes of parameters, targets and Adam's moments, each read and written once."""
     hidden = list(workload.hidden)
     actor = matmul_flops(1, [obs, *hidden, 2 * action]) // 2
     critics = 2 * (matmul_flops(1, [obs + action, *hidden, 1]) // 2)
@@ -60,7 +60,7 @@ def gradient_step_bytes(workload: Workload, obs: int, action: int) -> int:
 
 
 def sgemm(size: int) -> Callable[[], float]:
-    """Rate of a matrix product of this size, in operations a second."""
+    """Return a function that measures a matrix product of this size, in operations per second."""
     a = jax.random.normal(jax.random.key(0), (size, size))
     times = 20 if not on_gpu() else 200
 
@@ -79,7 +79,7 @@ def sgemm(size: int) -> Callable[[], float]:
 
 
 def copying() -> float:
-    """Bytes read and written per second by the best of a few passes over 1 GiB."""
+    """Measure the best rate of a copy of 1 GiB: bytes read and written per second."""
     x = jnp.zeros(2**28)
     double = jax.jit(lambda x: x + 1)
     double(x).block_until_ready()
@@ -92,7 +92,7 @@ def copying() -> float:
 
 
 def kernels(workload: Workload) -> float:
-    """Kernel launches per gradient step, from XLA's own profile of a short piece."""
+    """Count kernel launches per gradient step in XLA's profile of a short piece."""
     workload = replace(workload, iterations=100)
     loop, piece = compiled(workload, Hyperparams())
     loop = jax.block_until_ready(piece.run(loop))

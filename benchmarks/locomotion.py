@@ -1,20 +1,20 @@
-"""Does it learn to walk? Gymnasium's MuJoCo tasks, beside Stable-Baselines3 and published curves.
+"""Compare sacjax on Gymnasium's MuJoCo tasks with Stable-Baselines3 and published curves.
 
     python benchmarks/locomotion.py train [TASK ...] [--seeds 0 1 2] [--peer sb3] [--jobs 2]
-    python benchmarks/locomotion.py train "Ant-v5 --critic-lr 1e-3"     by other settings
-    python benchmarks/locomotion.py collect FOLDER ... --commit COMMIT     of runs made elsewhere
+    python benchmarks/locomotion.py train "Ant-v5 --critic-lr 1e-3"     uses other settings
+    python benchmarks/locomotion.py collect FOLDER ... --commit COMMIT     adds other runs
     python benchmarks/locomotion.py draw
 
-`train` runs `sacjax train gymnasium/TASK` with its preset (or the peer's own defaults) for one seed
-after the other, under runs/locomotion; what was begun is gone on with, what is there is left. It
-takes half an hour to an hour for 300,000 steps on two cores. Each run's evaluations come into
-results/locomotion/TASK/WHO-SEED.csv, what they were made with into results/locomotion.json, and
-`draw` makes of them (of the tasks in STEPS and ANTS) results/locomotion.png, results/ant.png and
-the tables in docs/results.md and the README.
+`train` runs `sacjax train gymnasium/TASK` with its preset, or a peer with its own defaults. Seeds
+run in sequence, under runs/locomotion. Unfinished runs resume, and finished runs are skipped. A run
+of 300,000 steps takes half an hour to an hour on two cores. The evaluations of each run are written
+to results/locomotion/TASK/WHO-SEED.csv, its settings and versions to results/locomotion.json.
+`draw` makes results/locomotion.png, results/ant.png and the tables in docs/results.md and the
+README. It shows the tasks in STEPS and ANTS.
 
-Protocol, the same for all: an evaluation every 10,000 steps (3,000 for the easy tasks) is 10 greedy
-episodes from new start states; the score at a step is the mean of the last three evaluations up to
-it; a table gives the mean over seeds, with the lowest and highest one.
+All runs follow one protocol. Every 10,000 steps (3,000 for the easy tasks), an evaluation plays 10
+greedy episodes from new start states. The score at a step is the mean of the last three evaluations
+up to it. A table shows the mean over seeds, with the lowest and highest score.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from typing import Any
 
 import numpy as np
 import record
-from documents import fill_in, grid, in_words, mean_and_range, over_steps
+from documents import fill_in, grid, mean_and_range, over_steps, seed_count
 
 from sacjax import preset
 
@@ -44,9 +44,9 @@ STEPS = {
         ("InvertedPendulum-v5", "InvertedDoublePendulum-v5", "Reacher-v5", "Pusher-v5"), 100_000
     ),
 }
-# What Ant-v5 is compared with, to find out why it is behind: its observations' contact forces, its
-# version, the settings of what is ahead (published.py), together and each half alone, and what else
-# Stable-Baselines3 has: few random steps (evaluations end at 300,000 so), PyTorch's weights.
+# These variants show why Ant-v5 scores lower than published results. They change the contact forces
+# in the observations, the version of the task, the settings (Tianshou's, see published.py, together
+# and one half at a time), the number of random steps, and the initial weights (PyTorch's).
 ANTS = {"Ant-v5": "--", "Ant-v5?include_cfrc_ext_in_observation=False": "-.", "Ant-v4": "-"}
 RATES, TEMPERATURE = " --actor-lr 1e-3 --critic-lr 1e-3", " --alpha-lr 0 --init-alpha 0.2"
 FEW, WEIGHTS = " --warmup-steps 300 --eval-every 9990", "--pytorch-weights"
@@ -60,8 +60,8 @@ ANT_RUNS = {  # name: settings, who
     "sacjax, PyTorch's initial weights": (f" {WEIGHTS}", "sacjax"),
     NAMES["sb3"]: ("", "sb3"),
 }
-# Plain SAC on the v4 tasks, means over 10 seeds, by environment steps: figures that were handed to
-# this benchmark as published, without their source. A guide.
+# Returns of SAC on the v4 tasks, means over 10 seeds, by environment steps. They have no known
+# source, so they are a rough guide only.
 PUBLISHED = {
     "HalfCheetah-v5": {300_000: 8_272, 1_000_000: 11_113},
     "Hopper-v5": {300_000: 2_308, 1_000_000: 2_730},
@@ -81,11 +81,11 @@ os.sched_setaffinity(0, {int(core) for core in sys.argv[1].split(",")})
 os.execv(sys.argv[2], sys.argv[2:])
 """
 DIVERGED = 4  # sacjax's exit code
-THEIRS = "tianshou"  # made elsewhere, by other settings: published.py
+THEIRS = "tianshou"  # published runs with other settings, see published.py
 
 
 def train(task: str, steps: int, seed: int, peer: str | None, cores: set[int] | None) -> None:
-    """One run, on these cores only."""
+    """Train or resume one run, on the given cores only."""
     who = peer or "sacjax"
     if steps_of(task, who, seed) >= steps:
         return
@@ -98,26 +98,28 @@ def train(task: str, steps: int, seed: int, peer: str | None, cores: set[int] | 
     with out.with_suffix(".log").open("a") as log:
         done = subprocess.run([str(x) for x in command], stdout=log, stderr=subprocess.STDOUT)
     if done.returncode not in (0, DIVERGED):
-        raise RuntimeError(f"{task}, seed {seed}, ended with {done.returncode}: see {log.name}")
+        raise RuntimeError(f"{task}, seed {seed}, failed ({done.returncode}): see {log.name}")
     collect(out, task, commit)
     print(f"{task}, {who}, seed {seed}: {score(rows(task, who, seed), steps):.0f}", flush=True)
 
 
 def command_of(task: str, steps: int, seed: int, peer: str | None, out: Path) -> list[Any]:
-    """What makes a run in `out`, or goes on with it. A task may have options of `sacjax train`
-    behind it, and WEIGHTS."""
+    """Return the command that trains or resumes a run in `out`.
+
+    Options of `sacjax train`, and WEIGHTS, may follow the name of a task.
+    """
     id, *options = task.split()
     if peer:
         if options:
-            raise ValueError(f"{NAMES[peer]} has no {options[0]}: leave out --peer")
+            raise ValueError(f"{NAMES[peer]} has no option {options[0]}: leave out --peer")
         script = record.ROOT / "peers" / f"{peer}_locomotion.py"
         ours, _ = preset(f"gymnasium/{task}")
-        when = (ours.warmup_steps, ours.eval_every)  # evaluations at the same steps
+        when = (ours.warmup_steps, ours.eval_every)  # evaluate at the same steps
         return [python_of(f"{peer}-mujoco"), script, task, steps, seed, *when, out]
     start: list[Any] = ["-m", "sacjax", "train"]
     if WEIGHTS in options:
         options.remove(WEIGHTS)
-        start = [record.ROOT / "pytorch_weights.py"]  # which resumes on its own
+        start = [record.ROOT / "pytorch_weights.py"]  # this script resumes by itself
     elif (out / "config.json").exists():
         return [sys.executable, "-m", "sacjax", "resume", out, "--extend-to", steps]
     command = [sys.executable, *start, f"gymnasium/{id}", "--out", out, *options]
@@ -125,7 +127,7 @@ def command_of(task: str, steps: int, seed: int, peer: str | None, out: Path) ->
 
 
 def collect(out: Path, task: str, commit: str) -> None:
-    """A run's evaluations, and what they were made with, into results/."""
+    """Write a run's evaluations, settings and versions into results/."""
     about = json.loads((out / "config.json").read_text())
     who, seed = about.get("who", "sacjax"), about["seeds"][0]
     with (out / "metrics.csv").open(newline="") as file:
@@ -143,7 +145,7 @@ def collect(out: Path, task: str, commit: str) -> None:
 
 
 def runs() -> dict[str, Any]:
-    """What each run was made with."""
+    """Load the settings and versions of all runs."""
     try:
         return record.load("locomotion")["runs"]
     except FileNotFoundError:
@@ -151,27 +153,27 @@ def runs() -> dict[str, Any]:
 
 
 def slug(task: str) -> str:
-    """A folder's name, on any system."""
+    """Return the name of a task's folder, valid on any system."""
     return task.replace("?", "-").replace("=", "-").replace(" ", "_")
 
 
 def task_of(out: Path) -> str:
-    """The task whose run is in a folder that `train` made."""
+    """Return the task of a run's folder that `train` made."""
     ants = (ant + settings for ant in ANTS for settings, _ in ANT_RUNS.values())
     known = {slug(task): task for task in (*STEPS, *ants)}
     name = out.absolute().parent.name
     if name not in known:
-        sys.exit(f"{out} is of no task known here: name its folder's folder {', '.join(known)}")
+        sys.exit(f"{out} has no known task: rename its parent folder to one of {', '.join(known)}")
     return known[name]
 
 
 def csv_of(task: str, who: str, seed: int) -> Path:
-    """Where a run's evaluations are."""
+    """Return the path of a run's evaluations."""
     return FOLDER / slug(task) / f"{who}-{seed}.csv"
 
 
 def rows(task: str, who: str, seed: int, column: str = "eval_return") -> np.ndarray:
-    """[evaluations, 2]: steps and returns, or another column; NaN where it has nothing."""
+    """Return [evaluations, 2]: steps and a column. Empty cells are NaN."""
     path = csv_of(task, who, seed)
     if not path.exists():
         return np.zeros((0, 2))
@@ -182,33 +184,35 @@ def rows(task: str, who: str, seed: int, column: str = "eval_return") -> np.ndar
 
 
 def steps_of(task: str, who: str, seed: int) -> int:
-    """How far it came."""
+    """Return the last evaluated step of a run."""
     found = rows(task, who, seed)
     return int(found[-1, 0]) if len(found) else 0
 
 
 def score(found: np.ndarray, steps: int) -> float:
-    """The mean of the last three evaluations up to a step; NaN if it did not come so far, or has
-    diverged."""
+    """Return the mean of the last three evaluations up to a step.
+
+    It is NaN if the run ended earlier or diverged.
+    """
     if not len(found) or found[-1, 0] < steps:
         return float("nan")
     return float(found[found[:, 0] <= steps, 1][-3:].mean())
 
 
 def seeds_of(task: str, who: str) -> list[int]:
-    """The seeds that there are."""
+    """Return the seeds with results."""
     return sorted(
         int(path.stem.split("-")[-1]) for path in (FOLDER / slug(task)).glob(f"{who}-*.csv")
     )
 
 
 def curves_of(task: str, who: str, column: str = "eval_return") -> list[np.ndarray]:
-    """The `rows` of each seed."""
+    """Return the `rows` of each seed."""
     return [rows(task, who, seed, column) for seed in seeds_of(task, who)]
 
 
 def cell(task: str, who: str, steps: int) -> str:
-    """Mean over seeds, lowest and highest, and how many diverged."""
+    """Format the mean over seeds, the lowest and highest, and the number of diverged seeds."""
     found = curves_of(task, who)
     gone = sum(bool(len(x) and np.isnan(x[x[:, 0] <= steps, 1]).any()) for x in found)
     scores = np.array([score(x, steps) for x in found])
@@ -216,11 +220,11 @@ def cell(task: str, who: str, steps: int) -> str:
     others = f", {gone} diverged" if gone else ""
     if not scores.size:
         return others[2:] or "not measured"
-    return f"{mean_and_range(scores)}, {in_words(scores.size)}{others}"
+    return f"{mean_and_range(scores)}, {seed_count(scores.size)}{others}"
 
 
 def table(everything: bool) -> str:
-    """Of all tasks, or of those that were measured."""
+    """Return the table of all tasks, or only of the measured ones."""
     lines = [
         "| task | steps | sacjax | Stable-Baselines3 | Tianshou (v3, v2) | reported (v4) |",
         "|---|---|---|---|---|---|",
@@ -239,7 +243,7 @@ def table(everything: bool) -> str:
 
 
 def ants() -> str:
-    """Of Ant's versions, at 300,000 steps."""
+    """Return the table of the variants of Ant, at 300,000 steps."""
     lines = [f"| run | {' | '.join(f'`{task}`' for task in ANTS)} |", "|---|" + "---|" * len(ANTS)]
     for name, (settings, who) in ANT_RUNS.items():
         cells = (cell(task + settings, who, 300_000) for task in ANTS)
@@ -248,21 +252,21 @@ def ants() -> str:
 
 
 def mean_of(curves: list[np.ndarray]) -> np.ndarray:
-    """[evaluations, 2]: over seeds, as far as all of them go."""
+    """Return the mean over seeds, [evaluations, 2], up to the end of the shortest curve."""
     length = min(map(len, curves))
     return np.mean([curve[:length] for curve in curves], axis=0)
 
 
 def draw_theirs(axes: Any, task: str) -> None:
-    """Tianshou's mean, as far as the axes go."""
+    """Draw Tianshou's mean within the limits of the axes."""
     if curves := curves_of(task, THEIRS):
         mean, end = mean_of(curves), axes.get_xlim()[1]
-        label = f"Tianshou, {in_words(len(curves))}"
+        label = f"Tianshou, {seed_count(len(curves))}"
         axes.plot(*mean[mean[:, 0] <= end].T, "0.4", linestyle=":", label=label)
 
 
 def draw_ants() -> None:
-    """Return, temperature, entropy and value of Ant's versions, mean over seeds."""
+    """Draw return, temperature, entropy and value of the variants of Ant, as means over seeds."""
     figure, panels = grid(4, 3.5, 3.8)
     titles = {
         "eval_return": "return of 10 greedy episodes",
@@ -288,10 +292,10 @@ def draw_ants() -> None:
 
 
 def draw() -> None:
-    """The figures, and the tables in the documents."""
+    """Draw the figures and update the tables in the documents."""
     tasks = [task for task in STEPS if any(seeds_of(task, who) for who in NAMES)]
     if not tasks:
-        sys.exit("nothing is measured yet: python benchmarks/locomotion.py train")
+        sys.exit("no results yet: run `python benchmarks/locomotion.py train` first")
     figure, panels = grid(len(tasks), 4.2, 3.2, margin=0.8)
     for axes, task in zip(panels, tasks, strict=True):
         for colour, (who, name) in zip(("C0", "C1"), NAMES.items(), strict=True):
@@ -299,7 +303,7 @@ def draw() -> None:
             for curve in curves:
                 axes.plot(*curve.T, colour, alpha=0.35, linewidth=0.8)
             if curves:
-                label = f"{name}, {in_words(len(curves))}"
+                label = f"{name}, {seed_count(len(curves))}"
                 axes.plot(*mean_of(curves).T, colour, linewidth=2, label=label)
         draw_theirs(axes, task)
         for i, (steps, value) in enumerate(PUBLISHED.get(task, {}).items()):
@@ -318,7 +322,7 @@ def draw() -> None:
 
 
 def cores_of(job: int, jobs: int) -> set[int] | None:
-    """A job's share of the cores."""
+    """Return a job's share of the cores."""
     if jobs == 1 or not hasattr(os, "sched_getaffinity"):
         return None
     return set(sorted(os.sched_getaffinity(0))[job::jobs])
@@ -334,7 +338,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="default: 300,000, easy tasks 100,000")
     parser.add_argument("--peer", choices=("sb3",))
     parser.add_argument("--jobs", type=int, default=1, help="runs at once, each on its own cores")
-    parser.add_argument("--commit", default="unknown", help="of the runs to collect")
+    parser.add_argument("--commit", default="unknown", help="commit of the runs to collect")
     args = parser.parse_args()
     if args.what == "collect":
         for name in args.names:
@@ -342,14 +346,14 @@ def main() -> None:
     elif args.what == "train":
         usual = {task: STEPS.get(task.split()[0], 300_000) for task in args.names or STEPS}
         seeds = {task: args.seeds or range(5 if usual[task] == 100_000 else 3) for task in usual}
-        jobs = [  # the first seed of every task, then the second ones
+        jobs = [  # the first seed of every task comes first
             (task, args.steps or usual[task], seed, args.peer)
             for seed in sorted({seed for those in seeds.values() for seed in those})
             for task in seeds
             if seed in seeds[task]
         ]
         if args.peer:
-            python_of(f"{args.peer}-mujoco")  # made once, before several jobs ask for it
+            python_of(f"{args.peer}-mujoco")  # made before several jobs need it at once
         shares: Queue[set[int] | None] = Queue()
         for job in range(args.jobs):
             shares.put(cores_of(job, args.jobs))
@@ -369,7 +373,7 @@ def main() -> None:
                     if error := done.exception():
                         failed.append(str(error))
                         print(error, file=sys.stderr, flush=True)
-            except KeyboardInterrupt:  # the runs have it too: they end with a checkpoint
+            except KeyboardInterrupt:  # the runs receive it too and end with a checkpoint
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
         draw()

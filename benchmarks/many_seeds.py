@@ -1,10 +1,11 @@
-"""W2: and many seeds together? Gradient steps a second of all, and memory per seed.
+"""W2: measure many seeds together: gradient steps per second, and memory per seed.
 
     python benchmarks/many_seeds.py [--peers [rejax]]
 
-W1's workload on Pendulum-v1 with replays of 1e5 places (rejax permutes its whole replay for each
-batch) and, for sacjax, 1e6. On a CPU 8 and 32 seeds; on a GPU 1 to 4,096, replays of 1e5. Bytes per
-seed, in the JSON, are XLA's account of the compiled iteration: arguments and what it needs besides.
+The workload is W1's on Pendulum-v1. Replays hold 1e5 transitions, because rejax permutes its whole
+replay for each batch. On a CPU, 8 and 32 seeds train, sacjax also with replays of 1e6. On a GPU, 1
+to 4,096 seeds train. The JSON has bytes per seed: XLA's figure for the compiled iteration,
+arguments and temporary memory together.
 """
 
 from dataclasses import replace
@@ -17,9 +18,9 @@ SEEDS = (1, 4, 16, 64, 256, 1_024, 4_096)  # on a GPU
 
 
 def contenders(peers: list[str]) -> list[Contender]:
-    """sacjax first, in each case."""
+    """Return the contenders of all cases. In each case, sacjax comes first."""
     if on_gpu():
-        pieces = {n: min(max(50, 100_000 // n), 8_000) for n in SEEDS}  # a second or two each
+        pieces = {n: min(max(50, 100_000 // n), 8_000) for n in SEEDS}  # one or two seconds each
         return [
             Contender(f"{n} seeds", "sacjax", replace(ONE, seeds=n, iterations=iterations))
             for n, iterations in pieces.items()
@@ -40,6 +41,6 @@ def contenders(peers: list[str]) -> list[Contender]:
 if __name__ == "__main__":
     args = options(__doc__)
     groups = [contenders(args.peers)]
-    if on_gpu():  # the largest alone: it takes 40 GB
+    if on_gpu():  # the largest case runs alone: it takes 40 GB
         groups = [groups[0][:-1], groups[0][-1:]]
     race("many_seeds", "W2: many seeds, 256x256, batch 256, all seeds together", groups, args)

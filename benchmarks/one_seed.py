@@ -1,10 +1,11 @@
-"""W1: how many gradient steps a second does one seed make, with the paper's sizes?
+"""W1: measure the gradient steps per second of one seed, with the paper's sizes.
 
     python benchmarks/one_seed.py [--peers [PEER ...]]
 
-Actor and two critics of 256x256, batch 256, one gradient step for each step of one environment, a
-replay of 1e6 places; Pendulum-v1, and a synthetic environment with HalfCheetah's dimensions (17 and
-6). No evaluation and no compilation in the timed part. rejax also with a replay of 1e5 places.
+The networks are an actor and two critics of 256x256. The batch size is 256, and the replay holds
+1e6 transitions. One environment takes one step per gradient step. It is Pendulum-v1, or a synthetic
+environment with HalfCheetah's dimensions (17 and 6). The timed part contains no evaluation and no
+compilation. rejax also runs with a replay of 1e5.
 """
 
 from dataclasses import replace
@@ -13,12 +14,12 @@ from rounds import ROUNDED, Contender, on_gpu, options, race
 from workloads import Workload
 
 CASES = {"Pendulum": Workload(), "synthetic, 17 / 6": Workload(env="synthetic")}
-# About 4 s a piece; 200 where nothing is said.
+# A piece takes about 4 s. The default is 200 iterations.
 ITERATIONS = {"sacjax": 1_000, ROUNDED: 1_000, "brax": 600, "evorl": 400, "rltools": 1_000}
 
 
 def contenders(peers: list[str]) -> list[Contender]:
-    """sacjax first, in each case."""
+    """Return the contenders of all cases. In each case, sacjax comes first."""
     found = []
     for case, workload in CASES.items():
         for name in ["sacjax", ROUNDED, *peers]:

@@ -1,11 +1,11 @@
-"""What does the host side cost over the same run as one program?
+"""Measure the overhead of the host side of a run, relative to one compiled program.
 
     python benchmarks/overhead.py
 
-Eight seeds of Pendulum-v1 on all cores, epochs of 1,000 steps: `over_members(make_train(config))`
-as one program, against `run` with a folder, metrics.csv and TensorBoard's files (checkpoints are
-measured by checkpoint.py), both without compilation: seconds per epoch, in turns. The preset's
-networks are small, so its epochs are short: with larger ones the same work is a smaller share.
+Eight seeds of Pendulum-v1 train on all cores, with epochs of 1,000 steps. The two contenders take
+turns: `over_members(make_train(config))` as one program, and `run` with a folder, metrics.csv and
+TensorBoard's files. The figures are seconds per epoch without compilation. checkpoint.py measures
+checkpoints. The preset's networks are small: with larger ones, the overhead is a smaller share.
 """
 
 import tempfile
@@ -24,14 +24,16 @@ EPOCHS, SEEDS = 6, 8
 
 
 def epochs_by_host(config: Config, hp: Hyperparams, folder: Path, logged: bool) -> float:
-    """Seconds per epoch, all that happens between two epochs included: from the end of the first to
-    the end of the last."""
+    """Return the seconds per epoch of `run`, including all work between epochs.
+
+    They are measured from the end of the first epoch to the end of the last.
+    """
     ends = []
 
-    def tell(step, metrics):
+    def end_of_epoch(step, metrics):
         ends.append(time.perf_counter())
 
-    loggers = [TensorBoard(folder), tell] if logged else [tell]
+    loggers = [TensorBoard(folder), end_of_epoch] if logged else [end_of_epoch]
     run(config, hp, seeds=SEEDS, directory=folder, checkpoint_every=0, on_epoch=loggers)
     return (ends[-1] - ends[0]) / (EPOCHS - 1)
 
@@ -53,7 +55,7 @@ def measure(rounds: int) -> list[dict]:
             epochs_by_host(config, hp, Path(folder) / "first", logged)
             for i in range(rounds):
                 times = []
-                for program in programs:  # their difference is without warm-up
+                for program in programs:  # the difference of the two cancels the warm-up
                     begin = time.perf_counter()
                     jax.block_until_ready(program(keys, hp))
                     times.append(time.perf_counter() - begin)

@@ -1,11 +1,11 @@
-"""W4: many environments and large batches, as massively parallel training has them.
+"""W4: measure many environments and large batches, as in massively parallel training.
 
     python benchmarks/parallel_envs.py [--peers [PEER ...]]
 
-128 and 1,024 copies of Pendulum-v1, batch 512, 8 gradient steps after each step of all copies,
-256x256, replay 1e6. Environment steps a second are in the JSON beside the gradient steps. The last
-cases start with a full replay, as all of a run has it but its first thousand iterations; the very
-last with the dimensions of HalfCheetah (17 and 6).
+128 or 1,024 copies of Pendulum-v1 train with batches of 512, networks of 256x256 and a replay of
+1e6. Each step of all copies is followed by 8 gradient steps. The JSON also has environment steps
+per second. Two cases start with a full replay, as it is after the first thousand iterations of a
+run. One of them has the dimensions of HalfCheetah (17 and 6).
 """
 
 from dataclasses import replace
@@ -17,7 +17,7 @@ ONE = Workload(batch_size=512, updates=8, warmup_steps=8_192, iterations=40)
 
 
 def contenders(peers: list[str]) -> list[Contender]:
-    """sacjax first, in each case."""
+    """Return the contenders of all cases. In each case, sacjax comes first."""
     few, many = replace(ONE, num_envs=128), replace(ONE, num_envs=1_024)
     full = replace(many, warmup_steps=many.replay_size)
     cases = {
@@ -28,8 +28,8 @@ def contenders(peers: list[str]) -> list[Contender]:
     }
     found = []
     for case, workload in cases.items():
-        beside = ("brax",) if "full" in case else ("brax", "rejax", "evorl")
-        for name in ["sacjax", ROUNDED, *(p for p in peers if p in beside)]:
+        fitting = ("brax",) if "full" in case else ("brax", "rejax", "evorl")
+        for name in ["sacjax", ROUNDED, *(p for p in peers if p in fitting)]:
             precision = "bfloat16" if name == ROUNDED else "float32"
             iterations = 500 if on_gpu() else 10 if name == "rejax" else workload.iterations
             fits = replace(workload, iterations=iterations, hidden_precision=precision)

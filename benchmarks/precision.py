@@ -1,10 +1,11 @@
-"""Does learning suffer when hidden products are rounded to bfloat16?
+"""Compare returns with hidden layers in float32 and in bfloat16.
 
     python benchmarks/precision.py
 
-The paper's sizes (256x256, batch 256) and otherwise the preset's settings, Pendulum-v1 for 10,000
-steps and Reacher-misc for 20,000, eight seeds with `hidden_precision` "float32" and "bfloat16".
-Scored as in learning.py: 128 greedy episodes per seed, IQM and 95% bootstrap interval over seeds.
+Eight seeds train with `hidden_precision` "float32" and "bfloat16", on Pendulum-v1 for 10,000 steps
+and on Reacher-misc for 20,000. The sizes are the paper's (256x256, batch 256), all other settings
+the preset's. Scores are those of learning.py: 128 greedy episodes per seed, IQM over seeds with a
+95% bootstrap interval.
 """
 
 import argparse

@@ -1,13 +1,14 @@
-"""What Tianshou published of its SAC, in the form of locomotion.py's results.
+"""Convert Tianshou's published SAC results to the files of locomotion.py.
 
     git clone https://github.com/thu-ml/tianshou && git -C tianshou fetch origin pull/341/head
     python benchmarks/published.py tianshou
 
-writes results/locomotion/TASK/tianshou-SEED.csv: the raw evaluations of ten seeds (runs of January
-2021, gym 0.17.3, MuJoCo 2.0, the tasks' versions 3 and 2) up to 1,000,000 steps, every 10,000 of
-them (every 5,000 up to 100,000 for the easy tasks). An evaluation is ten greedy episodes, as here.
-Their steps are counted after 10,000 random ones, which are added. Their settings are the paper's
-but for learning rates of 1e-3 and a temperature that is fixed at 0.2: their mujoco_sac.py.
+This writes results/locomotion/TASK/tianshou-SEED.csv: the raw evaluations of ten seeds up to
+1,000,000 steps, every 10,000 steps (for the easy tasks up to 100,000, every 5,000). The runs are
+from January 2021, with gym 0.17.3, MuJoCo 2.0 and versions 3 and 2 of the tasks. An evaluation
+plays ten greedy episodes, as in sacjax. Tianshou counts steps after 10,000 random ones, which this
+script adds. Its settings are the paper's, except for learning rates of 1e-3 and a fixed temperature
+of 0.2: see its mujoco_sac.py.
 """
 
 import csv
@@ -17,7 +18,7 @@ from pathlib import Path
 
 from locomotion import STEPS, THEIRS, csv_of
 
-# Of pull request 341: what was merged has means only.
+# This commit of pull request 341 has all seeds. The merged version has means only.
 COMMIT = "39acf2094d96268d92ebb54dcbfc3de76d702567"
 FILE = "examples/mujoco/benchmark/{task}/sac/test_rew_10seeds.csv"
 RANDOM, SEEDS = 10_000, 10
@@ -28,7 +29,7 @@ VERSIONS = {
 
 
 def evaluations(clone: Path, task: str) -> list[tuple[int, list[str]]]:
-    """Of a task of theirs: steps, and the return of each seed."""
+    """Return the steps and the return of each seed for one of Tianshou's tasks."""
     command = ["git", "-C", str(clone), "show", f"{COMMIT}:{FILE.format(task=task)}"]
     text = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     _, *rows = csv.reader(text.splitlines())

@@ -1,10 +1,10 @@
-"""`sacjax train ENV --out DIR`, from the initial weights of PyTorch's layers. See locomotion.py.
+"""Run `sacjax train ENV --out DIR` with PyTorch's initial weights. locomotion.py uses this.
 
     python benchmarks/pytorch_weights.py ENV --out DIR [options of sacjax train]
 
-torch.nn.Linear draws weights and biases from U(-1/sqrt(I), 1/sqrt(I)), I inputs, where sacjax has
-Glorot's uniform weights, as the SAC authors' code, and biases of 0. Stable-Baselines3 has
-PyTorch's. What was begun in DIR is gone on with.
+torch.nn.Linear draws weights and biases from U(-1/sqrt(I), 1/sqrt(I)) for I inputs. So does
+Stable-Baselines3. sacjax, like the SAC authors' code, draws Glorot's uniform weights and sets
+biases to 0. An unfinished run in DIR resumes.
 """
 
 import sys
@@ -21,12 +21,12 @@ from sacjax.types import Algorithm, Env, Key, Params
 
 
 class PyTorchWeights(NamedTuple):
-    """A network that starts as torch.nn.Linear does; its biases are drawn too."""
+    """A network with the initial weights and biases of torch.nn.Linear."""
 
     net: Any
 
     def init(self, key: Key, *inputs: jax.Array) -> Params:
-        """Parameters in the shapes of the network's own."""
+        """Draw parameters with the shapes of the network's own."""
         params: Any = flatten_dict(self.net.init(key, *inputs))
         keys = jax.random.split(key, len(params))
         drawn: Any = {}
@@ -40,7 +40,7 @@ class PyTorchWeights(NamedTuple):
 
 
 def pytorch_weights(config: Config, env: Env) -> Algorithm:
-    """SAC, and nothing else changed."""
+    """Make SAC with these networks and no other change."""
     nets = mlp(config, env.action_size)
     return make_sac(config, env, Networks(*(PyTorchWeights(net) for net in nets)))
 
@@ -49,7 +49,7 @@ def main() -> None:
     args = parse_train(sys.argv[1:])
     config, hp = settings(args)
     if args.out is None:
-        sys.exit("say where the run goes: --out DIR")
+        sys.exit("--out is missing: use --out DIR")
     if (args.out / "config.json").exists():
         resume(args.out, extend_to=config.total_steps, algorithm=pytorch_weights)
     else:

@@ -1,11 +1,12 @@
-"""W3: how long from nothing to a trained agent? RLtools' published test.
+"""W3: measure the time from process start to a trained agent, in RLtools' published test.
 
     python benchmarks/quick.py [--peers [PEER ...]]
 
-Pendulum-v1, 10,000 steps, 64x64, batch 100. The wall time of a whole process that trains one seed
-(and scores it with ten episodes), without and with a warm compilation cache, and the training
-alone, for one seed and, sacjax, 32. RLtools publishes 2.6 s for the training of its C++ on a laptop
-(arXiv:2306.03530); --peers rltools builds that C++ and times it here.
+Pendulum-v1 trains for 10,000 steps, with networks of 64x64 and batches of 100. One figure is the
+wall time of a whole process that trains one seed and plays ten episodes, with and without a warm
+compilation cache. The other is the time of training alone, for one seed and, with sacjax, for 32.
+RLtools publishes 2.6 s for training in C++ on a laptop (arXiv:2306.03530). --peers rltools builds
+that C++ and times it on this machine.
 """
 
 import tempfile
@@ -21,10 +22,10 @@ SEEDS = 32
 
 
 def measure(peers: list[str], rounds: int) -> list[dict]:
-    """Every contender once in every round."""
-    told: dict[str, list[dict]] = {}
+    """Run every contender once in every round."""
+    answers_of: dict[str, list[dict]] = {}
     with tempfile.TemporaryDirectory() as cache:
-        once(Contender("", "sacjax", WORKLOAD), cache)  # fills it
+        once(Contender("", "sacjax", WORKLOAD), cache)  # fills the cache
         many = replace(WORKLOAD, seeds=SEEDS)
         for number in range(rounds):
             turns = {
@@ -34,16 +35,16 @@ def measure(peers: list[str], rounds: int) -> list[dict]:
             } | {
                 name: lambda name=name: once(Contender("", name, WORKLOAD))
                 for name in peers
-                if number == 0 or name != "sb3"  # minutes: once
+                if number == 0 or name != "sb3"  # sb3 takes minutes, so it runs once
             }
             for name, turn in turns.items():
                 print(f"round {number}: {name} ...", flush=True)
-                told.setdefault(name, []).append(turn())
+                answers_of.setdefault(name, []).append(turn())
     entries = []
     for case, field in (("whole process", "process_seconds"), ("training", "train_seconds")):
-        for name, answers in told.items():
+        for name, answers in answers_of.items():
             if case == "training" and name == "sacjax, cold":
-                continue  # the same training
+                continue  # trains like the warm one
             values = [a[field] for a in answers if field in a]
             figure = entry(case, name, values, "s", "lower")
             returns = [sum(a["returns"]) / len(a["returns"]) for a in answers if "returns" in a]

@@ -1,4 +1,4 @@
-"""What every benchmark writes beside its figures: versions, hardware, commit, XLA's flags."""
+"""Write results files with versions, hardware, commit and XLA's flags."""
 
 import json
 import os
@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-# A script's processes share a GPU with this one: each takes memory as it needs it.
+# Several processes share the GPU, so none may take all of its memory in advance.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import jax
@@ -19,7 +19,7 @@ RESULTS = ROOT / "results"
 
 
 def folder() -> Path:
-    """Where figures are written: results/, an accelerator's to results/PLATFORM/."""
+    """Return the folder for results: results/ for CPUs, results/PLATFORM/ for accelerators."""
     platform = jax.default_backend()
     path = RESULTS / ("" if platform == "cpu" else platform)
     path.mkdir(parents=True, exist_ok=True)
@@ -27,7 +27,7 @@ def folder() -> Path:
 
 
 def save(name: str, content: dict[str, Any]) -> Path:
-    """Write NAME.json in `folder()`: the content, and what it was measured with."""
+    """Write `content` with versions and hardware to NAME.json in `folder()`."""
     path = folder() / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     about = {"commit": commit(), "xla_flags": os.environ.get("XLA_FLAGS", "")}
@@ -40,13 +40,15 @@ def save(name: str, content: dict[str, Any]) -> Path:
 
 
 def load(name: str) -> dict[str, Any]:
-    """Read NAME.json in results/, as the documents show it on any machine."""
+    """Read NAME.json in results/. The documents show these figures, whatever the machine."""
     return json.loads((RESULTS / f"{name}.json").read_text())
 
 
 def commit() -> str:
-    """The commit of the code, marked where the package differs from it; in a copy that is no
-    repository, what SACJAX_COMMIT says."""
+    """Return the commit of the code, with a mark if the package has uncommitted changes.
+
+    Outside of a git repository, it is the value of SACJAX_COMMIT.
+    """
 
     def git(*args: str | Path) -> str:
         done = subprocess.run(["git", "-C", ROOT, *args], capture_output=True, text=True)

@@ -1,10 +1,11 @@
-"""W5: what does replay cost at any capacity? It should not depend on it.
+"""W5: measure the cost of replay at several capacities. It should not depend on the capacity.
 
     python benchmarks/replay.py
 
-Microseconds of one insert and one minibatch of 256 transitions of Pendulum-v1, in a compiled loop,
-for replays of 1e4 to 1e7 places, for one seed and for 8 vmapped; and W1's whole iteration (64x64
-and 256x256) at 1e4 and 1e7 places. All replays are filled to the last place before. Interleaved.
+One figure is the microseconds of one insert and one minibatch of 256 transitions of Pendulum-v1, in
+a compiled loop. Capacities are 1e4 to 1e7, for one seed and for 8 vmapped seeds. The other figure
+is W1's whole iteration (64x64 and 256x256) at 1e4 and 1e7. All replays are full at the start, and
+the measurements take turns.
 """
 
 import time
@@ -26,13 +27,13 @@ ITERATIONS = 300
 
 
 def full(state: ReplayState) -> ReplayState:
-    """Every place in use, and every page of memory touched."""
+    """Fill a replay, and touch every page of its memory."""
     size = jnp.full_like(state.size, state.rows.shape[-2])
     return state._replace(rows=state.rows + 1, size=size)
 
 
 def alone(capacity: int, seeds: int) -> Callable[[], float]:
-    """Insert and sample, nothing else: microseconds per iteration of all seeds."""
+    """Measure insert and sample alone, in microseconds per iteration of all seeds."""
     example = make_env("Pendulum-v1")(1).example
     memory = make_replay(make_config(Workload(replay_size=capacity)), example)
     new = jax.tree.map(lambda x: jnp.ones((1, *x.shape)), example)
@@ -67,9 +68,9 @@ def alone(capacity: int, seeds: int) -> Callable[[], float]:
 
 
 def iteration(capacity: int, hidden: tuple[int, ...], seeds: int) -> Callable[[], float]:
-    """W1's iteration, without evaluation: microseconds per iteration of all seeds."""
+    """Measure W1's iteration without evaluation, in microseconds per iteration of all seeds."""
     workload = Workload(hidden=hidden, replay_size=capacity, iterations=ITERATIONS, seeds=seeds)
-    # vmapped: the layout in which a replay is most easily copied
+    # A vmapped layout is the most likely one to copy the replay.
     loop, compiled_piece = compiled(workload, Hyperparams(), strategy="vmap", devices=1)
     held = [loop.replace(replay=jax.jit(full, donate_argnums=0)(loop.replay))]
     del loop
@@ -84,7 +85,7 @@ def iteration(capacity: int, hidden: tuple[int, ...], seeds: int) -> Callable[[]
 
 
 def measure(rounds: int) -> list[dict]:
-    """Groups of pieces that take turns."""
+    """Measure groups of pieces that take turns."""
     groups = [
         {
             (f"insert and sample, {seeds} seed{'s' * (seeds > 1)}", c): partial(alone, c, seeds)

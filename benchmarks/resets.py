@@ -1,9 +1,10 @@
-"""What does resetting cost? Brax and Playground with cached first states, fresh ones, and none.
+"""Measure the cost of resets in Brax and Playground: cached, fresh, and without resets.
 
     python benchmarks/resets.py [--envs brax/... playground/...]
 
-Microseconds per step of all copies, with random actions: the adapter with `reset=cached` and
-`reset=fresh`, and the raw environment stepped without an end ("never"), interleaved.
+The figures are microseconds per step of all copies with random actions. The adapter with
+`reset=cached`, the adapter with `reset=fresh`, and the raw environment without resets ("never")
+take turns.
 """
 
 import argparse
@@ -28,7 +29,7 @@ STEPS = 200
 
 
 def stepper(env: str, how: str, copies: int) -> Callable[[], float]:
-    """A piece that takes `STEPS` steps, and says how long each took."""
+    """Return a function that takes `STEPS` steps and returns the microseconds per step."""
     keys = jax.random.split(jax.random.key(0), STEPS)
     if how == "never":
         parsed = parse(env)

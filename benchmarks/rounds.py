@@ -1,8 +1,9 @@
-"""Contenders against each other, interleaved: all are started, then take turns, piece by piece.
+"""Run contenders in turns: all of them start, then each runs one piece per round.
 
-A contender is a driver (peers/protocol.py) with a workload. All compile and warm up at once (so
-`compile_seconds` are of a busy machine); then one process computes at a time, and a slow phase of
-the machine falls on everybody. Figures are medians over the rounds, with all values.
+A contender is a driver (peers/protocol.py) with a workload. All contenders compile and warm up at
+the same time, so `compile_seconds` are those of a busy machine. Then only one process computes at a
+time, so a slow phase of the machine affects all of them. Figures are medians over the rounds. The
+results files have all values.
 """
 
 import contextlib
@@ -25,20 +26,20 @@ import record
 from environments import ENVIRONMENTS, python_of  # pyright: ignore[reportMissingImports]
 from workloads import Workload
 
-# Those that have a driver here; an environment may be another benchmark's.
+# The peers with a driver here. Other benchmarks use the remaining environments.
 PEERS = [name for name in ENVIRONMENTS if (ROOT / "peers" / f"{name}_sac.py").exists()]
-ROUNDED = "sacjax, bfloat16"  # hidden_precision="bfloat16", which no peer has
+ROUNDED = "sacjax, bfloat16"  # hidden_precision="bfloat16": no peer has this option
 
 
 class Contender(NamedTuple):
-    """Somebody's SAC on a workload; `case` groups those that are compared."""
+    """An implementation of SAC with a workload. `case` groups the contenders of a comparison."""
 
     case: str
-    name: str  # "sacjax", "sacjax, in some way", or a peer
+    name: str  # "sacjax", "sacjax, with an option", or a peer
     workload: Workload
 
     def command(self, *options: str) -> list[str | Path]:
-        """The driver's command line."""
+        """Return the driver's command line."""
         if self.name.startswith("sacjax"):
             python, script = Path(sys.executable), ROOT / "sacjax_sac.py"
         else:
@@ -47,7 +48,7 @@ class Contender(NamedTuple):
 
 
 def environment(cache: str = "") -> dict[str, str]:
-    """For a driver's process: no compilation cache but the one given."""
+    """Return the environment variables of a driver, with the given compilation cache only."""
     return os.environ | {
         "JAX_COMPILATION_CACHE_DIR": cache,
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
@@ -56,8 +57,11 @@ def environment(cache: str = "") -> dict[str, str]:
 
 
 def interleaved(contenders: Iterable[Contender], rounds: int) -> list[dict[str, Any]]:
-    """Gradient steps per second of each in every round; each one's failure is in its entry."""
-    racers = [_Racer(contender) for contender in contenders]  # they compile at the same time
+    """Measure the gradient steps per second of each contender in every round.
+
+    If a contender fails, its entry has the error.
+    """
+    racers = [_Racer(contender) for contender in contenders]  # all of them compile at the same time
     for racer in racers:
         print(
             f"{racer.contender.case}: {racer.contender.name} ...",
@@ -65,8 +69,8 @@ def interleaved(contenders: Iterable[Contender], rounds: int) -> list[dict[str, 
             file=sys.stderr,
             flush=True,
         )
-        racer.told = racer.answer()
-        print(racer.told.get("failed", "ready"), file=sys.stderr, flush=True)
+        racer.state = racer.answer()
+        print(racer.state.get("failed", "ready"), file=sys.stderr, flush=True)
     for _ in range(rounds):
         for racer in racers:
             racer.piece()
@@ -74,8 +78,10 @@ def interleaved(contenders: Iterable[Contender], rounds: int) -> list[dict[str, 
 
 
 class _Racer:
+    """The process of a contender, with its results."""
+
     def __init__(self, contender: Contender):
-        self.contender, self.pieces, self.told = contender, [], {}
+        self.contender, self.pieces, self.state = contender, [], {}
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed with the process
         self._process = subprocess.Popen(
             contender.command(),
@@ -87,7 +93,7 @@ class _Racer:
         )
 
     def answer(self) -> dict[str, Any]:
-        """Its next line: that it is ready, or what a piece took."""
+        """Read the driver's next line: it is ready, or has run a piece."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -96,14 +102,14 @@ class _Racer:
         return json.loads(line)
 
     def piece(self) -> None:
-        if "failed" not in self.told:
+        if "failed" not in self.state:
             assert self._process.stdin is not None
-            with contextlib.suppress(BrokenPipeError):  # it has died: `answer` says of what
+            with contextlib.suppress(BrokenPipeError):  # the process died: `answer` has the reason
                 self._process.stdin.write("go\n")
                 self._process.stdin.flush()
             answer = self.answer()
             if "failed" in answer:
-                self.told = answer
+                self.state = answer
             else:
                 self.pieces.append(answer)
 
@@ -111,15 +117,15 @@ class _Racer:
         self._process.communicate()
         rates = [p["gradient_steps"] / p["seconds"] for p in self.pieces]
         env_rates = [p["env_steps"] / p["seconds"] for p in self.pieces]
-        told = {k: v for k, v in self.told.items() if k != "ready"}
+        about = {k: v for k, v in self.state.items() if k != "ready"}
         extra = {"env_steps_per_second": statistics.median(env_rates)} if env_rates else {}
         return entry(
             self.contender.case, self.contender.name, rates, "gradient steps/s", "higher"
-        ) | {**extra, "workload": dataclasses.asdict(self.contender.workload), **told}
+        ) | {**extra, "workload": dataclasses.asdict(self.contender.workload), **about}
 
 
 def once(contender: Contender, cache: str = "") -> dict[str, Any]:
-    """Wall seconds of a whole process that trains once, and what it says of itself."""
+    """Train once in a new process. Return its wall seconds and its answer."""
     start = time.perf_counter()
     done = subprocess.run(
         contender.command("--once"), env=environment(cache), capture_output=True, text=True
@@ -131,7 +137,7 @@ def once(contender: Contender, cache: str = "") -> dict[str, Any]:
 
 
 def entry(case: str, name: str, values: list[float], unit: str, better: str) -> dict[str, Any]:
-    """A figure: the median of `values`, their range, and which direction is good."""
+    """Make a figure: the median of `values`, their range, and which direction is better."""
     figure: dict[str, Any] = {"case": case, "name": name, "unit": unit, "better": better}
     if values:
         figure |= {"median": statistics.median(values), "low": min(values), "high": max(values)}
@@ -139,7 +145,10 @@ def entry(case: str, name: str, values: list[float], unit: str, better: str) -> 
 
 
 def ratio(entries: list[dict[str, Any]], case: str, name: str, other: str) -> float | None:
-    """How many times as good `name` is as `other`, in medians; None where one is missing."""
+    """Return the ratio of the medians of `name` and `other`: above 1, `name` is better.
+
+    It is None if one of them is missing.
+    """
     found = {e["name"]: e for e in entries if e["case"] == case and "median" in e}
     if name not in found or other not in found:
         return None
@@ -148,7 +157,7 @@ def ratio(entries: list[dict[str, Any]], case: str, name: str, other: str) -> fl
 
 
 def show(entries: list[dict[str, Any]]) -> None:
-    """A line for each figure."""
+    """Print a line for each figure."""
     for e in entries:
         if "median" in e:
             spread = f"{e['low']:,.4g} to {e['high']:,.4g}"
@@ -158,17 +167,17 @@ def show(entries: list[dict[str, Any]]) -> None:
 
 
 def race(name: str, question: str, groups: Iterable[list[Contender]], args: Any) -> None:
-    """Interleave each group, say how sacjax does against `args.peers`, and report."""
+    """Run each group in turns, print the ratios to `args.peers`, and report."""
     entries = [e for group in groups for e in interleaved(group, args.rounds)]
     for case in dict.fromkeys(e["case"] for e in entries):
         for peer in args.peers:
             if times := ratio(entries, case, "sacjax", peer):
-                print(f"{case}: {times:.2f} x {peer}")
+                print(f"{case}: {times:.2f} x as fast as {peer}")
     report(name, question, entries)
 
 
 def report(name: str, question: str, entries: list[dict[str, Any]], **more: Any) -> None:
-    """Show, write results/NAME.json and draw results/NAME.png."""
+    """Print the figures, write results/NAME.json and draw results/NAME.png."""
     show(entries)
     path = record.save(name, {"question": question, **more, "results": entries})
     draw(question, entries, path.with_suffix(".png"))
@@ -176,7 +185,7 @@ def report(name: str, question: str, entries: list[dict[str, Any]], **more: Any)
 
 
 def draw(question: str, entries: list[dict[str, Any]], path: Path) -> None:
-    """A panel per case: medians as bars, the range over the rounds as a line."""
+    """Draw a panel per case: medians as bars, ranges over the rounds as lines."""
     from matplotlib.figure import Figure
 
     cases = {e["case"]: [f for f in entries if f["case"] == e["case"]] for e in entries}
@@ -202,7 +211,7 @@ def draw(question: str, entries: list[dict[str, Any]], path: Path) -> None:
 
 
 def options(description: str | None) -> Any:
-    """The command line that the scripts share: (peers to run beside, rounds)."""
+    """Parse the options that the scripts share: peers and rounds."""
     import argparse
 
     parser = argparse.ArgumentParser(
@@ -210,7 +219,7 @@ def options(description: str | None) -> Any:
     )
     parser.add_argument(
         "--peers", nargs="*", choices=PEERS, default=[], metavar="PEER",
-        help=f"also run these (alone: all), each in its own environment: {', '.join(PEERS)}",
+        help=f"also run these peers (without names: all): {', '.join(PEERS)}",
     )  # fmt: skip
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
@@ -220,7 +229,7 @@ def options(description: str | None) -> Any:
 
 
 def on_gpu() -> bool:
-    """Whether JAX finds an accelerator here."""
+    """Return whether JAX finds an accelerator."""
     import jax
 
     return jax.default_backend() != "cpu"

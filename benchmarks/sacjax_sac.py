@@ -1,8 +1,8 @@
-"""sacjax under the protocol of peers/protocol.py: what is timed against the peers.
+"""Time sacjax with the protocol of peers/protocol.py, for comparisons with peers.
 
-A piece is `Program.epoch` without its evaluation. --once is `sacjax.run`, as users call it: its
-`train_seconds` hold the one evaluation at the end but no compilation; the returns are the first
-seed's.
+A piece is `Program.epoch` without its evaluation. --once calls `sacjax.run`, as users do. Its
+`train_seconds` include the evaluation at the end, but no compilation. The returns are those of the
+first seed.
 """
 
 import sys
@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sacjax.devices import keep_compiled_programs, use_all_cores
 
-use_all_cores()  # before gymnax makes arrays
+use_all_cores()  # must run before gymnax makes arrays
 keep_compiled_programs()
 
 import jax
@@ -78,12 +78,12 @@ class Synthetic(Environment):
 
 
 def up_to_multiple(value: int, of: int) -> int:
-    """The least multiple of `of` that is not below `value`."""
+    """Return the least multiple of `of` that is at least `value`."""
     return -(-value // of) * of
 
 
 def make_config(workload: Workload) -> Config:
-    """A run that is never done, an epoch of which is a piece."""
+    """Make a long config. One of its epochs is a piece."""
     envs = workload.num_envs
     warmup, piece = up_to_multiple(workload.warmup_steps, envs), workload.iterations * envs
     return Config(
@@ -103,21 +103,24 @@ def make_config(workload: Workload) -> Config:
 
 
 class Piece(NamedTuple):
-    """`iterations` iterations, compiled."""
+    """A compiled program of `iterations` iterations."""
 
-    run: Callable[[Any], Any]  # loop -> loop, the first one's memory reused
+    run: Callable[[Any], Any]  # loop -> loop, with donated memory
     compile_seconds: float
-    bytes_per_seed: int  # XLA's account: arguments, and what it needs besides
+    bytes_per_seed: int  # according to XLA: arguments and temporary memory
 
 
 def compiled(workload: Workload, hp: Hyperparams, **how: Any) -> tuple[Any, Piece]:
-    """The first loop, warm-up done, and a piece. `how`: strategy and devices of several seeds."""
+    """Return the loop state after the warm-up, and a compiled piece.
+
+    `how` has the strategy and devices of several seeds.
+    """
     program = make_program(make_config(workload))
     hp, env_params = as_arrays(hp, program.default_params)
 
     def epoch(loop, hp, env_params):
         loop, metrics = program.epoch(loop, hp, env_params)
-        return loop, metrics["critic_loss"]  # the evaluation is not asked for, and dropped
+        return loop, metrics["critic_loss"]  # XLA drops the unused evaluation
 
     start = time.perf_counter()
     if workload.seeds == 1:
@@ -142,7 +145,7 @@ def compiled(workload: Workload, hp: Hyperparams, **how: Any) -> tuple[Any, Piec
 
 
 def train_once(session: Session, workload: Workload, hp: Hyperparams) -> None:
-    """Process start to trained agents."""
+    """Train once and report the seconds and returns."""
     config = make_config(workload)
     total = config.warmup_steps + config.eval_every
     config = replace(config, total_steps=total, replay_size=total)

@@ -1,10 +1,11 @@
-"""Does a run stay as it is for an hour? Its memory, file handles and threads, and its files after.
+"""Run sacjax for an hour, and record its memory, file handles, threads and files.
 
     python benchmarks/soak.py [--minutes 60]
 
-`sacjax train Pendulum-v1` with eight seeds, an evaluation every 1,000 steps, a checkpoint every 20
-evaluations and TensorBoard's files, in a process of its own; every ten seconds /proc is read (so on
-Linux only). Then SIGTERM ends it: metrics.csv must have every row, and the run must go on.
+A process runs `sacjax train Pendulum-v1` with eight seeds, an evaluation every 1,000 steps, a
+checkpoint every 20 evaluations and TensorBoard. This script reads /proc every ten seconds, so it
+needs Linux. At the end it sends SIGTERM. Then metrics.csv must have every row, and the run must
+load.
 """
 
 import argparse
@@ -26,7 +27,7 @@ EVERY, SEEDS, WARMUP = 1_000, 8, 1_000
 
 
 def sample(process: int, begin: float) -> dict[str, float]:
-    """What a process holds. Its memory is counted without pages of files that others use too."""
+    """Sample a process. Its memory includes only a share of the pages that others use too."""
     place = Path("/proc") / str(process)
     rollup = dict(line.split(":") for line in (place / "smaps_rollup").read_text().splitlines()[1:])
     return {

@@ -1,6 +1,6 @@
-"""The README's table of ratios, from the result files.
+"""Update the README's speed figures from the results files.
 
-python benchmarks/speed_table.py    fills it in
+python benchmarks/speed_table.py
 """
 
 import argparse
@@ -9,7 +9,7 @@ import record
 from documents import fill_in
 from rounds import ROUNDED, ratio
 
-# Case, file, peer, and the ratio that the project set itself.
+# File, case, peer, and the goal of the project for the ratio.
 ROWS = [
     ("one_seed", "Pendulum, replay 1e5", "rejax", 1.1),
     ("one_seed", "Pendulum", "rejax", 2.5),
@@ -48,7 +48,7 @@ TITLES = {
 
 
 def table() -> str:
-    """One row per case, the peers side by side, the goal where there is one."""
+    """Return a table with one row per case: the ratio to each peer, and the goal if any."""
     rows: dict[tuple[str, str], list[str]] = {}
     for file, case, peer, goal in ROWS:
         ours = "sacjax, warm" if file == "quick" else "sacjax"
@@ -64,12 +64,12 @@ def table() -> str:
 
 
 def figures(name: str) -> dict[tuple[str, str], dict]:
-    """What NAME.json measured, by case and name."""
+    """Load the figures of NAME.json by case and name."""
     return {(e["case"], e["name"]): e for e in record.load(name)["results"]}
 
 
 def flat(name: str) -> str:
-    """W5's iterations at 1e7 places, in ratio to 1e4."""
+    """Format the times of W5's iterations at a capacity of 1e7, relative to 1e4."""
     entries = record.load(name)["results"]
     cases = dict.fromkeys(e["case"] for e in entries if e["case"].startswith("iteration"))
     return ", ".join(
@@ -79,14 +79,14 @@ def flat(name: str) -> str:
 
 
 def limit() -> str:
-    """How near W1 comes to the machine's limit, and how replay and start-up do."""
+    """Format the figures of bfloat16, the machine's limit, replay and start-up."""
     shares = record.load("limit")["limit"]
     near = ", ".join(f"{v['share_of_the_limit']:.0%} ({case})" for case, v in shares.items())
     start = {name: e["median"] for (_, name), e in figures("startup").items()}
     first, again = start["sacjax, cold"], start["sacjax, warm cache"]
     quick = figures("quick")
     cold, warm = (quick["whole process", f"sacjax, {how}"]["median"] for how in ("cold", "warm"))
-    reached, beside = (
+    reached, together = (
         quick["training", f"sacjax, {how}"]["mean_returns"][0] for how in ("warm", "32 seeds")
     )
     rounded = ", ".join(
@@ -100,26 +100,28 @@ def limit() -> str:
         if (times := ratio(record.load(file)["results"], case, ROUNDED, peer)) is not None
     )
     return f"""
-- **In bfloat16** (`hidden_precision`, which the peers have not; this processor multiplies it in
-  hardware): {rounded}.
-- **The limit** (W7): one seed runs at {near} of the best rate that its matrix products alone
-  reached.
-- **Replay** (W5): an iteration at 1e7 places takes, in ratio to 1e4 places, {flat("replay")}.
-- **Start-up** (W6): importing all that trains takes {start["sacjax, all that trains"]:.1f} s (its
-  dependencies, imported plainly: {start["dependencies"]:.1f}); the first gradient step comes after
-  {first:.1f} s, {again:.1f} s with a warm cache (goals: 6 and 3).
-- **From nothing to 10,000 steps of Pendulum** (W3, one process): {cold:.1f} s, {warm:.1f} s with a
-  warm cache (goals: 12, 6). Settings are RLtools', which are no guarantee: the seed that is timed
-  reaches {reached:.0f}, the same seed trained beside 31 others, roundings apart, {beside:.0f}."""
+- **bfloat16** (`hidden_precision`): the speed ratios to float32 peers are {rounded}.
+  The peers have no such option, and this processor multiplies bfloat16 in hardware.
+- **Limit of the machine** (W7): one seed reaches {near} of the best rate of its matrix products
+  alone.
+- **Replay** (W5): an iteration at a capacity of 1e7 takes this multiple of its time at 1e4:
+  {flat("replay")}.
+- **Start-up** (W6): importing the training code takes {start["sacjax, all that trains"]:.1f} s.
+  Importing its dependencies without sacjax takes {start["dependencies"]:.1f} s. The first gradient
+  step ends after {first:.1f} s, or {again:.1f} s with a warm compilation cache (goals: 6 and 3).
+- **Pendulum from process start to 10,000 steps** (W3): {cold:.1f} s, or {warm:.1f} s with a warm
+  cache (goals: 12 and 6). RLtools' settings do not guarantee learning: the timed seed reaches a
+  return of {reached:.0f}. Trained together with 31 others, the same seed reaches {together:.0f},
+  because rounding differs."""
 
 
 def text() -> str:
-    """Against the peers, on a CPU."""
+    """Return the comparison with peers on a CPU."""
     return f"{table()}\n{limit()}"
 
 
 def accelerator() -> str:
-    """W1 to W7 on a GPU, sacjax alone."""
+    """Return the figures of W1 to W7 on a GPU, for sacjax alone."""
 
     def rate(file: str, case: str, name: str = "sacjax", field: str = "median") -> float:
         return figures(f"gpu/{file}")[case, name][field]
@@ -143,23 +145,22 @@ def accelerator() -> str:
 | seeds together, on one {together["device"]["kind"]} | {seeds} |
 |---|{"---|" * len(rates)}
 | gradient steps/s of all | {all_of_them} |
-| of each | {each} |
+| gradient steps/s per seed | {each} |
 
-- **One seed** (W1): {alone} gradient steps/s, {wide} at 17 / 6, {rounded} in bfloat16. What decides
-  is the number of kernels, {near["kernels_per_gradient_step"]:.0f} to a gradient step, not their
-  arithmetic, which is at {near["share_of_the_limit"]:.0%} of its limit (W7).
-- **1,024 environments**, batches of 512 (W4): {filling:,.0f} gradient steps/s,
-  {rate("parallel_envs", envs, field="env_steps_per_second"):,.0f} environment steps/s; with a full
-  replay {full / filling:.2f} times that.
-- **Memory**: {last["bytes_per_seed"] / 1e6:.1f} MB for each of {last["workload"]["seeds"]:,} seeds
-  (XLA's account; replays of 1e5).
-- **Replay** (W5): an iteration at 1e7 places takes, in ratio to 1e4 places, {flat("gpu/replay")};
-  insert and sample alone {inserted:.1f} us at 1e7.
-- **Start-up** (W6, one round): the first gradient step comes after {first:.1f} s,
-  {again:.1f} s with a warm cache.
-- **From nothing to 10,000 steps of Pendulum** (W3, one process, one round): {cold:.1f} s,
-  {warm:.1f} s with a warm cache. Training is {one:.2f} s of it, of 32 seeds
-  {many:.2f} s.""".lstrip()
+- **One seed** (W1): {alone} gradient steps/s, {wide} at 17 / 6, {rounded} in bfloat16. The number
+  of kernels limits the speed: {near["kernels_per_gradient_step"]:.0f} per gradient step. Arithmetic
+  is at {near["share_of_the_limit"]:.0%} of its limit (W7).
+- **1,024 environments**, batches of 512 (W4): {filling:,.0f} gradient steps/s and
+  {rate("parallel_envs", envs, field="env_steps_per_second"):,.0f} environment steps/s. With a full
+  replay, the rates are {full / filling:.2f} times as high.
+- **Memory**: {last["bytes_per_seed"] / 1e6:.1f} MB per seed for {last["workload"]["seeds"]:,} seeds
+  with replays of 1e5, according to XLA.
+- **Replay** (W5): an iteration at a capacity of 1e7 takes this multiple of its time at 1e4:
+  {flat("gpu/replay")}. Insert and sample alone take {inserted:.1f} us at 1e7.
+- **Start-up** (W6, one round): the first gradient step ends after {first:.1f} s, or {again:.1f} s
+  with a warm cache.
+- **Pendulum from process start to 10,000 steps** (W3, one round): {cold:.1f} s, or {warm:.1f} s
+  with a warm cache. Training takes {one:.2f} s of it, or {many:.2f} s for 32 seeds.""".lstrip()
 
 
 if __name__ == "__main__":

@@ -1,11 +1,12 @@
-"""W6: how soon does it start? Imports, the first gradient step, and what compilation takes.
+"""W6: measure start-up: imports, the first gradient step, and compilation.
 
     python benchmarks/startup.py
 
-The first gradient step: a new process imports sacjax, and `sacjax.run` with the paper's sizes
-warms up, compiles and makes one gradient step (and a greedy episode); without and with a warm
-compilation cache. Compile time of both halves of the program (`init` and `epoch`, traced, lowered
-and compiled one after the other) over network size, critics and gradient steps per iteration.
+For the first gradient step, a new process imports sacjax. `sacjax.run` with the paper's sizes then
+warms up, compiles, makes one gradient step and plays a greedy episode. This is measured with and
+without a warm compilation cache. Compile time is that of `init` and `epoch`, traced, lowered and
+compiled in sequence. It is measured for several network sizes, numbers of critics and gradient
+steps per iteration.
 """
 
 import subprocess
@@ -16,7 +17,7 @@ import time
 from rounds import entry, environment, options, report
 
 DEPENDENCIES = "import jax, flax.linen, optax, chex, distrax, gymnax"
-EVERYTHING = "import sacjax.runs.run"  # all modules but the command line's
+EVERYTHING = "import sacjax.runs.run"  # all modules except the command line
 FIRST = """
 from sacjax.devices import keep_compiled_programs, use_all_cores
 use_all_cores()
@@ -57,7 +58,7 @@ SETTINGS = [
 
 
 def python(code: str, *args: str, cache: str = "", until_line: bool = False) -> tuple[float, str]:
-    """Seconds of a process (or until its first line), and what it printed."""
+    """Run code in a new process. Return its seconds (or until its first line) and its output."""
     begin = time.perf_counter()
     with subprocess.Popen(
         [sys.executable, "-c", code, *args],
@@ -73,12 +74,12 @@ def python(code: str, *args: str, cache: str = "", until_line: bool = False) -> 
         if not until_line:
             seconds = time.perf_counter() - begin
     if process.returncode:
-        raise RuntimeError(f"this ended with {process.returncode}: {code}")
+        raise RuntimeError(f"exit code {process.returncode} of this code: {code}")
     return seconds, line + rest
 
 
 def measure(rounds: int) -> list[dict]:
-    """Everything once in every round."""
+    """Measure each figure once in every round."""
     values: dict[tuple[str, str], list[float]] = {}
     with tempfile.TemporaryDirectory() as cache:
         python(FIRST, cache=cache)
@@ -107,5 +108,5 @@ if __name__ == "__main__":
     entries = measure(min(options(__doc__).rounds, 3))
     seconds = {e["name"]: e["median"] for e in entries}
     all_of_it = seconds["sacjax, all that trains"] / seconds["dependencies"]
-    print(f"importing all of sacjax takes {all_of_it:.2f} x the dependencies alone")
+    print(f"importing all of sacjax takes {all_of_it:.2f} x the time of its dependencies")
     report("startup", "W6: start-up", entries)

@@ -1,9 +1,9 @@
-"""How long does each suite of tests take, with nothing compiled before?
+"""Measure how long each suite of tests takes without a compilation cache.
 
 python benchmarks/suite.py [SUITE ...]    writes results/suite.json; it needs '.[test]'
 
-Every suite starts with an empty cache of compiled programs. The default suite runs twice: the
-second time with what the first has kept. Suites that are not named keep the seconds in the file.
+Every suite starts with an empty cache of compiled programs. The default suite runs twice, the
+second time with the cache of the first. Suites that you do not name keep their seconds in the file.
 """
 
 import argparse
@@ -19,7 +19,7 @@ SUITES = ("default", "exact", "processes", "nightly")
 
 
 def seconds(suite: str, cache: str) -> int:
-    """Run one suite. Raises CalledProcessError if a test fails."""
+    """Run one suite and return its seconds. Raises CalledProcessError if a test fails."""
     which = [] if suite == "default" else ["-m", suite]
     begin = time.time()
     subprocess.run(
@@ -32,7 +32,7 @@ def seconds(suite: str, cache: str) -> int:
 
 
 def table(measured: dict[str, int]) -> str:
-    """The rows of CONTRIBUTING.md, in minutes."""
+    """Return the table of CONTRIBUTING.md, in minutes."""
     holds = {
         "default": ("numbers, errors, files", "pytest"),
         "exact": ("equal bits, compiled code; compiled as users do", "pytest -m exact"),
@@ -50,10 +50,10 @@ def table(measured: dict[str, int]) -> str:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("suites", nargs="*", help=f"of {', '.join(SUITES)} (default: all)")
+    parser.add_argument("suites", nargs="*", help=f"any of {', '.join(SUITES)} (default: all)")
     suites = parser.parse_args().suites or SUITES
     if unknown := set(suites) - {*SUITES}:
-        parser.error(f"no suite {', '.join(sorted(unknown))}: use {', '.join(SUITES)}")
+        parser.error(f"unknown suites {', '.join(sorted(unknown))}: use {', '.join(SUITES)}")
     measured = record.load("suite")["seconds"]
     for suite in suites:
         with tempfile.TemporaryDirectory() as cache:

@@ -1,10 +1,10 @@
 """Execute the notebooks.
 
-python notebooks/execute.py                  tiny, outputs discarded: do they still run?
-python notebooks/execute.py --save [NAME]    with their own parameters, outputs stored in the files
+python notebooks/execute.py                  tests them with tiny parameters, discards the outputs
+python notebooks/execute.py --save [NAME]    uses their own parameters, stores the outputs
 
-The tiny run puts a cell with the values of `TINY` after the one tagged "parameters". Exit code 1,
-and the traceback, if a cell fails.
+The tiny run inserts a cell with the values of `TINY` after the cell tagged "parameters". If a cell
+fails, the script prints the traceback and exits with 1.
 """
 
 import argparse
@@ -47,41 +47,41 @@ TINY = {
         "gif_frames": 5,
     },
 }
-MAX_BYTES = 1_500_000  # of a saved notebook
+MAX_BYTES = 1_500_000  # limit for a saved notebook
 TIMEOUT = 900  # seconds for one cell
 
 
 def main() -> int:
-    """Execute what the command line names; the exit code."""
+    """Execute the named notebooks. Return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--save", action="store_true", help="full parameters, store the outputs")
-    parser.add_argument("names", nargs="*", help=f"of {', '.join(TINY)} (default: all)")
+    parser.add_argument("names", nargs="*", help=f"any of {', '.join(TINY)} (default: all)")
     args = parser.parse_args()
     names = args.names or list(TINY)
     if unknown := set(names) - set(TINY):
-        parser.error(f"no notebook {', '.join(sorted(unknown))}: use {', '.join(TINY)}")
+        parser.error(f"unknown notebooks {', '.join(sorted(unknown))}: use {', '.join(TINY)}")
 
     os.environ.pop("MPLBACKEND", None)  # plots go into the notebook
     with tempfile.TemporaryDirectory() as folder:
-        # A kernel of this very interpreter, whatever else is registered on the machine.
+        # The kernel must use this interpreter, whatever kernels the machine has.
         write_kernel_spec(str(Path(folder) / "kernels" / "python3"))
         os.environ["JUPYTER_PATH"] = folder
         if args.save:
             failed = [asyncio.run(execute(name, save=True)) for name in names]
         else:
-            # Mostly compilation, of programs that run for a second.
+            # Most of the time is compilation: the programs run for a second.
             os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
             failed = asyncio.run(execute_together(names))
     return int(any(failed))
 
 
 async def execute_together(names: list[str]) -> list[bool]:
-    """All at once, each in its own kernel."""
+    """Execute several notebooks at once, each in its own kernel."""
     return await asyncio.gather(*(execute(name, save=False) for name in names))
 
 
 async def execute(name: str, save: bool) -> bool:
-    """Execute one notebook, and store it if `save`. True if that failed."""
+    """Execute one notebook, and store it if `save`. Return whether it failed."""
     path = HERE / f"{name}.ipynb"
     notebook = nbformat.read(path, as_version=4)
     if not save:
@@ -106,7 +106,7 @@ async def execute(name: str, save: bool) -> bool:
 
 
 def inject(notebook: nbformat.NotebookNode, values: dict) -> None:
-    """A cell that assigns `values`, right after the one tagged "parameters"."""
+    """Insert a cell that assigns `values` after the cell tagged "parameters"."""
     tagged = [
         i for i, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])
     ]
@@ -114,12 +114,15 @@ def inject(notebook: nbformat.NotebookNode, values: dict) -> None:
         raise ValueError(f'{len(tagged)} cells are tagged "parameters": tag exactly one')
     source = "\n".join(f"{name} = {value!r}" for name, value in values.items())
     if absent := [name for name in values if f"{name} =" not in notebook.cells[tagged[0]].source]:
-        raise ValueError(f"{', '.join(absent)} not in the parameters cell: bring TINY up to date")
+        raise ValueError(f"{', '.join(absent)} not in the parameters cell: update TINY")
     notebook.cells.insert(tagged[0] + 1, nbformat.v4.new_code_cell(source))
 
 
 def store(notebook: nbformat.NotebookNode, path: Path) -> bool:
-    """Write the notebook without traces of this machine. False, and why, if it is not fit to."""
+    """Write the notebook without traces of this machine.
+
+    If its outputs are not fit for that, print the reason and return False.
+    """
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
@@ -131,8 +134,8 @@ def store(notebook: nbformat.NotebookNode, path: Path) -> bool:
             return False
     text = nbformat.writes(notebook)
     private = [tempfile.gettempdir(), str(HERE.resolve().parent), sys.prefix, str(Path.home())]
-    if found := [place for place in private if any(place in said(output) for output in outputs)]:
-        print(f"{path.name}: its outputs name {', '.join(found)}", file=sys.stderr)
+    if found := [place for place in private if any(place in text_of(output) for output in outputs)]:
+        print(f"{path.name}: its outputs contain {', '.join(found)}", file=sys.stderr)
         return False
     if len(text) > MAX_BYTES:
         print(f"{path.name}: {len(text):,} bytes, more than {MAX_BYTES:,}", file=sys.stderr)
@@ -141,8 +144,8 @@ def store(notebook: nbformat.NotebookNode, path: Path) -> bool:
     return True
 
 
-def said(output: nbformat.NotebookNode) -> str:
-    """The text of an output, without its images."""
+def text_of(output: nbformat.NotebookNode) -> str:
+    """Return the text of an output, without its images."""
     data = {kind: value for kind, value in output.get("data", {}).items() if "image" not in kind}
     return f"{output.get('text', '')}{data}"
 

@@ -1,7 +1,7 @@
-"""Soft Actor-Critic for people who run experiments: pure JAX, compiled end to end.
+"""Soft Actor-Critic (SAC) in pure JAX, compiled end to end, for reinforcement-learning experiments.
 
-`__init__.pyi` lists the public names. They are imported on first use, so that `import sacjax` and
-the command line's help are quick.
+`__init__.pyi` lists the public names. Python imports each on first use, so that `import sacjax` and
+`sacjax --help` are quick.
 """
 
 import lazy_loader

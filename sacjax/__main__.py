@@ -1,4 +1,4 @@
-"""`python -m sacjax` is `sacjax`."""
+"""Run the command line: `python -m sacjax` does the same as `sacjax`."""
 
 import sys
 

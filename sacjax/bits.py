@@ -1,11 +1,11 @@
-"""Why a run that is scanned as one program has the bits of one that is stepped from Python.
+"""Keep `make_train`, one scanned program, bit-identical to `run`, which steps from Python.
 
-XLA folds constants into a loop and fuses by shape, and either changes rounding. Three functions
-keep `make_train` and `run` the same program. `as_arrays` gives numbers one dtype, wherever they
-come from. `as_arguments` keeps constants out of the loop, as arguments would be. `tied_to` makes
-every array of the first state depend on the member's key: under vmap none stays unbatched, as a
-step counter would inside one program, but not as an argument from Python. It is a property of XLA's
-code generation with its default options. Tests hold it on the CPU, for the newest jaxlib.
+XLA folds constants into a loop and fuses by shape, and both change rounding. Three functions keep
+the two programs the same. `as_arrays` gives all numbers one dtype. `as_arguments` hides constants
+from XLA, as if they were arguments. `tied_to` makes every array of the first state depend on the
+member's key, so that vmap batches all of them. Otherwise a step counter has no batch axis inside
+one program, but has one as an argument from Python. Equal bits rely on XLA's default options. Tests
+check them on the CPU with the newest jaxlib.
 """
 
 from collections.abc import Callable
@@ -19,23 +19,23 @@ from sacjax.types import Array, EnvParams, Key, is_key
 
 
 def as_arrays(hp: Hyperparams, env_params: EnvParams) -> tuple[Hyperparams, EnvParams]:
-    """Numbers as arrays of one dtype, so that they trace alike wherever they come from."""
+    """Convert all numbers to arrays of one dtype, so that they trace in the same way."""
     return jax.tree.map(lambda x: jnp.asarray(x, float), hp), jax.tree.map(strong, env_params)
 
 
 def as_arguments(hp: Hyperparams, env_params: EnvParams) -> tuple[Hyperparams, EnvParams]:
-    """The same numbers, which XLA does not fold into the loop."""
+    """Return the same numbers behind a barrier, so that XLA does not fold them into the loop."""
     return jax.lax.optimization_barrier((hp, env_params))
 
 
 def tied_to(key: Key, state: Any) -> Any:
-    """The same arrays, every one depending on `key`. The select costs nothing."""
-    always = jax.random.key_data(key).ravel()[0] >= 0  # unsigned
+    """Return the same arrays, each of which depends on `key` through a select at no cost."""
+    always = jax.random.key_data(key).ravel()[0] >= 0  # True, because key data is unsigned
 
     def tie(x: Any) -> Array:
         if is_key(x):
             return x
-        x = strong(x)  # an algorithm's state may hold numbers
+        x = strong(x)  # an algorithm's state may hold Python numbers
         return jax.lax.select(jnp.broadcast_to(always, x.shape), x, x)
 
     return jax.tree.map(tie, state)
@@ -55,5 +55,5 @@ def bind(f: Callable, parts: Any) -> Callable:
 
 
 def strong(x: Any) -> Array:
-    """An array whose type is not weak."""
+    """Return `x` as an array without a weak type."""
     return jax.lax.convert_element_type(x, jnp.asarray(x).dtype)

@@ -1,6 +1,6 @@
-"""What a run is made of: `Config` (static) and `Hyperparams` (traced).
+"""The settings of a run: `Config` (static) and `Hyperparams` (traced).
 
-Everything here is checked when it is constructed (`sacjax.validation`), before anything is traced.
+`sacjax.validation` checks both when they are constructed, before JAX traces anything.
 """
 
 import dataclasses
@@ -17,42 +17,52 @@ from sacjax.validation import Precision, Schedule, ratio
 if TYPE_CHECKING:
     from sacjax.types import Scalar
 else:
-    Scalar = float  # what the command line parses
+    Scalar = float  # the type that the command line parses
 
 # "SAC" below is Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"
-# (arXiv:1812.05905); "table 1" is the table of hyperparameters in its appendix D.
+# (arXiv:1812.05905). "Table 1" is the table of hyperparameters in appendix D of that paper.
 
 
 @dataclass(frozen=True)
 class Config:
-    """What is fixed when the program is compiled: sizes, counts and the environment.
+    """The settings that are fixed when the program is compiled: environment, sizes and counts.
 
-    Steps are environment transitions, summed over the `num_envs` copies. The run is a warm-up of
-    `warmup_steps` random transitions, then `(total_steps - warmup_steps) / eval_every` epochs; an
-    epoch ends with an evaluation. Raises InputError where the numbers do not fit together.
+    Steps are environment transitions, summed over the `num_envs` copies. A run starts with a
+    warm-up of `warmup_steps` random transitions. Then it trains for
+    `(total_steps - warmup_steps) / eval_every` epochs, and each epoch ends with an evaluation.
+    A Config is frozen and hashable: `dataclasses.replace` makes a changed copy.
+
+    Raises:
+      InputError: a field is unknown or out of range, or the fields do not fit together. The message
+        suggests values that do.
+
+    Example:
+      >>> from sacjax import Config
+      >>> config = Config("Pendulum-v1", total_steps=20_000, num_envs=4, utd=0.5)
+      >>> config.num_epochs, config.gradient_steps
+      (19, 9500)
     """
 
     env: Any
-    """Name of an environment (sacjax envs lists them) or a gymnax Environment object."""
+    """Name of an environment (`sacjax envs` lists them) or a gymnax Environment object."""
     total_steps: int = 1_000_000
-    """Environment steps of the whole run, warm-up included (SAC, figure 1: 1e6 to 1e7)."""
+    """Environment steps of the whole run, including the warm-up (SAC, figure 1: 1e6 to 1e7)."""
     num_envs: int = 1
-    """Environments stepped in parallel by each agent (SAC: 1)."""
+    """Environments that each agent steps in parallel (SAC: 1)."""
     warmup_steps: int = 1_000
     """Steps with uniformly random actions before learning starts (the SAC authors' code: 1e3)."""
     warmup_hold: int = 1
-    """Steps that each random warm-up action is held for; long strokes explore further (SAC: 1)."""
+    """Steps for which each random warm-up action is repeated; more explores further (SAC: 1)."""
     utd: float = 1.0
     """Gradient steps per environment step after warm-up, exact for any num_envs (table 1: 1)."""
     rollout_length: int | None = None
-    """Steps of each environment between updates. None: the fewest that make utd exact (SAC: 1)."""
+    """Steps of each environment between updates; None: as few as make utd exact (SAC: 1)."""
     batch_size: int = 256
     """Transitions per gradient step (table 1)."""
     replay_size: int = 1_000_000
-    """Transitions that replay holds (table 1: 1e6), in whole steps of all environments; never more
-    than total_steps are allocated."""
+    """Transitions in replay; at most total_steps, and a multiple of num_envs (table 1: 1e6)."""
     eval_every: int = 1_000
-    """Environment steps per epoch: one evaluation and one row of metrics each."""
+    """Environment steps per epoch; each epoch ends with an evaluation and a row of metrics."""
     eval_episodes: int = 16
     """Greedy episodes per evaluation."""
     eval_max_steps: int = 100_000
@@ -60,26 +70,26 @@ class Config:
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers of actor and critics (table 1)."""
     num_critics: int = 2
-    """Critics; the target and the actor use their minimum (SAC section 6: 2)."""
+    """Number of critics; the target and the actor use their minimum (SAC section 6: 2)."""
     layer_norm: bool = False
     """LayerNorm before each activation of the critics (SAC: none)."""
+    # On a GPU, "float32" means TF32 unless jax_default_matmul_precision is set. Sums stay float32.
     hidden_precision: Precision = "float32"
-    """Of the factors of products between hidden layers; sums stay float32. A GPU's "float32" is
-    TF32 unless jax_default_matmul_precision says otherwise: docs/performance.md."""
+    """Precision of the factors in products between hidden layers (docs/performance.md)."""
     normalize_obs: bool = False
-    """Networks see observations less their running mean, over their running deviation (SAC: no)."""
+    """Subtract the running mean from observations, divide by the running deviation (SAC: no)."""
     n_step: int = 1
-    """Rewards summed before a target bootstraps (SAC: 1)."""
+    """Number of rewards that a target sums before it bootstraps (SAC: 1)."""
     max_grad_norm: float | None = None
-    """Gradients of more than this global L2 norm are scaled down to it (SAC: never)."""
+    """Largest global L2 norm of gradients; larger ones are scaled down (SAC: None, no limit)."""
     lr_schedule: Schedule = "constant"
-    """Learning rates over the run; linear falls to 0 at its end (SAC: constant)."""
+    """Learning rates over the run; "linear" falls to 0 at the end of the run (SAC: constant)."""
     policy_delay: int = 1
-    """Gradient steps of the critics per one of the policy and the temperature (SAC: 1)."""
+    """Critic updates per update of the policy and the temperature (SAC: 1)."""
     log_std_min: float = -20.0
-    """Lower clip of the policy's log standard deviation (the SAC authors' code)."""
+    """Lower bound of the policy's log standard deviation (the SAC authors' code)."""
     log_std_max: float = 2.0
-    """Upper clip of the policy's log standard deviation (the SAC authors' code)."""
+    """Upper bound of the policy's log standard deviation (the SAC authors' code)."""
 
     def __new__(cls, *_: Any, **fields: Any) -> "Config":
         check_names(cls, fields, Hyperparams)
@@ -91,23 +101,23 @@ class Config:
 
     @property
     def env_name(self) -> str:
-        """What to call the environment, which may be an object."""
+        """Name of the environment; an object's `name`, or the name of its class."""
         named = isinstance(self.env, str)
         return self.env if named else str(getattr(self.env, "name", type(self.env).__name__))
 
     @property
     def rollout(self) -> int:
-        """Steps of each environment per iteration: `rollout_length`, or the fewest that fit."""
+        """Steps of each environment per iteration: `rollout_length`, or as few as fit `utd`."""
         return self.rollout_length or ratio(self.utd * self.num_envs).denominator
 
     @property
     def steps_per_iteration(self) -> int:
-        """Transitions collected between updates: the notes' k, times the environments."""
+        """Environment steps per iteration: `rollout`, times `num_envs`."""
         return self.num_envs * self.rollout
 
     @property
     def updates_per_iteration(self) -> int:
-        """U, the gradient steps that follow them."""
+        """U, the gradient steps per iteration."""
         return int(ratio(self.utd) * self.steps_per_iteration)
 
     @property
@@ -117,29 +127,42 @@ class Config:
 
     @property
     def gradient_steps(self) -> int:
-        """Of the whole run."""
+        """Gradient steps of the whole run."""
         return self.num_epochs * self.updates_per_epoch
 
     @property
     def num_epochs(self) -> int:
-        """Evaluations in the run."""
+        """Epochs of the run. Each ends with an evaluation."""
         return (self.total_steps - self.warmup_steps) // self.eval_every
 
     @property
     def capacity(self) -> int:
-        """C, the transitions that replay holds: `replay_size`, capped by `total_steps`, in whole
-        steps of all environments."""
+        """C, the transitions that replay holds.
+
+        C is the smaller of `replay_size` and `total_steps`, rounded down to a multiple of
+        `num_envs`.
+        """
         return min(self.replay_size, self.total_steps) // self.num_envs * self.num_envs
 
 
 @dataclass(frozen=True)
 class Hyperparams:
-    """What can be swept inside one compiled program: a pytree of scalars, or of grids.
+    """The settings that can be swept inside one compiled program.
 
-    Fields given as arrays broadcast against each other and against the rest, so
-    `Hyperparams(tau=jnp.array([0.005, 0.02]))` is a grid of two complete settings, ready for
-    `jax.vmap(..., in_axes=0)`; axes field by field come from `jax.tree.map`. Numbers and concrete
-    arrays are checked when given: InputError.
+    Hyperparams is a pytree of scalars, or of arrays that form a grid. Arrays broadcast against each
+    other and against the scalar fields. So `Hyperparams(tau=jnp.array([0.005, 0.02]))` is a grid of
+    two complete settings, which `jax.vmap(..., in_axes=0)` maps over. `jax.tree.map` makes axes for
+    separate fields. Tracers are not checked.
+
+    Raises:
+      InputError: a field is unknown or out of range, or arrays do not broadcast.
+
+    Example:
+      >>> import numpy as np
+      >>> from sacjax import Hyperparams
+      >>> grid = Hyperparams(tau=np.array([[0.005], [0.02]]), gamma=np.array([0.9, 0.95, 0.99]))
+      >>> grid.tau.shape, grid.actor_lr.shape
+      ((2, 3), (2, 3))
     """
 
     gamma: Scalar = 0.99
@@ -151,17 +174,17 @@ class Hyperparams:
     critic_lr: Scalar = 3e-4
     """Adam's learning rate for the critics (table 1)."""
     alpha_lr: Scalar = 3e-4
-    """Adam's learning rate for log alpha (the authors' code); 0 keeps the temperature fixed."""
+    """Adam's learning rate for log alpha; 0 fixes the temperature (the SAC authors' code: 3e-4)."""
     init_alpha: Scalar = 1.0
-    """Temperature at the start, reward per nat (the authors' code: log alpha = 0)."""
+    """Initial temperature in reward per nat (the SAC authors' code: 1)."""
     min_alpha: Scalar = 0.0
-    """Lower bound on the temperature; 0 is none."""
+    """Lower bound of the temperature; 0: no bound."""
     max_alpha: Scalar = math.inf
-    """Upper bound on the temperature; infinity is none."""
+    """Upper bound of the temperature; inf: no bound."""
     target_entropy_per_dim: Scalar = -1.0
-    """Target entropy per action dimension, nats: -|A| in all (table 1; Brax and jaxrl use -0.5)."""
+    """Target entropy in nats per action dimension (table 1: -1; Brax and jaxrl: -0.5)."""
     reward_scale: Scalar = 1.0
-    """Factor on rewards inside the update (SAC with a learned temperature needs none)."""
+    """Factor on rewards in the update (SAC with a learned temperature: 1)."""
 
     def __new__(cls, *_: Any, **fields: Any) -> "Hyperparams":
         check_names(cls, fields, Config)
@@ -174,7 +197,7 @@ class Hyperparams:
 
 
 def _rebuild(_: None, values: Any) -> Hyperparams:
-    """From leaves that JAX puts there (tracers, gradients, axes), which no check concerns."""
+    """Rebuild from JAX's leaves without checks: they may be tracers, gradients or axes."""
     hp = object.__new__(Hyperparams)
     names = (field.name for field in dataclasses.fields(Hyperparams))
     vars(hp).update(zip(names, values, strict=True))

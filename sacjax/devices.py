@@ -1,10 +1,11 @@
-"""Members over cores and accelerators, and what has to be set before JAX starts.
+"""Spread members over cores and accelerators, and set up JAX before it starts.
 
-Members (seeds, points of a grid) never exchange anything, so how they are laid out decides the
-speed and nothing else. On an accelerator they are vmapped: one wide program. On a CPU it is fastest
-(1.4 to 2.8 times a vmap on one device, on two cores: docs/performance.md) to give every core a
-device of its own and let it train its members one after the other, each with its whole working set
-in the cache. M members, D devices.
+Members (seeds and points of a grid) exchange nothing, so their layout changes only the speed. On an
+accelerator, `vmap` turns all members into one wide program. On a CPU it is fastest if every core is
+a JAX device that trains its members one after the other, because the working set of one member fits
+into the cache. On two cores this is 1.4 to 2.8 times as fast as `vmap` on one device
+(docs/performance.md). M is the number of members, and M' is M rounded up to a multiple of the
+devices.
 """
 
 import hashlib
@@ -24,27 +25,29 @@ from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, Sharding, SingleDeviceSharding
 
 from sacjax.types import InputError, is_key, is_whole
+from sacjax.validation import check_choice
 
 Strategy = Literal["auto", "vmap", "map"]
 
 
 def layout(members: int, strategy: str = "auto", devices: int | None = None) -> tuple[str, int]:
-    """(strategy, devices) for so many members; `devices` None: as many as are of use.
+    """Choose (strategy, devices) for a number of members, or raise InputError.
 
-    Several processes always use all of their devices. "auto" is "map" on several CPU devices, and
-    "vmap" everywhere else. Raises InputError.
+    "auto" means "map" on several CPU devices and "vmap" otherwise. None stands for all devices, but
+    at most one per member. Several processes always use all of their devices.
     """
     here, several = jax.device_count(), jax.process_count() > 1
-    if strategy not in get_args(Strategy):
-        raise InputError(f"strategy ({strategy!r}) must be one of {', '.join(get_args(Strategy))}")
+    check_choice(strategy, get_args(Strategy), "strategy")
     if devices is not None and not (is_whole(devices) and 1 <= devices <= here):
         raise InputError(
-            f"devices ({devices}) must be from 1 to {here}, as many as JAX has here: keep to "
-            "these, or leave devices (--devices) out. On a CPU each core is one after "
-            "sacjax.use_all_cores(), called before JAX's first computation; the command line does"
+            f"devices ({devices}) must be from 1 to {here}, the number that JAX has here: leave "
+            "devices (--devices) out, or make each CPU core a device by calling "
+            "sacjax.use_all_cores() before JAX's first computation",
+            "devices",
         )
     if several and devices not in (None, here):
-        raise InputError(f"devices ({devices}) must be left out: several processes use all {here}")
+        message = f"devices ({devices}) must be None: several processes use all {here} devices"
+        raise InputError(message, "devices")
     devices = here if several else min(int(devices or here), members)
     if strategy == "auto":
         strategy = "map" if jax.default_backend() == "cpu" and devices > 1 else "vmap"
@@ -52,7 +55,7 @@ def layout(members: int, strategy: str = "auto", devices: int | None = None) -> 
 
 
 def fill_up(tree: Any, devices: int) -> Any:
-    """Leaves [M, ...] -> [M', ...], M' the next multiple of D, by copies of the last member."""
+    """Pad leaves [M, ...] to [M', ...], a multiple of `devices`, with copies of the last member."""
     missing = -len(jax.tree.leaves(tree)[0]) % devices
     if not missing:
         return tree
@@ -67,20 +70,43 @@ def over_members(
     devices: int | None = None,
     donated: bool = False,
 ) -> Callable:
-    """`jax.vmap(f, in_axes)`, laid out for this machine; each axis is 0 (per member) or None.
+    """Map `f` over members like `jax.vmap(f, in_axes)`, spread over the devices of this machine.
 
-    `over_members(make_train(config))(keys)` trains one member per key. M that is no multiple of D
-    is filled up with copies of the last member, which are dropped from the result. `donated`: `f`
-    is (state, ...) -> (state, output), and with "map" the states are stepped in place (one member's
-    is held twice, not all of them). Jit the result. Raises InputError as `layout` does.
+    `jax.jit(over_members(make_train(config)))(keys)` trains one member per key. If the number of
+    members is no multiple of the number of devices, copies of the last member fill the gap and are
+    dropped from the result.
+
+    Args:
+      f: a function of one member.
+      in_axes: 0 if an argument has a leading axis [M], None if all members share it. Pass one value
+        for all arguments, or one per argument.
+      strategy: "vmap" trains the members of a device together, "map" one after the other. "auto" is
+        "map" on several CPU devices and "vmap" otherwise.
+      devices: number of devices; None: all devices, but at most one per member.
+      donated: `f` is (state, ...) -> (state, output), and "map" updates the states [M, ...] in
+        place. This needs one extra copy of one member's state, not of all.
+
+    Returns:
+      A function of the same arguments, whose results have a leading axis [M]. Jit it.
+
+    Raises:
+      InputError: when the returned function is called, if `strategy`, `devices` or `in_axes` cannot
+        work.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> from sacjax import over_members
+      >>> over_members(jnp.add, (0, None))(jnp.arange(3), 10).tolist()
+      [10, 11, 12]
     """
 
     def laid_out(*args: Any) -> Any:
         axes = (in_axes,) * len(args) if isinstance(in_axes, int) else tuple(in_axes)
         if not all(axis is None or axis == 0 for axis in axes) or 0 not in axes:
             raise InputError(
-                f"in_axes ({in_axes!r}) must be 0 for what each member has of its own and None for "
-                "what all share: move the members' axis to the front"
+                f"in_axes ({in_axes!r}) must be 0 for arguments with a members' axis and None for "
+                "arguments that all members share: move the members' axis to the front",
+                "in_axes",
             )
         mapped = [arg for arg, axis in zip(args, axes, strict=True) if axis == 0]
         members = len(jax.tree.leaves(mapped)[0])
@@ -110,22 +136,22 @@ def over_members(
 
 
 def _readable(f: Callable, *args: Any) -> Any:
-    """`f(*args)`; of its arguments and constants, those of no elements are made anew.
+    """Call `f`, but replace empty arrays among its arguments and constants by new ones.
 
-    jaxlib 0.11.2 crashes where a device reads its part of one.
+    jaxlib 0.11.2 crashes if a device reads its part of an empty array.
     """
 
-    def anew(x: jax.Array) -> jax.Array:
+    def renewed(x: jax.Array) -> jax.Array:
         return x if x.size else jnp.zeros(x.shape, x.dtype)
 
     closed, like = jax.make_jaxpr(f, return_shape=True)(*args)
-    made = ClosedJaxpr(closed.jaxpr, [anew(x) for x in closed.consts])
-    flat = jaxpr_as_fun(made)(*(anew(x) for x in jax.tree.leaves(args)))
+    safe = ClosedJaxpr(closed.jaxpr, [renewed(x) for x in closed.consts])
+    flat = jaxpr_as_fun(safe)(*(renewed(x) for x in jax.tree.leaves(args)))
     return jax.tree.unflatten(jax.tree.structure(like), flat)
 
 
 def _alone(f: Callable, axes: tuple[int | None, ...], *args: Any) -> Any:
-    """A device's only member, compiled as one: a quarter quicker than a vmap over one (W6)."""
+    """Compile `f` for a device's only member; a vmap over one takes a quarter longer (W6)."""
     one = (
         jax.tree.map(lambda x: jnp.squeeze(x, 0), arg) if axis == 0 else arg
         for arg, axis in zip(args, axes, strict=True)
@@ -136,7 +162,7 @@ def _alone(f: Callable, axes: tuple[int | None, ...], *args: Any) -> Any:
 def _one_after_the_other(
     f: Callable, axes: tuple[int | None, ...], donated: bool, *args: Any
 ) -> Any:
-    """vmap's meaning by a loop: `f` is compiled as for one member."""
+    """Do the same as vmap in a loop, so that XLA compiles `f` for a single member."""
     mapped = tuple(arg for arg, axis in zip(args, axes, strict=True) if axis == 0)
 
     def one(member: tuple) -> Any:
@@ -161,18 +187,19 @@ def _one_after_the_other(
 
 
 def _mesh(devices: int) -> Mesh:
+    """Arrange the first `devices` devices of all processes along one axis, "members"."""
     return Mesh(np.array(jax.devices()[:devices]), ("members",))
 
 
 def placement(devices: int) -> Sharding:
-    """Members over the first `devices` devices, of all processes."""
+    """Return the sharding of the members' axis over the first `devices` of all processes."""
     if devices == 1:
         return SingleDeviceSharding(jax.local_devices()[0])
     return NamedSharding(_mesh(devices), PartitionSpec("members"))
 
 
 def place(tree: Any, devices: int) -> Any:
-    """Lay arrays [M', ...], equal in all processes, out over the devices. Leaves may be keys."""
+    """Shard arrays [M', ...], the same in all processes, over the devices; leaves may be keys."""
     where = placement(devices)
 
     def put(x: Any) -> Any:
@@ -185,14 +212,14 @@ def place(tree: Any, devices: int) -> Any:
 
 
 def gather(tree: Any) -> Any:
-    """Arrays from the devices of all processes as NumPy arrays in each. Keys stay JAX arrays."""
+    """Collect the arrays of all processes as NumPy arrays in each; keys stay JAX arrays."""
     several = jax.process_count() > 1
     get = partial(multihost_utils.process_allgather, tiled=True) if several else np.asarray
     return _map_numbers(get, tree)
 
 
 def _map_numbers(f: Callable, tree: Any) -> Any:
-    """`f` of each array; of PRNG keys, of the numbers in them."""
+    """Apply `f` to each array of a tree, and to the numbers inside PRNG keys."""
 
     def each(x: Any) -> Any:
         if is_key(x):
@@ -204,35 +231,48 @@ def _map_numbers(f: Callable, tree: Any) -> Any:
 
 
 def use_all_cores() -> None:
-    """Give each core a JAX device of its own, for `over_members` and `run` to spread over.
+    """Make each CPU core a JAX device, so that `over_members` and `run` use all cores.
 
-    Without effect where `jax_num_cpu_devices` or XLA_FLAGS already say how many there are. Raises
-    RuntimeError once JAX has made its devices.
+    Call it before JAX's first computation. It does nothing if `jax_num_cpu_devices` or XLA_FLAGS
+    already set the number of CPU devices. It respects a container's limits on cores and CPU time.
+
+    Raises:
+      RuntimeError: JAX has already created its devices.
+
+    Example:
+      >>> import sacjax
+      >>> sacjax.use_all_cores()  # doctest: +SKIP
+      >>> result = sacjax.run(config, seeds=8)  # doctest: +SKIP
     """
     flags = os.environ.get("XLA_FLAGS", "")
     asked = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
     if asked < 0 and "host_platform_device_count" not in flags:
         count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
-        if hasattr(os, "sched_getaffinity"):  # what this process may use, in a container too
+        if hasattr(os, "sched_getaffinity"):  # the cores that this process may use
             count = len(os.sched_getaffinity(0))
         jax.config.update("jax_num_cpu_devices", min(count, _quota() or count))
 
 
 def _quota(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
-    """The cores' worth of time that this process's control group may have, if it is bounded."""
+    """Return the CPU quota of this process's control group in cores; None without a quota."""
     try:
         quota, period = limit.read_text().split()
         return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):  # none, or "max"
+    except (OSError, ValueError):  # no control group, or the quota is "max"
         return None
 
 
 def keep_compiled_programs() -> None:
-    """Store compiled programs on disk, so that a program seen before starts seconds sooner.
+    """Store compiled programs on disk, so that the same program starts seconds sooner next time.
 
-    They go to `$XDG_CACHE_HOME/sacjax` (~/.cache/sacjax), apart for each kind of processor: code
-    made for one need not run on another. Without effect where JAX_COMPILATION_CACHE_DIR, which
-    names another folder, is set (empty: no cache at all).
+    The cache is `$XDG_CACHE_HOME/sacjax` (default: ~/.cache/sacjax), with one folder per processor
+    type, because code for one may not run on another. The function does nothing if
+    JAX_COMPILATION_CACHE_DIR is set. That variable names another folder, or disables the cache if
+    it is empty.
+
+    Example:
+      >>> import sacjax
+      >>> sacjax.keep_compiled_programs()  # doctest: +SKIP
     """
     asked = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     if asked or "JAX_COMPILATION_CACHE_DIR" in os.environ:
@@ -243,11 +283,11 @@ def keep_compiled_programs() -> None:
 
 
 def _processor() -> str:
-    """This machine's kind of processor, with what it can do, as a short name."""
+    """Return a short name for this processor and its features."""
     features = [platform.machine(), platform.processor()]
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         features += sorted({x for x in lines if x.startswith(("flags", "Features", "model name"))})
     except OSError:
-        pass  # not Linux: the names above must do
+        pass  # not Linux: only the names above are known
     return f"{platform.machine()}-{hashlib.sha256(repr(features).encode()).hexdigest()[:12]}"

@@ -1,15 +1,22 @@
-"""The errors that sacjax raises. It imports nothing, so that the command line starts quickly."""
+"""The errors that sacjax raises. This module imports nothing, so `sacjax --help` is quick."""
 
 
 class InputError(ValueError):
     """A setting, argument or file that cannot work. The message names the remedy.
 
-    sacjax raises it before it traces or writes anything.
+    sacjax raises this error before it traces or writes anything.
 
     Attributes:
-      field: what the error is about: a field of Config or Hyperparams, an argument, a field of an
-        environment, or the name of a file, such as "replay_size", "seeds" or "config.json". None
-        where no single one is at fault.
+      field: the setting, argument, part of an environment or file at fault, such as "replay_size",
+        "seeds", "observation_space" or "config.json". None if several are at fault together.
+
+    Example:
+      >>> from sacjax import Config, InputError
+      >>> try:
+      ...   Config("Pendulum-v1", batch_size=0)
+      ... except InputError as error:
+      ...   print(error.field)
+      batch_size
     """
 
     def __init__(self, message: str, field: str | None = None):
@@ -23,7 +30,8 @@ class RunError(RuntimeError):
     The message says how to recover.
 
     Attributes:
-      field: the argument, environment or file at fault, as in `InputError`.
+      field: the argument, the part of an environment or the file at fault, such as "directory" or
+        "reward". None if several are at fault together.
     """
 
     def __init__(self, message: str, field: str | None = None):

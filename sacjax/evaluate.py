@@ -1,4 +1,4 @@
-"""Returns: of greedy episodes, and of the training episodes that end in an epoch."""
+"""Measure the returns of greedy episodes and of the training episodes that end in an epoch."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +17,11 @@ def evaluate(
     env_params: EnvParams,
     max_steps: int,
 ) -> tuple[Array, Array]:
-    """Return the undiscounted return [E] and the length [E] of one episode in each of E copies.
+    """Run one episode in each of E copies; return undiscounted returns [E] and lengths [E].
 
-    `policy` maps obs [E, O] to action [E, A]; `agent.mode` makes it greedy. The first episode of
-    each copy counts, from its reset to its end. The loop runs until the last copy has ended, so it
-    honours a time limit given in `env_params`. After `max_steps` the open episodes are cut.
+    `policy` maps obs [E, O] to action [E, A]. Only the first episode of each copy counts. The loop
+    runs until every copy has finished its episode, so a time limit in `env_params` applies. After
+    `max_steps` the episodes that are still open are cut.
     """
     key_reset, key_steps = jax.random.split(key)
     env_state, obs = env.reset(key_reset, env_params)
@@ -48,7 +48,7 @@ def evaluate(
 
 
 class Episodes(struct.PyTreeNode):
-    """The open episodes of E environments, and sums over those that ended in this epoch."""
+    """The unfinished episodes of E environments, and sums over episodes that ended this epoch."""
 
     open_return: Array  # [E]
     open_length: Array  # [E]
@@ -58,19 +58,19 @@ class Episodes(struct.PyTreeNode):
 
 
 def init_episodes(num_envs: int, dtype: Any) -> Episodes:
-    """No step taken yet."""
+    """Return the Episodes of a run before its first step."""
     zeros, zero = jnp.zeros(num_envs, dtype), jnp.zeros((), dtype)
     return Episodes(zeros, zeros, zero, zero, zero)
 
 
 def start_epoch(episodes: Episodes) -> Episodes:
-    """Open episodes stay open; the sums start again."""
+    """Reset the sums to 0; unfinished episodes continue."""
     zero = jnp.zeros_like(episodes.count)
     return episodes.replace(return_sum=zero, length_sum=zero, count=zero)
 
 
 def add_step(episodes: Episodes, timestep: TimeStep) -> Episodes:
-    """One more step of every environment."""
+    """Count one step of every environment."""
     returns, lengths = episodes.open_return + timestep.reward, episodes.open_length + 1
     ended = timestep.terminated | timestep.truncated
     return Episodes(
@@ -83,7 +83,7 @@ def add_step(episodes: Episodes, timestep: TimeStep) -> Episodes:
 
 
 def summarize(episodes: Episodes) -> Metrics:
-    """Means over the episodes that ended in this epoch (NaN where none did), and their number."""
+    """Return the number of episodes that ended in this epoch, and their means (NaN if none)."""
     return {
         "train_return": episodes.return_sum / episodes.count,
         "train_length": episodes.length_sum / episodes.count,

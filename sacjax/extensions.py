@@ -1,7 +1,7 @@
-"""Beyond the paper, off by default: functions that wrap what the plain algorithm is made of.
+"""Options beyond the paper, off by default: functions that wrap parts of the plain algorithm.
 
-Clipped gradients, falling learning rates, a policy that is updated less often, normalised
-observations. `make_sac` applies those that a `Config` asks for.
+They clip gradients, decay learning rates, delay policy updates and normalise observations.
+`make_sac` applies the options that `Config` sets.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from sacjax.types import Algorithm, Array, Descend, Env, Key, Metrics, Transitio
 
 
 def clipped(descend: Descend, max_norm: float) -> Descend:
-    """`descend` on gradients of at most this global L2 norm (Pascanu et al. 2013, arXiv:1211.5063).
+    """Clip gradients to a global L2 norm before `descend` (Pascanu et al. 2013, arXiv:1211.5063).
 
-    The norm is over all parameters of the actor, of all critics together, or of the temperature.
+    The norms of the actor, of all critics together and of the temperature are separate.
     """
 
     def clip_and_descend(lr, grads, opt_state, params, step):
@@ -29,7 +29,7 @@ def clipped(descend: Descend, max_norm: float) -> Descend:
 
 
 def linear(descend: Descend, steps: int) -> Descend:
-    """`descend` at a learning rate that falls linearly to 0 over `steps` gradient steps."""
+    """Let the learning rate of `descend` fall linearly to 0 over `steps` gradient steps."""
 
     def descend_slower(lr, grads, opt_state, params, step):
         lr = lr * jnp.maximum(1 - step / steps, 0)
@@ -41,11 +41,11 @@ def linear(descend: Descend, steps: int) -> Descend:
 def delayed(
     actor_step: Callable[..., tuple[Any, Metrics]], delay: int, epoch: int
 ) -> Callable[..., Any]:
-    """`actor_step` in the first and then every `delay`-th gradient step (TD3, section 5.2).
+    """Take `actor_step` in every `delay`-th gradient step, from the first (TD3, section 5.2).
 
-    In the other steps the metrics are 0. In these steps they are scaled up, so that the mean over
-    an epoch's `epoch` gradient steps is the mean over its actor steps. Under `vmap` every step is
-    computed, and most are dropped.
+    Steps without an actor update return metrics of 0, and the metrics of the others are scaled up.
+    So the mean over the `epoch` gradient steps of an epoch is the mean over its actor updates.
+    Under `vmap` JAX computes every actor update and drops most of them.
     """
 
     def sometimes(state: Any, batch: Transition, key: Key, hp: Any, learner: Any) -> Any:
@@ -66,20 +66,20 @@ def delayed(
 
 
 class Normalized(struct.PyTreeNode):
-    """An algorithm's state, and what observations look like."""
+    """An algorithm's state with the mean and variance of observations."""
 
-    inner: Any
+    inner: Any  # the algorithm's own state
     mean: Array  # [O]
     variance: Array  # [O]
-    batches: Array  # [] that they were taken from
+    batches: Array  # [] minibatches seen
 
 
 def normalized(algorithm: Algorithm, env: Env) -> Algorithm:
-    """The same algorithm, which sees (obs - mean) / deviation, within +-10.
+    """Wrap `algorithm` so that it sees (obs - mean) / deviation, clipped to [-10, 10].
 
-    Mean and variance are those of the observations in all minibatches so far, which are added to
-    them (Chan, Golub & LeVeque 1979; weights of 1/n, so nothing grows) before each update: replay
-    keeps what the environment gave. Acting and evaluating leave them as they are.
+    The mean and variance are over the observations of all minibatches so far (Chan, Golub & LeVeque
+    1979). Each update first adds its minibatch, with weight 1/n, so no sum grows. Acting and
+    evaluating do not change these statistics. Replay stores raw observations.
     """
 
     def see(state: Normalized, obs: Array) -> Array:

@@ -1,4 +1,4 @@
-"""Names of settings: what is meant by one that `Config` and `Hyperparams` do not have."""
+"""Suggest the right name for a setting that `Config` and `Hyperparams` do not have."""
 
 import dataclasses
 import difflib
@@ -7,7 +7,7 @@ from typing import Any
 
 from sacjax.types import InputError
 
-# What other libraries call them.
+# Names in other libraries, and the fields that they correspond to.
 OTHER_NAMES = {
     "alpha": "init_alpha and alpha_lr",
     "buffer_size": "replay_size",
@@ -28,7 +28,7 @@ OTHER_NAMES = {
 
 
 def right_name(name: str, known: Iterable[str]) -> str:
-    """The remedy for a setting of another name: "use gamma"."""
+    """Return the remedy for an unknown name, such as "use gamma"."""
     if name in OTHER_NAMES:
         return f"use {OTHER_NAMES[name]}"
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
@@ -36,12 +36,12 @@ def right_name(name: str, known: Iterable[str]) -> str:
 
 
 def check_names(cls: type, fields: dict[str, Any], other: type) -> None:
-    """InputError where `cls` has no such field, with the field that is meant."""
+    """Raise InputError for a name that is no field of `cls`; suggest the right one."""
     known, others = ({f.name for f in dataclasses.fields(x)} for x in (cls, other))
     for name in fields.keys() - known:
-        remedy = f"it is one of {other.__name__}" if name in others else right_name(name, known)
+        remedy = f"it is a field of {other.__name__}" if name in others else right_name(name, known)
         if name not in others and name in OTHER_NAMES:
             first = OTHER_NAMES[name].split(",")[0].split(" ")[0]
             where = other if first in others else cls
             remedy += f" of {where.__name__}"
-        raise InputError(f"{cls.__name__} has no field {name!r}: {remedy}")
+        raise InputError(f"{cls.__name__} has no field {name!r}: {remedy}", name)

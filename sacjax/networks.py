@@ -1,9 +1,9 @@
-"""The function approximators: a squashed-Gaussian actor and an ensemble of critics.
+"""The networks: a squashed-Gaussian actor and an ensemble of critics.
 
-The only module that knows distrax. Other architectures: hand a `Networks` of your own to
-`make_sac`; the actor's `apply(params, obs)` must return something with `sample`,
-`sample_and_log_prob` and `mode`, the critic's `apply(params, obs, action)` values [N, B]
-([N, .., B] for a `CriticRule` of your own).
+Only this module imports distrax. For another architecture, pass your own `Networks` to `make_sac`.
+The actor's `apply(params, obs)` must return an object with `sample`, `sample_and_log_prob` and
+`mode`. The critic's `apply(params, obs, action)` must return values [N, B], or [N, .., B] with your
+own `CriticRule`.
 """
 
 from functools import partial
@@ -19,14 +19,14 @@ from sacjax.types import Array, Key, Params
 
 
 class Networks(NamedTuple):
-    """An actor and a critic, each with flax's `init` and `apply`."""
+    """An actor and an ensemble of critics, each with flax's `init` and `apply`."""
 
     actor: Any
     critic: Any
 
 
 class _Normal(distrax.Normal):
-    """distrax's, which relies on promotion of ranks here, whatever the program says of that."""
+    """A distrax.Normal that also works if JAX forbids rank promotion, which distrax relies on."""
 
     def _sample_n(self, key: Key, n: int) -> Any:
         with jax.numpy_rank_promotion("allow"):
@@ -42,8 +42,8 @@ class SquashedGaussian(distrax.Transformed):
 
     log pi(a|s) = log N(u; mean, std) - sum_j log(1 - tanh(u_j)^2)   (SAC appendix C, eq. 26)
 
-    Shapes: mean and log_std [..., A]; samples [..., A]; log-probabilities [...], in nats and in
-    tanh space. `sample_and_log_prob` keeps u, so it is exact where tanh rounds to 1.
+    The mean, log_std and samples are [..., A]. Log-probabilities are [...], in nats and in tanh
+    space. `sample_and_log_prob` keeps u, so it is exact even if tanh(u) rounds to 1.
     """
 
     def __init__(self, mean: Array, log_std: Array):
@@ -60,17 +60,17 @@ class SquashedGaussian(distrax.Transformed):
         return super().log_prob(jnp.clip(value, -edge, edge))
 
     def mode(self) -> Array:
-        """tanh(mean) [..., A]: the greedy action (distrax leaves tanh's mode undefined)."""
+        """Return the greedy action tanh(mean), [..., A]. distrax leaves tanh's mode undefined."""
         return jnp.tanh(self.distribution.mean())
 
 
-# Glorot-uniform as the SAC authors' Keras layers; parameters in float64 where x64 is on.
+# The SAC authors' Keras layers also start Glorot-uniform. dtype float is float64 in x64 mode.
 Dense = partial(nn.Dense, kernel_init=nn.initializers.glorot_uniform(), param_dtype=float)
 
 
 @jax.custom_vjp
 def _rounded_product(x: Array, w: Array) -> Array:
-    """x @ w, [..., I] @ [I, O]: factors rounded to bfloat16, summed in float32; backwards too."""
+    """Multiply x [..., I] by w [I, O]: round to bfloat16, sum in float32, in gradients too."""
     return _product(x, w, ((x.ndim - 1,), (0,))).astype(x.dtype)
 
 
@@ -94,17 +94,17 @@ _rounded_product.defvjp(_rounded_forward, _rounded_backward)
 
 
 def _dot_general(precision: str) -> Any:
-    """What nn.Dense multiplies with: None is its own, in the dtype of its inputs."""
+    """Return the product for nn.Dense; None means its default, in the dtype of its inputs."""
     if precision == "float32":
         return None
     return lambda x, w, dimensions, precision=None: _rounded_product(x, w)
 
 
 def _head_product(x: Array, w: Array, dimensions: Any, precision: Any = None) -> Array:
-    """x @ w, [..., I] @ [I, A], by the transpose of w.
+    """Multiply x [..., I] by w [I, A] through the transpose of w.
 
-    So the gradient is made as [A, I], from a transpose of what is small: as [I, A] XLA makes it on
-    a CPU ten times as slowly, from a transpose of x (benchmarks/NOTES.md).
+    Then XLA transposes the small w and computes the gradient as [A, I]. Without this, XLA on a CPU
+    transposes the large x, and the gradient takes ten times as long (benchmarks/NOTES.md).
     """
     del dimensions
     turned = jax.lax.optimization_barrier(w.T)
@@ -112,10 +112,10 @@ def _head_product(x: Array, w: Array, dimensions: Any, precision: Any = None) ->
 
 
 class MLP(nn.Module):
-    """Dense layers with ReLU between them; `layer_norm` normalises before each activation.
+    """Dense layers, each followed by a ReLU; `layer_norm` normalises before each activation.
 
-    `precision` "bfloat16" rounds the factors of the products between hidden layers, nearly all of
-    the arithmetic; what comes in, the parameters and all sums stay as they are.
+    `precision` "bfloat16" rounds the factors of the products between hidden layers, which are most
+    of the arithmetic. The first layer, the parameters and all sums keep their dtype.
     """
 
     hidden: tuple[int, ...]
@@ -132,7 +132,7 @@ class MLP(nn.Module):
 
 
 class Actor(nn.Module):
-    """pi(.|s): obs [..., O] -> SquashedGaussian over [..., A]."""
+    """The policy pi(.|s): obs [..., O] -> SquashedGaussian over [..., A]."""
 
     action_size: int
     hidden: tuple[int, ...]
@@ -149,7 +149,7 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """Q(s, a): obs [B, O], action [B, A] -> [B]."""
+    """One critic Q(s, a): obs [B, O], action [B, A] -> [B]."""
 
     hidden: tuple[int, ...]
     layer_norm: bool = False
@@ -163,27 +163,44 @@ class Critic(nn.Module):
 
 
 class Ensemble(NamedTuple):
-    """N critics with weights of their own: obs [B, O], action [B, A] -> [N, B]."""
+    """N critics with separate weights: obs [B, O], action [B, A] -> [N, B]."""
 
     critics: Any  # one module over inputs [N, B, ...]
     size: int
 
     def init(self, key: Key, *inputs: Array) -> Params:
-        """Parameters, leaves [N, ...]; each critic from a key of its own."""
+        """Initialise the weights, leaves [N, ...]; each critic has its own key."""
         return self.critics.init(key, *self._each(inputs))
 
     def apply(self, params: Params, *inputs: Array) -> Array:
-        """The N values of each sample."""
+        """Return the values [N, B]."""
         return self.critics.apply(params, *self._each(inputs))
 
     def _each(self, inputs: tuple[Array, ...]) -> list[Array]:
-        # Copied for each critic: a product of one input with all kernels would come out as
-        # [B, N, H], and transposing it costs more (benchmarks/NOTES.md).
+        # Each critic gets a copy of the input. One product with all kernels gives [B, N, H], and
+        # its transpose costs more than the copies (benchmarks/NOTES.md).
         return [jnp.broadcast_to(x, (self.size, *x.shape)) for x in inputs]
 
 
 def mlp(config: Config, action_size: int) -> Networks:
-    """The paper's networks: two hidden layers of 256 for actor and critics (table 1)."""
+    """Build the paper's networks: MLPs for the actor and for the critics (table 1).
+
+    Args:
+      config: the sizes. By default there are two critics, and two hidden layers of 256 units.
+      action_size: A, the number of action dimensions.
+
+    Returns:
+      Networks, whose `actor` maps obs [..., O] to a distribution over actions [..., A] in [-1, 1],
+      and whose `critic` maps obs [B, O] and action [B, A] to values [N, B].
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from sacjax import mlp
+      >>> nets, obs, action = mlp(config, action_size=1), jnp.zeros((5, 3)), jnp.zeros((5, 1))
+      >>> params = jax.eval_shape(nets.critic.init, jax.random.key(0), obs, action)
+      >>> jax.eval_shape(nets.critic.apply, params, obs, action).shape
+      (2, 5)
+    """
     precision = config.hidden_precision
     critics = nn.vmap(Critic, variable_axes={"params": 0}, split_rngs={"params": True})
     return Networks(

@@ -1,4 +1,4 @@
-"""A trained agent as a function that acts."""
+"""Turn a trained agent into a function from observations to actions."""
 
 from collections.abc import Callable
 from typing import Any, Literal, get_args
@@ -11,6 +11,7 @@ from sacjax.envs.base import rescale
 from sacjax.sac import make_sac
 from sacjax.train import MakeAlgorithm, Program, make_program
 from sacjax.types import Array, InputError
+from sacjax.validation import check_choice
 
 Units = Literal["environment", "unit"]
 
@@ -22,23 +23,33 @@ def policy(
     algorithm: MakeAlgorithm = make_sac,
     units: Units = "environment",
 ) -> Callable[[Any], Array]:
-    """The greedy policy of one agent, compiled.
+    """Return the greedy policy of one agent as a compiled function.
 
-    Where the run normalises observations, the policy does too.
+    If the run normalises observations, the policy does the same.
 
     Args:
-      config: what the agent was trained with.
-      agent: the algorithm's state of one member: `make_train(config)(key).agent`.
+      config: the settings that the agent was trained with.
+      agent: the state of one member, such as `make_train(config)(key).agent`.
       algorithm: the `algorithm` of the run, if it was not `make_sac`.
       units: "environment" for actions within the bounds of the environment, "unit" for actions in
-        [-1, 1], of which -1 and 1 are those bounds.
+        [-1, 1]. The bounds correspond to -1 and 1.
 
     Returns:
-      A function of obs [..., O], flattened as the environment gives it, to actions [..., A]. It
-      raises InputError for observations of another size.
+      A function of obs [..., O], flattened like the environment's, that returns actions [..., A].
+      It raises InputError if O is wrong.
 
     Raises:
-      InputError: the environment is not to be had, or `units` is unknown.
+      InputError: the environment is unknown or not installed, or `units` is unknown.
+
+    Example:
+      >>> import jax, numpy as np
+      >>> from sacjax import Hyperparams, make_sac, policy
+      >>> from sacjax.envs.names import make_env
+      >>> sac = make_sac(config, make_env(config.env)(1))
+      >>> agent = jax.jit(sac.init)(jax.random.key(0), Hyperparams())
+      >>> act = policy(config, agent)
+      >>> act(np.zeros(3)).shape, act(np.zeros((5, 3))).shape
+      ((1,), (5, 1))
     """
     return of_program(make_program(config, algorithm), config.env_name, agent, units)
 
@@ -46,9 +57,8 @@ def policy(
 def of_program(
     program: Program, env_name: str, agent: Any, units: str = "environment"
 ) -> Callable[[Any], Array]:
-    """`policy` of a program that is at hand."""
-    if units not in get_args(Units):
-        raise InputError(f"units ({units!r}) must be one of {', '.join(get_args(Units))}")
+    """Return the greedy policy of an agent for a program that already exists."""
+    check_choice(units, get_args(Units), "units")
     example, mode = program.example.obs, jax.jit(program.mode)
     size = program.example.action.shape
     low, high = (jnp.broadcast_to(jnp.ravel(jnp.asarray(x)), size) for x in program.bounds)
@@ -57,8 +67,9 @@ def of_program(
         obs = jnp.asarray(obs, example.dtype)
         if obs.shape[-1:] != example.shape:
             raise InputError(
-                f"obs of shape {obs.shape} must be [..., {example.size}], as {env_name} gives "
-                "them, flattened"
+                f"obs of shape {obs.shape} must be [..., {example.size}], as {env_name} returns "
+                "them: flatten each observation",
+                "obs",
             )
         action = mode(agent, obs.reshape(-1, example.size))  # [B, A] in [-1, 1]
         if units == "environment":

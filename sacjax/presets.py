@@ -1,4 +1,4 @@
-"""Settings for environments, from presets.toml, put together with what a user gives."""
+"""Presets: settings for known environments from presets.toml, merged with the user's."""
 
 import dataclasses
 import logging
@@ -11,7 +11,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.envs.names import parse
 from sacjax.field_names import right_name
 from sacjax.types import InputError
-from sacjax.validation import checked_fields, fitted
+from sacjax.validation import check_choice, checked_fields, fitted
 
 ALGORITHMS = ("sac",)
 PRESETS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())  # suite -> name -> fields
@@ -19,9 +19,10 @@ _LOG = logging.getLogger("sacjax")
 
 
 def preset(env: Any, algorithm: str = "sac", **fields: Any) -> tuple[Config, Hyperparams]:
-    """Settings for `env`, or the paper's defaults for an environment without any.
+    """Return tuned settings for `env`, or the paper's defaults if it has no preset.
 
-    `sacjax/presets.toml` says where they come from, README and docs/results.md what they reached.
+    `sacjax/presets.toml` holds the presets and their sources. The README and docs/results.md list
+    the returns that they reach.
 
     Args:
       env: the name of an environment, or an environment object.
@@ -29,44 +30,49 @@ def preset(env: Any, algorithm: str = "sac", **fields: Any) -> tuple[Config, Hyp
       **fields: fields of `Config` or `Hyperparams` that replace the preset's.
 
     Returns:
-      The two records. If `fields` do not fit the preset's warm-up, eval_every or total_steps, these
-      are rounded, and a warning says so.
+      A Config and a Hyperparams. If `fields` do not fit the preset's warmup_steps, eval_every or
+      total_steps, sacjax rounds these three and logs a warning.
 
     Raises:
       InputError: a field is unknown, or the fields do not fit together.
+
+    Example:
+      >>> from sacjax import preset
+      >>> config, hp = preset("Pendulum-v1", total_steps=30_000)
+      >>> config.total_steps, config.hidden
+      (30000, (64, 64))
     """
-    if algorithm not in ALGORITHMS:
-        raise InputError(f"algorithm ({algorithm!r}) must be one of {', '.join(ALGORITHMS)}")
+    check_choice(algorithm, ALGORITHMS, "algorithm")
     return settle(env, preset_of(env), fields)
 
 
 def settle(env: Any, defaults: dict[str, Any], given: dict[str, Any]) -> tuple[Config, Hyperparams]:
-    """The records of `given` fields over `defaults`, of which the steps are rounded to fit."""
+    """Merge `given` over `defaults` into the two records, and round steps that were not given."""
     static, traced = ({f.name for f in dataclasses.fields(x)} for x in (Config, Hyperparams))
     known = (static | traced) - {"env"}
     for name in given.keys() - known:
-        raise InputError(f"no setting {name!r}: {right_name(name, known)}")
+        raise InputError(f"no setting {name!r}: {right_name(name, known)}", name)
     values: dict[str, Any] = defaults | given
     hp = Hyperparams(**{name: values[name] for name in values.keys() & traced})
     values = {name: values[name] for name in values.keys() & static}
     unfitted = _Unfitted(env, **values)
     steps: dict[str, Any] = fitted(unfitted, given)
-    config = Config(env, **values | steps)  # raises if what was given does not fit
+    config = Config(env, **values | steps)  # raises if the given fields do not fit together
     for name, value in steps.items():
         if value != (was := getattr(unfitted, name)):
-            _LOG.warning("%s: %d, not %d, fits what was given", name, value, was)
+            _LOG.warning("%s changed from %d to %d to fit the given settings", name, was, value)
     return config, hp
 
 
 class _Unfitted(Config):
-    """A Config whose fields are right one by one, and need not fit together."""
+    """A Config whose fields are valid one by one but may not fit together."""
 
     def __post_init__(self) -> None:
         vars(self).update(checked_fields(self))
 
 
 def preset_of(env: Any) -> dict[str, Any]:
-    """Fields of `Config` and `Hyperparams`; none where the paper's defaults are as good a guess."""
+    """Return the preset's fields of `Config` and `Hyperparams`; empty without a preset."""
     if not isinstance(env, str):
         return {}
     suite, id, _ = parse(env)
@@ -76,5 +82,6 @@ def preset_of(env: Any) -> dict[str, Any]:
 
 
 def _with_base(table: dict[str, Any]) -> dict[str, Any]:
+    """Add the fields of the table's base, and of the base's base."""
     base = _with_base(PRESETS["bases"][table["base"]]) if "base" in table else {}
     return base | {name: value for name, value in table.items() if name != "base"}

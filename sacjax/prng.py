@@ -1,12 +1,12 @@
-"""JAX's own random numbers, from a third of the kernels on a CPU.
+"""Draw JAX's own random numbers with a third of the kernels on a CPU.
 
-JAX's threefry is compiled for a CPU as a loop of about ten kernels to a draw, some forty draws to a
-program. Here the loop's body is one kernel. The bits are the same, so a key gives the same run with
-and without it; a run starts half a second sooner (benchmarks/NOTES.md). On an accelerator JAX has a
-kernel of its own, and keys are left as they are.
+On a CPU, XLA compiles JAX's threefry as a loop of about ten kernels per draw, and a program has
+about forty draws. In this module the body of the loop is one kernel. The bits are the same, so a
+key gives the same run with and without it. A run starts half a second sooner (benchmarks/NOTES.md).
+On an accelerator JAX has its own kernel, and keys stay unchanged.
 
-The kind of a key is another one, and a few functions ask for that (`jax.random.poisson`, whatever
-stores a key beside one of JAX's own): an environment object is given JAX's.
+A lean key has another dtype than JAX's keys. A few functions check the dtype, such as
+`jax.random.poisson`, or code that stores two keys together. So environment objects get JAX's keys.
 """
 
 import math
@@ -21,13 +21,13 @@ from sacjax.types import Array, Key, is_key
 
 ROTATIONS = (13, 15, 26, 6), (17, 29, 16, 24)
 PARITY = 0x1BD11BDA  # Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"
-JAXS = "threefry2x32"
+JAXS = "threefry2x32"  # JAX's name for its default keys
 
 
 def lean(key: Key) -> Key:
-    """The same key, hashed as above where that is quicker: an array of keys of any shape."""
-    set_to: Any = jax.config
-    if set_to.jax_disable_jit or not set_to.jax_threefry_partitionable:
+    """Convert keys of any shape to the quicker hash, if the backend is a CPU."""
+    settings: Any = jax.config
+    if settings.jax_disable_jit or not settings.jax_threefry_partitionable:
         return key
     if jax.default_backend() != "cpu":
         return key
@@ -38,7 +38,7 @@ def lean(key: Key) -> Key:
 
 
 def standard(key: Key) -> Key:
-    """Inverse of `lean`: a key that can be stored, and handed to anybody."""
+    """Convert keys from `lean` back to JAX's, which can be stored and passed to any function."""
     if jax.random.key_impl(key) != _LEAN:
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=JAXS)
@@ -46,7 +46,7 @@ def standard(key: Key) -> Key:
 
 @jax.jit
 def _hash(key: Array, low: Array) -> tuple[Array, Array]:
-    """Threefry-2x32, 20 rounds, of the counters (0, low): key [2] -> two words like `low`."""
+    """Hash counters (0, low) with Threefry-2x32 in 20 rounds: key [2] -> two words like `low`."""
     k0, k1 = (jnp.broadcast_to(k, low.shape) for k in key)
     k2 = k0 ^ k1 ^ jnp.uint32(PARITY)
 
@@ -64,9 +64,10 @@ def _hash(key: Array, low: Array) -> tuple[Array, Array]:
 
 
 def _counters(shape: tuple[int, ...]) -> Array:
+    """Count from 0 in an array of this shape."""
     size = math.prod(shape)
     if size >= 2**32:
-        raise ValueError(f"{size} random numbers in one draw are too many: draw less than 2^32")
+        raise ValueError(f"one draw of {size} random numbers is too large: draw less than 2^32")
     return lax.iota(jnp.uint32, size).reshape(shape)
 
 

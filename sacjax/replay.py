@@ -1,9 +1,9 @@
-"""Uniform replay: one row of numbers per transition, preallocated.
+"""Uniform replay: one preallocated buffer with one row of numbers per transition.
 
-Inserting writes one slice in place and sampling is one gather, so neither touches the whole buffer:
-a step costs the same at any capacity. Insert first and sample after (in the other order XLA copies
-the buffer in every step). A buffer per field, as flashbax keeps it, is copied too inside the whole
-loop: XLA fuses some fields' writes into their gathers (benchmarks/NOTES.md).
+Inserting writes one slice in place and sampling is one gather, so a step costs the same at any
+capacity. Insert first and sample afterwards. In the other order XLA copies the buffer in every
+step. XLA also copies a buffer per field, as flashbax has it, because it fuses some writes into
+gathers (benchmarks/NOTES.md).
 """
 
 from collections.abc import Callable
@@ -19,32 +19,33 @@ from sacjax.types import Array, Key, Scalar, Transition
 
 
 class ReplayState(NamedTuple):
-    """C rows, of which `size` are in use."""
+    """A buffer of C rows, of which `size` are in use."""
 
-    rows: Array  # [C, W] the fields of one transition, side by side
-    position: Array  # [] the row that is written next: the oldest, once all are in use
-    size: Array  # []
+    rows: Array  # [C, W] each row holds the fields of one transition, side by side
+    position: Array  # [] the next row to write; once the buffer is full, the oldest
+    size: Array  # [] rows in use
 
 
 class Replay(NamedTuple):
-    """A first-in, first-out memory of C transitions, as pure functions."""
+    """Pure functions of a first-in, first-out buffer of C transitions."""
 
     init: Callable[[], ReplayState]
-    add: Callable[[ReplayState, Any], ReplayState]  # items [E, ...]; the oldest E are forgotten
+    add: Callable[[ReplayState, Any], ReplayState]  # items [E, ...] replace the oldest E
     sample: Callable[[ReplayState, Key], Any]  # -> [U, B, ...], uniform, with replacement
     unpack: Callable[[Array], Any]  # rows [..., W] -> the items in them [..., ...]
 
 
 def make_replay(config: Config, example: Any) -> Replay:
-    """Replay for items like `example`, a `Transition` say, without a leading axis.
+    """Build a replay for items like `example`, such as one `Transition` without leading axis.
 
-    Capacity C, a multiple of E. `sample` takes all U minibatches of an iteration in one gather. A
-    row's probability is 1 / size to a relative 2^-32 size: 0.02% for a million rows. With
-    `config.n_step` n above 1 it gives [U, B, n, ...], n items in a row of one environment.
+    The capacity C is a multiple of E. `sample` gathers all U minibatches of an iteration at once.
+    It draws each row with probability 1 / size, to a relative error of 2^-32 size: 0.02% for a
+    million rows. If `config.n_step` is n > 1, it returns [U, B, n, ...]: n consecutive items of one
+    environment.
     """
     row, unpack_row = ravel_pytree(example)
     pack = jax.vmap(lambda item: ravel_pytree(item)[0])
-    # from an item to those that follow it
+    # offsets [n] from an item to the next n - 1 items of its environment
     between = config.num_envs * np.arange(config.n_step, dtype=np.int32)
 
     def init() -> ReplayState:
@@ -61,9 +62,9 @@ def make_replay(config: Config, example: Any) -> Replay:
 
     def sample(state: ReplayState, key: Key) -> Any:
         shape = config.updates_per_iteration, config.batch_size
-        starts = state.size - int(between[-1])  # items that have n - 1 successors yet
+        starts = state.size - int(between[-1])  # items that already have n - 1 successors
         index = jax.random.bits(key, shape, jnp.uint32) % starts.astype(jnp.uint32)
-        if config.n_step > 1:  # so many after the oldest item
+        if config.n_step > 1:  # `index` counts from the oldest item
             oldest = state.position - state.size
             index = oldest + index.astype(jnp.int32)[..., None] + between[None, None]
             index %= config.capacity
@@ -79,9 +80,9 @@ def make_replay(config: Config, example: Any) -> Replay:
 
 
 def grow(state: ReplayState, capacity: int) -> ReplayState:
-    """The same transitions in a memory of more places; `state` must never have forgotten any.
+    """Copy the transitions into a larger buffer; `state` must not have overwritten any.
 
-    NumPy arrays, of one member or several: the places are the last axis but one.
+    Arrays are NumPy's, [C, W] or with leading axes [M, C, W].
     """
     more = capacity - state.rows.shape[-2]
     padding = [(0, 0)] * (state.rows.ndim - 2) + [(0, more), (0, 0)]
@@ -90,9 +91,9 @@ def grow(state: ReplayState, capacity: int) -> ReplayState:
 
 
 def ended(state: ReplayState, num_envs: int) -> ReplayState:
-    """The last steps [E] end their episodes (`types.Step.ended`, the last number of a row).
+    """Mark the last E steps as the ends of their episodes, for members [M].
 
-    Of one member or several, leading axes [M].
+    The mark is `types.Step.ended`, the last number of a row.
     """
     capacity = state.rows.shape[-2]
     last = (state.position[..., None] - 1 - jnp.arange(num_envs)) % capacity  # [M, E]
@@ -102,18 +103,18 @@ def ended(state: ReplayState, num_envs: int) -> ReplayState:
 
 
 def n_step_return(steps: Transition, ended: Array, gamma: Scalar) -> Transition:
-    """n transitions in a row [..., n], of one environment, as one: its target spans them.
+    """Merge n consecutive transitions of one environment, [..., n], into one n-step transition.
 
-        reward = r_0 + gamma r_1 + ...,  discount = gamma^m d_m,  next_obs = where step m led
+        reward = r_0 + gamma r_1 + ... + gamma^m r_m,  discount = gamma^m d_m,  next_obs of step m
 
-    up to the first step m that `ended` [..., n] an episode, by termination or a time limit, or the
-    last one. With `soft_target`'s own gamma this is the n-step target (Sutton & Barre 2018, section
-    7.1), exact at every end. The actions on the way are the replay's, uncorrected, and their
-    entropies do not count, as is usual.
+    Step m is the first with `ended` [..., n] set, by termination or a time limit, else the last.
+    `soft_target` multiplies by one more gamma, which gives the n-step target (Sutton & Barto 2018,
+    section 7.1), exact at the end of an episode. As is usual, there is no off-policy correction of
+    the actions, and their entropies do not count.
     """
     n = ended.shape[-1]
     going = 1 - ended.astype(steps.reward.dtype)
-    reached = jnp.cumprod(going, axis=-1)  # the episode goes on after step k
+    reached = jnp.cumprod(going, axis=-1)  # 1 while no step up to k ended the episode
     reached = jnp.concatenate([jnp.ones_like(reached[..., :1]), reached[..., :-1]], axis=-1)
     powers = (gamma ** jnp.arange(n)).reshape((1,) * (ended.ndim - 1) + (n,))
     last = (reached.sum(-1) - 1).astype(jnp.int32)[..., None]  # m

@@ -6,9 +6,10 @@
     J(alpha) = E[ -alpha (log pi(a~|s) + H) ]                                         (eq. 18)
     Q_i'    <- (1 - tau) Q_i' + tau Q_i
 
-Shapes: B batch, O observation, A action, N critics. The batch is the last axis of every value
-array ([N, B]; [N, K, B] of critics that give K quantiles), so rewards [B] broadcast to it.
-Log-probabilities and entropies are in nats and in tanh space; alpha is in units of reward per nat.
+Shapes: B batch, O observation, A action, N critics. The batch is the last axis of every array of
+values, so rewards [B] broadcast to it. Values are [N, B], or [N, K, B] if critics return K
+quantiles. Log-probabilities and entropies are in nats and in tanh space. Alpha is in reward per
+nat.
 """
 
 from collections.abc import Callable
@@ -28,7 +29,18 @@ from sacjax.types import Algorithm, Array, Descend, Env, Key, Metrics, Params, S
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything learning changes, and nothing else: arrays only, no functions, no key."""
+    """Everything that learning changes, as a pytree of arrays: no functions and no PRNG key.
+
+    Attributes:
+      actor_params: weights of the actor.
+      critic_params: weights of the critics, leaves [N, ...].
+      target_params: weights of the target critics, leaves [N, ...].
+      log_alpha: [], logarithm of the temperature.
+      actor_opt: Adam's state for the actor.
+      critic_opt: Adam's state for the critics.
+      alpha_opt: Adam's state for the temperature.
+      step: [], gradient steps taken.
+    """
 
     actor_params: Params
     critic_params: Params  # leaves [N, ...]
@@ -41,21 +53,21 @@ class TrainState(struct.PyTreeNode):
 
 
 class CriticRule(NamedTuple):
-    """How an ensemble of critics is trained and read: the seam for SAC's relatives."""
+    """Three functions that combine an ensemble of critics. SAC's relatives pass their own."""
 
-    target: Callable[[Array, Key], Array]  # next_q [N, .., B] -> [.., B]  what y bootstraps from
+    target: Callable[[Array, Key], Array]  # next_q [N, .., B] -> [.., B]  y bootstraps from this
     loss: Callable[[Array, Array], Array]  # q [N, .., B], y [.., B] -> []  regression to y
-    value: Callable[[Array, Key], Array]  # q [N, .., B] -> [B]  what the actor climbs
+    value: Callable[[Array, Key], Array]  # q [N, .., B] -> [B]  the actor maximises this
 
 
 def minimum(q: Array, key: Key) -> Array:
-    """Clipped double Q-learning: the least of the N estimates [N, B] -> [B] (section 6)."""
+    """Clipped double Q-learning: the minimum over the N critics, [N, B] -> [B] (section 6)."""
     del key
     return q.min(axis=0)
 
 
 def squared_error(q: Array, target: Array) -> Array:
-    """Mean over the batch, sum over critics: each critic has its own loss (eq. 5)."""
+    """Squared error of each critic (eq. 5): the mean over the batch, summed over critics."""
     return optax.l2_loss(q, jnp.broadcast_to(target, q.shape)).mean(axis=-1).sum()
 
 
@@ -67,20 +79,20 @@ def soft_target(
 ) -> Array:
     """Soft Bellman backup y [.., B] (eq. 2) through the soft value V = Q - alpha log pi (eq. 3).
 
-    `discount` is 0 only where the episode terminated. `next_log_prob` [B]; `next_value` [.., B]: a
-    rule may bootstrap from more than one number for each.
+    `next_log_prob` is [B] and `next_value` [.., B], because a rule may bootstrap from several
+    numbers per transition. `discount` is 0 only if the episode terminated.
     """
-    of_each = [batch.reward, batch.discount, next_log_prob]
-    chex.assert_equal_shape(of_each)
-    chex.assert_equal_shape_suffix([*of_each, next_value], 1)
-    reward, discount, log_prob = (jnp.broadcast_to(x, next_value.shape) for x in of_each)
+    terms = [batch.reward, batch.discount, next_log_prob]
+    chex.assert_equal_shape(terms)
+    chex.assert_equal_shape_suffix([*terms, next_value], 1)
+    reward, discount, log_prob = (jnp.broadcast_to(x, next_value.shape) for x in terms)
     return reward + gamma * discount * (next_value - alpha * log_prob)
 
 
 def critic_loss(
     critic_params: Params, nets: Networks, rule: CriticRule, batch: Transition, target: Array
 ) -> tuple[Array, Metrics]:
-    """J(Q) (eq. 5) for all N critics at once; target [.., B] is a constant here."""
+    """J(Q) (eq. 5) of all N critics at once; `target` [.., B] is a constant."""
     q = nets.critic.apply(critic_params, batch.obs, batch.action)  # [N, .., B]
     loss = rule.loss(q, target)
     return loss, {"critic_loss": loss, "q": q.mean()}
@@ -95,7 +107,7 @@ def actor_loss(
     obs: Array,
     key: Key,
 ) -> tuple[Array, Array]:
-    """J(pi) (eq. 9), reparameterised. Also returns log pi(a~|s) [B], for the temperature."""
+    """J(pi) (eq. 9), reparameterised, and log pi(a~|s) [B] for the temperature's loss."""
     key_action, key_value = jax.random.split(key)
     action, log_prob = nets.actor.apply(actor_params, obs).sample_and_log_prob(seed=key_action)
     value = rule.value(nets.critic.apply(critic_params, obs, action), key_value)  # [B]
@@ -104,14 +116,14 @@ def actor_loss(
 
 
 def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: Array) -> Array:
-    """J(alpha) (eq. 18): alpha rises while the policy's entropy is below its target."""
+    """J(alpha) (eq. 18): alpha rises if the policy's entropy is below its target."""
     return (-jnp.exp(log_alpha) * (log_prob + target_entropy)).mean()
 
 
 def adam(
     lr: Scalar, grads: Params, opt_state: optax.OptState, params: Params, step: Array
 ) -> tuple[Params, optax.OptState]:
-    """One step of Adam (Kingma & Ba 2015) at a traced learning rate, so that `lr` can be swept."""
+    """One step of Adam (Kingma & Ba 2015); `lr` is traced, so that it can be swept."""
     del step
     with jax.numpy_dtype_promotion("standard"):  # optax needs it, whatever the program asks for
         updates, opt_state = optax.adam(lr).update(grads, opt_state)
@@ -119,7 +131,7 @@ def adam(
 
 
 class Learner(NamedTuple):
-    """The functions that an update is made of."""
+    """The networks and functions of an update."""
 
     nets: Networks
     rule: CriticRule = CLIPPED_DOUBLE_Q
@@ -129,7 +141,7 @@ class Learner(NamedTuple):
 def update_critics(
     state: TrainState, batch: Transition, keys: tuple[Key, Key], hp: Hyperparams, learner: Learner
 ) -> tuple[TrainState, Metrics]:
-    """One step of the critics towards the soft target (section 4.2, policy evaluation)."""
+    """Move the critics one step towards the soft target (section 4.2, policy evaluation)."""
     nets, rule, descend = learner
     key_next, key_target = keys
     next_policy = nets.actor.apply(state.actor_params, batch.next_obs)
@@ -149,7 +161,7 @@ def update_critics(
 def update_actor(
     state: TrainState, batch: Transition, key: Key, hp: Hyperparams, learner: Learner
 ) -> tuple[TrainState, Metrics]:
-    """One step of the actor up the critics, and of the temperature towards the target entropy."""
+    """Move the actor one step down J(pi), and the temperature towards the target entropy."""
     nets, rule, descend = learner
     alpha = jnp.exp(state.log_alpha)
     (loss_pi, log_prob), actor_grads = jax.value_and_grad(actor_loss, has_aux=True)(
@@ -198,14 +210,42 @@ def update_step(
     descend: Descend = adam,
     actor_step: UpdateActor = update_actor,
 ) -> tuple[TrainState, Metrics]:
-    """Algorithm 1, one gradient step: critics, actor, temperature, target.
+    """Take one gradient step of SAC (algorithm 1): critics, actor, temperature, targets.
 
-    `batch` is a Transition of arrays with leading axis [B]. Metrics, all []: `critic_loss`,
-    `actor_loss`, `alpha_loss` (the J's above), `q` (mean of Q_i(s, a)), `alpha` (used in this
-    step), `entropy` (-E log pi(a~|s), nats), `critic_grad_norm` and `actor_grad_norm` (global L2).
-    `actor_step` stands in for `update_actor`.
+    Args:
+      state: the agent before the step.
+      batch: a minibatch of transitions, arrays with leading axis [B].
+      key: PRNG key for the sampled actions.
+      hp: hyperparameters, scalars.
+      nets: the actor and the critics, from `mlp` or your own.
+      rule: how targets, losses and values combine the critics.
+      descend: one step of the optimiser.
+      actor_step: the update of actor and temperature.
+
+    Returns:
+      The agent after the step, and its metrics, all []: `critic_loss`, `actor_loss` and
+      `alpha_loss` are J(Q), J(pi) and J(alpha), `q` is the mean of Q_i(s, a), `alpha` the
+      temperature before the step, `entropy` is -E log pi(a~|s) in nats, and `critic_grad_norm` and
+      `actor_grad_norm` are global L2 norms.
+
+    Raises:
+      AssertionError: `batch` has no leading axis, or more than one.
+
+    Example:
+      >>> import jax
+      >>> from sacjax import Hyperparams, Transition, make_sac, mlp, update_step
+      >>> from sacjax.envs.names import make_env
+      >>> hp, nets, key = Hyperparams(), mlp(config, 1), jax.random.key(0)
+      >>> env = make_env(config.env)(1)
+      >>> state = jax.eval_shape(make_sac(config, env, nets).init, key, hp)
+      >>> batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct((8, *x.shape), x.dtype), env.example)
+      >>> def step(state, batch, key):
+      ...   return update_step(state, batch, key, hp, nets=nets)
+      >>> _, metrics = jax.eval_shape(step, state, batch, key)
+      >>> metrics["critic_loss"].shape
+      ()
     """
-    chex.assert_rank(batch.reward, 1)  # of one transition alone the means would be over the critics
+    chex.assert_rank(batch.reward, 1)  # without [B], the means would be over the critics
     key_next, key_target, key_actor = jax.random.split(key, 3)
     batch = batch._replace(reward=hp.reward_scale * batch.reward)
     learner = Learner(nets, rule, descend)
@@ -217,7 +257,7 @@ def update_step(
 
 
 def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> TrainState:
-    """Fresh state; the targets start as a copy of the critics. `example`: one transition."""
+    """Initialise an agent for transitions like `example`; the targets are copies of the critics."""
     key_actor, key_critic = jax.random.split(key)
     actor_params = nets.actor.init(key_actor, example.obs)
     critic_params = nets.critic.init(key_critic, example.obs, example.action)
@@ -226,7 +266,7 @@ def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> T
     return TrainState(
         actor_params=actor_params,
         critic_params=critic_params,
-        target_params=jax.tree.map(jnp.copy, critic_params),  # so that a state can be donated
+        target_params=jax.tree.map(jnp.copy, critic_params),  # not shared, so JAX can donate it
         log_alpha=log_alpha,
         actor_opt=start(actor_params),
         critic_opt=start(critic_params),
@@ -238,9 +278,33 @@ def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> T
 def make_sac(
     config: Config, env: Env, nets: Networks | None = None, rule: CriticRule = CLIPPED_DOUBLE_Q
 ) -> Algorithm:
-    """SAC as four pure functions; other networks or another rule give its relatives.
+    """Build SAC as four pure functions: init, act, mode and update.
 
-    What `config` asks for beyond the paper comes from `sacjax.extensions`.
+    Other networks or another `rule` make a relative of SAC. `sacjax.extensions` adds the options of
+    `config` that go beyond the paper.
+
+    Args:
+      config: the settings of the run.
+      env: the environment, from `sacjax.envs.names.make_env`.
+      nets: an actor and an ensemble of critics; None: `mlp(config, env.action_size)`.
+      rule: how targets, losses and values combine the critics; by default their minimum.
+
+    Returns:
+      An Algorithm, which `make_program` and `make_train` accept:
+        init(key, hp) -> state: a new agent. The state is a TrainState, or holds one as `inner` with
+          `normalize_obs`.
+        act(state, obs [E, O], key) -> action [E, A]: sampled actions in [-1, 1].
+        mode(state, obs [E, O]) -> action [E, A]: greedy actions in [-1, 1].
+        update(state, batch, key, hp) -> (state, metrics): one gradient step (`update_step`).
+
+    Example:
+      >>> import jax
+      >>> from sacjax import Hyperparams, make_sac
+      >>> from sacjax.envs.names import make_env
+      >>> sac = make_sac(config, make_env(config.env)(1))
+      >>> state = jax.eval_shape(sac.init, jax.random.key(0), Hyperparams())
+      >>> state.critic_params["params"]["Dense_0"]["kernel"].shape  # two critics, eight units
+      (2, 8, 1)
     """
     nets = nets or mlp(config, env.action_size)
     descend, actor_step = adam, update_actor

@@ -1,11 +1,11 @@
 """The statistics of Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice".
 
-arXiv:2108.13264: interquartile means (IQM: the mean of the middle half), performance profiles and
-probabilities of improvement, each with its 95% percentile bootstrap interval over seeds. The
-formulas are rliable's, and `tests/test_statistics.py` holds them to its numbers.
+arXiv:2108.13264 recommends interquartile means (IQM: the mean of the middle half), performance
+profiles and probabilities of improvement. Each comes with a 95% percentile bootstrap interval over
+seeds. The formulas are rliable's; `tests/test_statistics.py` compares them with its numbers.
 
-Of several environments, `scores` has an array [S] for each, a score per seed; S may differ. Their
-bootstrap is stratified: every environment's seeds are drawn again on their own.
+`scores` is a list with one array [S] per environment, a score per seed. S may differ. The bootstrap
+is stratified: it resamples the seeds of each environment separately.
 """
 
 from collections.abc import Sequence
@@ -13,13 +13,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-RESAMPLES = 2_000  # as rliable draws for profiles and for the improvement
-_HELD = 10_000_000  # numbers that a bootstrap holds at once
+RESAMPLES = 2_000  # rliable's default for profiles and probabilities of improvement
+_HELD = 10_000_000  # most numbers that a bootstrap holds in memory at once
 Scores = Sequence[np.ndarray]
 
 
 class Estimate(NamedTuple):
-    """A statistic and the ends of its 95% interval; NaN where one seed alone has none."""
+    """A statistic with its 95% interval.
+
+    Attributes:
+      value: the statistic.
+      low: lower end of the interval; NaN if an environment has a single seed.
+      high: upper end of the interval; NaN if an environment has a single seed.
+    """
 
     value: Any
     low: Any
@@ -27,8 +33,22 @@ class Estimate(NamedTuple):
 
 
 def iqm(x: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Interquartile mean along `axis`."""
-    from scipy import stats  # half a second to import, and needed only at the end of a run
+    """Return the interquartile mean along `axis`: the mean of the middle half.
+
+    Args:
+      x: scores of any shape.
+      axis: the axis of the seeds.
+
+    Returns:
+      The means, of the shape of `x` without `axis`.
+
+    Example:
+      >>> import numpy as np
+      >>> from sacjax import statistics
+      >>> float(statistics.iqm(np.array([100.0, 1, 2, 3, 4, 5, 6, -100])))
+      3.5
+    """
+    from scipy import stats  # takes half a second to import, and only the end of a run needs it
 
     return stats.trim_mean(x, 0.25, axis=axis)
 
@@ -36,16 +56,29 @@ def iqm(x: np.ndarray, axis: int = 0) -> np.ndarray:
 def interval(
     x: np.ndarray, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ends of the 95% bootstrap interval of the IQM over the first axis [S, ...] -> [...], [...].
+    """Return the 95% bootstrap interval of the IQM over seeds.
 
-    NaN for a single seed, which says nothing of its spread.
+    Args:
+      x: scores [S, ...], with the seeds on the first axis.
+      resamples: number of bootstrap samples.
+      seed: seed of the random numbers, so that the same scores give the same interval.
+
+    Returns:
+      The lower and the upper ends, [...] each; NaN for a single seed, which has no spread.
+
+    Example:
+      >>> import numpy as np
+      >>> from sacjax import statistics
+      >>> low, high = statistics.interval(np.arange(80.0).reshape(8, 10))
+      >>> low.shape
+      (10,)
     """
     x = np.asarray(x, float)
     if len(x) < 2:
         return np.full(x.shape[1:], np.nan), np.full(x.shape[1:], np.nan)
     picks = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
     columns, most = x.reshape(len(x), -1), max(1, _HELD // picks.size)
-    ends = [  # few columns at once: a long run of many seeds would take gigabytes
+    ends = [  # a few columns at once, because all of a long run would take gigabytes
         np.percentile(iqm(columns[:, i : i + most][picks], axis=1), [2.5, 97.5], axis=0)
         for i in range(0, max(columns.shape[1], 1), most)
     ]
@@ -54,7 +87,20 @@ def interval(
 
 
 def aggregate_iqm(scores: Scores) -> Estimate:
-    """Interquartile mean of all scores, each counted once (section 4.3)."""
+    """Return the interquartile mean over all seeds of all environments (section 4.3).
+
+    Args:
+      scores: one array [S] per environment.
+
+    Returns:
+      An Estimate of numbers.
+
+    Example:
+      >>> import numpy as np
+      >>> from sacjax import statistics
+      >>> float(statistics.aggregate_iqm([np.array([1.0, 2.0]), np.array([3.0, 4.0])]).value)
+      2.5
+    """
     rng = np.random.default_rng(0)
     drawn = [x[rng.integers(len(x), size=(RESAMPLES, len(x)))] for x in scores]  # [R, S] each
     value = iqm(np.concatenate(scores))
@@ -62,7 +108,22 @@ def aggregate_iqm(scores: Scores) -> Estimate:
 
 
 def performance_profile(scores: Scores, taus: np.ndarray) -> Estimate:
-    """Fraction of scores above each tau [T], averaged over environments (section 4.2)."""
+    """Return the fraction of scores above each tau, averaged over environments (section 4.2).
+
+    Args:
+      scores: one array [S] per environment.
+      taus: thresholds [T].
+
+    Returns:
+      An Estimate of arrays [T].
+
+    Example:
+      >>> import numpy as np
+      >>> from sacjax import statistics
+      >>> scores = [np.array([1.0, 2.0]), np.array([3.0, 4.0])]
+      >>> statistics.performance_profile(scores, taus=np.array([1.5, 3.5])).value.tolist()
+      [0.75, 0.25]
+    """
     rng = np.random.default_rng(0)
     above = [(x[:, None] > taus).astype(float) for x in scores]  # [S, T]
     value = np.mean([a.mean(0) for a in above], axis=0)
@@ -71,9 +132,24 @@ def performance_profile(scores: Scores, taus: np.ndarray) -> Estimate:
 
 
 def probability_of_improvement(x: Scores, y: Scores) -> Estimate:
-    """P(X > Y) for seeds drawn at random, ties half, averaged over environments (section 4.3).
+    """Return the probability that X scores higher than Y, averaged over environments (section 4.3).
 
-    In each environment it is Mann-Whitney's U over the number of pairs.
+    For one environment it is P(X > Y) + P(X = Y) / 2, with one random seed of each. This equals
+    Mann-Whitney's U divided by the number of pairs.
+
+    Args:
+      x: one array [S] per environment.
+      y: one array [S] per environment, in the same order; the number of seeds may differ.
+
+    Returns:
+      An Estimate of numbers in [0, 1].
+
+    Example:
+      >>> import numpy as np
+      >>> from sacjax import statistics
+      >>> x, y = [np.array([1.0, 3.0])], [np.array([2.0, 3.0])]
+      >>> float(statistics.probability_of_improvement(x, y).value)
+      0.375
     """
     rng = np.random.default_rng(0)
     value, drawn = [], []
@@ -85,19 +161,33 @@ def probability_of_improvement(x: Scores, y: Scores) -> Estimate:
 
 
 def normalised(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """One environment's scores with the lowest of all that are shown at 0 and the highest at 1."""
+    """Rescale one environment's scores so that the lowest is 0 and the highest is 1.
+
+    Args:
+      scores: the scores [S] of each run, by the label of the run.
+
+    Returns:
+      The rescaled scores, by the same labels. They are all 0 if the scores are all equal.
+
+    Example:
+      >>> import numpy as np
+      >>> from sacjax import statistics
+      >>> found = statistics.normalised({"a": np.array([1.0, 3.0]), "b": np.array([5.0])})
+      >>> found["a"].tolist(), found["b"].tolist()
+      ([0.0, 0.5], [1.0])
+    """
     everything = np.concatenate(list(scores.values()))
     low, high = everything.min(), everything.max()
     return {label: (x - low) / (high - low if high > low else 1) for label, x in scores.items()}
 
 
 def _weights(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Bootstrap weights [R, n]: how often each of n seeds is drawn in n draws, over n."""
+    """Draw bootstrap weights [R, n]: the counts of n seeds in n draws, divided by n."""
     return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
 
 
 def _estimate(value: Any, drawn: np.ndarray, scores: Scores) -> Estimate:
-    """The percentile bootstrap over the first axis of `drawn`."""
-    if min(len(x) for x in scores) < 2:  # a single seed says nothing of its spread
+    """Return `value` with the percentiles over the first axis of `drawn`."""
+    if min(len(x) for x in scores) < 2:  # a single seed has no spread
         return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     return Estimate(value, *np.percentile(drawn, [2.5, 97.5], axis=0))

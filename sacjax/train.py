@@ -1,8 +1,8 @@
-"""The loop: warm-up, then epochs of (collect, learn), each with an evaluation at its end.
+"""The training loop: a warm-up, then epochs of (collect, learn), each with an evaluation.
 
-`make_program` gives the functions `init` and `epoch` that everything is made of. `make_train` scans
-`epoch` into one pure function for jit, vmap and notebooks; `sacjax.run` calls the very same `epoch`
-from Python. Shapes: E environments, U gradient steps per iteration, see `sacjax.types`.
+`make_program` returns the functions `init` and `epoch`. `make_train` scans `epoch` into one pure
+function for jit, vmap and notebooks. `sacjax.run` calls the same `epoch` from Python. E is the
+number of environments and U the gradient steps per iteration; `sacjax.types` lists all letters.
 """
 
 from collections.abc import Callable
@@ -39,8 +39,7 @@ from sacjax.types import (
     Transition,
 )
 from sacjax.validation import (
-    check_key,
-    check_one,
+    check_arguments,
     check_settings_of_jax,
     check_target_entropy,
     must_be,
@@ -50,7 +49,7 @@ MakeAlgorithm = Callable[[Config, Env], Algorithm]
 
 
 class LoopState(struct.PyTreeNode):
-    """Everything that a run is at the end of an epoch: arrays only, enough to go on from."""
+    """The state of a run after an epoch: all arrays that the next epoch needs."""
 
     agent: Any  # the algorithm's state: sac.TrainState
     env_state: Any
@@ -62,12 +61,13 @@ class LoopState(struct.PyTreeNode):
 
 
 class Program(NamedTuple):
-    """A run in two pure functions, and an evaluation on its own.
+    """The pure functions of one run.
 
-    `init(key, hp, env_params) -> LoopState`: networks, environments, replay, warm-up done.
-    `epoch(loop, hp, env_params) -> (LoopState, Metrics)`: `eval_every` steps, then an evaluation.
-    `evaluate(agent, key, env_params) -> (returns, lengths)`, [eval_episodes] each: that evaluation.
-    `mode(agent, obs [B, O]) -> action [B, A]`: the greedy policy, actions in [-1, 1].
+    `init(key, hp, env_params) -> LoopState` initialises everything and runs the warm-up.
+    `epoch(loop, hp, env_params) -> (LoopState, Metrics)` trains for `eval_every` steps, then
+    evaluates.
+    `evaluate(agent, key, env_params) -> (returns, lengths)`, [eval_episodes] each, only evaluates.
+    `mode(agent, obs [B, O]) -> action [B, A]` is the greedy policy, with actions in [-1, 1].
     """
 
     init: Callable[[Key, Hyperparams, EnvParams], LoopState]
@@ -77,18 +77,18 @@ class Program(NamedTuple):
     default_params: EnvParams
     example: Transition
     bounds: tuple[Any, Any]  # `Env.bounds`
-    host: Any = None  # `Env.host` of the environments that are trained on
+    host: Any = None  # `Env.host` of the training environments
 
 
 class TrainResult(NamedTuple):
-    """What a run leaves."""
+    """The result of a whole run."""
 
-    agent: Any  # the trained algorithm state: sac.TrainState
-    metrics: Metrics  # each with leading axis [epochs]; see `make_program`
+    agent: Any  # the state of the trained algorithm: sac.TrainState
+    metrics: Metrics  # each with leading axis [epochs]; `make_program` lists them
 
 
 class Parts(NamedTuple):
-    """What the loop is made of: everything static, bound to its functions by `make_program`."""
+    """The static parts of the loop. `make_program` binds them to the loop's functions."""
 
     config: Config
     env: Env
@@ -98,15 +98,37 @@ class Parts(NamedTuple):
 
 
 def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program:
-    """The loop for `config`. Raises InputError on an environment that is not to be had.
+    """Build the training loop of one run as pure functions.
 
-    Metrics of an epoch: the algorithm's own (see `sac.update_step`), averaged over its gradient
-    steps, and
+    The metrics of an epoch are the algorithm's own (`update_step` lists SAC's), averaged over the
+    gradient steps of the epoch, and these:
       eval_return, eval_length    [eval_episodes]  undiscounted return and steps of greedy episodes
-      train_return, train_length  []  means over the training episodes that ended in this epoch;
-                                      NaN where none did
-      train_episodes              []  how many did
-      replay_size, env_steps, gradient_steps  []  counts since the start
+      train_return, train_length  []  means over training episodes that ended in the epoch, or NaN
+      train_episodes              []  number of training episodes that ended in the epoch
+      replay_size                 []  transitions in replay
+      env_steps, gradient_steps   []  counts since the start
+
+    Args:
+      config: the settings.
+      algorithm: a function of (config, env) that returns an Algorithm, such as `make_sac`.
+
+    Returns:
+      A Program: `init(key, hp, env_params)` starts a run, `epoch(loop, hp, env_params)` continues
+      it, `evaluate(agent, key, env_params)` evaluates an agent, and `mode(agent, obs)` acts
+      greedily. None of them is jitted.
+
+    Raises:
+      InputError: the environment is unknown or not installed, or its spaces are not supported.
+
+    Example:
+      >>> import jax
+      >>> from sacjax import Hyperparams, make_program
+      >>> program, hp = make_program(config), Hyperparams()
+      >>> params = program.default_params
+      >>> loop = jax.eval_shape(program.init, jax.random.key(0), hp, params)
+      >>> loop, metrics = jax.eval_shape(program.epoch, loop, hp, params)
+      >>> metrics["eval_return"].shape
+      (2,)
     """
     must_be(Config, config, "config", "Config('Pendulum-v1')")
     check_settings_of_jax()
@@ -132,29 +154,45 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
 
 
 def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[..., TrainResult]:
-    """`train(key, hp=Hyperparams(), env_params=None) -> TrainResult`: a whole run, pure.
+    """Build a whole run as one pure function, for jit and vmap.
 
-    jit it; vmap it over keys, over grids of `hp` and over `env_params` (None: the environment's
-    defaults). Raises InputError, before tracing, on what `Config` and the environment refuse;
-    `train` does, of `hp` that are no numbers.
+    Map the function over keys for several seeds, over a grid of `hp`, or over `env_params`.
+    `over_members` spreads the members over the devices of this machine.
+
+    Args:
+      config: the settings.
+      algorithm: a function of (config, env) that returns an Algorithm, such as `make_sac`.
+
+    Returns:
+      `train(key, hp=Hyperparams(), env_params=None) -> TrainResult`, not jitted. `key` is one PRNG
+      key, `hp` holds scalars, and None stands for the default parameters of the environment. The
+      result is (agent, metrics): the trained TrainState, and each metric of `make_program` with a
+      leading axis [epochs]. `train` raises InputError if an argument holds the numbers of several
+      runs or has a wrong type.
+
+    Raises:
+      InputError: the environment is unknown or not installed, or its spaces are not supported.
+
+    Example:
+      >>> import jax
+      >>> from sacjax import make_train
+      >>> train = jax.jit(make_train(config))
+      >>> agent, metrics = train(jax.random.key(0))
+      >>> int(agent.step), metrics["eval_return"].shape  # [epochs, eval_episodes]
+      (200, (2, 2))
     """
     program = make_program(config, algorithm)
 
     def train(
         key: Key, hp: Hyperparams = Hyperparams(), env_params: EnvParams = None
     ) -> TrainResult:
-        check_key(key)
-        must_be(Hyperparams, hp, "hp", "Hyperparams(tau=0.005)")
         if env_params is None:
             env_params = program.default_params
-        must_be(type(program.default_params), env_params, "env_params", "none, for the defaults")
-        check_one(hp, Hyperparams(), "hp", "jax.vmap(train, (None, 0))(key, hp)")
-        mapped = "jax.vmap(train, (None, None, 0))(key, hp, env_params)"
-        check_one(env_params, program.default_params, "env_params", mapped)
+        check_arguments(key, hp, env_params, program.default_params)
         if algorithm is make_sac:
             check_target_entropy(config, hp)
         hp, env_params = as_arrays(hp, env_params)
-        hp, env_params = as_arguments(hp, env_params)  # the bits are those of `sacjax.run`
+        hp, env_params = as_arguments(hp, env_params)  # so the bits equal those of `sacjax.run`
         loop = program.init(key, hp, env_params)
         loop, metrics = jax.lax.scan(
             lambda loop, _: program.epoch(loop, hp, env_params), loop, length=config.num_epochs
@@ -165,13 +203,13 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
 
 
 def epoch_keys(key: Key, epoch: Array | int) -> tuple[Key, Key]:
-    """The keys of one epoch, for its steps and for its evaluation."""
+    """Return the PRNG keys of one epoch: one for its steps and one for its evaluation."""
     key_steps, key_eval = jax.random.split(jax.random.fold_in(lean(key), epoch))
     return key_steps, key_eval
 
 
 def _init(parts: Parts, key: Key, hp: Hyperparams, env_params: EnvParams) -> LoopState:
-    """Networks, environments and replay, and the warm-up: random actions, no learning."""
+    """Initialise agent, environments and replay, then run the warm-up: random actions only."""
     config, env = parts.config, parts.env
     key_agent, key_reset, key_warmup, key_loop = jax.random.split(lean(key), 4)
     env_state, obs = env.reset(key_reset, env_params)
@@ -201,11 +239,11 @@ def _init(parts: Parts, key: Key, hp: Hyperparams, env_params: EnvParams) -> Loo
 def _epoch(
     parts: Parts, loop: LoopState, hp: Hyperparams, env_params: EnvParams
 ) -> tuple[LoopState, Metrics]:
-    """`eval_every` environment steps with their gradient steps, then an evaluation."""
+    """Train for `eval_every` environment steps, then evaluate."""
     config = parts.config
     iterations = config.eval_every // config.steps_per_iteration
     key_steps, key_eval = epoch_keys(loop.key, loop.epoch)
-    # All keys of the epoch in one draw: small draws inside the loop cost more than what they seed.
+    # One draw gives all keys of the epoch, because small draws inside the loop are slow.
     keys = jax.random.split(key_steps, (iterations, _keys_per_iteration(config)))
     loop = loop.replace(episodes=start_epoch(loop.episodes))
     iteration = partial(_iteration, parts, hp, env_params)
@@ -224,7 +262,7 @@ def _epoch(
 def _iteration(
     parts: Parts, hp: Hyperparams, env_params: EnvParams, loop: LoopState, keys: Key
 ) -> tuple[LoopState, Metrics]:
-    """The practical algorithm: k steps of the environments, then U gradient steps."""
+    """Take `rollout` steps of each environment, then U gradient steps."""
 
     def collect(loop: LoopState, keys: Key) -> tuple[LoopState, None]:
         key_action, key_env = keys
@@ -245,20 +283,21 @@ def _iteration(
 
 
 def _keys_per_iteration(config: Config) -> int:
+    """Count the PRNG keys that one iteration uses."""
     return 1 + 2 * config.rollout + config.updates_per_iteration
 
 
 def _deal(config: Config, keys: Key) -> tuple[Key, Key, Key]:
-    """An iteration's keys: one for the replay, [k, 2] for collecting and [U] for learning."""
+    """Split an iteration's keys: one for replay, [rollout, 2] to collect and [U] to learn."""
     collect = 2 * config.rollout
-    pairs = keys[1 : 1 + collect].reshape(config.rollout, 2, *keys.shape[1:])  # legacy keys: [2]
+    pairs = keys[1 : 1 + collect].reshape(config.rollout, 2, *keys.shape[1:])  # a legacy key is [2]
     return keys[0], pairs, keys[1 + collect :]
 
 
 def _interact(
     parts: Parts, loop: LoopState, action: Array, key: Key, env_params: EnvParams
 ) -> LoopState:
-    """One step of every environment, into replay."""
+    """Step every environment once and store the transitions in replay."""
     env_state, timestep = parts.env.step(loop.env_state, action, key, env_params)
     ended = timestep.terminated | timestep.truncated
     transition = Transition(
@@ -277,13 +316,14 @@ def _interact(
 
 
 def _item(config: Config, transition: Transition, ended: Array) -> Any:
-    """What replay stores."""
+    """Return the item that replay stores: a Transition, or a Step if `n_step` > 1."""
     if config.n_step == 1:
         return transition
     return Step(transition, ended.astype(transition.reward.dtype))
 
 
 def _evaluate(parts: Parts, state: Any, key: Key, env_params: EnvParams) -> tuple[Array, Array]:
+    """Run greedy episodes; return their returns and lengths, [eval_episodes] each."""
     policy = partial(parts.agent.mode, state)
     limit = parts.config.eval_max_steps
     return evaluate(parts.eval_env, policy, lean(key), env_params, limit)
@@ -292,12 +332,12 @@ def _evaluate(parts: Parts, state: Any, key: Key, env_params: EnvParams) -> tupl
 def _scan_mean(
     step: Callable[[LoopState, Key], tuple[LoopState, Metrics]], loop: LoopState, keys: Key
 ) -> tuple[LoopState, Metrics]:
-    """`lax.scan` that returns the mean of the outputs, without ever holding them all.
+    """Scan `step` and return the mean of its outputs, without storing all of them.
 
-    A running mean, because a sum of a million float32 is off in the third digit; of one vector,
-    because a mean of each scalar would be as many kernels in every step.
+    A running mean is exact enough; a sum of a million float32 is wrong in the third digit. All
+    outputs form one vector, because one mean per scalar would be one kernel per scalar and step.
     """
-    step = jax.jit(step, inline=True)  # traced once, for the shapes and for the loop
+    step = jax.jit(step, inline=True)  # so it is traced once, for the shapes and for the loop
     shapes = jax.eval_shape(step, loop, keys[0])[1]
     mean, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, float), shapes))
 

@@ -1,6 +1,6 @@
-"""The checks of `sacjax.config`: of each field by itself, and of how they fit together.
+"""The checks of `sacjax.config`: each field by itself, and how the fields fit together.
 
-Every error names its remedy.
+Every error message names a remedy.
 """
 
 import math
@@ -19,7 +19,7 @@ from sacjax.types import InputError, is_key, is_whole
 Precision = Literal["float32", "bfloat16"]
 Schedule = Literal["constant", "linear"]
 _MOST = 2**31 - 1  # counters and the replay's index are int32
-_INTERVALS = {  # of other numbers: (-inf, inf)
+_INTERVALS = {  # allowed values; for numbers not listed here, (-inf, inf)
     "utd": "(0, 10000]",
     "max_grad_norm": "(0, inf)",
     "gamma": "[0, 1]",
@@ -34,24 +34,25 @@ _INTERVALS = {  # of other numbers: (-inf, inf)
 
 
 def ratio(x: float) -> Fraction:
-    """A float that stands for a ratio of small whole numbers: 0.1 is 1/10."""
+    """Return the ratio of small whole numbers that a float stands for: 1/10 for 0.1."""
     return Fraction(x).limit_denominator(10_000)
 
 
 def multiple(value: int, of: int) -> int:
-    """The least positive multiple of `of` that is not below `value`."""
+    """Return the smallest positive multiple of `of` that is at least `value`."""
     return max(1, math.ceil(value / of)) * of
 
 
 def checked_fields(record: Any, *, arrays: bool = False) -> dict[str, Any]:
-    """Each field by itself: of its type and in its range, NumPy's numbers as Python's.
+    """Check the type and range of each field, and convert NumPy's numbers to Python's.
 
-    `arrays`: a number may be an array of numbers too.
+    With `arrays`, an array of numbers may replace a number.
     """
     return {f.name: _checked(f, getattr(record, f.name), arrays) for f in fields(record)}
 
 
 def _checked(field: Field, value: Any, arrays: bool) -> Any:
+    """Return the converted value of one field, or raise InputError."""
     name, kind, use = field.name, field.type, field.default
     if (value is None and use is None) or kind is Any:
         return value
@@ -66,7 +67,7 @@ def _checked(field: Field, value: Any, arrays: bool) -> Any:
         interval = _INTERVALS.get(name, "(-inf, inf)")
         is_array = arrays and isinstance(value, np.ndarray | jax.Array)
         if (is_array or _is_real(value)) and _inside(value, interval):
-            return value if is_array else float(str(value))  # float32's 0.1 is 0.1
+            return value if is_array else float(str(value))  # np.float32(0.1) becomes 0.1
         must = f"a number in {interval}"
     elif kind is bool or get_origin(kind) is Literal:
         choices: tuple[Any, ...] = get_args(kind) or (True, False)
@@ -78,19 +79,21 @@ def _checked(field: Field, value: Any, arrays: bool) -> Any:
         if layers and all(is_whole(units) and units > 0 for units in layers):
             return tuple(int(units) for units in layers)
         must = "whole numbers from 1, one for each layer"
-    raise InputError(f"{name} ({value!r}) must be {must}: use {use}")
+    raise InputError(f"{name} ({value!r}) must be {must}: use {use}", name)
 
 
 def _is_real(value: Any) -> bool:
+    """Return whether `value` is a Python or NumPy number; a bool is not."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def _is_concrete(value: Any) -> bool:
+    """Return whether this process knows the numbers in `value`."""
     return not isinstance(value, Tracer) and getattr(value, "is_fully_addressable", True)
 
 
 def _inside(value: Any, interval: str) -> bool:
-    """Whether all numbers are in an interval such as "(0, 1]", as far as they are known."""
+    """Return whether all numbers lie in an interval such as "(0, 1]"; tracers pass."""
     if not _is_concrete(value):
         return True
     value = np.asarray(value)
@@ -101,7 +104,7 @@ def _inside(value: Any, interval: str) -> bool:
 
 
 def fitted(config: Any, given: Collection[str] = ()) -> dict[str, int]:
-    """Steps that fit together, near to those of `config`. What is `given` stays."""
+    """Return steps that fit together, close to those of `config`; fields in `given` keep theirs."""
     total, warmup, every = config.total_steps, config.warmup_steps, config.eval_every
     envs, iteration = config.num_envs, config.steps_per_iteration
     if "warmup_steps" not in given:
@@ -109,10 +112,10 @@ def fitted(config: Any, given: Collection[str] = ()) -> dict[str, int]:
             warmup = total // 10
         warmup = warmup and multiple(warmup, envs)
         if "total_steps" in given and total % envs == 0:
-            warmup += (total - warmup) % iteration  # whole iterations are left
+            warmup += (total - warmup) % iteration  # so that whole iterations remain
     if "eval_every" not in given:
         every = multiple(every, iteration)
-        if "total_steps" in given:  # the longest epoch that divides what is left
+        if "total_steps" in given:  # the longest epoch that divides the remaining steps
             shorter = range(every, 0, -iteration)
             every = next((x for x in shorter if (total - warmup) % x == 0), every)
     if "total_steps" not in given:
@@ -121,30 +124,34 @@ def fitted(config: Any, given: Collection[str] = ()) -> dict[str, int]:
 
 
 def check_sizes(c: Any) -> None:
-    """How the fields of a `Config` fit together, in the order in which one has to be put right."""
+    """Check that the fields of a `Config` fit together, in the order in which to correct them."""
     envs, iteration = c.num_envs, c.steps_per_iteration
     exact = max(ratio(c.utd), Fraction(1, 10_000))
     near = exact.limit_denominator(16)
     if c.rollout_length is None and c.rollout > 100 and near and abs(near - exact) < 1e-3:
-        exact = near  # 0.333 would make 333 gradient steps after every 1,000 steps
+        exact = near  # else 0.333 means 333 gradient steps after every 1,000 steps
     if abs(exact - c.utd) > 1e-9:
         raise InputError(
             f"utd ({c.utd}) must be a ratio of small whole numbers, or have a rollout_length: use "
-            f"{float(exact)!r}"
+            f"{float(exact)!r}",
+            "utd",
         )
     if exact * iteration % 1:
         raise InputError(
             f"utd ({c.utd:g}) x num_envs ({envs}) x rollout_length ({c.rollout_length}) must be a "
-            f"whole number of gradient steps: use rollout_length={ratio(c.utd * envs).denominator}"
+            f"whole number of gradient steps: use rollout_length={ratio(c.utd * envs).denominator}",
+            "rollout_length",
         )
     warmup = max(c.warmup_steps, c.n_step * envs - iteration)
     least = multiple(max(c.batch_size, c.n_step * envs), envs)
     if c.capacity < least or c.warmup_steps < warmup:
         total = max(c.total_steps, least, warmup + multiple(c.eval_every, iteration))
+        fit = {"replay_size": max(c.replay_size, least), "total_steps": total}
+        fit["warmup_steps"] = warmup
         raise InputError(
             f"replay must hold a batch (batch_size={c.batch_size}) and, when learning starts, "
-            f"n_step ({c.n_step}) steps of all num_envs ({envs}): use "
-            f"replay_size={max(c.replay_size, least)}, warmup_steps={warmup}, total_steps={total}"
+            f"n_step ({c.n_step}) steps of all num_envs ({envs}): use {_assignments(fit)}",
+            next(name for name, value in fit.items() if value != getattr(c, name)),
         )
     left = c.total_steps - c.warmup_steps
     for name, value, must, divisor in (
@@ -153,39 +160,48 @@ def check_sizes(c: Any) -> None:
         ("eval_every", c.eval_every, "a multiple of the steps of an iteration", iteration),
     ):
         if value % divisor or left <= 0:
-            remedy = ", ".join(f"{field}={steps}" for field, steps in fitted(c).items())
-            raise InputError(f"{name} ({value}) must be {must} ({divisor}): use {remedy}")
+            remedy = _assignments(fitted(c))
+            message = f"{name} ({value}) must be {must} ({divisor}): use {remedy}"
+            raise InputError(message, name.split(" ")[0])
     _check_others(c)
 
 
+def _assignments(fields: dict[str, int]) -> str:
+    """Write fields as in a call: "warmup_steps=1000, eval_every=700"."""
+    return ", ".join(f"{name}={value}" for name, value in fields.items())
+
+
 def _check_others(c: Any) -> None:
-    """What would train on without an error, to wrong numbers."""
+    """Check fields that would train without an error, but with wrong numbers."""
     if c.log_std_min >= c.log_std_max:
         raise InputError(
             f"log_std_min ({c.log_std_min}) must be below log_std_max ({c.log_std_max}): use -20 "
-            "and 2, the defaults"
+            "and 2, the defaults",
+            "log_std_min",
         )
     if c.policy_delay > c.updates_per_epoch >= 1:
         raise InputError(
-            f"policy_delay ({c.policy_delay}) must not be above an epoch's gradient steps: use "
-            f"policy_delay={c.updates_per_epoch} or a larger eval_every"
+            f"policy_delay ({c.policy_delay}) must not exceed the gradient steps of an epoch: use "
+            f"policy_delay={c.updates_per_epoch} or a larger eval_every",
+            "policy_delay",
         )
     if c.gradient_steps > _MOST:
         raise InputError(
-            f"utd ({c.utd:g}) makes {c.gradient_steps} gradient steps, which must be {_MOST} or "
-            "fewer, what their counter can count: use fewer total_steps"
+            f"total_steps ({c.total_steps}) must make at most {_MOST} gradient steps, but makes "
+            f"{c.gradient_steps} at utd={c.utd:g}: use fewer total_steps",
+            "total_steps",
         )
 
 
 def broadcast(values: dict[str, Any]) -> dict[str, Any]:
-    """Hyperparameters of one shape, if there are arrays among them."""
+    """Broadcast hyperparameters to one shape if any of them is an array."""
     try:
         shape = np.broadcast_shapes(*map(np.shape, values.values()))
     except ValueError as error:
         shapes = ", ".join(f"{k} {np.shape(v)}" for k, v in values.items() if np.ndim(v))
         raise InputError(
-            f"grids of different shapes ({shapes}): use arrays that broadcast against each other, "
-            "as gamma[:, None] and tau[None, :] do"
+            f"grids must broadcast against each other, but their shapes differ ({shapes}): use "
+            "gamma[:, None] and tau[None, :], for example"
         ) from error
     if not shape:
         return values
@@ -194,7 +210,7 @@ def broadcast(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_alphas(hp: Any) -> None:
-    """How the temperature's hyperparameters fit together, where all of them are known."""
+    """Check that the temperature's hyperparameters fit together, unless one is a tracer."""
     values = hp.min_alpha, hp.init_alpha, hp.max_alpha, hp.alpha_lr
     if not all(map(_is_concrete, values)):
         return
@@ -202,13 +218,20 @@ def check_alphas(hp: Any) -> None:
     if not np.all((low <= start) & (start <= high) & ((lr == 0) | (start > 0))):
         raise InputError(
             f"init_alpha ({start}) must lie between min_alpha ({low}) and max_alpha ({high}), and "
-            "above 0 where it is learned: use init_alpha within the bounds, or alpha_lr=0 for a "
-            "fixed temperature of 0"
+            "above 0 if it is learned: use init_alpha within the bounds, or alpha_lr=0 for a "
+            "fixed temperature of 0",
+            "init_alpha",
         )
 
 
+def check_choice(value: Any, choices: Collection[str], name: str) -> None:
+    """Raise InputError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise InputError(f"{name} ({value!r}) must be one of {', '.join(choices)}", name)
+
+
 def check_target_entropy(config: Any, hp: Any) -> None:
-    """Raise InputError where no policy of the built-in networks reaches a learned target.
+    """Raise InputError if no policy of the built-in networks reaches the target of a learned alpha.
 
     The temperature would grow without bound. Traced hyperparameters are not checked.
     """
@@ -240,15 +263,8 @@ def largest_entropy(log_std_min: float, log_std_max: float) -> float:
     return float(entropy.max())
 
 
-def must_be(kind: type, value: Any, name: str, use: str) -> None:
-    """InputError where an argument is of another kind, by name: a module that was loaded again, as
-    notebooks do, has classes of its own."""
-    if kind.__name__ not in {base.__name__ for base in type(value).__mro__}:
-        raise InputError(f"{name} ({value!r}) must be of type {kind.__name__}: use {use}")
-
-
 def check_settings_of_jax() -> None:
-    """Raise InputError where JAX ends a program on a NaN or inf: those of sacjax have some."""
+    """Raise InputError if JAX stops a program at a NaN or inf, since those of sacjax have some."""
     settings: Any = jax.config
     for name in ("jax_debug_nans", "jax_debug_infs"):
         if getattr(settings, name):
@@ -260,22 +276,43 @@ def check_settings_of_jax() -> None:
             )
 
 
-def check_key(key: Any) -> None:
-    """InputError where `train` is given no PRNG key, or more than one."""
+def must_be(kind: type, value: Any, name: str, use: str) -> None:
+    """Raise InputError unless `value` has the type `kind`.
+
+    Types are compared by name, because a notebook that reloads a module creates its classes again.
+    """
+    if kind.__name__ not in {base.__name__ for base in type(value).__mro__}:
+        raise InputError(f"{name} ({value!r}) must be of type {kind.__name__}: use {use}", name)
+
+
+def check_arguments(key: Any, hp: Any, env_params: Any, default_params: Any) -> None:
+    """Raise InputError unless these are the arguments of one run, in the right types."""
+    from sacjax.config import Hyperparams
+
+    _check_key(key)
+    must_be(Hyperparams, hp, "hp", "Hyperparams(tau=0.005)")
+    must_be(type(default_params), env_params, "env_params", "None for the defaults")
+    _check_one(hp, Hyperparams(), "hp", "jax.vmap(train, (None, 0))(key, hp)")
+    mapped = "jax.vmap(train, (None, None, 0))(key, hp, env_params)"
+    _check_one(env_params, default_params, "env_params", mapped)
+
+
+def _check_key(key: Any) -> None:
+    """Raise InputError unless `key` is one PRNG key."""
     is_legacy = getattr(key, "dtype", None) == jnp.uint32
     if not (is_key(key) or is_legacy):
-        raise InputError(f"key ({key!r}) must be a PRNG key: use jax.random.key(0)")
+        raise InputError(f"key ({key!r}) must be a PRNG key: use jax.random.key(0)", "key")
     if shape := key.shape[:-1] if is_legacy else key.shape:
         raise InputError(
-            f"key must be one PRNG key, but is of shape {list(shape)}: map over these, "
-            "jax.vmap(train)(keys)"
+            f"key must be one PRNG key, but has the shape {list(shape)}: for several keys use "
+            "jax.vmap(train)(keys)",
+            "key",
         )
 
 
-def check_one(given: Any, like: Any, name: str, use: str) -> None:
-    """InputError where `train` is given an array for what is a number of one run."""
+def _check_one(given: Any, like: Any, name: str, use: str) -> None:
+    """Raise InputError if `given` holds an array where `like` holds a number."""
     leaves = zip(jax.tree.leaves(given), jax.tree.leaves(like), strict=False)
     if any(jnp.ndim(x) and not jnp.ndim(y) for x, y in leaves):
-        raise InputError(
-            f"{name} must be the numbers of one run, but holds arrays: map over these, {use}"
-        )
+        message = f"{name} must hold the numbers of one run, not arrays: for a grid use {use}"
+        raise InputError(message, name)

@@ -1,7 +1,7 @@
-"""Strictness and speed for all suites.
+"""Settings that make all suites strict and fast.
 
-Ranks never promote silently and warnings are errors (pyproject.toml). XLA programs are kept in a
-cache on disk, so that tests, the processes that they start and repeated runs share them.
+Rank promotion raises an error, and so do warnings (pyproject.toml). A cache on disk stores compiled
+programs. Tests, their subprocesses and later sessions share it.
 """
 
 import importlib
@@ -14,11 +14,11 @@ from compile_options import QUICK, as_flags
 
 CACHE = Path(tempfile.gettempdir()) / f"sacjax-test-cache-{os.getuid()}"
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # members are spread over them
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # some tests spread members over two devices
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CACHE))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
 ON_CPU = os.environ["JAX_PLATFORMS"].split(",")[0] == "cpu"
-if not ON_CPU:  # else a GPU multiplies in TF32
+if not ON_CPU:  # a GPU would multiply in TF32
     os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
 import jax  # noqa: E402
@@ -28,7 +28,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config):
-    """Compile quickly in the default suite and for processes, as users do in all others."""
+    """Compile quickly in the suites default and processes, and like users in all others."""
     suite = config.option.markexpr
     config.is_exact = suite not in ("processes", *config.getini("addopts"))
     if ON_CPU and not config.is_exact:
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="session")
 def shared_programs(request):
-    """Runs of one program share its compilation, except where exact bits are tested."""
+    """Share compiled programs between runs, except in suites that test exact bits."""
     if request.config.is_exact:
         yield
         return
@@ -55,7 +55,7 @@ def shared_programs(request):
 
 @pytest.fixture
 def benchmark_module(monkeypatch):
-    """`benchmark_module(name)`: import a module of benchmarks/, and forget it after the test."""
+    """Return `benchmark_module(name)`, which imports a benchmark until the test ends."""
     folder = Path(__file__).parents[1] / "benchmarks"
     monkeypatch.syspath_prepend(folder)
     yield importlib.import_module

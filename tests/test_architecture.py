@@ -1,4 +1,4 @@
-"""Who may import whom, as five rules; and what `import sacjax` costs and offers."""
+"""Test five rules for imports between modules, and what `import sacjax` loads and offers."""
 
 import ast
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 import sacjax
 
 PACKAGE = Path(sacjax.__file__).parent
-# From the ground up. A module imports its own floor and those below.
+# The lowest floor comes first. A module may import modules of its own floor and of lower floors.
 FLOORS = (
     {"errors", "types", "validation", "field_names", "config", "networks", "extensions", "sac"},
     {"statistics", "prng", "bits", "replay", "evaluate", "envs", "presets", "devices", "train"},
@@ -22,7 +22,7 @@ FLOORS = (
 
 
 def sources() -> dict[str, Path]:
-    """Each module by its dotted name, without "sacjax."."""
+    """Map the dotted name of each module, without "sacjax.", to its file."""
     paths = (path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
     names = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in paths}
     del names["__init__"]
@@ -30,7 +30,7 @@ def sources() -> dict[str, Path]:
 
 
 def imported(path: Path) -> set[str]:
-    """What a file imports, anywhere in it, by full name. Imports are absolute."""
+    """Return the full names of all imports in a file. All imports are absolute."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -42,7 +42,7 @@ def imported(path: Path) -> set[str]:
 
 
 def ours(path: Path) -> set[str]:
-    """The modules of sacjax that a file imports."""
+    """Return the sacjax modules that a file imports."""
     found = set()
     for name in imported(path):
         module = name.removeprefix("sacjax.")
@@ -53,7 +53,7 @@ def ours(path: Path) -> set[str]:
 
 
 def reachable(module: str) -> set[str]:
-    """All that a module imports, directly or not."""
+    """Return all modules that a module imports, directly or indirectly."""
     below: set[str] = set()
     waiting = ours(sources()[module])
     while waiting:
@@ -67,23 +67,23 @@ def floor(module: str) -> int:
     return found
 
 
-def test_nothing_imports_upwards():
+def test_modules_import_only_from_their_floor_or_below():
     for module, path in sources().items():
         for other in ours(path):
             assert floor(other) <= floor(module), f"{module} imports {other}"
 
 
-def test_the_algorithm_never_sees_replay_environments_or_the_loop():
+def test_sac_imports_no_replay_environment_or_training_loop():
     assert {floor(module) for module in reachable("sac")} == {0}
 
 
-def test_the_loop_sees_networks_and_losses_only_through_the_algorithm():
+def test_training_loop_uses_networks_only_through_make_sac():
     path = sources()["train"]
     assert {x for x in imported(path) if x.startswith("sacjax.sac")} == {"sacjax.sac.make_sac"}
     assert "networks" not in ours(path)
 
 
-def test_only_networks_knows_distrax_and_only_an_adapter_its_suite():
+def test_only_networks_imports_distrax_and_only_adapters_import_suites():
     suites = {"distrax": "networks"}
     suites |= {x: f"envs.{x}" for x in ("brax", "mujoco_playground", "envpool")}
     for module, path in sources().items():
@@ -91,14 +91,14 @@ def test_only_networks_knows_distrax_and_only_an_adapter_its_suite():
             assert module == suites[package], package
 
 
-def test_packages_export_nothing_but_compare_and_the_loggers():
+def test_only_report_and_loggers_export_names():
     for module, path in sources().items():
         if path.name == "__init__.py" and module not in ("report", "loggers"):
-            assert len(ast.parse(path.read_text()).body) == 1, module  # the docstring
+            assert len(ast.parse(path.read_text()).body) == 1, module  # only a docstring
 
 
 @pytest.mark.processes
-def test_import_sacjax_and_help_load_nothing_heavy():
+def test_importing_sacjax_or_showing_help_loads_no_heavy_package():
     heavy = "{'jax', 'jaxlib', 'flax', 'optax', 'distrax', 'gymnax', 'numpy'}"
     loaded = f"print(*sorted({{name.split('.')[0] for name in sys.modules}} & {heavy}))"
     for what in ("import sacjax", "from sacjax.cli.main import main; main(['--help'])"):
@@ -129,8 +129,8 @@ print(*sorted(holders), file=sys.stderr)
 
 
 @pytest.mark.processes
-def test_ten_modules_hold_a_config(tmp_path):
-    """From the command line to the end of a run: one of their functions has one, by any name."""
+def test_only_ten_modules_hold_a_config(tmp_path):
+    """Run the command line, and list the modules whose functions have a local Config."""
     flags = [
         "--total-steps",
         "200",
@@ -165,11 +165,11 @@ PUBLIC = [name for name in sacjax.__all__ if name not in ("__version__", "envs",
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_a_public_name_resolves_and_has_a_docstring_of_its_own(name):
+def test_public_names_resolve_and_have_docstrings(name):
     value = getattr(sacjax, name)
     doc = value.__doc__ or ""
     assert len(doc.split()) >= 3
-    assert not doc.startswith(f"{name}(")  # what dataclasses and named tuples generate
+    assert not doc.startswith(f"{name}(")  # dataclasses and named tuples generate such docstrings
 
 
 def test_public_names_are_listed_once():
@@ -177,7 +177,7 @@ def test_public_names_are_listed_once():
     assert set(sacjax.__all__) - {"__version__"} == set(dir(sacjax)) - {"__version__"}
 
 
-def test_functions_of_the_package_are_not_shadowed_by_modules():
+def test_no_module_shadows_a_public_function():
     import sacjax.runs.run
 
     assert callable(sacjax.run)
@@ -186,13 +186,13 @@ def test_functions_of_the_package_are_not_shadowed_by_modules():
 
 
 @pytest.mark.processes
-def test_functions_and_modules_need_no_import_of_their_own():
+def test_public_modules_need_no_separate_import():
     code = "import sacjax; print(sacjax.load.__name__, sacjax.statistics.iqm.__name__)"
     code += "; print(sacjax.report.compare.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["load", "iqm", "compare"]
 
 
-def test_an_unknown_name_is_an_attribute_error():
+def test_unknown_names_raise_attribute_errors():
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = sacjax.no_such_name

@@ -1,4 +1,4 @@
-"""The comparison that guards against getting slower, and the results that are committed."""
+"""Test the benchmarks' comparison of two results files, and the committed results."""
 
 import json
 from pathlib import Path
@@ -33,10 +33,10 @@ def result(tmp_path, name, *medians, cores=2, better="higher", who="sacjax", uni
         ((100.0, 109.0), "lower", 0),
         ((100.0, 115.0), "lower", 1),
         ((200.0, 50.0), "lower", 1),
-        ((100.0,), "higher", 1),  # one is missing
+        ((100.0,), "higher", 1),  # a figure is missing
     ],
 )
-def test_compare_fails_beyond_the_loss(tmp_path, capsys, benchmark_module, new, better, code):
+def test_compare_detects_worse_figures(tmp_path, capsys, benchmark_module, new, better, code):
     old = result(tmp_path, "old.json", 100.0, 100.0, better=better)
     compare = benchmark_module("compare").main
     assert compare([old, result(tmp_path, "new.json", *new, better=better)]) == code
@@ -46,7 +46,7 @@ def test_compare_fails_beyond_the_loss(tmp_path, capsys, benchmark_module, new, 
         assert "1.00 x" in shown.out or "2.00 x" in shown.out or "0.50 x" in shown.out
 
 
-def test_compare_takes_another_loss_and_forgives_what_peers_lose(tmp_path, benchmark_module):
+def test_compare_accepts_a_custom_loss_and_ignores_peers(tmp_path, benchmark_module):
     compare = benchmark_module("compare").main
     old, new = result(tmp_path, "old.json", 100.0), result(tmp_path, "new.json", 60.0)
     assert compare([old, new]) == 1
@@ -55,7 +55,7 @@ def test_compare_takes_another_loss_and_forgives_what_peers_lose(tmp_path, bench
     assert compare([peer_old, result(tmp_path, "peer_new.json", 10.0, who="rejax")]) == 0
 
 
-def test_compare_holds_whatever_is_not_a_peers_and_no_share(tmp_path, benchmark_module):
+def test_compare_ignores_dependencies_and_percentages(tmp_path, benchmark_module):
     compare = benchmark_module("compare").main
     for who, code in {"training waits": 1, "one program": 1, "dependencies": 0}.items():
         old = result(tmp_path, "old.json", 100.0, who=who, better="lower")
@@ -68,7 +68,7 @@ def test_compare_holds_whatever_is_not_a_peers_and_no_share(tmp_path, benchmark_
     assert compare(shares) == 0
 
 
-def test_pytorch_weights_are_those_of_its_linear_layers(benchmark_module):
+def test_pytorch_weights_match_the_initialization_of_torch_linear(benchmark_module):
     config = sacjax.Config("Pendulum-v1", hidden=(64, 64))
     weights, nets = benchmark_module("pytorch_weights").PyTorchWeights, sacjax.mlp(config, 1)
     obs, action = jax.numpy.zeros((2, 3)), jax.numpy.zeros((2, 1))
@@ -79,14 +79,14 @@ def test_pytorch_weights_are_those_of_its_linear_layers(benchmark_module):
         for path, leaf in leaves.items():
             fan_in = size if path[-2] == "Dense_0" and "MLP_0" in path else 64
             largest = float(abs(leaf).max())
-            assert largest <= fan_in**-0.5  # U(-1/sqrt(I), 1/sqrt(I)), biases too
+            assert largest <= fan_in**-0.5  # weights and biases: U(-1/sqrt(I), 1/sqrt(I))
             assert leaf.size < 8 or largest > 0.7 * fan_in**-0.5
             assert leaf.std() > 0 or leaf.size == 1
 
 
 @pytest.mark.filterwarnings("ignore:.*Ant-v4 is out of date.*")
-def test_ant_v5_without_forces_is_v4_but_for_a_small_cost_and_the_fall():
-    """What docs/results.md says of the two: the same states and observations, to the bit."""
+def test_ant_v5_without_contact_forces_matches_v4_except_for_rewards():
+    """docs/results.md claims equal states and observations for the two versions, bit for bit."""
     gymnasium = pytest.importorskip("gymnasium")
     pytest.importorskip("mujoco")
     v4 = gymnasium.make("Ant-v4")
@@ -102,14 +102,14 @@ def test_ant_v5_without_forces_is_v4_but_for_a_small_cost_and_the_fall():
             other, less, over, late, info = v5.step(action)
             np.testing.assert_array_equal(obs, other)
             assert (fallen, cut) == (over, late)
-            assert 0 <= -info["reward_contact"] <= 0.042  # each force within [-1, 1]
+            assert 0 <= -info["reward_contact"] <= 0.042  # each force is clipped to [-1, 1]
             assert reward == pytest.approx(less - info["reward_contact"] + over, abs=1e-9)
             falls, forces, over = falls + over, forces - info["reward_contact"], over or cut
     assert falls
     assert forces
 
 
-def test_compare_refuses_another_machine(tmp_path, benchmark_module):
+def test_compare_fails_for_different_machines(tmp_path, benchmark_module):
     compare = benchmark_module("compare").main
     old, new = result(tmp_path, "old.json", 100.0), result(tmp_path, "new.json", 100.0, cores=64)
     assert compare([old, new]) == 1
@@ -119,7 +119,7 @@ def test_compare_refuses_another_machine(tmp_path, benchmark_module):
 @pytest.mark.parametrize(
     "path", sorted((BENCHMARKS / "results").rglob("*.json")), ids=lambda p: p.stem
 )
-def test_every_result_says_what_it_was_measured_with(path):
+def test_every_result_file_records_versions_device_and_commit(path):
     content = json.loads(path.read_text())
     assert content["versions"]["jax"]
     assert content["device"]["cores"]

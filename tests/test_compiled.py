@@ -1,4 +1,4 @@
-"""The compiled programs: what they must not do, counted in XLA's optimized code and never timed."""
+"""Test the compiled programs by counting operations in XLA's optimized code. Nothing is timed."""
 
 import dataclasses
 import functools
@@ -16,7 +16,7 @@ from sacjax.devices import over_members
 from sacjax.train import make_program
 
 pytestmark = pytest.mark.exact
-ROWS = 499_200  # a shape that nothing else has: no other size here comes near
+ROWS = 499_200  # unique, so the size identifies the replay
 SMALL = Config(
     "Pendulum-v1",
     warmup_steps=256,
@@ -53,7 +53,7 @@ def compiled_epoch(config: Config, layout: str, make: Any = make_program) -> Any
 
 
 def whole_replays(compiled: Any, rows: int = ROWS) -> list[str]:
-    """What in the training loop makes an array as large as a replay, other than in place."""
+    """Return the instructions in the training loop that create an array as large as a replay."""
     body = hlo.innermost(hlo.computations(compiled.as_text()), "gather", rows)
     in_place = {
         *("dynamic-update-slice", "scatter", "parameter", "get-tuple-element", "tuple", "fusion"),
@@ -70,14 +70,14 @@ def whole_replays(compiled: Any, rows: int = ROWS) -> list[str]:
     "layout",
     [pytest.param(x, marks=pytest.mark.two_cpus if LAYOUTS[x][2] == 2 else ()) for x in LAYOUTS],
 )
-def test_nothing_in_the_loop_touches_the_whole_replay(layout):
+def test_training_loop_never_copies_the_whole_replay(layout):
     compiled, loop = compiled_epoch(SMALL, layout)
     assert whole_replays(compiled) == []
     memory, members = compiled.memory_analysis(), LAYOUTS[layout][0]
     replays = loop.replay.rows.size * 4 / (LAYOUTS[layout][2] or 1)  # bytes on each device
     assert memory.alias_size_in_bytes > replays
     one = loop.replay.rows.size * 4 / members
-    extra = 2.1 if LAYOUTS[layout][1] == "map" else 0.1  # the member that is being trained
+    extra = 2.1 if LAYOUTS[layout][1] == "map" else 0.1  # "map" copies the current member
     assert memory.temp_size_in_bytes < extra * one
 
 
@@ -91,19 +91,19 @@ def test_nothing_in_the_loop_touches_the_whole_replay(layout):
     ],
     ids=str,
 )
-def test_nor_with_other_shapes_of_an_iteration(layout, changes):
+def test_other_iteration_shapes_never_copy_the_whole_replay(layout, changes):
     config = dataclasses.replace(SMALL, **changes)
     assert whole_replays(compiled_epoch(config, layout)[0]) == []
 
 
-def test_the_check_finds_a_copy():
+def test_copy_check_detects_a_copied_replay():
     def touching(config: Config) -> Any:
         program = make_program(config)
 
         def epoch(loop, hp, params):
             def step(loop, _):
                 loop, _ = program.epoch(loop, hp, params)
-                rows = jnp.roll(loop.replay.rows, 1, axis=0)  # as some libraries insert
+                rows = jnp.roll(loop.replay.rows, 1, axis=0)  # some libraries insert like this
                 return loop.replace(replay=loop.replay._replace(rows=rows)), None
 
             return jax.lax.scan(step, loop, length=3)
@@ -116,7 +116,7 @@ def test_the_check_finds_a_copy():
 
 
 @pytest.mark.two_cpus
-def test_a_batch_is_one_gather_and_an_insert_one_write():
+def test_sampling_compiles_to_one_gather_and_insertion_to_one_write():
     body = hlo.innermost(
         hlo.computations(compiled_epoch(SMALL, "single")[0].as_text()), "gather", ROWS
     )
@@ -126,8 +126,8 @@ def test_a_batch_is_one_gather_and_an_insert_one_write():
     assert len(writes) == 1
 
 
-def test_the_number_of_kernels_in_an_iteration_is_bounded():
-    """A guard, not a goal: what adds many kernels should be worth them."""
+def test_iteration_compiles_to_fewer_than_330_kernels():
+    """The bound is a guard: a change that adds many kernels should be worth them."""
     program = hlo.computations(compiled_epoch(SMALL, "single")[0].as_text())
     body = hlo.innermost(program, "gather", ROWS)
     assert sum(i.opcode in ("fusion", "dot", "custom-call", "while") for i in body) < 330

@@ -1,4 +1,4 @@
-"""Config, Hyperparams and presets: what is refused, with which remedy, and that remedies work."""
+"""Config, Hyperparams and presets: which values raise InputError, and that remedies work."""
 
 import copy
 import dataclasses
@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from checks import refused
 
 from sacjax.config import Config, Hyperparams
 from sacjax.presets import PRESETS, preset
@@ -36,75 +37,68 @@ COUNTS = [
 
 @pytest.mark.parametrize("name", COUNTS)
 @pytest.mark.parametrize("value", [-1, 1.5, -1e6, "8", None, True, NAN])
-def test_count_that_is_no_whole_number_is_refused(name, value):
-    with pytest.raises(
-        InputError, match=rf"{name} \(.*must be a whole number from [01] to .*: use \d"
-    ):
+def test_a_count_must_be_a_whole_number(name, value):
+    with refused(name):
         Config("Pendulum-v1", **{name: value})
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_what_a_float_stands_for_is_said(name):
-    said = rf"{name} \(1000000\.0\) must be a whole number from .*: use 1000000$"
-    with pytest.raises(InputError, match=said):
+def test_the_remedy_for_a_whole_float_is_the_integer(name):
+    with refused(name) as caught:
         Config("Pendulum-v1", **{name: 1e6})
+    assert remedy(str(caught.value)) == {name: 1_000_000}
 
 
 @pytest.mark.parametrize("name", [name for name in COUNTS if name != "warmup_steps"])
-def test_count_of_zero_is_refused(name):
-    with pytest.raises(InputError, match="must be a whole number from 1 to"):
+def test_a_count_must_not_be_zero(name):
+    with refused(name):
         Config("Pendulum-v1", **{name: 0})
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("changes", "field"),
     [
-        ({"rollout_length": 0}, "must be a whole number from 1 to .*: use None"),
-        ({"rollout_length": 1.5}, "must be a whole number from 1 to .*: use None"),
-        ({"hidden": ()}, r"use \(256, 256\)"),
-        ({"hidden": (64, 0)}, r"use \(256, 256\)"),
-        ({"hidden": (64, 1.5)}, r"use \(256, 256\)"),
-        ({"utd": 0.0}, r"must be a number in \(0, 10000\]: use 1"),
-        ({"utd": -1.0}, r"must be a number in \(0, 10000\]: use 1"),
-        ({"utd": NAN}, r"must be a number in \(0, 10000\]: use 1"),
-        ({"utd": INF}, r"must be a number in \(0, 10000\]: use 1"),
-        ({"utd": 1e-5}, "ratio of small whole numbers.*: use 0.0001"),
-        ({"utd": math.pi}, "ratio of small whole numbers.*: use 3.14159"),
-        ({"utd": 0.3333}, "or have a rollout_length: use 0.3333333333333333$"),
-        ({"utd": 0.667}, "or have a rollout_length: use 0.6666666666666666$"),
-        ({"log_std_min": 2.0}, "must be below log_std_max"),
-        ({"log_std_max": -20.0}, "must be below log_std_max"),
-        ({"total_steps": 2_000_001_000, "utd": 2.0}, "utd .* gradient steps, .* use fewer total"),
-        ({"log_std_min": -INF}, r"must be a number in \(-inf, inf\): use -20"),
-        ({"log_std_max": NAN}, r"must be a number in \(-inf, inf\): use 2"),
-        ({"max_grad_norm": 0.0}, r"must be a number in \(0, inf\): use None"),
-        ({"hidden_precision": "bf16"}, "must be 'float32' or 'bfloat16'"),
-        ({"hidden_precision": None}, "must be 'float32' or 'bfloat16'"),
-        ({"utd": 0.5, "rollout_length": 3}, "whole number of gradient steps: use rollout_length=2"),
-        ({"utd": 1 / 3, "num_envs": 2, "rollout_length": 1}, "use rollout_length=3"),
-        ({"replay_size": 255}, r"must hold a batch \(batch_size=256\).*use replay_size=256"),
-        ({"total_steps": 2_000, "batch_size": 4_000}, "must hold a batch.*total_steps=4000"),
-        ({"warmup_steps": 1_000_000}, r"total_steps - warmup_steps \(0\) must be a positive multi"),
-        (
-            {"num_envs": 1_000, "replay_size": 999},
-            r"steps of all num_envs \(1000\): use replay_size=1000, warmup_steps=1000",
-        ),
-        ({"total_steps": 2**31 + 1_000 - 648}, "total_steps .* to 2147483647: use 1000000"),
-        ({"warmup_hold": 2**40}, "warmup_hold .* to 2147483647: use 1"),
-        (
-            {"num_envs": 3},
-            "use warmup_steps=1002, eval_every=1002, total_steps=1000998",
-        ),
-        ({"eval_every": 700}, "use warmup_steps=1000, eval_every=700, total_steps=1000600"),
+        ({"rollout_length": 0}, "rollout_length"),
+        ({"rollout_length": 1.5}, "rollout_length"),
+        ({"hidden": ()}, "hidden"),
+        ({"hidden": (64, 0)}, "hidden"),
+        ({"hidden": (64, 1.5)}, "hidden"),
+        ({"utd": 0.0}, "utd"),
+        ({"utd": -1.0}, "utd"),
+        ({"utd": NAN}, "utd"),
+        ({"utd": INF}, "utd"),
+        ({"utd": 1e-5}, "utd"),
+        ({"utd": math.pi}, "utd"),
+        ({"utd": 0.3333}, "utd"),
+        ({"utd": 0.667}, "utd"),
+        ({"log_std_min": 2.0}, "log_std_min"),
+        ({"log_std_max": -20.0}, "log_std_min"),
+        ({"total_steps": 2_000_001_000, "utd": 2.0}, "total_steps"),
+        ({"log_std_min": -INF}, "log_std_min"),
+        ({"log_std_max": NAN}, "log_std_max"),
+        ({"max_grad_norm": 0.0}, "max_grad_norm"),
+        ({"hidden_precision": "bf16"}, "hidden_precision"),
+        ({"hidden_precision": None}, "hidden_precision"),
+        ({"utd": 0.5, "rollout_length": 3}, "rollout_length"),
+        ({"utd": 1 / 3, "num_envs": 2, "rollout_length": 1}, "rollout_length"),
+        ({"replay_size": 255}, "replay_size"),
+        ({"total_steps": 2_000, "batch_size": 4_000}, "total_steps"),
+        ({"warmup_steps": 1_000_000}, "total_steps"),
+        ({"num_envs": 1_000, "replay_size": 999}, "replay_size"),
+        ({"total_steps": 2**31 + 1_000 - 648}, "total_steps"),
+        ({"warmup_hold": 2**40}, "warmup_hold"),
+        ({"num_envs": 3}, "warmup_steps"),
+        ({"eval_every": 700}, "total_steps"),
+        ({"policy_delay": 1_001}, "policy_delay"),
     ],
 )
-def test_unfit_config_is_refused_with_a_remedy(changes, message):
-    with pytest.raises(InputError, match=message):
+def test_an_unfit_config_names_the_field_at_fault(changes, field):
+    with refused(field):
         Config("Pendulum-v1", **changes)
 
 
 def remedy(message):
-    """The fields and values that an error suggests after its last 'use'."""
+    """Parse the fields and values that an error suggests after its last "use"."""
     tail = message[message.rindex("use ") :]
     values = {name: float(value) for name, value in re.findall(r"(\w+)=([\d.]+)", tail)}
     if not values:  # "replay_size (...) ...: use 1024"
@@ -123,24 +117,24 @@ def random_sizes(rng):
     }
 
 
-def test_remedy_for_sizes_is_always_accepted_and_changes_as_little_as_it_can():
-    rng, refused = random.Random(0), 0
+def test_the_remedy_for_sizes_works_and_changes_as_little_as_possible():
+    rng, failed = random.Random(0), 0
     for _ in range(2_000):
         sizes = random_sizes(rng)
         try:
             Config("Pendulum-v1", **sizes)
         except InputError as error:
-            refused += 1
+            failed += 1
             fixed = remedy(str(error))
             config = Config("Pendulum-v1", **sizes | fixed)
             envs, iteration = config.num_envs, config.steps_per_iteration
             assert 0 <= fixed["warmup_steps"] - sizes["warmup_steps"] < envs
             assert 0 <= fixed["eval_every"] - sizes["eval_every"] < iteration
             assert fixed["total_steps"] - sizes["total_steps"] < fixed["eval_every"] + envs
-    assert 1_000 < refused < 2_000
+    assert 1_000 < failed < 2_000
 
 
-def test_following_remedies_leads_to_a_config_whatever_is_wrong_at_the_start():
+def test_following_the_remedies_always_ends_with_a_valid_config():
     rng, most = random.Random(1), 0
     for _ in range(2_000):
         sizes = random_sizes(rng) | {
@@ -165,12 +159,14 @@ def test_following_remedies_leads_to_a_config_whatever_is_wrong_at_the_start():
     assert most > 1
 
 
-def test_remedy_for_sizes_is_accepted_beside_a_small_replay():
+def test_the_remedy_for_sizes_works_with_a_small_replay():
     sizes = {"num_envs": 3, "warmup_steps": 21, "eval_every": 30, "batch_size": 1}
     sizes |= {"total_steps": 50, "replay_size": 50}
-    with pytest.raises(InputError, match="use warmup_steps=21, eval_every=30") as caught:
+    with refused("total_steps") as caught:
         Config("Pendulum-v1", **sizes)
-    Config("Pendulum-v1", **sizes | remedy(str(caught.value)))
+    fixed = remedy(str(caught.value))
+    assert (fixed["warmup_steps"], fixed["eval_every"]) == (21, 30)
+    Config("Pendulum-v1", **sizes | fixed)
 
 
 @pytest.mark.parametrize(
@@ -182,10 +178,10 @@ def test_remedy_for_sizes_is_accepted_beside_a_small_replay():
         math.pi,
     ],
 )
-def test_remedy_for_utd_is_accepted(utd):
+def test_the_remedy_for_utd_works(utd):
     fields = {"utd": utd}
-    for first in ("utd", "eval_every"):  # then the sizes have to fit the new ratio
-        with pytest.raises(InputError, match=f"^{first}") as caught:
+    for first in ("utd", "eval_every"):  # after utd, the sizes have to fit the new ratio
+        with refused(first) as caught:
             Config("Pendulum-v1", **fields)
         fields |= remedy(str(caught.value))
     Config("Pendulum-v1", **fields)
@@ -206,7 +202,7 @@ def test_remedy_for_utd_is_accepted(utd):
         (20.0, 1, 1, 20),
     ],
 )
-def test_iteration_is_the_shortest_that_makes_utd_exact(utd, num_envs, rollout, updates):
+def test_an_iteration_is_as_short_as_makes_utd_exact(utd, num_envs, rollout, updates):
     sizes = {"warmup_steps": 120, "eval_every": 120, "total_steps": 1_200}
     config = Config("Pendulum-v1", utd=utd, num_envs=num_envs, **sizes)
     assert (config.rollout, config.updates_per_iteration) == (rollout, updates)
@@ -214,19 +210,19 @@ def test_iteration_is_the_shortest_that_makes_utd_exact(utd, num_envs, rollout, 
     assert config.num_epochs == 9
 
 
-def test_replay_that_is_larger_than_the_run_is_capped():
+def test_replay_capacity_is_at_most_total_steps():
     assert Config("Pendulum-v1", total_steps=5_000).capacity == 5_000
     assert Config("Pendulum-v1", replay_size=3_000).capacity == 3_000
 
 
-def test_replay_holds_whole_steps_of_all_environments_in_a_longer_run_too():
+def test_replay_capacity_is_a_multiple_of_num_envs_after_extending():
     sizes = {"num_envs": 128, "warmup_steps": 1_024, "eval_every": 1_024}
     config = Config("Pendulum-v1", total_steps=512_000, **sizes)
     assert config.capacity == 512_000
     assert extended(config, 2_048_000).capacity == 1_000_000 // 128 * 128
 
 
-def test_config_is_frozen_hashable_and_equal_by_value():
+def test_a_config_is_frozen_hashable_and_compared_by_value():
     config = Config("Pendulum-v1", hidden=[32, 32])  # a list, as from a file
     assert config == Config("Pendulum-v1", hidden=(32, 32))
     assert hash(config) == hash(Config("Pendulum-v1", hidden=(32, 32)))
@@ -234,7 +230,7 @@ def test_config_is_frozen_hashable_and_equal_by_value():
         config.utd = 2.0
 
 
-def test_numpy_integers_are_counts_too():
+def test_numpy_integers_are_valid_counts():
     assert Config("Pendulum-v1", num_envs=np.int64(2)).num_envs == 2
 
 
@@ -253,12 +249,12 @@ def test_numpy_integers_are_counts_too():
     ],
     ids=str,
 )
-def test_value_of_a_wrong_type_is_refused_and_numpys_numbers_are_taken(changes):
+def test_values_of_a_wrong_type_fail_and_numpy_numbers_work(changes):
     is_numpy = "np." in str(changes)
     if is_numpy:
         Config("Pendulum-v1", **changes)
     else:
-        with pytest.raises(InputError, match=r"use|must"):
+        with refused(*changes):
             Config("Pendulum-v1", **changes)
 
 
@@ -276,30 +272,30 @@ BAD += [("gamma", 1.1), ("tau", 0.0), ("tau", 1.1), ("max_alpha", 0.0)]
     "kind",
     [float, np.array, jnp.array, lambda x: np.array([0.5, x]), lambda x: jnp.array([0.5, x])],
 )
-def test_hyperparameter_out_of_range_is_refused(name, value, kind):
-    with pytest.raises(InputError, match=rf"(?s){name} \(.*must be a number in .*: use "):
+def test_a_hyperparameter_must_be_in_range(name, value, kind):
+    with refused(name):
         Hyperparams(**{name: kind(value)})
 
 
 @pytest.mark.parametrize("value", [np.float32(NAN), [0.5, NAN], "0.5", None])
 @pytest.mark.parametrize("name", NAMES)
-def test_hyperparameter_of_another_type_is_refused(name, value):
-    with pytest.raises(InputError):
+def test_a_hyperparameter_must_be_a_number_or_an_array(name, value):
+    with refused(name):
         Hyperparams(**{name: value})
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    "values",
     [
-        ({"min_alpha": 2.0}, "init_alpha .* must lie between min_alpha"),
-        ({"max_alpha": 0.5}, "init_alpha .* must lie between min_alpha"),
-        ({"init_alpha": 0.0}, "above 0 where it is learned: .* or alpha_lr=0 for a fixed temp"),
-        ({"max_alpha": np.array([2.0, 0.5])}, "use init_alpha within the bounds"),
-        ({"init_alpha": jnp.array([1.0, 0.0])}, "or alpha_lr=0"),
+        {"min_alpha": 2.0},
+        {"max_alpha": 0.5},
+        {"init_alpha": 0.0},
+        {"max_alpha": np.array([2.0, 0.5])},
+        {"init_alpha": jnp.array([1.0, 0.0])},
     ],
 )
-def test_hyperparameters_that_contradict_each_other_are_refused(values, message):
-    with pytest.raises(InputError, match=f"(?s){message}"):
+def test_the_initial_temperature_must_be_within_its_bounds(values):
+    with refused("init_alpha"):
         Hyperparams(**values)
 
 
@@ -316,14 +312,14 @@ def test_hyperparameters_that_contradict_each_other_are_refused(values, message)
         {"gamma": np.array([0, 1])},
     ],
 )
-def test_values_at_the_edge_of_their_range_are_taken(values):
+def test_values_at_the_edge_of_their_range_are_valid(values):
     hp = Hyperparams(**values)
     for name, value in values.items():
         np.testing.assert_array_equal(getattr(hp, name), value)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_grid_of_one_field_makes_every_field_a_grid(name):
+def test_an_array_in_one_field_makes_every_field_an_array(name):
     grid = [2.0, 3.0, 2.0] if name == "max_alpha" else [0.5, 1.0, 0.5]
     hp, default = Hyperparams(**{name: jnp.array(grid)}), Hyperparams()
     for other in NAMES:
@@ -339,49 +335,38 @@ def test_grids_broadcast_against_each_other():
     np.testing.assert_allclose(hp.gamma, [[0.7, 0.8, 0.9]] * 2)
 
 
-def test_grids_of_different_lengths_are_refused_with_a_remedy():
-    with pytest.raises(InputError, match=r"gamma.*tau"):
-        Hyperparams(gamma=jnp.full(2, 0.9), tau=jnp.full(3, 0.1))
+@pytest.mark.parametrize(("one", "other"), [("gamma", "tau"), ("init_alpha", "max_alpha")])
+def test_grids_must_broadcast(one, other):
+    with refused(None):
+        Hyperparams(**{one: jnp.ones(2), other: jnp.ones(3)})
 
 
-def test_grids_of_alphas_of_different_lengths_are_refused_with_a_remedy():
-    with pytest.raises(InputError, match="use arrays that broadcast"):
-        Hyperparams(init_alpha=jnp.ones(2), max_alpha=jnp.ones(3))
-
-
-def test_axes_of_vmap_can_be_given_by_field():
+def test_each_field_can_have_its_own_vmap_axis():
     hp = dataclasses.replace(Hyperparams(), gamma=jnp.array([0.8, 0.9]))
-    axes = jax.tree.map(lambda _: 0, hp)  # rebuilt by JAX: no hyperparameters, and not checked
+    axes = jax.tree.map(lambda _: 0, hp)  # JAX rebuilds the record from axes, without checks
     assert axes.tau == 0
     assert jax.vmap(lambda hp: hp.gamma, in_axes=(axes,))(hp).shape == (2,)
 
 
-def test_unknown_setting_of_a_preset_names_close_ones():
-    with pytest.raises(InputError, match=r"no setting 'critic_rl': use .*critic_lr"):
-        preset("Pendulum-v1", critic_rl=1e-3)
-    with pytest.raises(InputError, match="True or False"):
-        preset("Pendulum-v1", layer_norm=3)
-
-
-def test_numbers_stay_numbers_and_can_be_hashed():
+def test_hyperparams_of_numbers_are_hashable():
     assert hash(Hyperparams()) == hash(Hyperparams())
     assert Hyperparams(gamma=0.9).gamma == 0.9
 
 
-def test_tracers_pass_unchecked():
+def test_tracers_are_not_checked():
     gamma = jax.jit(lambda x: Hyperparams(gamma=x).gamma)(7.0)
     assert gamma == 7.0
     both = jax.vmap(lambda x: Hyperparams(gamma=x, max_alpha=x).max_alpha)(jnp.array([-1.0, 2.0]))
     assert both.tolist() == [-1.0, 2.0]
 
 
-def test_structs_and_placeholders_pass():
+def test_shape_structs_are_not_checked():
     shapes = jax.eval_shape(lambda hp: hp, Hyperparams())
     assert {x.shape for x in jax.tree.leaves(shapes)} == {()}
     assert jax.tree.structure(shapes) == jax.tree.structure(Hyperparams())
 
 
-def test_gradients_in_hyperparameters_can_be_taken():
+def test_jax_can_differentiate_in_hyperparameters():
     grads = jax.grad(lambda hp: -3.0 * hp.tau)(Hyperparams())
     assert grads.tau == -3.0
 
@@ -399,7 +384,7 @@ EVERY_PRESET = [
 
 
 @pytest.mark.parametrize("env", EVERY_PRESET)
-def test_preset_is_a_config_of_that_environment(env):
+def test_a_preset_is_a_config_of_its_environment(env):
     config, hp = preset(env)
     assert config.env == env
     assert isinstance(hp, Hyperparams)
@@ -407,42 +392,40 @@ def test_preset_is_a_config_of_that_environment(env):
     assert (config, hp) != (Config(env), Hyperparams())
 
 
-def test_environment_object_has_the_defaults():
+def test_an_environment_object_gets_the_default_settings():
     env = object()
     assert preset(env) == (Config(env), Hyperparams())
 
 
-def test_environment_without_a_preset_has_the_defaults():
+def test_an_environment_without_a_preset_gets_the_default_settings():
     assert preset("Unheard-of") == (Config("Unheard-of"), Hyperparams())
 
 
-def test_changes_replace_the_presets_values_of_either_record():
+def test_keywords_replace_fields_of_the_preset():
     config, hp = preset("Pendulum-v1", batch_size=32, gamma=0.5)
     plain_config, plain_hp = preset("Pendulum-v1")
     assert config == dataclasses.replace(plain_config, batch_size=32)
     assert hp == dataclasses.replace(plain_hp, gamma=0.5)
 
 
-def test_changes_are_checked_like_any_config():
-    with pytest.raises(InputError, match="batch_size"):
-        preset("Pendulum-v1", batch_size=0)
-
-
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("make", "field"),
     [
-        (lambda: Config("Pendulum-v1", learning_rate=1), "actor_lr, .* of Hyperparams"),
-        (lambda: Config("Pendulum-v1", gamma=0.9), "'gamma': it is one of Hyperparams"),
-        (lambda: Config("Pendulum-v1", buffer_size=9), "use replay_size of Config"),
-        (lambda: Config("Pendulum-v1", hiden=(8,)), "no field 'hiden': use hidden"),
-        (lambda: Hyperparams(lr=1), "use actor_lr, critic_lr and alpha_lr of Hyperparams"),
-        (lambda: Hyperparams(hidden=(8,)), "'hidden': it is one of Config"),
-        (lambda: preset("Pendulum-v1", discount=0.9), "no setting 'discount': use gamma"),
-        (lambda: preset("Pendulum-v1", "sacc"), r"algorithm \('sacc'\) must be one of sac"),
+        (lambda: preset("Pendulum-v1", batch_size=0), "batch_size"),
+        (lambda: preset("Pendulum-v1", layer_norm=3), "layer_norm"),
+        (lambda: preset("Pendulum-v1", critic_rl=1e-3), "critic_rl"),
+        (lambda: preset("Pendulum-v1", discount=0.9), "discount"),
+        (lambda: preset("Pendulum-v1", "sacc"), "algorithm"),
+        (lambda: Config("Pendulum-v1", learning_rate=1), "learning_rate"),
+        (lambda: Config("Pendulum-v1", gamma=0.9), "gamma"),
+        (lambda: Config("Pendulum-v1", buffer_size=9), "buffer_size"),
+        (lambda: Config("Pendulum-v1", hiden=(8,)), "hiden"),
+        (lambda: Hyperparams(lr=1), "lr"),
+        (lambda: Hyperparams(hidden=(8,)), "hidden"),
     ],
 )
-def test_a_field_of_another_name_is_refused_with_the_right_one(make, message):
-    with pytest.raises(InputError, match=message):
+def test_a_wrong_name_or_value_is_the_field_of_the_error(make, field):
+    with refused(field):
         make()
 
 
@@ -464,10 +447,10 @@ def test_records_can_be_copied_and_pickled():
         ("Pendulum-v1", {"total_steps": 997, "warmup_steps": 0}),
     ],
 )
-def test_steps_that_were_not_given_are_rounded_and_what_was_given_stays(env, fields, caplog):
+def test_a_preset_rounds_only_steps_that_were_not_given(env, fields, caplog):
     config, _ = preset(env, **fields)
     assert {name: getattr(config, name) for name in fields} == fields
-    assert "fits what was given" in caplog.text
+    assert "to fit the given settings" in caplog.text
     caplog.clear()
     preset(env)
     assert not caplog.text

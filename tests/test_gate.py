@@ -1,4 +1,4 @@
-"""The gate for refactoring: four tiny runs have the recorded bits (tests/helpers/gate.py)."""
+"""Test that four tiny runs still produce the recorded bits (tests/helpers/gate.py)."""
 
 import gate
 import pytest
@@ -7,5 +7,5 @@ import pytest
 @pytest.mark.exact
 @pytest.mark.two_cpus
 @pytest.mark.parametrize("name", gate.RUNS)
-def test_a_run_has_the_recorded_bits(name):
+def test_run_reproduces_the_recorded_bits(name):
     gate.check(name)

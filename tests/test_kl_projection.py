@@ -1,4 +1,7 @@
-"""The actor's loss has alpha times the gradient of KL(pi || exp(Q / alpha) / Z) (SAC eqs. 4, 7)."""
+"""Test that the actor's gradient is alpha times that of KL(pi || exp(Q / alpha) / Z).
+
+See SAC, equations 4 and 7.
+"""
 
 from typing import NamedTuple
 
@@ -12,7 +15,7 @@ from sacjax.sac import CLIPPED_DOUBLE_Q, actor_loss
 ALPHA = 0.3
 
 
-def q(action):  # [B, 1] -> [1, B]: two peaks, nothing Gaussian about it
+def q(action):  # [B, 1] -> [1, B]; two peaks, so exp(Q) is not Gaussian
     return (jnp.sin(4 * action) - (action - 0.2) ** 2).squeeze(-1)[None]
 
 
@@ -29,7 +32,7 @@ CRITIC = Given(lambda params, obs, action: q(action))
 
 
 def divergence(params):
-    """KL by quadrature over u = atanh(a), Z included."""
+    """Return the KL divergence, computed by quadrature over u = atanh(a). It includes Z."""
     u = jnp.linspace(-8, 8, 20_001)
     action, du = jnp.tanh(u), u[1] - u[0]
     log_gaussian = -0.5 * ((u - params[0]) / jnp.exp(params[1])) ** 2 - params[1]
@@ -41,7 +44,7 @@ def divergence(params):
     return jnp.sum(jnp.exp(log_gaussian) * log_ratio) * du
 
 
-def test_actor_gradient_is_alpha_times_that_of_the_divergence():
+def test_actor_gradient_equals_alpha_times_the_kl_gradient():
     params = jnp.array([0.4, -0.7])
     grad = jax.jit(
         jax.grad(
@@ -53,5 +56,5 @@ def test_actor_gradient_is_alpha_times_that_of_the_divergence():
     )(params)  # fmt: skip
     exact = ALPHA * jax.grad(divergence)(params)
     assert np.abs(exact).min() > 0.02
-    # a million samples: a standard error of about 2e-3
+    # A million samples have a standard error of about 2e-3.
     np.testing.assert_allclose(grad, exact, atol=6e-3)

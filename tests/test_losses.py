@@ -1,4 +1,4 @@
-"""What each equation of SAC must do, one fact at a time; the numbers are in test_update.py."""
+"""Test each equation of SAC, one fact per test. test_update.py compares the numbers."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from sacjax.types import Transition, is_key
 
 
 def step(state, batch=None, key=0, hp=twins.HP, num_critics=2):
-    """One compiled `update_step`."""
+    """Run one compiled `update_step`."""
     batch = twins.make_batch() if batch is None else batch
     return twins.jitted_update(num_critics)(state, batch, jax.random.key(key), hp)
 
@@ -34,7 +34,7 @@ def changed(**changes) -> Hyperparams:
 
 
 def output_bias(params, critic: int, shift: float):
-    """The same critics, with `shift` added to every value of one of them."""
+    """Return the critics with `shift` added to all values of one critic."""
     layers = params["params"]
     bias = np.array(layers["Dense_0"]["bias"])
     bias[critic] += shift
@@ -48,7 +48,7 @@ def assert_identical(left, right):
 
 
 def assert_moved(before, after):
-    """Every array changed."""
+    """Assert that every array changed."""
     for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
         assert np.any(np.asarray(x) != np.asarray(y))
 
@@ -61,7 +61,7 @@ def two_transitions(discount) -> Transition:
     return Transition(obs, action, jnp.array([3.0, 3.0]), jnp.array(discount), obs)
 
 
-def test_soft_target_stops_at_termination_and_goes_on_at_a_time_limit():
+def test_soft_target_bootstraps_at_time_limits_but_not_at_terminations():
     next_value, next_log_prob = jnp.array([10.0, 10.0]), jnp.array([2.0, 2.0])
     target = sac.soft_target(
         two_transitions([0.0, 1.0]), next_value, next_log_prob, jnp.array(0.5), 0.9
@@ -69,7 +69,7 @@ def test_soft_target_stops_at_termination_and_goes_on_at_a_time_limit():
     np.testing.assert_allclose(target, [3.0, 3.0 + 0.9 * (10.0 - 0.5 * 2.0)], rtol=1e-6)
 
 
-def test_soft_target_of_each_quantile_is_that_of_one_value():
+def test_soft_target_treats_each_quantile_as_one_value():
     next_value = jnp.array([[10.0, -3.0], [4.0, 8.0], [0.0, 1.0]])  # [K, B]
     given = jnp.array([2.0, -1.0]), jnp.array(0.5), 0.9
     batch = two_transitions([0.0, 1.0])
@@ -77,10 +77,10 @@ def test_soft_target_of_each_quantile_is_that_of_one_value():
     each = [sac.soft_target(batch, value, *given) for value in next_value]
     np.testing.assert_array_equal(target, np.stack(each))
     with pytest.raises(AssertionError):
-        sac.soft_target(batch, next_value.T, *given)  # the batch is the last axis
+        sac.soft_target(batch, next_value.T, *given)  # the batch must be the last axis
 
 
-def test_after_termination_nothing_of_the_next_observation_counts():
+def test_update_ignores_the_next_observation_after_a_termination():
     batch = twins.make_batch()
     elsewhere = batch._replace(next_obs=jnp.asarray(np.asarray(batch.next_obs) + 1.0))
     for discount, same in ((0.0, True), (1.0, False)):
@@ -96,7 +96,7 @@ def test_after_termination_nothing_of_the_next_observation_counts():
             assert runs[0][1]["critic_loss"] != runs[1][1]["critic_loss"]
 
 
-def test_squared_error_is_a_mean_over_the_batch_and_a_sum_over_critics():
+def test_squared_error_averages_over_the_batch_and_sums_over_critics():
     q = np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
     target = np.array([1.0, 1.0, 1.0, 1.0])
     first, second, third = 0.5 * (0 + 1 + 4 + 9) / 4, 0.5, 0.0
@@ -105,13 +105,13 @@ def test_squared_error_is_a_mean_over_the_batch_and_a_sum_over_critics():
     assert loss(np.tile(q, 2), np.tile(target, 2)) == first + second + third
 
 
-def test_squared_error_pulls_each_critic_to_the_target_on_its_own():
+def test_squared_error_moves_each_critic_towards_the_target_independently():
     q, target = np.array([[1.0, 2.0], [5.0, 1.0]]), np.array([1.0, 1.0])
     grad = jax.jit(jax.grad(sac.squared_error))(q, target)
     np.testing.assert_allclose(grad, (q - target) / 2)
 
 
-def test_the_target_and_the_actors_value_are_the_least_of_all_critics():
+def test_target_and_actor_use_the_minimum_over_all_critics():
     q = jnp.array([[3.0, 1.0], [2.0, 5.0], [4.0, 0.5]])
     for read in (sac.CLIPPED_DOUBLE_Q.target, sac.CLIPPED_DOUBLE_Q.value):
         np.testing.assert_array_equal(read(q, jax.random.key(0)), [2.0, 0.5])
@@ -126,7 +126,7 @@ def test_each_of_five_critics_can_be_the_minimum(critic):
     _, low_metrics = step(low, hp=hp, num_critics=5)
     _, high_metrics = step(high, hp=hp, num_critics=5)
     assert 990 < low_metrics["actor_loss"] - plain["actor_loss"] < 1010  # it is the minimum
-    assert -10 < high_metrics["actor_loss"] - plain["actor_loss"] <= 0  # it never is
+    assert -10 < high_metrics["actor_loss"] - plain["actor_loss"] <= 0  # it never is the minimum
 
     low = state.replace(target_params=output_bias(state.target_params, critic, -1000.0))
     high = state.replace(target_params=output_bias(state.target_params, critic, +1000.0))
@@ -134,7 +134,7 @@ def test_each_of_five_critics_can_be_the_minimum(critic):
     assert step(high, num_critics=5)[1]["critic_loss"] < 10 * plain["critic_loss"]
 
 
-def test_each_of_five_critics_gets_a_gradient_and_moves():
+def test_all_five_critics_receive_gradients_and_change():
     state = state_of(5)
     after, _ = step(state, num_critics=5)
     for leaf, moved in zip(
@@ -149,7 +149,7 @@ def test_each_of_five_critics_gets_a_gradient_and_moves():
 # ---- J(pi)
 
 
-def test_the_actor_climbs_the_new_critics():
+def test_actor_loss_uses_the_updated_critics():
     state, batch, hp = state_of(), twins.make_batch(), changed(critic_lr=0.1)
     after, metrics = step(state, batch, hp=hp)
     _, eps = twins.update_noise(jax.random.key(0))
@@ -172,7 +172,7 @@ def test_the_actor_climbs_the_new_critics():
 
 
 @pytest.mark.parametrize(("offset", "direction"), [(+1.0, +1), (-1.0, -1)])
-def test_alpha_rises_when_entropy_is_below_its_target_and_falls_above(offset, direction):
+def test_alpha_rises_below_the_target_entropy_and_falls_above_it(offset, direction):
     state = state_of()
     _, metrics = step(state)
     target = (float(metrics["entropy"]) + offset) / twins.ACTION
@@ -180,8 +180,8 @@ def test_alpha_rises_when_entropy_is_below_its_target_and_falls_above(offset, di
     assert np.sign(after.log_alpha - state.log_alpha) == direction
 
 
-def test_a_learning_rate_of_zero_keeps_log_alpha_to_the_bit():
-    for init_alpha in (0.17, 0.34, 1.0, 2.45):  # log(exp(x)) is not x at all of them
+def test_zero_alpha_learning_rate_keeps_log_alpha_bit_identical():
+    for init_alpha in (0.17, 0.34, 1.0, 2.45):  # log(exp(x)) differs from x at some of these
         hp = changed(alpha_lr=0.0, init_alpha=init_alpha)
         start = state = state_of(hp=hp)
         for key in range(3):
@@ -206,7 +206,7 @@ def test_alpha_stops_at_its_bounds(bound, target):
     assert beyond > 0 if bound == "max_alpha" else beyond < 0
 
 
-def test_bounds_that_are_absent_or_out_of_reach_change_no_bit():
+def test_unreached_alpha_bounds_do_not_change_the_update():
     state = state_of()
     absent = step(state)
     assert_identical(absent, step(state, hp=changed(min_alpha=0.1, max_alpha=0.9)))
@@ -218,7 +218,7 @@ def test_bounds_that_are_absent_or_out_of_reach_change_no_bit():
     np.testing.assert_allclose(absent[0].log_alpha, unbounded, rtol=1e-6)
 
 
-def test_a_temperature_of_zero_works_and_all_stays_finite():
+def test_zero_temperature_keeps_all_values_finite():
     hp = changed(init_alpha=0.0, alpha_lr=0.0)
     start = state = state_of(hp=hp)
     assert state.log_alpha == -np.inf
@@ -235,7 +235,7 @@ def test_a_temperature_of_zero_works_and_all_stays_finite():
 # ---- The targets
 
 
-def test_targets_move_once_by_tau_towards_the_new_critics():
+def test_target_critics_move_by_tau_towards_the_updated_critics():
     state = state_of()
     after, _ = step(state)
 
@@ -246,12 +246,12 @@ def test_targets_move_once_by_tau_towards_the_new_critics():
     chex.assert_trees_all_close(after.target_params, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_a_tau_of_one_copies_the_critics_to_the_bit():
+def test_tau_of_one_copies_the_critics_exactly():
     after, _ = step(state_of(), hp=changed(tau=1.0))
     assert_identical(after.target_params, after.critic_params)
 
 
-def test_a_step_leaves_what_has_no_learning_rate():
+def test_zero_learning_rates_keep_actor_and_critics_unchanged():
     state = state_of()
     after, _ = step(state, hp=changed(critic_lr=0.0, actor_lr=0.0))
     assert_identical(after.critic_params, state.critic_params)
@@ -268,19 +268,19 @@ def algorithm():
     return sac.make_sac(twins.make_config(), twins.make_env())
 
 
-def test_targets_start_as_a_copy_of_the_critics():
+def test_target_critics_start_as_a_copy_of_the_critics():
     state = twins.first_state(0)
     assert_identical(state.target_params, state.critic_params)
     assert state.step == 0
 
 
-def test_a_first_state_can_be_donated():
+def test_initial_state_can_be_donated():
     state = algorithm().init(jax.random.key(0), twins.HP)
     double = jax.jit(lambda state: jax.tree.map(lambda x: 2 * x, state), donate_argnums=0)
     double(state)
 
 
-def test_init_alpha_is_where_alpha_starts():
+def test_alpha_starts_at_init_alpha():
     for init_alpha in (0.2, 1.0, 5.0):
         state = twins.first_state(0, changed(init_alpha=init_alpha))
         np.testing.assert_allclose(np.exp(state.log_alpha), init_alpha, rtol=1e-6)
@@ -288,7 +288,7 @@ def test_init_alpha_is_where_alpha_starts():
     assert twins.first_state(0, zero).log_alpha == -np.inf
 
 
-def test_another_key_gives_other_weights():
+def test_different_keys_give_different_weights():
     one, other = twins.first_state(0), twins.first_state(1)
     for name in ("actor_params", "critic_params"):
         pairs = zip(*(jax.tree.leaves(getattr(state, name)) for state in (one, other)), strict=True)
@@ -297,7 +297,7 @@ def test_another_key_gives_other_weights():
         assert all(np.mean(x == y) < 0.01 for x, y in kernels)
 
 
-def test_act_samples_the_policy_and_mode_is_its_greedy_action():
+def test_act_samples_the_policy_and_mode_returns_the_greedy_action():
     state, obs, key = state_of(), twins.make_batch().obs, jax.random.key(5)
     actor = twins.oracle_actor(state.actor_params)
     action, greedy = jax.jit(lambda *args: (algorithm().act(*args), algorithm().mode(*args[:2])))(
@@ -309,7 +309,7 @@ def test_act_samples_the_policy_and_mode_is_its_greedy_action():
     np.testing.assert_allclose(greedy, expected, atol=1e-6)
 
 
-def test_update_keeps_shapes_and_types_so_that_it_can_be_scanned():
+def test_update_keeps_the_shapes_and_dtypes_of_the_state():
     state, batch, key = state_of(), twins.make_batch(), jax.random.key(0)
     after, metrics = jax.eval_shape(algorithm().update, state, batch, key, twins.HP)
     before = jax.eval_shape(lambda x: x, state)
@@ -319,14 +319,14 @@ def test_update_keeps_shapes_and_types_so_that_it_can_be_scanned():
     assert all(x.shape == () for x in metrics.values())
 
 
-def test_state_is_arrays_only():
+def test_state_contains_only_arrays():
     state = twins.first_state(0)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
     assert not any(is_key(leaf) for leaf in jax.tree.leaves(state))
 
 
-def test_another_rule_is_what_trains():
-    """`rule` reaches the target, the loss and the actor, with values [N, B]."""
+def test_custom_critic_rule_replaces_the_default():
+    """The rule computes the target, the loss and the actor's value from values [N, B]."""
     seen = []
 
     def read(name):
@@ -348,14 +348,14 @@ def test_another_rule_is_what_trains():
     assert seen == [("target", q, ()), ("loss", q, q[1:]), ("value", q, ())]
 
 
-def test_other_networks_are_what_act():
+def test_custom_networks_replace_the_default():
     nets = mlp(twins.make_config(3), twins.ACTION)
     agent = sac.make_sac(twins.make_config(2), twins.make_env(), nets=nets)
     state = jax.eval_shape(agent.init, jax.random.key(0), twins.HP)
     assert {leaf.shape[0] for leaf in jax.tree.leaves(state.critic_params)} == {3}
 
 
-def test_hyperparameters_under_vmap_give_what_each_gives_alone():
+def test_vmapped_hyperparameters_match_separate_updates():
     grid = {
         "gamma": [0.9, 0.97, 0.99],
         "tau": [0.01, 0.1, 0.005],
@@ -391,7 +391,7 @@ def test_hyperparameters_under_vmap_give_what_each_gives_alone():
 # ---- Strictness
 
 
-def test_no_nan_anywhere_under_debug_nans():
+def test_update_creates_no_nan_under_debug_nans():
     with jax.debug_nans(True):
         step(state_of())
         zero = changed(init_alpha=0.0, alpha_lr=0.0)
@@ -401,7 +401,7 @@ def test_no_nan_anywhere_under_debug_nans():
 @pytest.mark.parametrize("arrays", [False, True], ids=["numbers", "arrays"])
 @pytest.mark.parametrize("x64", [False, True], ids=["float32", "float64"])
 def test_update_step_promotes_no_dtype(monkeypatch, arrays, x64):
-    """Of the dependencies, one function promotes: Adam's bias correction, float ** int32."""
+    """Only optax's bias correction may promote: it computes float ** int32."""
     bias_correction = optax.tree.bias_correction
 
     def lenient(*args, **kwargs):
@@ -421,7 +421,7 @@ def test_update_step_promotes_no_dtype(monkeypatch, arrays, x64):
 
 @pytest.mark.parametrize("new_key", [jax.random.key, jax.random.PRNGKey], ids=["typed", "legacy"])
 @pytest.mark.parametrize("x64", [False, True], ids=["float32", "float64"])
-def test_init_act_and_mode_promote_no_dtype_with_either_kind_of_key(new_key, x64):
+def test_init_act_and_mode_promote_no_dtype(new_key, x64):
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
         made = sac.make_sac(twins.make_config(), twins.make_env())
         key, obs = new_key(0), twins.make_batch().obs
@@ -434,8 +434,8 @@ def test_init_act_and_mode_promote_no_dtype_with_either_kind_of_key(new_key, x64
 
 @pytest.mark.parametrize("field", ["reward", "discount"])
 @pytest.mark.parametrize("batch_size", [1, 2, twins.BATCH])
-def test_a_column_where_a_vector_is_meant_is_refused(field, batch_size):
-    """[B, 1] against [B] would broadcast to [B, B] and train on nonsense (B = N = 2 too)."""
+def test_update_rejects_columns_in_place_of_vectors(field, batch_size):
+    """A column [B, 1] would broadcast with [B] to [B, B] without an error, even for B = N = 2."""
     batch = twins.make_batch(batch=batch_size)
     column = batch._replace(**{field: getattr(batch, field)[:, None]})
     update = functools.partial(sac.update_step, nets=twins.make_nets(2))
@@ -444,14 +444,14 @@ def test_a_column_where_a_vector_is_meant_is_refused(field, batch_size):
         jax.eval_shape(update, state_of(), column, jax.random.key(0), twins.HP)
 
 
-def test_a_transition_that_is_no_batch_is_refused():
+def test_update_rejects_a_single_transition():
     one = jax.tree.map(lambda x: x[0], twins.make_batch())
     update = functools.partial(sac.update_step, nets=twins.make_nets(2))
     with pytest.raises(AssertionError, match=r"rank"):
         jax.eval_shape(update, state_of(), one, jax.random.key(0), twins.HP)
 
 
-def test_a_critic_that_keeps_its_last_axis_is_refused():
+def test_actor_loss_rejects_critics_with_an_extra_axis():
     nets, batch = twins.make_nets(2), twins.make_batch()
     state = state_of()
 
@@ -480,7 +480,7 @@ def check(loss, *args):
 
 
 @pytest.mark.usefixtures("x64")
-def test_the_gradient_of_the_critic_loss_is_its_slope():
+def test_critic_loss_gradient_matches_finite_differences():
     state, batch = state_of(5), twins.make_batch()
     target = jnp.asarray(np.random.default_rng(0).normal(size=twins.BATCH))
     nets, rule = twins.make_nets(5), sac.CLIPPED_DOUBLE_Q
@@ -488,7 +488,7 @@ def test_the_gradient_of_the_critic_loss_is_its_slope():
 
 
 @pytest.mark.usefixtures("x64")
-def test_the_gradient_of_the_actor_loss_is_its_slope():
+def test_actor_loss_gradient_matches_finite_differences():
     state, batch, key = state_of(5), twins.make_batch(), jax.random.key(0)
     nets, rule = twins.make_nets(5), sac.CLIPPED_DOUBLE_Q
 
@@ -499,7 +499,7 @@ def test_the_gradient_of_the_actor_loss_is_its_slope():
 
 
 @pytest.mark.usefixtures("x64")
-def test_the_gradient_of_the_temperature_loss_is_its_slope():
+def test_temperature_loss_gradient_matches_finite_differences():
     log_prob = jnp.asarray(np.random.default_rng(0).normal(size=twins.BATCH))
     check(lambda log_alpha: sac.temperature_loss(log_alpha, log_prob, -2.0), jnp.array(-0.7))
 
@@ -508,20 +508,20 @@ def test_the_gradient_of_the_temperature_loss_is_its_slope():
 
 
 def td3_target(state, batch, hp):
-    """y = scale r + gamma d min_i Q_i'(s', tanh(mu(s'))): TD3 without target smoothing."""
+    """Return TD3's target without smoothing: scale r + gamma d min_i Q_i'(s', tanh(mu(s')))."""
     next_action, _ = deterministic(state.actor, batch["next_obs"])
     next_q = oracle.q_values(state.targets, batch["next_obs"], next_action)
     return hp.reward_scale * batch["reward"] + hp.gamma * batch["discount"] * next_q.min(axis=0)
 
 
 def deterministic(actor, obs):
-    """tanh(mu(s)), and the inputs of the layers."""
+    """Return the action tanh(mu(s)) and the inputs of the layers."""
     hidden = oracle.relu_stack(actor["hidden"], obs)
     return np.tanh(hidden[-1] @ actor["mean"][0] + actor["mean"][1]), hidden
 
 
 def deterministic_policy_gradient(actor, critics, obs):
-    """-E[d min_i Q_i(s, a) / da . d tanh(mu(s)) / dtheta]: no noise, no entropy."""
+    """Return -E[d min_i Q_i(s, a) / da . d tanh(mu(s)) / dtheta], without noise and entropy."""
     action, hidden = deterministic(actor, obs)
     _, slope = oracle.min_q_and_action_grad(critics, obs, action)
     d_hidden, mean = oracle.dense_backward(
@@ -532,13 +532,13 @@ def deterministic_policy_gradient(actor, critics, obs):
 
 
 @pytest.mark.usefixtures("x64")
-def test_without_temperature_and_noise_sac_is_td3_without_smoothing():
-    hp = changed(init_alpha=0.0, alpha_lr=0.0, critic_lr=0.0)  # the actor sees the same critics
+def test_sac_without_entropy_and_noise_equals_td3_without_smoothing():
+    hp = changed(init_alpha=0.0, alpha_lr=0.0, critic_lr=0.0)  # the critics do not change
     state, batch = state_of(hp=hp), twins.make_batch()
-    actor_params = twins.shifted_log_std(state.actor_params, -100.0)  # the bound: a std of e^-20
+    actor_params = twins.shifted_log_std(state.actor_params, -100.0)  # clipped to e^-20
     state = state.replace(actor_params=actor_params)
     after, metrics = step(state, batch, hp=hp)
-    # Adam's first moment after one step is (1 - 0.9) times the gradient.
+    # After one step, Adam's first moment is (1 - 0.9) times the gradient.
     grads = jax.tree.map(
         lambda m: np.asarray(m) / 0.1, (after.actor_opt[0].mu, after.critic_opt[0].mu)
     )

@@ -1,8 +1,8 @@
-"""Known mistakes put back into the library's source, each killed by a check that passes without.
+"""Insert known mistakes into the library's source, and test that the checks detect them.
 
-A mutant is a copy of the package with one text replaced (found exactly once, or the test fails: no
-`raises` takes that for the check's verdict).
-The numbers are those of "Mistakes seen in other implementations" in docs/design.md.
+A mutant is a copy of the package with one text replaced. Each check passes on the library and fails
+on the mutant. The test fails if the text does not occur exactly once.
+The numbers refer to "Mistakes seen in other implementations" in docs/design.md.
 """
 
 import importlib
@@ -23,7 +23,7 @@ numbers = itertools.count()
 
 @pytest.fixture
 def mutant(tmp_path, monkeypatch):
-    """`mutant(file, old, new, module)`: a module of the package, but for one text in one file."""
+    """Return `mutant(file, old, new, module)`. It loads a module with `old` replaced in `file`."""
 
     def load(file, old, new, module):
         name = f"sacjax_mutant_{next(numbers)}"
@@ -66,14 +66,14 @@ MISTAKES_1_AND_2 = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES_1_AND_2)
-def test_check_of_stored_transitions_kills(mutant, mistake):
-    checks.stored_transitions_are_those_of_the_pendulum(train.make_program)
+def test_transition_check_detects_wrong_transitions(mutant, mistake):
+    checks.transitions_follow_the_pendulum_equations(train.make_program)
     wrong = mutant(*MISTAKES_1_AND_2[mistake], "train").make_program
     with pytest.raises(AssertionError):
-        checks.stored_transitions_are_those_of_the_pendulum(wrong)
+        checks.transitions_follow_the_pendulum_equations(wrong)
 
 
-@pytest.mark.nightly  # four whole trainings, 10 s each
+@pytest.mark.nightly  # four training runs of 10 s each
 @pytest.mark.parametrize(
     ("mistake", "check", "probe"),
     [
@@ -95,7 +95,7 @@ def test_check_of_stored_transitions_kills(mutant, mistake):
         ("2, actions rescaled twice", probes.check_aim, "the best action is off centre"),
     ],
 )
-def test_probe_kills(mutant, mistake, check, probe):
+def test_learning_probe_detects_wrong_transitions(mutant, mistake, check, probe):
     check(probe, train.make_train)
     with pytest.raises(AssertionError):
         check(probe, mutant(*MISTAKES_1_AND_2[mistake], "train").make_train)
@@ -129,23 +129,26 @@ def test_probe_kills(mutant, mistake, check, probe):
         (
             "keys[1 + collect :]",
             "jnp.stack([keys[-1]] * config.updates_per_iteration)",
-            "two gradient steps got one key",
+            "two gradient steps received the same key",
         ),
     ],
 )
-def test_key_check_kills_5_one_key_for_a_whole_loop(mutant, old, new, message):
+def test_key_check_detects_a_key_reused_within_a_loop(mutant, old, new, message):
+    """Mistake 5: keys are reused."""
     checks.no_random_number_is_used_twice(train.make_program)
     with pytest.raises(AssertionError, match=message):
         checks.no_random_number_is_used_twice(mutant("train.py", old, new, "train").make_program)
 
 
-def test_key_check_kills_5_one_key_for_every_epoch(mutant):
+def test_key_check_detects_a_key_reused_across_epochs(mutant):
+    """Mistake 5: keys are reused."""
     wrong = mutant("train.py", "jax.random.fold_in(lean(key), epoch)", "key", "train").make_program
     with pytest.raises(AssertionError, match="action was drawn twice"):
         checks.no_random_number_is_used_twice(wrong)
 
 
-def test_minibatch_check_kills_5_one_minibatch_for_all_updates(mutant):
+def test_minibatch_check_detects_a_reused_minibatch(mutant):
+    """Mistake 5: all gradient steps of an iteration use one minibatch."""
     checks.minibatches_differ(replay.make_replay)
     old = "jax.random.bits(key, shape, jnp.uint32)"
     new = "jnp.stack([jax.random.bits(key, shape[1:], jnp.uint32)] * shape[0])"
@@ -153,7 +156,8 @@ def test_minibatch_check_kills_5_one_minibatch_for_all_updates(mutant):
         checks.minibatches_differ(mutant("replay.py", old, new, "replay").make_replay)
 
 
-def test_target_check_kills_6_targets_moved_once_per_iteration(mutant):
+def test_target_check_detects_targets_updated_once_per_iteration(mutant):
+    """Mistake 6: the targets do not move at every gradient step."""
     checks.every_gradient_step_moves_the_targets(sac.make_sac)
     old, new = "state.target_params, hp.tau", "state.target_params, hp.tau * (state.step % 4 == 3)"
     with pytest.raises(AssertionError):
@@ -167,13 +171,15 @@ def test_target_check_kills_6_targets_moved_once_per_iteration(mutant):
         ("networks.py", "precision), config.num_critics)", "precision), 2)"),
     ],
 )
-def test_critic_check_kills_9_two_critics_where_config_says_three(mutant, file, old, new):
-    checks.every_critic_can_be_the_least(sac.make_sac)
+def test_critic_check_detects_an_ignored_num_critics(mutant, file, old, new):
+    """Mistake 9: two critics are used where the config has three."""
+    checks.every_critic_can_be_the_minimum(sac.make_sac)
     with pytest.raises(AssertionError):
-        checks.every_critic_can_be_the_least(mutant(file, old, new, "sac").make_sac)
+        checks.every_critic_can_be_the_minimum(mutant(file, old, new, "sac").make_sac)
 
 
-def test_memory_check_kills_11_sampling_before_inserting(mutant):
+def test_memory_check_detects_sampling_before_insertion(mutant):
+    """Mistake 11: XLA copies the whole replay."""
     checks.epoch_does_not_copy_the_replay(train.make_program)
     insert = "    loop, _ = jax.lax.scan(collect, loop, keys_collect)\n"
     sample = "    batches = parts.replay.sample(loop.replay, key_replay)  # [U, B, ...]\n"

@@ -1,4 +1,4 @@
-"""The squashed Gaussian against its own change of variables in float64, actor and critics."""
+"""Test the squashed Gaussian against a change of variables in float64, the actor and critics."""
 
 import functools
 from dataclasses import replace
@@ -14,7 +14,7 @@ from probes import users_jit
 from sacjax.config import Config
 from sacjax.networks import MLP, Critic, SquashedGaussian, mlp
 
-# From broad to a point, from the middle to far into tanh's flat part: (mean, log std).
+# Pairs (mean, log std): broad to narrow, and from the middle of tanh to its flat ends.
 MODERATE = [(0.0, 0.0), (0.7, -1.0), (-1.5, 0.5), (2.0, -2.0)]
 EXTREME = [(10.0, 2.0), (-10.0, 2.0), (10.0, -20.0), (50.0, 2.0), (-50.0, -20.0), (0.0, -20.0)]
 SAMPLES = 64
@@ -35,7 +35,7 @@ def log_prob_of(mean, log_std, action):
 
 @users_jit
 def sample_grads(mean, log_std, key):
-    """Elementwise d a / d mean, d a / d log_std, d log pi(a) / d mean, d log pi(a) / d log_std."""
+    """Return d a / d mean, d a / d log_std, d log pi(a) / d mean and d log pi(a) / d log_std."""
 
     def action(mean, log_std):
         return drawn(mean, log_std, key)[0].sum()
@@ -51,12 +51,12 @@ def full(value) -> jax.Array:
 
 
 def draw(key) -> np.ndarray:
-    """The standard normals behind a sample of shape [SAMPLES, 1]."""
+    """Return the standard normals that a sample of shape [SAMPLES, 1] is made from."""
     return np.asarray(normal(key)[0], np.float64)
 
 
-def test_density_integrates_to_one():
-    edges = np.tanh(np.linspace(-15, 15, 40_001))  # cells of (-1, 1), finer towards its ends
+def test_the_density_integrates_to_one():
+    edges = np.tanh(np.linspace(-15, 15, 40_001))  # cells of (-1, 1), narrower at its ends
     middles = np.tanh(np.linspace(-15, 15, 80_001)[1::2])
     with jax.enable_x64(True):
         for mean, log_std in MODERATE:
@@ -64,7 +64,7 @@ def test_density_integrates_to_one():
             assert abs(np.sum(np.exp(log_density) * np.diff(edges)) - 1) < 1e-6
 
 
-def test_log_prob_is_the_gaussians_less_the_log_derivative_of_tanh():
+def test_log_prob_is_the_gaussians_minus_the_log_derivative_of_tanh():
     action = np.linspace(-0.999, 0.999, SAMPLES)[:, None]
     u = np.arctanh(action)
     with jax.enable_x64(True):
@@ -87,10 +87,10 @@ def test_log_prob_sums_over_action_dimensions():
 
 
 @pytest.mark.parametrize(("mean", "log_std"), MODERATE + EXTREME)
-def test_sampled_log_prob_is_exact_even_where_tanh_rounds_to_one(mean, log_std):
+def test_sampled_log_prob_is_exact_even_if_tanh_rounds_to_one(mean, log_std):
     key = jax.random.key(3)
     action, log_prob = sample_and_log_prob(full(mean), full(log_std), key)
-    # The library's own float32 mean, std and u, so that only its arithmetic is in question.
+    # The inputs are the library's float32 values, so only its arithmetic can differ.
     eps, std = draw(key), np.exp(np.float32(log_std)).astype(np.float64)
     u = mean + std * eps
     expected = -0.5 * eps**2 - log_std - 0.5 * np.log(2 * np.pi) - oracle.log_one_minus_tanh_sq(u)
@@ -100,8 +100,8 @@ def test_sampled_log_prob_is_exact_even_where_tanh_rounds_to_one(mean, log_std):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("mean", "log_std"), MODERATE + EXTREME)
-def test_gradients_are_finite_and_those_of_the_closed_form(mean, log_std, dtype):
-    """With u = mean + std eps: da/du = 1 - tanh(u)^2, and d log pi / du = 2 tanh(u)."""
+def test_gradients_are_finite_and_match_the_closed_form(mean, log_std, dtype):
+    """For u = mean + std eps, da/du = 1 - tanh(u)^2 and d log pi / du = 2 tanh(u)."""
     with jax.enable_x64(dtype == "float64"):
         noise = np.exp(log_std) * draw(jax.random.key(4))
         grads = sample_grads(full(mean), full(log_std), jax.random.key(4))
@@ -114,7 +114,7 @@ def test_gradients_are_finite_and_those_of_the_closed_form(mean, log_std, dtype)
         np.testing.assert_allclose(actual, exact, rtol=rtol, atol=atol)
 
 
-def test_samples_move_with_the_parameters_as_finite_differences_say():
+def test_sample_gradients_match_finite_differences():
     mean, log_std, key, h = 0.4, -0.3, jax.random.key(5), 1e-6
     with jax.enable_x64(True):
 
@@ -129,7 +129,7 @@ def test_samples_move_with_the_parameters_as_finite_differences_say():
     np.testing.assert_allclose(grads, numeric, rtol=1e-7, atol=1e-8)
 
 
-def test_samples_stay_within_the_bounds_and_reach_them():
+def test_samples_stay_within_minus_1_and_1_and_reach_both():
     action, _ = sample_and_log_prob(full(0.0), full(2.0), jax.random.key(6))
     assert np.abs(action).max() <= 1
     assert np.max(action) > 0.999
@@ -143,7 +143,7 @@ def test_mode_is_the_tanh_of_the_mean():
 
 
 @pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
-def test_actions_keep_the_leading_axes_and_log_probs_drop_the_last(lead):
+def test_actions_keep_all_axes_and_log_probs_drop_the_last(lead):
     nets = twins.make_nets(2)
     params = twins.make_state(nets).actor_params
 
@@ -164,7 +164,7 @@ def narrow_sample(params, obs, key):
 
 
 @pytest.mark.parametrize(("shift", "bound"), [(-100.0, -3.0), (100.0, -1.0)])
-def test_log_std_is_clipped_to_the_configs_bounds(shift, bound):
+def test_log_std_is_clipped_to_the_bounds_of_config(shift, bound):
     params = twins.shifted_log_std(twins.make_state(twins.make_nets(2)).actor_params, shift)
     obs, key = twins.make_batch().obs, jax.random.key(0)
     action, log_prob = narrow_sample(params, obs, key)
@@ -174,12 +174,12 @@ def test_log_std_is_clipped_to_the_configs_bounds(shift, bound):
     np.testing.assert_allclose(log_prob, expected[1], rtol=1e-5)
 
 
-def test_the_papers_bounds_are_the_default():
+def test_default_log_std_bounds_are_the_papers():
     config = twins.make_config()
     assert (config.log_std_min, config.log_std_max) == (-20, 2) == oracle.LOG_STD_BOUNDS
 
 
-def test_log_std_inside_the_bounds_is_left_alone():
+def test_log_std_inside_the_bounds_is_not_changed():
     params = twins.shifted_log_std(twins.make_state(twins.make_nets(2)).actor_params, -2.0)
     params["params"]["log_std"]["kernel"] *= 0.1
     obs, key = twins.make_batch().obs, jax.random.key(0)
@@ -190,13 +190,13 @@ def test_log_std_inside_the_bounds_is_left_alone():
 
 @functools.cache
 def five_critics():
-    """Random weights, a batch, and its values [5, B]."""
+    """Return random weights of five critics, a batch, and its values [5, B]."""
     nets, batch = twins.make_nets(5), twins.make_batch()
     params = twins.make_state(nets).critic_params
     return params, batch, jax.jit(nets.critic.apply)(params, batch.obs, batch.action)
 
 
-def test_critics_give_one_value_per_critic_and_sample():
+def test_critics_return_one_value_per_critic_and_sample():
     params, batch, q = five_critics()
     assert q.shape == (5, twins.BATCH)
     expected = oracle.q_values(
@@ -205,7 +205,7 @@ def test_critics_give_one_value_per_critic_and_sample():
     np.testing.assert_allclose(q, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_an_ensemble_equals_its_critics_applied_one_by_one():
+def test_an_ensemble_equals_its_critics_applied_separately():
     params, batch, q = five_critics()
     single = jax.jit(Critic(twins.HIDDEN).apply)
     for i in range(5):
@@ -215,7 +215,7 @@ def test_an_ensemble_equals_its_critics_applied_one_by_one():
         np.testing.assert_allclose(q[i], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_every_critic_starts_with_weights_of_its_own():
+def test_every_critic_starts_with_different_weights():
     params = twins.first_state(0).critic_params
     kernels = [np.asarray(x) for x in jax.tree.leaves(params) if x.ndim == 3]  # [N, inputs, units]
     assert len(kernels) == 3
@@ -242,12 +242,12 @@ def test_kernels_start_glorot_uniform_and_biases_at_zero():
 
 @functools.cache
 def normalised():
-    """Networks with layer_norm, and the shapes of their weights."""
+    """Return networks with layer_norm and the shapes of their weights."""
     nets = mlp(twins.make_config(layer_norm=True), twins.ACTION)
     return nets, twins.state_shapes(nets)
 
 
-def test_layer_norm_is_the_critics_alone_and_off_by_default():
+def test_layer_norm_is_off_by_default_and_only_in_the_critics():
     def norms(tree):
         names = {path[-2].key for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
         return {name for name in names if "LayerNorm" in name}
@@ -275,34 +275,36 @@ def test_layer_norm_normalises_before_each_activation():
 
 
 def rounded(x) -> np.ndarray:
-    """To bfloat16's eight bits, half to even."""
+    """Round to the eight significant bits of bfloat16, ties to even."""
     return np.asarray(x).astype(jnp.bfloat16).astype(np.float64)
 
 
 def hidden_product(x, w):
-    """The second layer of an MLP whose first one passes a positive `x` on."""
+    """Apply an MLP whose first layer is the identity, and return the product of its second."""
     sizes = tuple(w.shape)
     params = {
         "Dense_0": {"kernel": jnp.eye(sizes[0]), "bias": jnp.zeros(sizes[0])},
-        "Dense_1": {"kernel": w, "bias": jnp.full(sizes[1], 1_000.0)},  # past the ReLU
+        "Dense_1": {"kernel": w, "bias": jnp.full(sizes[1], 1_000.0)},  # so ReLU is the identity
     }
     return MLP(sizes, precision="bfloat16").apply({"params": params}, x) - 1_000
 
 
-def test_bfloat16_rounds_the_factors_of_hidden_products_and_not_their_sums():
+def test_bfloat16_rounds_the_factors_of_hidden_products_but_not_their_sums():
     key_x, key_w, key_g = jax.random.split(jax.random.key(0), 3)
     x = jax.random.uniform(key_x, (32, 64))
     w, g = jax.random.normal(key_w, (64, 64)), jax.random.normal(key_g, (32, 64))
     y, pull = jax.vjp(hidden_product, x, w)
     dx, dw = pull(g)
     assert {a.dtype for a in (y, dx, dw)} == {jnp.dtype("float32")}
-    np.testing.assert_allclose(y, rounded(x) @ rounded(w), atol=1e-3)  # 1,000 has 6e-5 to spare
+    np.testing.assert_allclose(
+        y, rounded(x) @ rounded(w), atol=1e-3
+    )  # float32 near 1,000 has steps of 6e-5
     np.testing.assert_allclose(dx, rounded(g) @ rounded(w).T, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(dw, rounded(x).T @ rounded(g), rtol=1e-4, atol=1e-4)
     assert not np.allclose(dw, np.float64(x).T @ np.float64(g), rtol=1e-4, atol=1e-4)
 
 
-def test_bfloat16_changes_nothing_but_hidden_products():
+def test_bfloat16_changes_only_hidden_products():
     config = Config("Pendulum-v1", hidden=(32, 32))
     obs, action = jnp.full((4, 3), 0.3), jnp.full((4, 1), 0.7)
     exact, rough = (mlp(replace(config, hidden_precision=p), 1) for p in ("float32", "bfloat16"))
@@ -311,9 +313,9 @@ def test_bfloat16_changes_nothing_but_hidden_products():
         (exact.critic, rough.critic, (obs, action)),
     ):
         params = one.init(jax.random.key(1), *inputs)
-        again = other.init(jax.random.key(1), *inputs)
-        jax.tree.map(np.testing.assert_array_equal, params, again)
-    single = replace(config, hidden=(32,), hidden_precision="bfloat16")  # no hidden product
+        same = other.init(jax.random.key(1), *inputs)
+        jax.tree.map(np.testing.assert_array_equal, params, same)
+    single = replace(config, hidden=(32,), hidden_precision="bfloat16")  # has no hidden product
     params = exact_single(single).critic.init(jax.random.key(1), obs, action)
     np.testing.assert_array_equal(
         mlp(single, 1).critic.apply(params, obs, action),

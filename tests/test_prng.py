@@ -1,4 +1,4 @@
-"""The lean hash gives JAX's own random numbers, whatever is drawn, and from fewer kernels."""
+"""The lean hash returns JAX's own random numbers for every kind of draw, with fewer kernels."""
 
 import re
 
@@ -30,30 +30,30 @@ DRAWS = {
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_every_draw_is_jaxs(name):
+def test_every_draw_equals_jaxs(name):
     draw = DRAWS[name]
     assert jax.random.key_impl(lean(KEY)) != jax.random.key_impl(KEY)
     np.testing.assert_array_equal(draw(lean(KEY)), draw(KEY))
     compiled, expected = quick_jit(draw)(lean(KEY)), draw(KEY)
-    if expected.dtype == jnp.float32:  # erf_inv, compiled, rounds otherwise than op by op
+    if expected.dtype == jnp.float32:  # compiling erf_inv changes its rounding
         np.testing.assert_allclose(compiled, expected, rtol=1e-6)
     else:
         np.testing.assert_array_equal(compiled, expected)
 
 
-def test_the_hash_is_threefry_as_published():
-    """Known answers of Random123's threefry2x32 with 20 rounds, for counters (0, low)."""
+def test_the_hash_gives_published_answers_of_threefry():
+    """The known answers are those of Random123's threefry2x32 with 20 rounds."""
     zero = lean(jax.random.wrap_key_data(jnp.zeros(2, jnp.uint32)))
     assert bits(jax.random.fold_in(zero, 0)).tolist() == [0x6B200159, 0x99BA4EFE]
 
 
-def test_double_width_is_jaxs_in_x64():
+def test_64_bit_draws_equal_jaxs_in_x64_mode():
     with jax.enable_x64(True):
         wide = jax.random.bits(lean(KEY), (5,), "uint64")
         np.testing.assert_array_equal(wide, jax.random.bits(KEY, (5,), "uint64"))
 
 
-def test_there_and_back_for_typed_and_legacy_keys_one_or_many():
+def test_standard_inverts_lean_for_one_key_many_keys_and_legacy_keys():
     for key in KEY, jax.random.split(KEY, 3):
         assert standard(lean(key)).dtype == key.dtype
         np.testing.assert_array_equal(bits(standard(lean(key))), bits(key))
@@ -62,15 +62,15 @@ def test_there_and_back_for_typed_and_legacy_keys_one_or_many():
     np.testing.assert_array_equal(bits(lean(legacy)), legacy)
 
 
-def test_keys_of_another_kind_are_left_as_they_are():
+def test_keys_of_other_hashes_are_not_changed():
     other = jax.random.key(0, impl="rbg")
     assert lean(other).dtype == other.dtype
     assert standard(other).dtype == other.dtype
-    with jax.threefry_partitionable(False):  # draws other numbers, which are not ours
+    with jax.threefry_partitionable(False):  # then JAX draws other numbers than the lean hash
         assert lean(KEY).dtype == KEY.dtype
 
 
-def test_a_draw_is_fewer_kernels_than_jaxs():
+def test_a_draw_needs_at_most_half_of_jaxs_kernels():
     def kernels(key):
         text = quick_jit(lambda key: jax.random.normal(key, (64,))).lower(key).compile().as_text()
         return len(re.findall(r"(?m)^ .* fusion\(", text))
@@ -78,6 +78,6 @@ def test_a_draw_is_fewer_kernels_than_jaxs():
     assert 2 * kernels(lean(KEY)) <= kernels(KEY)
 
 
-def test_more_numbers_than_counters_are_refused():
+def test_one_draw_cannot_exceed_the_32_bit_counters():
     with pytest.raises(ValueError, match=r"draw less than 2\^32"):
         quick_jit(lambda key: jax.random.bits(key, (2**16, 2**16))).lower(lean(KEY))

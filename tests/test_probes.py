@@ -1,4 +1,4 @@
-"""Learning on MDPs whose answers are known: whole runs through `make_train` (see probes.py)."""
+"""Train on MDPs with known answers, with whole runs of `make_train` (see probes.py)."""
 
 import probes
 import pytest
@@ -7,15 +7,15 @@ from sacjax.train import make_train
 
 
 @pytest.mark.parametrize("probe", probes.CHAIN_PROBES)
-def test_critics_learn_the_value(probe):
+def test_critics_learn_the_known_values(probe):
     probes.check_chain(probe, make_train)
 
 
 @pytest.mark.parametrize("probe", probes.AIM_PROBES)
-def test_greedy_action_is_the_best_one(probe):
+def test_policy_learns_the_best_action(probe):
     probes.check_aim(probe, make_train)
 
 
 @pytest.mark.parametrize("probe", [name for name, x in probes.AIM_PROBES.items() if x.alpha_lr])
-def test_a_learned_temperature_puts_the_entropy_on_its_target(probe):
+def test_learned_temperature_reaches_the_target_entropy(probe):
     probes.check_entropy(probe, make_train)

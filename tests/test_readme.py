@@ -1,4 +1,4 @@
-"""The README is true: its code runs, and its figures are those of the files beside it."""
+"""Test that the code in the documents runs and that their figures match the results files."""
 
 import re
 import shlex
@@ -26,12 +26,12 @@ SMALLER = {
 
 
 def code_of(text):
-    """All blocks of Python, one after the other."""
+    """Return all Python blocks of a document as one text."""
     return "\n".join(re.findall(r"```python\n(.*?)```", text, re.DOTALL))
 
 
-@pytest.mark.processes  # once, and compiled quickly
-def test_the_code_runs(tmp_path, monkeypatch):
+@pytest.mark.processes  # this suite compiles quickly
+def test_readme_code_runs(tmp_path, monkeypatch):
     code = code_of(README)
     for full, tiny in SMALLER.items():
         assert full in code
@@ -46,8 +46,8 @@ def test_the_code_runs(tmp_path, monkeypatch):
     assert len(list((tmp_path / "runs" / "logged" / "tensorboard").glob("events*"))) == 1
 
 
-@pytest.mark.processes  # once, and compiled quickly
-def test_the_environment_of_the_documents_runs(tmp_path, monkeypatch):
+@pytest.mark.processes  # this suite compiles quickly
+def test_environments_guide_code_runs(tmp_path, monkeypatch):
     code = code_of((ROOT / "docs" / "environments.md").read_text())
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -58,8 +58,8 @@ def test_the_environment_of_the_documents_runs(tmp_path, monkeypatch):
     assert (names["again"].metrics["eval_length"] <= 50).all()
 
 
-@pytest.mark.processes  # once, and compiled quickly
-def test_the_algorithms_of_the_documents_run(tmp_path, monkeypatch):
+@pytest.mark.processes  # this suite compiles quickly
+def test_extending_guide_code_runs(tmp_path, monkeypatch):
     code = code_of((ROOT / "docs" / "extending.md").read_text())
     assert code.count("total_steps=20_000") == 2
     monkeypatch.chdir(tmp_path)
@@ -71,12 +71,12 @@ def test_the_algorithms_of_the_documents_run(tmp_path, monkeypatch):
     assert names["state"].step == 50
 
 
-def test_the_table_is_that_of_the_measured_file(benchmark_module):
+def test_learning_table_matches_the_results_file(benchmark_module):
     results = benchmark_module("record").load("learning")
     assert benchmark_module("learning").table(results) in README
 
 
-def test_the_locomotion_tables_are_those_of_the_measured_files(benchmark_module):
+def test_locomotion_tables_match_the_results_files(benchmark_module):
     locomotion = benchmark_module("locomotion")
     assert locomotion.table(False) in README
     results = (ROOT / "docs" / "results.md").read_text()
@@ -84,18 +84,18 @@ def test_the_locomotion_tables_are_those_of_the_measured_files(benchmark_module)
     assert locomotion.ants() in results
 
 
-def test_the_speeds_are_those_of_the_measured_files(benchmark_module):
+def test_speed_tables_match_the_results_files(benchmark_module):
     speed_table = benchmark_module("speed_table")
     assert speed_table.text() in README
     assert speed_table.accelerator() in README
 
 
-def test_the_physics_table_is_that_of_the_measured_files(benchmark_module):
+def test_physics_table_matches_the_results_files(benchmark_module):
     physics = benchmark_module("physics")
     assert physics.table(physics.measured()) in (ROOT / "docs" / "results.md").read_text()
 
 
-def test_files_that_it_names_exist():
+def test_files_named_in_the_readme_exist():
     names = re.findall(r"\]\(([\w/.]+)\)", README) + re.findall(r"`([\w]+/[\w/]*\.\w+)`", README)
     assert len(names) > 5
     for name in names:
@@ -103,10 +103,10 @@ def test_files_that_it_names_exist():
             assert (ROOT / name).exists(), name
 
 
-def test_the_commands_of_the_documents_can_be_parsed():
+def test_documented_commands_can_be_parsed():
     texts = "\n".join([README, *(path.read_text() for path in (ROOT / "docs").glob("*.md"))])
     commands = re.findall(r"sacjax train ([^\n`#|]+)", texts)
-    others = re.findall(r'locomotion.py train "([^"]+)"', texts)  # which end there at 300,000 steps
+    others = re.findall(r'locomotion.py train "([^"]+)"', texts)  # locomotion.py sets the steps
     assert len(others) > 3
     commands += [f"gymnasium/{x} --total-steps 300000" for x in others if "--pytorch" not in x]
     commands = [x for x in commands if not re.search(r"ENV|DIR|FILE|\.\.\.", x)]
@@ -116,7 +116,7 @@ def test_the_commands_of_the_documents_can_be_parsed():
 
 
 @pytest.mark.nightly
-def test_the_first_command_trains_every_seed_past_minus_200(tmp_path):
+def test_first_command_trains_every_seed_past_minus_200(tmp_path):
     from sacjax import load
     from sacjax.cli.main import main
 
@@ -126,13 +126,13 @@ def test_the_first_command_trains_every_seed_past_minus_200(tmp_path):
     assert (run.metrics["eval_return"][:, -1].mean(axis=-1) > -200).all()
 
 
-def test_the_first_commands_time_is_the_measured_one(benchmark_module):
+def test_readme_states_the_measured_time_of_the_first_command(benchmark_module):
     measured = benchmark_module("record").load("first_command")
     assert f"{measured['seconds']:.0f} s" in README
     assert min(measured["returns"].values()) > -200
 
 
-def test_the_suites_times_are_the_measured_ones(benchmark_module):
+def test_documents_state_the_measured_test_times(benchmark_module):
     measured = benchmark_module("record").load("suite")
     seconds = measured["seconds"]
     first, again = (round(seconds[name] / 60) for name in ("default", "default again"))

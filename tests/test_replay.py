@@ -1,4 +1,4 @@
-"""Replay against its plain-Python twin: the list of the last C transitions."""
+"""Compare replay with its twin in plain Python, a list of the last C transitions."""
 
 import checks
 import jax
@@ -20,7 +20,7 @@ def replay_of(capacity, **changes):
 
 
 def filled(memory, sizes, capacity):
-    """The state after adding 0, 1, 2, ... in batches of `sizes`, and the twin's list."""
+    """Add 0, 1, 2, ... in batches of `sizes`; return the state and the twin's list."""
     state, twin, start = memory.init(), [], 0
     add = quick_jit(memory.add)
     for size in sizes:
@@ -34,7 +34,7 @@ def filled(memory, sizes, capacity):
     ("capacity", "sizes"),
     [
         (8, [1]),
-        (8, [4] * 2),  # just full
+        (8, [4] * 2),  # exactly full
         (8, [4] * 5),  # the write index wraps between two batches
         (9, [3] * 5),
         (5, [5] * 3),
@@ -47,13 +47,13 @@ def test_replay_holds_the_last_transitions(capacity, sizes):
     assert size == len(twin)
     stored = jax.tree.map(np.asarray, memory.unpack(state.rows))
     assert sorted(stored.reward[:size]) == twin
-    for field in ("discount", "next_obs", "obs"):  # a transition stays together
+    for field in ("discount", "next_obs", "obs"):  # all fields of a transition share a row
         np.testing.assert_array_equal(getattr(stored, field)[:size].ravel(), stored.reward[:size])
     np.testing.assert_array_equal(stored.action[:size, 0], -stored.reward[:size])
 
 
 @pytest.mark.parametrize("sizes", [[3], [3] * 3, [3] * 4, [3] * 9])
-def test_samples_are_the_transitions_held_uniformly(sizes):
+def test_samples_are_uniform_over_the_stored_transitions(sizes):
     capacity, draws = 12, 6000
     # U = 6000 minibatches of one
     memory = replay_of(capacity, utd=draws, eval_every=1, warmup_steps=12, total_steps=24)
@@ -61,15 +61,15 @@ def test_samples_are_the_transitions_held_uniformly(sizes):
     batches = quick_jit(memory.sample)(state, jax.random.key(0))
     assert batches.reward.shape == (draws, 1)
     values, counts = np.unique(batches.reward, return_counts=True)
-    assert values.tolist() == twin  # every one is found, and nothing else
+    assert values.tolist() == twin  # all stored transitions occur, and no others
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_minibatches_of_one_call_all_differ():
+def test_all_minibatches_of_one_call_differ():
     checks.minibatches_differ(make_replay)
 
 
-def test_samples_have_the_leading_axes_updates_and_batch():
+def test_samples_have_leading_axes_updates_and_batch():
     env = make_env("PointRobot-misc")(2)
     config = Config("PointRobot-misc", num_envs=2, utd=1.5, replay_size=64, batch_size=5)
     memory = make_replay(config, env.example)
@@ -85,7 +85,7 @@ def test_samples_have_the_leading_axes_updates_and_batch():
     assert {x.dtype for x in jax.tree.leaves(batch)} == {np.dtype("float32")}
 
 
-def test_keys_decide_the_samples():
+def test_the_same_key_gives_the_same_samples():
     memory = replay_of(64, batch_size=16)
     state, _ = filled(memory, [64], 64)
     sample = quick_jit(memory.sample)
@@ -94,7 +94,7 @@ def test_keys_decide_the_samples():
     assert not np.array_equal(one, other)
 
 
-def test_replay_is_never_larger_than_the_run():
+def test_replay_is_at_most_as_large_as_the_run():
     config = Config(Chain(), total_steps=3_000, warmup_steps=1_000, replay_size=1_000_000)
     state = jax.eval_shape(make_replay(config, scalar_transition(0.0)).init)
     assert state.rows.shape == (3_000, 5)

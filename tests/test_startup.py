@@ -1,4 +1,4 @@
-"""What is set before JAX starts, and what importing must not load: in processes of their own."""
+"""Test settings made before JAX starts, and deferred imports. Each test starts a new process."""
 
 import os
 import subprocess
@@ -23,13 +23,13 @@ def python(code, **environment):
     return done.stdout.split()
 
 
-def test_every_core_becomes_a_device():
+def test_use_all_cores_makes_each_core_a_device():
     code = "import sacjax; sacjax.use_all_cores(); import jax; print(jax.local_device_count())"
     cores = len(os.sched_getaffinity(0))
     cores = min(cores, _quota() or cores)
     assert python(code) == [str(cores)]
     flags = "--xla_force_host_platform_device_count=3"
-    assert python(code, XLA_FLAGS=flags) == ["3"]  # what the user said stays
+    assert python(code, XLA_FLAGS=flags) == ["3"]  # the user's setting wins
     assert python(code, JAX_NUM_CPU_DEVICES="1") == ["1"]
 
 
@@ -37,13 +37,13 @@ def test_every_core_becomes_a_device():
     ("text", "cores"),
     [("200000 100000\n", 2), ("150000 100000\n", 2), ("10000 100000\n", 1), ("max 100000\n", None)],
 )
-def test_a_control_groups_share_of_the_cores_is_read(tmp_path, text, cores):
+def test_quota_reads_the_cpu_limit_of_the_control_group(tmp_path, text, cores):
     (tmp_path / "cpu.max").write_text(text)
     assert _quota(tmp_path / "cpu.max") == cores
     assert _quota(tmp_path / "none") is None
 
 
-def test_programs_are_kept_where_the_user_says(tmp_path):
+def test_compilation_cache_respects_environment_variables(tmp_path):
     code = """
 import sacjax; sacjax.keep_compiled_programs()
 import jax; print(jax.config.jax_compilation_cache_dir)
@@ -54,7 +54,7 @@ import jax; print(jax.config.jax_compilation_cache_dir)
     assert python(code, JAX_COMPILATION_CACHE_DIR="") in ([], ["None"])
 
 
-def test_training_imports_no_drawing_no_statistics_and_no_other_suite():
+def test_training_imports_no_plotting_package_or_unused_suite():
     code = """
 import sacjax.runs.run, sys
 from sacjax.envs.names import make_env
@@ -66,7 +66,7 @@ print(*unwanted & set(sys.modules))
     assert python(code) == []
 
 
-def test_what_was_put_off_is_imported_on_first_use():
+def test_deferred_modules_load_on_first_use():
     code = """
 import sacjax.envs.gymnax, sys
 from gymnax.environments.misc import pong
@@ -78,7 +78,7 @@ assert pong.plt.figure is matplotlib.pyplot.figure
     assert python(code, MPLBACKEND="Agg") == ["matplotlib.pyplot", "color_palette"]
 
 
-def test_what_is_loaded_already_stays():
+def test_deferral_keeps_modules_that_are_already_loaded():
     code = """
 import matplotlib.pyplot, sys
 import sacjax.envs.gymnax

@@ -1,4 +1,4 @@
-"""Interquartile means, profiles and improvement: definitions, and rliable's numbers."""
+"""Check the statistics against their definitions and against rliable's numbers."""
 
 import json
 from pathlib import Path
@@ -18,16 +18,16 @@ def test_iqm_is_the_mean_of_the_middle_half():
     assert statistics.iqm(np.array([7.0])) == 7
 
 
-def test_interval_covers_the_true_iqm_about_95_percent_of_the_time():
+def test_the_interval_covers_the_true_iqm_in_about_95_percent_of_samples():
     rng = np.random.default_rng(1)
     hits = 0
     for _ in range(200):
         low, high = statistics.interval(rng.normal(size=16), resamples=500)
         hits += low <= 0 <= high
-    assert 0.86 <= hits / 200 <= 0.99  # the percentile bootstrap is a little short at n = 16
+    assert 0.86 <= hits / 200 <= 0.99  # at n = 16 the percentile bootstrap covers slightly less
 
 
-def test_interval_works_along_a_curve_and_says_nothing_of_one_seed():
+def test_the_interval_works_for_curves_and_is_nan_for_one_seed():
     low, high = statistics.interval(np.random.default_rng(0).normal(size=(8, 5)))
     assert low.shape == high.shape == (5,)
     assert (low < high).all()
@@ -35,47 +35,51 @@ def test_interval_works_along_a_curve_and_says_nothing_of_one_seed():
     assert statistics.interval(np.zeros((3, 0)))[0].shape == (0,)
 
 
-def test_interval_of_few_columns_at_once_is_the_same(monkeypatch):
+def test_the_interval_does_not_depend_on_how_many_columns_fit_in_memory(monkeypatch):
     x = np.random.default_rng(0).normal(size=(8, 3, 5))
     whole = statistics.interval(x)
-    monkeypatch.setattr(statistics, "_HELD", 4 * 2_000 * 8)  # four columns
+    monkeypatch.setattr(statistics, "_HELD", 4 * 2_000 * 8)  # four columns at once
     np.testing.assert_array_equal(statistics.interval(x), whole)
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_the_iqm_is_rliables(name):
+def test_the_iqm_equals_rliables(name):
     value, *ends = RLIABLE["iqm"][name]
     found = statistics.aggregate_iqm(SCORES[name])
     np.testing.assert_allclose(found.value, value, rtol=1e-12)
-    np.testing.assert_allclose(found[1:], ends, atol=0.06)  # both drawn at random
+    np.testing.assert_allclose(
+        found[1:], ends, atol=0.06
+    )  # the two bootstraps use different random numbers
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_the_profile_is_rliables(name):
+def test_the_profile_equals_rliables(name):
     value, *ends = RLIABLE["profile"][name]
     found = statistics.performance_profile(SCORES[name], np.array(RLIABLE["taus"]))
     np.testing.assert_allclose(found.value, value, atol=1e-12)
-    np.testing.assert_allclose(found[1:], ends, atol=0.06)  # steps of 1/30 at least
+    np.testing.assert_allclose(
+        found[1:], ends, atol=0.06
+    )  # a profile changes in steps of at least 1/30
 
 
 @pytest.mark.parametrize("pair", RLIABLE["improvement"])
-def test_the_probability_of_improvement_is_rliables(pair):
+def test_the_probability_of_improvement_equals_rliables(pair):
     value, *ends = RLIABLE["improvement"][pair]
     found = statistics.probability_of_improvement(*(SCORES[name] for name in pair.split(",")))
     np.testing.assert_allclose(found.value, value, rtol=1e-12)
     np.testing.assert_allclose(found[1:], ends, atol=0.02)
 
 
-def test_environments_need_not_have_equally_many_seeds():
+def test_environments_may_have_different_numbers_of_seeds():
     x, y = [np.array([1.0, 2]), np.array([3.0])], [np.array([0.0]), np.array([3.0, 4, 5])]
     assert statistics.probability_of_improvement(x, y).value == (1 + 0.5 / 3) / 2
     assert statistics.performance_profile(x, np.array([1.5])).value == [0.75]
     assert statistics.aggregate_iqm(x).value == 2
     one_seed = statistics.probability_of_improvement(x, y)
-    assert np.isnan(one_seed.low)  # it says nothing of its spread
+    assert np.isnan(one_seed.low)  # one seed has no spread
 
 
-def test_normalised_from_the_lowest_to_the_highest_shown():
+def test_normalised_scores_run_from_0_at_the_lowest_to_1_at_the_highest():
     found = statistics.normalised({"a": np.array([1.0, 3]), "b": np.array([2.0, 5])})
     assert found["a"].tolist() == [0, 0.5]
     assert found["b"].tolist() == [0.25, 1]

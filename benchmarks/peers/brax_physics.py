@@ -1,7 +1,7 @@
-"""Brax's own SAC on an environment of Brax or Playground. See ../physics.py.
+"""Train Brax's own SAC on an environment of Brax or Playground. ../physics.py starts this.
 
 python brax_physics.py '{"env": ..., "seed": 0, ...}'
-prints a line [env_steps, seconds, return, length] for each evaluation but the one before training
+prints a line [env_steps, seconds, return, length] per evaluation, except the one before training
 """
 
 import functools
@@ -13,10 +13,10 @@ from contextlib import redirect_stdout
 import jax
 import jax.numpy as jnp
 
-if not hasattr(jax, "device_put_replicated"):  # Brax 0.14.2 calls it; JAX 0.10 has it no more
+if not hasattr(jax, "device_put_replicated"):  # Brax 0.14.2 calls it, JAX 0.10 removed it
 
     def device_put_replicated(tree, devices):
-        """Over the one device that there is: a leading axis of 1."""
+        """Replicate a tree over one device: add a leading axis of 1."""
         (device,) = devices
         return jax.tree.map(lambda x: jax.device_put(jnp.asarray(x)[None], device), tree)
 
@@ -46,7 +46,7 @@ def main() -> None:
     epochs = (asked["total_steps"] - asked["warmup_steps"]) // asked["eval_every"]
     begin = time.perf_counter()
 
-    def tell(steps: int, metrics: dict) -> None:
+    def show(steps: int, metrics: dict) -> None:
         if "training/walltime" in metrics:
             seconds = round(time.perf_counter() - begin, 2)
             score, length = metrics["eval/episode_reward"], metrics["eval/avg_episode_length"]
@@ -77,7 +77,7 @@ def main() -> None:
             hidden_layer_sizes=tuple(asked["hidden"]),
             q_network_layer_norm=asked["layer_norm"],
         ),
-        progress_fn=tell,
+        progress_fn=show,
     )
 
 

@@ -1,12 +1,12 @@
-"""Brax's own SAC on two small environments written for Brax, under the protocol of protocol.py.
+"""Time Brax's own SAC on two small environments for Brax, with the protocol of protocol.py.
 
-Brax trains by one call that evaluates between epochs, and compiles anew in every call. So there is
-one call here; a piece is an epoch of it, and its seconds are the growth of Brax's own clock
-'training/walltime', which runs while an epoch is computed, until it is there, and stands still
-during evaluations. Brax's callback after every evaluation is where the driver answers and waits.
+Brax trains in one call. The call evaluates between epochs, and every call compiles. So this driver
+makes one call, and a piece is one of its epochs. The seconds of a piece come from Brax's own clock
+'training/walltime', which runs during epochs and stops during evaluations. The driver answers and
+waits in Brax's callback after each evaluation.
 
---once trains in (about) ten epochs: the first, which also compiles, is counted in `train_seconds`
-like the mean of the others; the warm-up is not in it.
+--once trains in about ten epochs. The first epoch also compiles, so `train_seconds` count it as the
+mean of the other epochs. They exclude the warm-up.
 """
 
 import functools
@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-with redirect_stdout(sys.stderr):  # importing it can print a warning
+with redirect_stdout(sys.stderr):  # the import can print a warning
     from brax.envs.base import Env, State
     from brax.training.agents.sac import train as sac
     from brax.training.agents.sac.networks import make_sac_networks
@@ -31,12 +31,12 @@ from protocol import GAMMA, TAU, Session, single_seed
 from workloads import ACTION, LIMIT, MIX, OBS, Workload, pendulum_obs, pendulum_step
 
 PACKAGES = ["brax", "jax", "jaxlib", "flax", "optax"]
-MAX_PIECES = 10_000  # Brax has to know beforehand: more than anybody asks for
+MAX_PIECES = 10_000  # Brax needs a limit in advance: this is never reached
 ONCE_EPOCHS = 10
 
 
 class Pendulum(Env):
-    """Pendulum-v1 as gymnasium has it; actions in [-1, 1] are multiplied by the torque's limit."""
+    """Gymnasium's Pendulum-v1. Actions in [-1, 1] are multiplied by the torque's limit."""
 
     observation_size = 3
     action_size = 1
@@ -73,7 +73,7 @@ ENVS = {"pendulum": (Pendulum, 200, 2.0), "synthetic": (Synthetic, LIMIT, 1.0)} 
 
 
 class Finished(Exception):
-    """Leaves Brax's training."""
+    """An exception that ends Brax's training."""
 
 
 def train(
@@ -83,7 +83,7 @@ def train(
     iterations: int,
     after_epoch: Callable[[int, dict[str, Any]], None],
 ) -> tuple[Any, Any]:
-    """Brax's training with so many iterations an epoch; its policy factory and parameters."""
+    """Train with Brax. Return its policy factory and the parameters."""
     env, limit, _ = ENVS[workload.env]
     fill = -(-workload.warmup_steps // workload.num_envs) * workload.num_envs
     make_policy, params, _ = sac.train(
@@ -109,15 +109,15 @@ def train(
 
 
 def unequal(workload: Workload) -> list[str]:
-    """What Brax does otherwise."""
+    """Return the differences between Brax and the workload."""
     found = [
         "the target entropy is minus half the number of action dimensions",
-        "the temperature's learning rate is 3e-4 whatever the others' (matters to --once)",
-        "the warm-up acts with the untrained policy, not uniformly",
+        "the temperature's learning rate is always 3e-4 (this matters for --once)",
+        "the warm-up acts with the untrained policy, not uniformly at random",
         "every episode of a copy of the environment starts in the copy's first start state",
         "transitions cut off by the time limit do not train the critics",
-        "statistics of the observations are kept at every step although nothing is normalised",
-        "once the replay is full, every insertion moves all of it",
+        "every step updates statistics of the observations, although nothing is normalised",
+        "once the replay is full, every insertion moves the whole replay",
     ]
     if workload.updates > 1:
         found.append("the batches of all `updates` gradient steps are drawn at once")
@@ -125,7 +125,7 @@ def unequal(workload: Workload) -> list[str]:
 
 
 def serve(session: Session, workload: Workload) -> None:
-    """Pieces until the input ends."""
+    """Run pieces until the input ends."""
     clock, env_steps = 0.0, 0
 
     def after_epoch(steps: int, metrics: dict[str, Any]) -> None:
@@ -134,7 +134,7 @@ def serve(session: Session, workload: Workload) -> None:
             return
         seconds, done = metrics["training/walltime"] - clock, steps - env_steps
         clock, env_steps = metrics["training/walltime"], steps
-        if seconds == clock:  # the first epoch: warm-up, compilation, the untimed piece
+        if seconds == clock:  # the first epoch has warm-up, compilation and an untimed piece
             session.ready(PACKAGES, unequal(workload))
         else:
             session.ran(seconds, done // workload.num_envs * workload.updates, done)
@@ -148,7 +148,7 @@ def serve(session: Session, workload: Workload) -> None:
 
 
 def once(session: Session, workload: Workload) -> None:
-    """One training and ten episodes."""
+    """Train once and play ten episodes."""
     clock = []
 
     def after_epoch(steps: int, metrics: dict[str, Any]) -> None:
@@ -161,7 +161,7 @@ def once(session: Session, workload: Workload) -> None:
     seconds = (clock[-1] - clock[0]) * epochs / (epochs - 1)
     policy = jax.jit(make_policy(params, deterministic=True))
     scale = ENVS[workload.env][2]
-    key = jax.random.key(0)  # not used by a deterministic policy
+    key = jax.random.key(0)  # a deterministic policy ignores it
     session.trained(seconds, returns(workload.env, lambda obs: scale * policy(obs, key)[0]))
 
 

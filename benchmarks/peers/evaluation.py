@@ -1,4 +1,4 @@
-"""Greedy episodes for --once, the same NumPy code for every driver: only the policy differs."""
+"""Play the greedy episodes of --once. All drivers use this NumPy code with their own policies."""
 
 from collections.abc import Callable
 
@@ -8,9 +8,9 @@ from workloads import ACTION, LIMIT, MIX, OBS, pendulum_obs, pendulum_step
 
 
 def returns(env: str, act: Callable[[np.ndarray], np.ndarray]) -> list[float]:
-    """Returns of whole episodes, stepped together.
+    """Play whole episodes in parallel, and return their returns.
 
-    `act` maps observations (EPISODES, dimension) to actions in the environment's own range.
+    `act` maps observations [EPISODES, O] to actions in the environment's own range.
     """
     rng = np.random.default_rng(0)
     play = {"pendulum": _pendulum, "synthetic": _synthetic}[env]

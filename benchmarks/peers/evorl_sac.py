@@ -1,8 +1,8 @@
-"""EvoRL's SAC on two small environments written for EvoRL, under the protocol of protocol.py.
+"""Time EvoRL's SAC on two small environments for EvoRL, with the protocol of protocol.py.
 
-A piece is one jitted call of its workflow's inner loop, a scan over iterations; the warm-up is the
-workflow's own set-up. Nothing is evaluated or recorded. `train_seconds` of --once holds neither the
-warm-up nor the compilation (done ahead of time).
+A piece is one jitted call of the workflow's inner loop, a scan over iterations. The workflow's
+set-up is the warm-up. The loop does not evaluate or record. `train_seconds` of --once exclude the
+warm-up and the compilation.
 """
 
 import sys
@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-with redirect_stdout(sys.stderr):  # importing it can print a warning
+with redirect_stdout(sys.stderr):  # the import can print a warning
     from evorl.algorithms.sac import SACWorkflow, make_mlp_sac_agent
     from evorl.envs import Box, Env, EnvState
     from evorl.envs.wrappers.training_wrapper import EpisodeWrapper, VmapAutoResetWrapper
@@ -30,24 +30,24 @@ from workloads import ACTION, LIMIT, MIX, OBS, Workload, pendulum_obs, pendulum_
 
 PACKAGES = ["evorl-jax", "jax", "jaxlib", "flax", "optax"]
 UNEQUAL = [
-    "of the workflow only the inner loop runs, without its recorders and checkpoints",
-    "the copies of the environment are checked for a reset one after the other",
+    "only the inner loop of the workflow runs, without its recorders and checkpoints",
+    "the copies of the environment are checked for a reset in sequence",
     "the compiled loop copies the replay at every iteration: its cost grows with replay_size",
 ]
 
 
 def box(size: int, bound: float) -> Box:
-    """A space of vectors."""
+    """Make a space of vectors."""
     return Box(low=jnp.full(size, -bound), high=jnp.full(size, bound))
 
 
 def start(env_state: Any, obs: jax.Array) -> EnvState:
-    """The first state of an episode."""
+    """Make the first state of an episode."""
     return EnvState(env_state=env_state, obs=obs, reward=jnp.zeros(()), done=jnp.zeros(()))
 
 
 class Pendulum(Env):
-    """Pendulum-v1 as gymnasium has it; actions in [-1, 1] are multiplied by the torque's limit."""
+    """Gymnasium's Pendulum-v1. Actions in [-1, 1] are multiplied by the torque's limit."""
 
     action_space = box(1, 1.0)
     obs_space = box(3, 10.0)
@@ -84,7 +84,7 @@ ENVS = {"pendulum": (Pendulum, 200, 2.0), "synthetic": (Synthetic, LIMIT, 1.0)} 
 
 
 def make_workflow(workload: Workload, learning_rate: float) -> SACWorkflow:
-    """EvoRL's workflow, with the environment's wrappers it chooses by itself for SAC."""
+    """Make EvoRL's workflow, with the environment wrappers that it uses for SAC."""
     env, limit, _ = ENVS[workload.env]
     wrapped = EpisodeWrapper(env(), limit, record_ori_obs=True, discount=1.0)
     batched = VmapAutoResetWrapper(wrapped, num_envs=workload.num_envs)
@@ -136,7 +136,7 @@ def main() -> None:
         return state, time.perf_counter() - start
 
     def counts(state: Any) -> tuple[int, int]:
-        """Gradient steps and environment steps since the start."""
+        """Return gradient steps and environment steps since the start."""
         updates = int(state.metrics.iterations) * workload.updates
         return updates, int(state.metrics.sampled_timesteps)
 

@@ -1,10 +1,9 @@
-"""rejax's SAC on gymnax environments, under the protocol of protocol.py.
+"""Time rejax's SAC on gymnax environments, with the protocol of protocol.py.
 
-A piece continues rejax's own training state with `jit(vmap(train))`: the replay is filled before,
-by a call of `train` that ends before its first gradient step, and nothing is evaluated. With one
-seed there is no vmap. --once is a single call of `train` from the start, as users write it: its
-`train_seconds` hold the warm-up, but not the compilation (done ahead of time), and the returns are
-the first seed's.
+A piece continues rejax's own training state with `jit(vmap(train))`, or without vmap for one seed.
+A call of `train` that ends before the first gradient step fills the replay. Nothing is evaluated.
+--once makes a single call of `train`, as users do. Its `train_seconds` include the warm-up, but not
+the compilation. The returns are those of the first seed.
 """
 
 import sys
@@ -67,7 +66,7 @@ class Synthetic(environment.Environment):
 
 
 def make_algorithm(workload: Workload, learning_rate: float) -> SAC:
-    """rejax's SAC without evaluations; how long it trains is left open."""
+    """Make rejax's SAC without evaluations. `lasting` sets its number of steps."""
     if workload.env == "pendulum":
         env, env_params = gymnax.make("Pendulum-v1")
     else:
@@ -93,12 +92,12 @@ def make_algorithm(workload: Workload, learning_rate: float) -> SAC:
 
 
 def lasting(algorithm: SAC, env_steps: int) -> SAC:
-    """The algorithm with a training of that many steps."""
+    """Return the algorithm with this number of training steps."""
     return algorithm.replace(total_timesteps=env_steps, eval_freq=env_steps)
 
 
 def trainer(algorithm: SAC, axes: Any) -> Any:
-    """`train` from a state to a state, jitted and, unless `axes` is None, vmapped over seeds."""
+    """Return a jitted `train` from state to state. It is vmapped unless `axes` is None."""
 
     def train(state):
         return algorithm.train(train_state=state)[0]
@@ -109,11 +108,11 @@ def trainer(algorithm: SAC, axes: Any) -> Any:
 
 
 def initial(algorithm: SAC, seeds: int) -> tuple[Any, Any]:
-    """Training states and their axes for vmap.
+    """Return training states and their axes for vmap.
 
-    What all seeds count alike (steps, the replay's index, `done` after a fixed number of steps)
-    gets no axis, just as in a single jit(vmap(train)): with one, a `cond` would become a `select`,
-    and every seed would write to the replay at an index of its own. JAX checks that it is alike.
+    Steps, the replay's index and `done` after a fixed number of steps are equal for all seeds. They
+    get no axis, as in a single jit(vmap(train)). With an axis, a `cond` would become a `select`,
+    and every seed would write to its own index of the replay. JAX checks that they are equal.
     """
     keys = jax.random.split(jax.random.key(0), seeds)
     if seeds == 1:
@@ -126,7 +125,7 @@ def initial(algorithm: SAC, seeds: int) -> tuple[Any, Any]:
 
 
 def greedy(algorithm: SAC, params: Any) -> Any:
-    """Observations to actions, by the mode of the trained policy."""
+    """Return a function from observations to the greedy actions of the trained policy."""
 
     @jax.jit
     def act(obs):
@@ -138,11 +137,11 @@ def greedy(algorithm: SAC, params: Any) -> Any:
 
 
 def unequal(workload: Workload) -> list[str]:
-    """What rejax does otherwise."""
+    """Return the differences between rejax and the workload."""
     found = [
-        "a batch is drawn without replacement, by a random key for each place of the replay's "
-        "capacity: its cost grows with replay_size",
-        "the warm-up acts with the untrained policy, not uniformly",
+        "a batch is drawn without replacement, with a random key for each place of the replay: "
+        "its cost grows with replay_size",
+        "the warm-up acts with the untrained policy, not uniformly at random",
         "an episode that ends by its time limit counts as terminated, and the next observation "
         "stored is the first of the next episode",
     ]
@@ -176,7 +175,7 @@ def main() -> None:
     compile_seconds = time.perf_counter() - start
 
     def counts(states: Any) -> tuple[int, int]:
-        """Gradient steps and environment steps since the start, of one seed."""
+        """Return gradient steps and environment steps of one seed since the start."""
         return int(states.actor_ts.step), int(states.global_step)
 
     states = jax.block_until_ready(train(states))

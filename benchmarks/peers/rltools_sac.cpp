@@ -1,10 +1,10 @@
-// RLtools' SAC on its own C++ Pendulum: compiled and started by rltools_sac.py, which sets PEER_*.
+// RLtools' SAC on its own C++ Pendulum. rltools_sac.py compiles and starts it, and sets PEER_*.
 //
-// After the warm-up, without an argument: a piece of training, the line `ready`, and for every line
-// on the input another piece and a line with its seconds. With an argument: one piece, a line with
-// its seconds and the returns of ten greedy episodes.
+// Without an argument, it runs a piece after the warm-up and prints the line `ready`. For each line
+// on its input, it runs another piece and prints its seconds. With an argument, it runs one piece
+// and prints its seconds and the returns of ten greedy episodes.
 #include <rl_tools/operations/cpu_mux.h>
-// The order matters: the operations on parameters come before those on layers.
+// The order matters: operations on parameters come before operations on layers.
 #include <rl_tools/nn/optimizers/adam/instance/operations_generic.h>
 #include <rl_tools/nn/operations_cpu_mux.h>
 #include <rl_tools/nn/layers/sample_and_squash/operations_generic.h>
@@ -42,7 +42,7 @@ struct Parameters : sac::loop::core::DefaultParameters<Types, Index, Pendulum> {
         static constexpr float CRITIC_POLYAK = 1 - PEER_TAU;
         static constexpr Index ACTOR_BATCH_SIZE = PEER_BATCH;
         static constexpr Index CRITIC_BATCH_SIZE = PEER_BATCH;
-        static constexpr float ALPHA = 1;  // the temperature at the start
+        static constexpr float ALPHA = 1;  // initial temperature
     };
     struct Adam : rlt::nn::optimizers::adam::DEFAULT_PARAMETERS_PYTORCH<Types> {
         static constexpr float ALPHA = PEER_LEARNING_RATE;
@@ -57,14 +57,14 @@ struct Parameters : sac::loop::core::DefaultParameters<Types, Index, Pendulum> {
     static constexpr Index REPLAY_BUFFER_CAP = PEER_REPLAY;
     static constexpr Index ACTOR_HIDDEN_DIM = PEER_HIDDEN;
     static constexpr Index CRITIC_HIDDEN_DIM = PEER_HIDDEN;
-    static constexpr Index ACTOR_NUM_LAYERS = PEER_LAYERS + 1;  // and the output
+    static constexpr Index ACTOR_NUM_LAYERS = PEER_LAYERS + 1;  // plus the output layer
     static constexpr Index CRITIC_NUM_LAYERS = PEER_LAYERS + 1;
 };
 
 using Core = sac::loop::core::Config<
     Types, Index, Device::SPEC::RANDOM::ENGINE<>, Pendulum, Parameters>;
 
-// At step 0, which costs next to nothing, and after one piece. Pieces go on afterwards without.
+// It evaluates at step 0, which costs almost nothing, and after one piece. Later ones do not.
 struct Evaluations : evaluation::Parameters<Types, Index, Core, EPISODES> {
     static constexpr Index EVALUATION_INTERVAL = WARMUP_STEPS + PIECE;
     static constexpr Index N_EVALUATIONS = 2;
@@ -86,7 +86,7 @@ int main(int count, char**) {
     train(WARMUP_STEPS);
     const double seconds = train(PIECE);
     if (count > 1) {
-        train(1);  // starts with the evaluation
+        train(1);  // begins with the evaluation
         std::printf("%.9g", seconds);
         for (float value : rlt::get(state.evaluation_results, 0, 1).returns)
             std::printf(" %.9g", value);

@@ -1,9 +1,9 @@
-"""RLtools' SAC, in C++ on its own Pendulum, under the protocol of protocol.py.
+"""Time RLtools' SAC, in C++ on its own Pendulum, with the protocol of protocol.py.
 
-rltools_sac.cpp is compiled for the workload against the headers in RLtools' package, with the flags
-that package uses and with MKL, which it recommends (without, it is many times slower).
-Needs g++ or what $CXX names. `train_seconds` of --once is everything after the warm-up; the ten
-episodes are RLtools' own evaluation.
+This compiles rltools_sac.cpp for the workload, with the headers and flags of RLtools' package. It
+uses MKL, as RLtools recommends: without MKL, it is many times slower. It needs g++ or the compiler
+in $CXX. `train_seconds` of --once exclude the warm-up. RLtools' own evaluation plays the ten
+episodes.
 """
 
 import importlib.util
@@ -26,19 +26,19 @@ UNEQUAL = [
 
 
 def check(workload: Workload) -> None:
-    """Refuse what RLtools' loop cannot do."""
+    """Exit if RLtools' loop does not support the workload."""
     single_seed("rltools", workload.seeds)
     for name, wanted in {"env": "pendulum", "num_envs": 1, "updates": 1}.items():
         if getattr(workload, name) != wanted:
-            raise SystemExit(f"rltools: only {name}={wanted}, not {getattr(workload, name)}")
+            raise SystemExit(f"rltools needs {name}={wanted}, not {getattr(workload, name)}")
     if len(set(workload.hidden)) != 1:
-        raise SystemExit(f"rltools: hidden layers of one size only, not {workload.hidden}")
+        raise SystemExit(f"rltools needs hidden layers of one size, not {workload.hidden}")
     if workload.warmup_steps < workload.batch_size:
-        raise SystemExit("rltools: warmup_steps has to be at least batch_size")
+        raise SystemExit("rltools: warmup_steps must be at least batch_size")
 
 
 def build(workload: Workload, learning_rate: float, program: Path) -> float:
-    """Compile the program for the workload; the seconds it took."""
+    """Compile the program for the workload. Return the seconds."""
     spec = importlib.util.find_spec("rltools")
     if spec is None or not spec.submodule_search_locations:
         raise SystemExit("rltools is not installed")
@@ -73,7 +73,7 @@ def build(workload: Workload, learning_rate: float, program: Path) -> float:
     try:
         done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     except FileNotFoundError:
-        raise SystemExit(f"rltools: no C++ compiler {command[0]!r} here") from None
+        raise SystemExit(f"rltools: the C++ compiler {command[0]!r} is missing") from None
     if done.returncode:
         raise SystemExit(f"rltools: the compiler failed:\n{done.stdout[-3000:]}")
     return time.perf_counter() - start

@@ -1,4 +1,4 @@
-"""Stable-Baselines3's SAC, its own defaults, on a MuJoCo task. See ../locomotion.py.
+"""Train Stable-Baselines3's SAC with its defaults on a MuJoCo task. ../locomotion.py starts this.
 
 python sb3_locomotion.py TASK STEPS SEED FIRST EVERY OUT
 writes OUT/config.json and OUT/metrics.csv
@@ -21,7 +21,7 @@ from stable_baselines3.common.evaluation import evaluate_policy
 
 
 class Evaluations(BaseCallback):
-    """Ten greedy episodes every so many steps after the first ones, a row each."""
+    """A callback that plays ten greedy episodes at regular steps and writes a row each time."""
 
     def __init__(self, task: str, first: int, every: int, seed: int, out: Path):
         super().__init__()
@@ -56,17 +56,17 @@ class Evaluations(BaseCallback):
 
     @torch.no_grad()
     def entropy_and_q(self) -> tuple[float, float]:
-        """Means over 2,560 replayed transitions, in the units of sacjax's metrics."""
+        """Return mean entropy and Q of 2,560 stored transitions, in sacjax's units."""
         replay = self.model.replay_buffer
         batch = replay._get_samples(self.rng.integers(replay.size(), size=2_560))
-        with torch.random.fork_rng():  # the run draws the numbers that it would have drawn
+        with torch.random.fork_rng():  # keep the random numbers of the run
             _, log_prob = self.model.actor.action_log_prob(batch.observations)
         q = torch.stack(self.model.critic(batch.observations, batch.actions))
         return -float(log_prob.mean()), float(q.mean())
 
 
 def cpu() -> str:
-    """The processor's name."""
+    """Return the processor's name."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     return next(line.split(": ")[1] for line in lines if line.startswith("model name"))
 

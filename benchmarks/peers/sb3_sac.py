@@ -1,8 +1,8 @@
-"""Stable-Baselines3's SAC, in PyTorch, under the protocol of protocol.py.
+"""Time Stable-Baselines3's SAC, in PyTorch, with the protocol of protocol.py.
 
-`train_seconds` of --once is everything after the warm-up and the first iteration, which sets up.
-PyTorch uses as many threads as it likes to (OMP_NUM_THREADS limits them): where another program
-runs beside it, they wait for each other, and the times are worthless.
+`train_seconds` of --once exclude the warm-up and the first iteration, which does the set-up.
+PyTorch chooses its number of threads, and OMP_NUM_THREADS limits it. If another program runs at the
+same time, the threads wait for each other, and the times are meaningless.
 """
 
 from stable_baselines import drive
@@ -10,8 +10,8 @@ from stable_baselines3 import SAC
 from torch.nn import ReLU
 
 UNEQUAL = [
-    "the environments are stepped one after the other in Python (DummyVecEnv)",
-    "every step of the environments is followed by bookkeeping of callbacks and logs in Python",
+    "the environments are stepped in sequence in Python (DummyVecEnv)",
+    "callbacks and logs run in Python after every step of the environments",
 ]
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""SBX's SAC, Stable-Baselines3 with its gradient steps in JAX, under the protocol of protocol.py.
+"""Time SBX's SAC with the protocol of protocol.py. SBX is Stable-Baselines3 with updates in JAX.
 
-`train_seconds` of --once is everything after the warm-up and the first iteration, which compiles.
+`train_seconds` of --once exclude the warm-up and the first iteration, which compiles.
 """
 
 import jax
@@ -9,9 +9,9 @@ from sbx import SAC
 from stable_baselines import drive
 
 UNEQUAL = [
-    "the environments are stepped one after the other in Python (DummyVecEnv)",
-    "every step of the environments is followed by bookkeeping of callbacks and logs in Python",
-    "the replay lies in NumPy; the batches of all `updates` gradient steps are drawn at once",
+    "the environments are stepped in sequence in Python (DummyVecEnv)",
+    "callbacks and logs run in Python after every step of the environments",
+    "the replay is in NumPy; the batches of all `updates` gradient steps are drawn at once",
 ]
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What SBX and Stable-Baselines3 share: environments, training loop, replay, settings."""
+"""Define environments, settings and the driver that SBX and Stable-Baselines3 share."""
 
 import sys
 import time
@@ -36,7 +36,7 @@ class Synthetic(gymnasium.Env):
 
 
 def make_env(name: str) -> gymnasium.Env:
-    """One copy of a workload's environment."""
+    """Make one copy of a workload's environment."""
     if name == "pendulum":
         return gymnasium.make("Pendulum-v1")
     return TimeLimit(Synthetic(), LIMIT)
@@ -49,7 +49,7 @@ def drive(
     settings: dict[str, Any],
     finish: Callable[[Any], object] = lambda model: None,
 ) -> None:
-    """Serve the protocol with one of the two SACs; `finish` waits for what is still computed."""
+    """Serve the protocol with one of the two SACs. `finish` waits for pending computations."""
     session = Session()
     workload = Workload.from_json(session.workload)
     single_seed(packages[0], workload.seeds)
@@ -62,7 +62,7 @@ def drive(
         batch_size=workload.batch_size,
         tau=TAU,
         gamma=GAMMA,
-        train_freq=(1, "step"),  # of all environments together
+        train_freq=(1, "step"),  # one step of all environments
         gradient_steps=workload.updates,
         ent_coef="auto_1.0",
         target_entropy="auto",  # minus the number of action dimensions
@@ -72,7 +72,7 @@ def drive(
     )
 
     def learn(env_steps: int) -> tuple[float, int, int]:
-        """Seconds, gradient steps and environment steps of a call of `learn`."""
+        """Run `learn`. Return its seconds, gradient steps and environment steps."""
         before = model._n_updates, model.num_timesteps
         start = time.perf_counter()
         model.learn(env_steps, log_interval=None, reset_num_timesteps=False)
@@ -83,7 +83,7 @@ def drive(
     learn(workload.warmup_steps)
     piece = workload.iterations * workload.num_envs
     if session.once:
-        learn(workload.num_envs)  # the first iteration; SBX compiles in it
+        learn(workload.num_envs)  # the first iteration, in which SBX compiles
         seconds, _, _ = learn(piece - workload.num_envs)
         session.trained(
             seconds, returns(workload.env, lambda obs: model.predict(obs, deterministic=True)[0])

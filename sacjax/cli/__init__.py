@@ -1,1 +1,1 @@
-"""The command line: `sacjax`."""
+"""The command line, `sacjax`."""

@@ -1,17 +1,16 @@
-"""The commands: each takes its arguments and returns its exit code.
+"""The commands of `sacjax`. Each one takes its arguments and returns its exit code.
 
-What needs JAX or an environment is imported inside, once the arguments are known to be right.
+A command checks its arguments before it imports JAX or an environment, so that errors are quick.
 """
 
 import contextlib
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from sacjax.cli import flags
-from sacjax.cli.console import complain, follow, say_loading
+from sacjax.cli.console import print_error, train_with_loggers
 from sacjax.config import Config, Hyperparams
 from sacjax.presets import settle
 from sacjax.runs.signals import GRACE
@@ -22,31 +21,31 @@ def train(argv: list[str]) -> int:
     """Train independent seeds, or a sweep, as one program."""
     args = flags.parse_train(argv, "train")
     config, hp = settings(args)
-    say_loading(config.env, args.logs.log_format)
-    start_jax(args.processes)
+    start_jax(config.env, args.logs.log_format, args.processes)
     from sacjax.envs.names import path_of
     from sacjax.runs import directory, processes
     from sacjax.runs.run import run
 
     if args.out is None and processes.several():
-        raise InputError("several processes write to one folder: give all of them the same --out")
+        raise InputError("several processes write one folder: give each the same --out", "out")
     place = directory.claimed(Path("runs") / path_of(config.env))
     with place if args.out is None else contextlib.nullcontext(args.out) as out:
         start = partial(run, config, hp, seeds=args.seeds, directory=out, **args.options)
-        return follow(start, out, _loggers(args.logs, out), args.options.get("grace", GRACE))
+        loggers, grace = _make_loggers(args.logs, out), args.options.get("grace", GRACE)
+        return train_with_loggers(start, out, loggers, grace)
 
 
 def plan(argv: list[str]) -> int:
-    """Print the memory that a run needs, and what there is."""
+    """Print the memory that a run needs, and the memory that is available."""
     args = flags.parse_train(argv, "plan")
     if args.processes != flags.ProcessFlags():
         raise InputError(
-            "`sacjax plan` is of one process: plan for its share of the seeds, without "
-            "--distributed or --coordinator"
+            "`sacjax plan` plans for one process: pass that process's share of the seeds, without "
+            "--distributed or --coordinator",
+            "distributed" if args.processes.distributed else "coordinator",
         )
     config, hp = settings(args)
-    say_loading(config.env, args.logs.log_format)
-    start_jax(args.processes)
+    start_jax(config.env, args.logs.log_format, args.processes)
     from sacjax.runs import epochs, memory
     from sacjax.runs.population import make_grid, make_population
     from sacjax.sac import make_sac
@@ -55,7 +54,7 @@ def plan(argv: list[str]) -> int:
     strategy = args.options.get("strategy", "auto")
     grid = make_grid(hp, list(args.seeds))
     planned, compiled = make_population(config, grid, make_sac, strategy, *layout.values()), 0
-    if memory.of(planned).enough:
+    if memory.estimate(planned).enough:
         batch = max(planned.batches(), key=lambda batch: batch.size)
         compiled = epochs.compile_programs(batch, fresh=False).memory
     print(memory.table(planned, compiled))
@@ -66,23 +65,25 @@ def plan(argv: list[str]) -> int:
 def resume(argv: list[str]) -> int:
     """Resume a run that was stopped or killed, or train past its end."""
     args = flags.parse_resume(argv)
-    say_loading(args.dir, args.logs.log_format)
-    start_jax(args.processes)
+    start_jax(args.dir, args.logs.log_format, args.processes)
     from sacjax.runs.directory import check_is_run
     from sacjax.runs.run import resume
 
     check_is_run(args.dir)
     start = partial(resume, args.dir, extend_to=args.extend_to, **args.run)
-    return follow(start, args.dir, _loggers(args.logs, args.dir), args.run.get("grace", GRACE))
+    loggers, grace = _make_loggers(args.logs, args.dir), args.run.get("grace", GRACE)
+    return train_with_loggers(start, args.dir, loggers, grace)
 
 
-@flags.parsed
-def evaluate(dir: Path, /, *, episodes: int | None = None) -> int:
-    """Greedy returns of the agents in DIR, from the start states of the run's last evaluation.
+@flags.command
+def evaluate(dir: flags.Dir, /, *, episodes: int | None = None) -> int:
+    """Print the greedy returns of the agents in DIR.
+
+    The episodes start where those of the run's last evaluation started.
 
     Args:
       dir: folder that `sacjax train` wrote.
-      episodes: episodes per agent (default: as in training, which repeats the last evaluation).
+      episodes: episodes per agent (None: as in training, which repeats the last evaluation).
     """
     start_jax()
     from sacjax.report import tables
@@ -90,24 +91,25 @@ def evaluate(dir: Path, /, *, episodes: int | None = None) -> int:
 
     done = load(dir)
     returns = evaluate_run(done, episodes)[0].copy()
-    returns[[d.member for d in done.diverged]] = float("nan")  # frozen: shown as diverged
+    returns[[d.member for d in done.diverged]] = float("nan")  # the table shows "diverged"
     title = f"{done.config.env}: greedy return, {returns.shape[1]} episodes"
     print(tables.of_run(done.members, returns.mean(1), returns.std(1), title))
     return 0
 
 
-@flags.parsed
+@flags.command
 def render(
-    dir: Path, /, *, member: int | None = None, frames: int = 200, out: Path | None = None
+    dir: flags.Dir, /, *, member: int | None = None, frames: int = 200, out: Path | None = None
 ) -> int:
-    """A GIF of an agent in DIR: the episode of its last evaluation with the median return.
+    """Write a GIF of one agent in DIR.
+
+    It shows the episode with the median return of the agent's last evaluation.
 
     Args:
       dir: folder that `sacjax train` wrote.
-      member: which agent, counted from 0 as in metrics.csv (default: the best of the last
-        evaluation).
-      frames: environment steps to show at most.
-      out: GIF to write (default: policy.gif in DIR).
+      member: number of the agent, from 0, as in metrics.csv (None: the best agent).
+      frames: largest number of environment steps to show.
+      out: GIF to write (None: policy.gif in DIR).
     """
     start_jax()
     import numpy as np
@@ -129,9 +131,9 @@ def render(
     return 0
 
 
-@flags.parsed
+@flags.command
 def report(
-    dirs: tuple[Path, ...],
+    dirs: flags.Dirs,
     /,
     *,
     labels: tuple[str, ...] = (),
@@ -139,20 +141,20 @@ def report(
     until: int | None = None,
     out: Path = Path("report"),
 ) -> int:
-    """Runs side by side: learning curves, IQMs, performance profiles, probability of improvement.
+    """Compare runs: learning curves, IQMs, performance profiles, probability of improvement.
 
-    Reads config.json and metrics.csv of each DIR, also of a run that is still going, and writes
-    report.html, which needs no other file, and its figures as PNGs. Each point of a sweep is
-    compared by itself. The first DIR is what the others are measured against. Seeds that diverged
-    are left out, and a note says so.
+    Reads config.json and metrics.csv of each DIR; the runs need not have finished. Writes
+    report.html, a page that needs no other file, and its figures as PNGs. Each setting of a sweep
+    is compared separately. The first DIR is the baseline. Seeds that diverged are excluded, and a
+    note lists them.
 
     Args:
       dirs: folders that `sacjax train` wrote.
-      labels: a name for each DIR (default: the folders'). Runs of several environments under one
-        name are one algorithm, aggregated over them: report a/pendulum a/reacher --labels a a
-      last: evaluations at the end whose mean is a seed's score.
-      until: environment steps to compare at: later evaluations are left out (default: the end).
-      out: folder for the page: new, empty, or of an earlier report, which is replaced.
+      labels: a name for each DIR (default: the folder's name). Runs with equal names are aggregated
+        over their environments: report a/pendulum a/reacher --labels a a
+      last: number of final evaluations to average; their mean is a seed's score.
+      until: compare at this many environment steps and ignore later evaluations (None: the end).
+      out: folder for the page. It must be new, empty, or an earlier report, which is replaced.
     """
     from sacjax.report import compare
 
@@ -162,76 +164,78 @@ def report(
     return 0
 
 
-@flags.parsed
+@flags.command
 def envs(
     suite: Literal["gymnax", "brax", "playground", "gymnasium", "envpool"] | None = None, /
 ) -> int:
-    """Environments by name.
+    """List the environments by name.
 
-    Of gymnasium and envpool also those whose actions are not a bounded Box, which `sacjax train`
-    refuses.
+    The lists of gymnasium and envpool include environments that `sacjax train` cannot use, because
+    their actions are not a bounded Box.
 
     Args:
-      suite: list the environments of this suite.
+      suite: list the environments of this suite (None: those of gymnax, with their sizes).
     """
     import numpy as np
-    from rich.table import Table
 
     from sacjax.envs.gymnax import continuous_envs
     from sacjax.envs.names import SUITES, adapter
     from sacjax.presets import PRESETS
-    from sacjax.report.tables import printed
+    from sacjax.report.tables import Table, as_rich, render_text
 
     if suite is not None:
         print("\n".join(f"{suite}/{id}" for id in adapter(suite).known()))
         return 0
-    view = Table(show_edge=False, pad_edge=False)
-    for name in ("environment", "obs", "action", "bounds", "time limit", "preset"):
-        view.add_column(name, no_wrap=name == "environment")
+    rows = []
     for name, (env, params, space) in continuous_envs().items():
         obs = env.observation_space(params).shape
         limit = str(params.max_steps_in_episode)
-        has = "yes" if name in PRESETS["gymnax"] else "the paper's"
+        has = "yes" if name in PRESETS["gymnax"] else "paper"
         bounds = f"{np.min(space.low):g} to {np.max(space.high):g}"
-        view.add_row(name, str(obs), str(space.shape), bounds, limit, has)
-    print(printed(view, width=110))
-    print("Other suites, each an extra (pip install 'sacjax[brax]'), and what is in them:")
+        rows.append([name, str(obs), str(space.shape), bounds, limit, has])
+    names = ["environment", "obs", "action", "bounds", "time limit", "preset"]
+    print(render_text(as_rich(Table(names, rows, left=len(names))), width=110))
+    print("Other suites are extras, as in pip install 'sacjax[brax]'. To list one:")
     print("\n".join(f"  sacjax envs {suite}" for suite in SUITES[1:]))
     return 0
 
 
 def settings(args: flags.Train) -> tuple[Config, Hyperparams]:
-    """A run's settings, hyperparameters as a grid where they are swept."""
+    """Return a run's settings. Hyperparameters that are swept are arrays, a value per point."""
     config, hp = settle(args.env, args.preset, args.given)
-    return config, flags.swept(hp, args.sweep)
+    return config, flags.apply_sweeps(hp, args.sweep)
 
 
-def start_jax(several: Any = None) -> None:
-    """Before anything that makes arrays is imported, as gymnax does."""
+def start_jax(subject: Any = None, log_format: str = "none", several: Any = None) -> None:
+    """Configure JAX and join the other processes, if there are any.
+
+    Call it before importing anything that creates arrays, as gymnax does.
+    """
+    if log_format in ("auto", "bar") and sys.stderr.isatty():  # the progress bar replaces it
+        print(f"loading JAX and {subject} ...", end="\r", file=sys.stderr, flush=True)
     from sacjax.devices import keep_compiled_programs, use_all_cores
 
-    with contextlib.suppress(RuntimeError):  # `main` was called where JAX has started already
+    with contextlib.suppress(RuntimeError):  # a caller of `main` may have started JAX
         use_all_cores()
     keep_compiled_programs()
-    if several is not None and several != flags.ProcessFlags():
+    if several not in (None, flags.ProcessFlags()):
         from sacjax.runs import processes
 
         if several.coordinator:
-            complain(f"sacjax: waiting for all processes at {several.coordinator}")
+            print_error(f"sacjax: waiting for all processes at {several.coordinator}")
         processes.join(several.coordinator, several.num_processes, several.process_id)
 
 
-def _loggers(asked: flags.LogFlags, out: Path) -> list[Any]:
-    """What the flags ask for, in the first process. InputError if it is not to be had."""
+def _make_loggers(asked: flags.LogFlags, out: Path) -> list[Any]:
+    """Make the loggers that the flags ask for: none in a process that is not the first.
+
+    Raises InputError if a logger's package is missing.
+    """
     from sacjax.loggers import JsonLines, ProgressBar, TensorBoard, WandB
     from sacjax.runs import processes
 
     if not processes.is_first():
         return []
-    show = {"auto": None, "bar": True, "none": False}
-    first: Callable = JsonLines
-    if asked.log_format != "json":
-        first = partial(ProgressBar, show=show[asked.log_format])
     services: list[Any] = [TensorBoard(out)] if asked.tensorboard else []
     services += [WandB(out, project=asked.wandb_project)] if asked.wandb else []
     for wanted, name, left in (
@@ -239,8 +243,11 @@ def _loggers(asked: flags.LogFlags, out: Path) -> list[Any]:
         (asked.wandb, "--wandb", out / "wandb.json"),
     ):
         if not wanted and left.exists():
-            complain(
+            print_error(
                 f"sacjax: warning: {left} is from an earlier session and will not be updated; "
                 f"pass {name} to continue it"
             )
-    return [first(), *services]
+    if asked.log_format == "json":
+        return [JsonLines(), *services]
+    show = {"auto": None, "bar": True, "none": False}[asked.log_format]
+    return [ProgressBar(show=show), *services]

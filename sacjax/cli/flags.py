@@ -1,4 +1,4 @@
-"""What each command of the command line takes, and its parsing."""
+"""The flags of each command, and how they are parsed."""
 
 import contextlib
 import dataclasses
@@ -22,10 +22,19 @@ from sacjax.presets import preset_of
 from sacjax.runs.signals import GRACE
 from sacjax.types import InputError, OnNan
 
+Dir = Annotated[Path, tyro.conf.arg(metavar="DIR")]
+Dirs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")]
+
 
 def typed_only(record: type, defaults: dict[str, Any]) -> Any:
-    """A TypedDict with the fields of `record`: parsed, it holds just the flags that were typed."""
-    docs = {field.arg_name: field.description for field in parse_from_object(record).params}
+    """Return a TypedDict type with a dataclass's fields. Parsed, it holds the typed flags only.
+
+    Args:
+      record: the dataclass, whose docstrings are the flags' help.
+      defaults: field -> the default that the help shows, where it is not the field's own.
+    """
+    params = parse_from_object(record).params
+    docs = {param.arg_name: " ".join(str(param.description).split()) for param in params}
     hints, fields = get_type_hints(record), {}
     for name in (field.name for field in dataclasses.fields(record) if field.name != "env"):
         default = defaults.get(name, getattr(record, name))
@@ -37,91 +46,94 @@ def typed_only(record: type, defaults: dict[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class RunFlags:
-    """What `run` and `resume` take; a resumed run keeps what is not typed."""
+    """Choose how the agents are trained, and what is kept."""
 
     strategy: Strategy = "auto"
-    """How a device trains its agents: all at once (vmap) or one after the other (map)."""
+    """How each device trains its agents: all at once (vmap) or one by one (map). auto picks map if
+    several CPU cores are devices, else vmap."""
     devices: int | None = None
-    """Devices to spread the agents over (None: all; on a CPU each core is one)."""
+    """Devices to spread the agents over (None: all; each core of a CPU is a device)."""
     checkpoint_every: int | None = None
-    """Epochs between checkpoints (None: five minutes apart; 0: none)."""
+    """Epochs between checkpoints (None: a checkpoint every five minutes; 0: no checkpoints)."""
     keep: int = 2
-    """Checkpoints to keep."""
+    """Number of checkpoints to keep."""
     on_nan: OnNan = "freeze"
-    """When an agent's numbers are no longer finite: freeze it and go on, or stop the run."""
+    """If an agent diverges (NaN or inf): freeze it and continue (freeze), or end the run (stop)."""
     grace: float = GRACE
     """Seconds after Ctrl-C or SIGTERM until the run stops in the middle of an epoch."""
 
 
 @dataclass(frozen=True)
 class ProcessFlags:
-    """Several processes, on one machine or many, that train one population: docs/scaling.md."""
+    """Train one population with several processes, on one or more machines: docs/scaling.md."""
 
     distributed: bool = False
-    """This is one of several; JAX finds them from Slurm, MPI, Kubernetes or a TPU pod."""
+    """Join the other processes, which JAX finds through Slurm, MPI, Kubernetes or a TPU pod."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, where nothing of the kind is to be found."""
+    """HOST:PORT of process 0, if none of these systems started the processes."""
     num_processes: int | None = None
-    """Processes in all."""
+    """Total number of processes."""
     process_id: int | None = None
-    """This process's number, from 0."""
+    """Number of this process, from 0."""
 
 
 @dataclass(frozen=True)
 class LogFlags:
+    """Show progress, and log to other programs."""
+
     log_format: Literal["auto", "bar", "json", "none"] = "auto"
-    """Progress: a live line on stderr, if that is a terminal (auto) or anyway (bar); JSON lines on
-    stdout, and nothing else there (json); or nothing (none)."""
+    """Progress: live line in a terminal (auto), lines elsewhere too (bar), JSON lines, or none."""
     tensorboard: bool = False
-    """Event files for TensorBoard too, in DIR/tensorboard."""
+    """Also write event files for TensorBoard to DIR/tensorboard."""
     wandb: bool = False
-    """To Weights & Biases too; WANDB_MODE=offline keeps it in DIR/wandb."""
+    """Also log to Weights & Biases; WANDB_MODE=offline keeps the data in DIR/wandb."""
     wandb_project: str = "sacjax"
-    """The W&B project."""
+    """W&B project to log to."""
 
 
 @dataclass(frozen=True)
 class TrainFlags:
-    """Train independent agents on ENV, from the preset for that environment.
+    """Train independent agents on ENV, with the preset for that environment.
 
     Writes config.json, metrics.csv, checkpoints, learning_curve.png and the trained agents.
     """
 
     seeds: int = 8
-    """Independent agents, trained together."""
+    """Number of independent agents, trained together."""
     seed: int = 0
-    """The first agent's seed; the others follow. --seed 17 --seeds 1 repeats agent 17 alone."""
+    """Seed of the first agent; the others count up. --seed 17 --seeds 1 repeats agent 17 alone."""
     members_per_batch: int | None = None
-    """Agents to train at once, if all do not fit into the memory (default: all)."""
+    """Agents to train at once, if they do not all fit into memory (None: all)."""
     sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Sweep a hyperparameter, name=value,value,...: repeat it for a grid, all in one program."""
+    """Sweep a hyperparameter: name=value,value,... Repeat the flag for a grid, in one program."""
     config_file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
-    """JSON or TOML file with settings, which flags replace: a run's config.json, say."""
+    """JSON or TOML file with settings, such as a run's config.json. Flags override the file."""
     out: Path | None = None
-    """Folder for the results, new or empty (default: runs/ENV, or runs/ENV-2 ... if it exists)."""
+    """Folder for the results, new or empty (None: runs/ENV, or runs/ENV-2 ... if it exists)."""
     paper: bool = False
-    """The paper's settings instead of the environment's preset."""
+    """Use the paper's settings instead of the environment's preset."""
     processes: ProcessFlags = ProcessFlags()
     logs: LogFlags = LogFlags()
 
 
 @dataclass(frozen=True)
 class ResumeFlags:
-    """Resume the run in DIR from its last whole checkpoint, to the bit as if never stopped.
+    """Resume the run in DIR from its last complete checkpoint.
 
-    A setting that is not typed stays as it was in the run. Logs have to be asked for each time.
+    The results are bit for bit those of an uninterrupted run. Settings that you do not pass keep
+    the run's values. Loggers must be passed each time.
     """
 
-    dir: tyro.conf.Positional[Path]
+    dir: tyro.conf.Positional[Dir]
     """Folder that `sacjax train` wrote."""
     extend_to: int | None = None
-    """Environment steps to train to, past the configured end."""
+    """Train to this many environment steps, past the configured end."""
     processes: ProcessFlags = ProcessFlags()
     logs: LogFlags = LogFlags()
 
 
 def _with_typed(flags: type, **records: Any) -> type:
-    """`flags` and, in a field for each record, the flags of that record that were typed."""
+    """Return the dataclass `flags` with one more field per record, as from `typed_only`."""
     names = {"__doc__": flags.__doc__}
     return dataclasses.make_dataclass(
         flags.__name__, records.items(), bases=(flags,), namespace=names, frozen=True, kw_only=True
@@ -129,28 +141,28 @@ def _with_typed(flags: type, **records: Any) -> type:
 
 
 def parse_resume(argv: list[str]) -> Any:
-    """Arguments after `resume`: `ResumeFlags`, and in `run` the options that were typed."""
+    """Parse the arguments after `resume` into `ResumeFlags`. Its `run` holds the options typed."""
     as_before = {field.name: "as in the run" for field in dataclasses.fields(RunFlags)}
     return parse(_with_typed(ResumeFlags, run=typed_only(RunFlags, as_before)), argv, "resume")
 
 
 def parse(kind: Any, argv: list[str], command: str) -> Any:
-    """Arguments of a command, as the record of its kind, or given to a function."""
+    """Parse the arguments of a command into a record, or call a function with them."""
     flat = (tyro.conf.OmitArgPrefixes,)
     return tyro.cli(kind, args=argv, prog=f"sacjax {command}", config=flat, registry=_RULES)
 
 
-def parsed(command: Callable[..., int]) -> Callable[[list[str]], int]:
-    """A command that takes a shell's arguments, from a function of their values."""
-    return lambda argv: parse(command, argv, command.__name__)
+def command(function: Callable[..., int]) -> Callable[[list[str]], int]:
+    """Decorate a function of parsed values, so that it takes the shell's arguments instead."""
+    return lambda argv: parse(function, argv, function.__name__)
 
 
 _RULES = tyro.constructors.ConstructorRegistry()
 
 
 @_RULES.primitive_rule
-def _whole_numbers(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
-    """1e6 is one too."""
+def _parse_whole_numbers(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
+    """Parse whole numbers, also in the forms 1e6 and 2.0."""
     if info.type is not int:
         return None
 
@@ -170,33 +182,34 @@ def _whole_numbers(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
 
 
 class Train(NamedTuple):
-    """What the flags of `sacjax train` say."""
+    """The parsed arguments of `sacjax train`."""
 
     env: Any
     preset: dict[str, Any]
-    given: dict[str, Any]  # fields of Config and Hyperparams, of a file and typed
+    given: dict[str, Any]  # fields of Config and Hyperparams, from the file or the flags
     sweep: dict[str, list[float]]
     seeds: range
     out: Path | None
-    options: dict[str, Any]  # of `run`
+    options: dict[str, Any]  # keyword arguments of `sacjax.run`
     processes: ProcessFlags
     logs: LogFlags
 
 
 def parse_train(argv: list[str], command: str = "train") -> Train:
-    """Arguments after `train`, or of a command that takes the same. InputError if they cannot work.
+    """Parse the arguments after `train`, or after a command with the same arguments.
 
-    What was typed replaces what a --config file says, and that replaces the environment's preset.
+    Flags override the --config file, and the file overrides the environment's preset. Raises
+    InputError if the arguments cannot work.
     """
     env = argv[0] if argv and not argv[0].startswith("-") else None
     if env is not None and (Path(env) / "config.json").exists():
-        raise InputError(f"{env} is a run: `sacjax resume {shlex.quote(env)}` resumes it")
+        raise InputError(f"{env} is a run: `sacjax resume {shlex.quote(env)}` resumes it", "env")
     if env is None and not {"-h", "--help"} & {*argv}:
-        raise InputError(f"name the environment first, as in `sacjax {command} Pendulum-v1`")
+        raise InputError(f"name the environment first, as in `sacjax {command} Pendulum-v1`", "env")
     for word in argv:
         name = word.partition("=")[0].removeprefix("--").replace("-", "_")
         if word.startswith("--") and name in OTHER_NAMES:
-            raise InputError(f"no option {word.partition('=')[0]}: use {OTHER_NAMES[name]}")
+            raise InputError(f"no option {word.partition('=')[0]}: use {OTHER_NAMES[name]}", name)
     base = {} if "--paper" in argv or env is None else preset_of(env)
     flags = _with_typed(
         TrainFlags,
@@ -208,15 +221,16 @@ def parse_train(argv: list[str], command: str = "train") -> Train:
     last = args.seed + args.seeds - 1
     if args.seeds < 1 or args.seed < 0 or last >= 2**32:
         raise InputError(
-            f"seeds ({args.seeds}) must be 1 or more, and all from seed ({args.seed}) to the last "
-            f"one ({last}) must be from 0 to {2**32 - 1}: use --seed 0 or fewer seeds"
+            f"seeds ({args.seeds}) must be 1 or more, and every seed, from the first ({args.seed}) "
+            f"to the last ({last}), must be from 0 to {2**32 - 1}: use --seed 0 or fewer seeds",
+            "seeds" if args.seeds < 1 else "seed",
         )
     typed = args.config | args.hyperparameters
     return Train(
         env=env,
         preset=base,
         given=(read_settings(args.config_file) if args.config_file else {}) | typed,
-        sweep=_sweeps(args.sweep, typed),
+        sweep=_parse_sweeps(args.sweep, typed),
         seeds=range(args.seed, last + 1),
         out=args.out,
         options=args.run | {"members_per_batch": args.members_per_batch},
@@ -226,31 +240,31 @@ def parse_train(argv: list[str], command: str = "train") -> Train:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Fields of Config and Hyperparams in a JSON or TOML file, or in a run's config.json.
+    """Read fields of Config and Hyperparams from a JSON or TOML file, or from a run's config.json.
 
-    Raises InputError where it is neither, or holds a sweep.
+    Raises InputError if the file has another form, or if it is from a sweep.
     """
     try:
         text = path.read_text()
         content = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
         config, points = content.get("config", {}), content.get("hyperparams", [{}])
         points = points if isinstance(points, list) else [points]
-        if len(points) > 1:
-            raise InputError(f"{path} holds a sweep of {len(points)} points: use a file with one")
         if not {"config", "hyperparams"} & content.keys():
             config = content
-        hp = {name: float(x) for name, x in points[0].items()}  # "inf" is a text there
-        return {name: x for name, x in (config | hp).items() if name != "env"}
+        settings = config | {name: float(x) for name, x in points[0].items()}  # "inf" is a string
     except OSError as error:
-        raise InputError(f"cannot read --config {path} ({error.strerror})") from error
-    except (ValueError, AttributeError, TypeError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"--config {path} is no file of settings ({error})") from error
+        why = f"({error.strerror}): give a file that you may read"
+        raise InputError(f"cannot read --config {path} {why}", "config") from error
+    except (ValueError, AttributeError, TypeError, IndexError) as error:
+        message = f"--config {path} is not a file of settings ({error}): use JSON or TOML"
+        raise InputError(message, "config") from error
+    if len(points) > 1:
+        raise InputError(f"--config {path} has {len(points)} settings: keep one of them", "config")
+    return {name: x for name, x in settings.items() if name != "env"}
 
 
-def _sweeps(sweeps: tuple[str, ...], typed: dict[str, Any]) -> dict[str, list[float]]:
-    """The values of each `--sweep name=value,value,...`. InputError."""
+def _parse_sweeps(sweeps: tuple[str, ...], typed: dict[str, Any]) -> dict[str, list[float]]:
+    """Parse each `--sweep name=value,value,...`. Raises InputError if one cannot work."""
     values: dict[str, list[float]] = {}
     static, names = (
         [field.name for field in dataclasses.fields(record)] for record in (Config, Hyperparams)
@@ -263,18 +277,18 @@ def _sweeps(sweeps: tuple[str, ...], typed: dict[str, Any]) -> dict[str, list[fl
         elif name not in names:
             why = f"no hyperparameter {name!r}: {right_name(name, names)}"
         elif name in values or name in typed:
-            why = f"{name} is given twice: drop one of the two, and give all its values at once"
+            why = f"{name} is given twice: give it once, with all its values"
         try:
             values[name] = [float(value) for value in text.split(",")]
         except ValueError:
             why = why or "write numbers with commas, as in --sweep tau=0.005,0.02"
         if why:
-            raise InputError(f"--sweep {sweep}: {why}")
+            raise InputError(f"--sweep {sweep}: {why}", "sweep")
     return values
 
 
-def swept(hp: Hyperparams, values: dict[str, list[float]]) -> Hyperparams:
-    """`hp` with the product of all swept values, the first sweep outermost."""
+def apply_sweeps(hp: Hyperparams, values: dict[str, list[float]]) -> Hyperparams:
+    """Return `hp` with an array per swept field: all combinations, the last field fastest."""
     import numpy as np
 
     if not values:

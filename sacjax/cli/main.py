@@ -1,8 +1,8 @@
 """The command line: `sacjax COMMAND ...`, its errors and exit codes.
 
 Exit codes: 0 done; 2 bad input; 3 a file could not be written, or an environment failed; 4 stopped
-because agents diverged; 130 and 143 stopped by Ctrl-C and SIGTERM with complete files. Programs and
-environments are imported by the command that needs them, so help is quick.
+because agents diverged; 130 and 143 stopped by Ctrl-C and SIGTERM with complete files. Each command
+imports JAX and environments itself, so that help is quick.
 """
 
 import importlib
@@ -15,56 +15,57 @@ from collections.abc import Callable
 import tyro
 
 import sacjax
-from sacjax.cli.console import complain, drop_stdout, tell_reader
+from sacjax.cli.console import drop_stdout, joined_processes, print_error, print_json_error
 from sacjax.errors import InputError, RunError
 
 COMMANDS = {
     "train": "Train independent seeds, or a sweep, as one program. Start here: train Pendulum-v1",
-    "plan": "The memory that such a run needs, and what there is.",
+    "plan": "Print the memory that a run needs, and the memory that is available.",
     "resume": "Resume a run that was stopped or killed, or train past its end.",
-    "evaluate": "Greedy returns of the agents that a run saved.",
-    "render": "A GIF of a trained policy.",
-    "report": "Runs side by side: an HTML page with curves and statistics.",
-    "envs": "Environments by name.",
+    "evaluate": "Print the greedy returns of the agents that a run saved.",
+    "render": "Write a GIF of a trained policy.",
+    "report": "Compare runs: write an HTML page with curves and statistics.",
+    "envs": "List the environments by name.",
 }
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run a command; the exit code."""
+    """Run a command and return its exit code."""
     from_shell, argv = argv is None, sys.argv[1:] if argv is None else argv
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # letters that it does not have, as escapes
+        if isinstance(stream, io.TextIOWrapper):  # escape what its encoding lacks
             stream.reconfigure(errors="backslashreplace")
     try:
         code = _dispatch(argv)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except BrokenPipeError:  # nobody reads what a command prints
+    except BrokenPipeError:  # the reader of stdout is gone, as in `sacjax envs | head`
         code = drop_stdout(0)
     except KeyboardInterrupt as error:
         code = 128 + (error.args[0] if error.args else signal.SIGINT)
-        code = _failed(argv, error, "\nsacjax: stopped", code)
-        if from_shell:  # the epoch that is running would be waited for
+        code = _fail(argv, error, "\nsacjax: stopped", code)
+        if from_shell:  # Python would wait for the epoch that is still running
             _leave(code)
     except InputError as error:
-        code = _failed(argv, error, f"sacjax: error: {error}", 2)
+        code = _fail(argv, error, f"sacjax: error: {error}", 2)
     except PermissionError as error:
-        code = _failed(argv, error, f"sacjax: error: {error}: change its permissions, or owner", 2)
+        code = _fail(argv, error, f"sacjax: error: {error}: change its permissions or owner", 2)
     except RunError as error:
-        code = _failed(argv, error, f"sacjax: {error}", 3)
-    except OSError as error:  # of what is printed: files raise RunError
+        code = _fail(argv, error, f"sacjax: {error}", 3)
+    except OSError as error:  # stdout cannot be written; for files it is a RunError
         code = drop_stdout(3)
-        complain(f"sacjax: cannot write ({error}): make room, or write to another place")
-    except SystemExit as stop:  # the parser has printed help, or what is wrong
+        print_error(f"sacjax: cannot write ({error}): make room, or write to another place")
+    except SystemExit as stop:  # the parser has printed help or an error
         code = stop.code if isinstance(stop.code, int) else 0
         if code:
-            tell_reader(argv, InputError("unknown or wrong options: stderr names them"))
-    if code and from_shell and _is_one_of_several():  # the others are not waited for
+            print_json_error(argv, InputError("unknown or invalid options: stderr names them"))
+    if code and from_shell and joined_processes():  # Python would wait for the other processes
         _leave(code)
     return code
 
 
 def _dispatch(argv: list[str]) -> int:
+    """Run the command that `argv` names, or print the version or the list of commands."""
     if argv[:1] == ["--version"]:
         print(f"sacjax {sacjax.__version__}")
         return 0
@@ -76,14 +77,14 @@ def _dispatch(argv: list[str]) -> int:
         app.command(name=name)(_documented(about))
     app.cli(
         prog="sacjax",
-        description="Soft Actor-Critic, compiled end to end. `sacjax COMMAND --help` explains one.",
+        description="Soft Actor-Critic, compiled end to end. Try `sacjax COMMAND --help`.",
         args=argv or ["--help"],
     )
     return 0
 
 
 def _documented(about: str) -> Callable[[], None]:
-    """A stand-in for a command, for the list of all."""
+    """Return an empty command with a help text, for the list of commands."""
 
     def command() -> None: ...
 
@@ -91,19 +92,15 @@ def _documented(about: str) -> Callable[[], None]:
     return command
 
 
-def _failed(argv: list[str], error: BaseException, text: str, code: int) -> int:
-    complain(text[0] + " ".join(text[1:].split()))
-    tell_reader(argv, error)
+def _fail(argv: list[str], error: BaseException, text: str, code: int) -> int:
+    """Print an error in one line, as JSON too if the user asked for that, and return `code`."""
+    print_error(text[0] + " ".join(text[1:].split()))
+    print_json_error(argv, error)
     return code
 
 
 def _leave(code: int) -> None:
-    """End at once, without what Python waits for: threads that compute, other processes."""
+    """End now. Python's own exit would wait for threads that compute, and other processes."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)
-
-
-def _is_one_of_several() -> bool:
-    processes = sys.modules.get("sacjax.runs.processes")
-    return processes is not None and processes.joined()

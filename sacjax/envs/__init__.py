@@ -1,1 +1,5 @@
-"""Environments behind one contract (`sacjax.types.Env`): a module for each suite."""
+"""Environments: one module per suite, all with the same interface (`sacjax.types.Env`).
+
+`sacjax.envs.names.make_env` makes an environment from its name. The suites are gymnax, Brax, MuJoCo
+Playground, Gymnasium and envpool.
+"""

@@ -1,4 +1,4 @@
-"""What the adapters share: the parts of an `Env` that follow from its sizes."""
+"""The code that all adapters share: build an `Env`, check its spaces, and convert its arrays."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def make_record(
     bounds: tuple[Any, Any] = (-1.0, 1.0),
     host: Any = None,
 ) -> Env:
-    """The record of E copies; random actions are uniform in [-1, 1]."""
+    """Return the `Env` of E copies. Its random actions are uniform in [-1, 1]."""
     dtype = jnp.zeros(()).dtype  # float32, or float64 under x64
     obs, scalar = jnp.zeros(obs_size, dtype), jnp.zeros((), dtype)
     return Env(
@@ -38,60 +38,71 @@ def make_record(
 
 
 def rescale(action: Any, low: Any, high: Any) -> Any:
-    """Actions from [-1, 1] to bounds of any shape, clipped: [E, A] -> [E, *low.shape].
+    """Scale actions from [-1, 1] to the environment's bounds.
 
-    For arrays of NumPy and of JAX. A host environment's callback may use NumPy only.
+    Actions outside of [-1, 1] are clipped first. The function accepts arrays of NumPy and of JAX,
+    because the callback of a host environment may use NumPy only.
+
+    Args:
+      action: actions [E, A].
+      low: lower bounds, an array of any shape with A elements, in the environment's units.
+      high: upper bounds, of the same shape.
+
+    Returns:
+      Actions [E, *low.shape] in the environment's units and in the dtype of `low`.
     """
     low, high = low[None], high[None]
     unit = action.astype(low.dtype).clip(-1, 1).reshape(-1, *low.shape[1:])
-    return (low + (unit + 1) / 2 * (high - low)).clip(low, high)  # the sum is rounded
+    return (low + (unit + 1) / 2 * (high - low)).clip(low, high)  # rounding can pass a bound
 
 
 def check_spaces(name: str, action: Any, obs: Any, box: type) -> None:
-    """InputError unless both are boxes that SAC can use: bounded floats to act, flat to observe."""
-    if not isinstance(action, box) or not jnp.issubdtype(action.dtype, jnp.floating):
+    """Raise InputError unless SAC can use both spaces.
+
+    The action space must be a Box of floats with finite bounds. The observation space must be a Box
+    with at most one axis. `box` is the Box class of the suite.
+    """
+    continuous = isinstance(action, box) and jnp.issubdtype(action.dtype, jnp.floating)
+    if not (continuous and np.isfinite(np.subtract(action.high, action.low)).all()):
         raise InputError(
-            f"{name} has the action space {action}, but SAC needs a continuous one (a Box of "
-            "floats): `sacjax envs` lists the environments that have one"
+            f"action_space ({action}) of {name} must be a Box of floats with finite bounds: wrap "
+            "the environment, or use one that `sacjax envs` lists",
+            "action_space",
         )
     if not isinstance(obs, box) or len(obs.shape) > 1:
         shown = f"Box of shape {list(obs.shape)}" if isinstance(obs, box) else obs
         raise InputError(
-            f"{name} has the observation space {shown}, but a flat Box is needed: wrap the "
-            "environment so that it returns one flat array (images are not supported)"
-        )
-    if not (np.isfinite(action.low).all() and np.isfinite(action.high).all()):
-        raise InputError(
-            f"{name} has the action space {action}, but its bounds must be finite: wrap the "
-            "environment with bounds that a policy in [-1, 1] can be scaled to"
+            f"observation_space ({shown}) of {name} must be a Box with one axis: wrap the "
+            "environment so that it returns one flat array (images are not supported)",
+            "observation_space",
         )
 
 
-def flat(obs: Array) -> Array:
-    """[E, ...] -> [E, O], in the program's dtype: float32, or float64 under x64."""
+def flatten(obs: Array) -> Array:
+    """Reshape observations [E, ...] to floats [E, O]: float32, or float64 under x64."""
     return obs.reshape(len(obs), -1).astype(float)
 
 
-def as_timestep(
+def make_timestep(
     obs: Array, final_obs: Array, reward: Array, terminated: Array, truncated: Array
 ) -> TimeStep:
-    """In the shapes and dtypes of the contract."""
+    """Convert the arrays of one step to the shapes and dtypes of `TimeStep`."""
     copies = len(obs)
     return TimeStep(
-        obs=flat(obs),
-        final_obs=flat(final_obs),
+        obs=flatten(obs),
+        final_obs=flatten(final_obs),
         reward=reward.astype(float).reshape(copies),
         terminated=terminated.astype(bool).reshape(copies),
         truncated=truncated.astype(bool).reshape(copies),
     )
 
 
-def as_before(new: Any, old: Any) -> Any:
-    """The arrays of `new` in the dtypes of `old`: what runs in a scan must keep its types."""
+def keep_dtypes(new: Any, old: Any) -> Any:
+    """Cast the arrays of `new` to the dtypes of `old`. A scan's carry must keep its types."""
     return jax.tree.map(lambda x, was: x if x.dtype == was.dtype else x.astype(was.dtype), new, old)
 
 
-def strong(tree: Any) -> Any:
-    """The same arrays without weak types, which would change in a scan's carry."""
+def drop_weak_types(tree: Any) -> Any:
+    """Return the same arrays without weak types, which could change in a scan's carry."""
 
     return jax.tree.map(lambda x: x if is_key(x) else bits.strong(x), tree)

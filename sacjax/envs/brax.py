@@ -1,6 +1,8 @@
-"""Brax: brax/<name>[?backend=generalized|positional|spring|mjx][&reset=cached|fresh][&limit=1000].
+"""The adapter for Brax.
 
-The raw environments, without Brax's own wrappers; actions are Brax's, in [-1, 1].
+A name has the form brax/<id>[?option=value&...], such as "brax/ant?backend=spring". The options are
+backend (generalized, positional, spring or mjx), reset (cached or fresh) and limit (steps, 1000).
+sacjax uses Brax's raw environments without Brax's wrappers. Their actions are in [-1, 1].
 """
 
 import warnings
@@ -8,47 +10,90 @@ from functools import cache, partial
 from typing import Any
 
 from sacjax.envs import names
-from sacjax.envs.autoreset import RESETS, camera, make_stepped
+from sacjax.envs.autoreset import RESETS, first_camera, make_autoreset_env
 from sacjax.envs.names import Name
 from sacjax.types import Episode, InputError, MakeEnv
 
 BACKENDS = ("generalized", "positional", "spring", "mjx")
-_brax = partial(names.imported, "brax.envs", extra="brax")
+_import_brax = partial(names.import_suite, "brax.envs", extra="brax")
 
 
 def known() -> list[str]:
-    """Brax's environments. InputError where it is not installed."""
-    return sorted(vars(_brax("brax"))["_envs"])
+    """Return the ids of Brax's environments.
+
+    Returns:
+      A sorted list, such as ["ant", "fast", "halfcheetah", ...].
+
+    Raises:
+      InputError: Brax is not installed.
+    """
+    return sorted(vars(_import_brax("brax"))["_envs"])
 
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
-    """InputError where Brax is not installed, or has no such environment."""
+    """Return a function that makes copies of one of Brax's environments.
+
+    Args:
+      name: the full name of the environment, which error messages show.
+      parsed: the parts of the name.
+
+    Returns:
+      A function from the number of copies E to an `Env`.
+
+    Raises:
+      InputError: Brax is not installed, the id or an option is unknown, or observations are not
+        one flat array.
+    """
     names.check_known(name, parsed.id, known())
     rules = {"backend": (None, *BACKENDS), "reset": RESETS, "limit": 1000}
-    chosen = names.choose(name, parsed.options, **rules)
-    return make_stepped(name, raw(name, parsed), chosen["reset"], chosen["limit"])
+    chosen = names.resolve_options(name, parsed.options, **rules)
+    return make_autoreset_env(name, raw(name, parsed), chosen["reset"], chosen["limit"])
 
 
 def raw(name: str, parsed: Name) -> Any:
-    """Brax's own environment."""
-    with names.made(name, f"try another backend of {', '.join(BACKENDS)}"):  # some have not all
-        return _raw(parsed.id, parsed.options.get("backend"))
+    """Return Brax's own environment, without its wrappers.
+
+    Args:
+      name: the full name of the environment, which error messages show.
+      parsed: the parts of the name.
+
+    Returns:
+      A `brax.envs.Env`. Each name is built once and cached.
+
+    Raises:
+      InputError: Brax cannot make the environment, for example because it lacks this backend.
+    """
+    with names.creation_errors(name, f"try another backend of {', '.join(BACKENDS)}"):
+        return _load(parsed.id, parsed.options.get("backend"))
 
 
 def pictures(name: str, parsed: Name, episode: Episode) -> Any:
-    """Of an episode, pixels [H, W, 3]."""
+    """Draw each state of an episode.
+
+    Args:
+      name: the full name of the environment, which error messages show.
+      parsed: the parts of the name.
+      episode: the episode to draw, of T steps.
+
+    Returns:
+      A list of T images, each an array of pixels [H, W, 3].
+
+    Raises:
+      InputError: the environment has no bodies to draw.
+    """
     env = raw(name, parsed)
     if not hasattr(env, "sys"):
-        raise InputError(f"{name} has no bodies to draw")
+        raise InputError(f"{name} cannot be drawn: it has no bodies", "env")
     from brax.io import image
 
     states = [state.inner.pipeline_state for state in episode.states]
-    return image.render_array(env.sys, states, camera=camera(env.sys.mj_model))
+    return image.render_array(env.sys, states, camera=first_camera(env.sys.mj_model))
 
 
-@cache  # they hash by identity: made once, a name compiles once
-def _raw(id: str, backend: str | None) -> Any:
-    how = {} if backend is None else {"backend": backend}
-    with warnings.catch_warnings():  # that Playground is better maintained
+@cache  # Brax's environments hash by identity: with one object per name, each compiles once
+def _load(id: str, backend: str | None) -> Any:
+    """Load an environment of Brax, with its default backend if `backend` is None."""
+    options = {} if backend is None else {"backend": backend}
+    with warnings.catch_warnings():  # Brax recommends Playground whenever it is used
         warnings.filterwarnings("ignore", "Brax System, piplines and environments", UserWarning)
-        return _brax(f"brax/{id}").get_environment(id, **how)
+        return _import_brax(f"brax/{id}").get_environment(id, **options)

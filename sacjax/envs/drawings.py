@@ -1,4 +1,4 @@
-"""Pictures of gymnax's environments, drawn with Matplotlib."""
+"""Draw gymnax's environments with Matplotlib."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -13,7 +13,16 @@ from sacjax.types import Episode
 
 
 def pictures(env: Any, parsed: Any, episode: Episode) -> Iterator[np.ndarray]:
-    """Draw each state of an episode: pixels [H, W, 3]. `env`: a name, or gymnax's object."""
+    """Draw each state of an episode.
+
+    Args:
+      env: the name of an environment of gymnax, or an `Environment` object.
+      parsed: not used. The adapters of other suites need the parts of the name.
+      episode: the episode to draw, of T steps.
+
+    Yields:
+      T images, each an array of pixels [H, W, 3].
+    """
     base = base_env(env)
     draw, params = _DRAWINGS.get(base.name, _draw_state), base.default_params
     figure = Figure(figsize=(4, 4), dpi=80, layout="constrained")
@@ -27,13 +36,14 @@ def pictures(env: Any, parsed: Any, episode: Episode) -> Iterator[np.ndarray]:
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
-def _square(axes: Any, limit: float) -> None:
+def _set_square_limits(axes: Any, limit: float) -> None:
+    """Draw a frame from -limit to limit on both axes."""
     axes.spines[:].set_visible(True)
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
 
 
 def _draw_pendulum(axes: Any, state: Any, params: Any) -> None:
-    _square(axes, 1.3)  # theta = 0 is upright, and grows counter-clockwise
+    _set_square_limits(axes, 1.3)  # theta is 0 if the pole is upright, and grows counter-clockwise
     tip = -np.sin(state.theta), np.cos(state.theta)
     axes.plot([0, tip[0]], [0, tip[1]], color="C3", linewidth=10, solid_capstyle="round")
     axes.plot(0, 0, "o", color="black", markersize=6)
@@ -50,22 +60,22 @@ def _draw_mountain_car(axes: Any, state: Any, params: Any) -> None:
 
 
 def _draw_reacher(axes: Any, state: Any, params: Any) -> None:
-    # gymnax's two joints turn independently of each other: the tip is the sum of two unit vectors
-    _square(axes, 2.3)
+    # gymnax measures both angles from the x axis, so the tip is the sum of two unit vectors
+    _set_square_limits(axes, 2.3)
     arms = np.array([np.cos(state.angles), np.sin(state.angles)])
     axes.plot(*np.cumsum(np.pad(arms, ((0, 0), (1, 0))), axis=1), "-o", color="C0", linewidth=4)
     axes.plot(*state.goal_xy, "*", color="C2", markersize=16)
 
 
 def _draw_swimmer(axes: Any, state: Any, params: Any) -> None:
-    _square(axes, 1.6)
+    _set_square_limits(axes, 1.6)
     axes.plot(*state.urchin_xys.T, "o", color="C3", markersize=14, alpha=0.6)
     axes.plot(*state.goal_xy, "*", color="C2", markersize=16)
     axes.plot(*state.xy, "o", color="C0", markersize=8)
 
 
 def _draw_point_robot(axes: Any, state: Any, params: Any) -> None:
-    _square(axes, 1.5)
+    _set_square_limits(axes, 1.5)
     angle = np.linspace(0, np.pi, 60)
     axes.plot(np.cos(angle), np.sin(angle), color="0.6")
     ring = np.linspace(0, 2 * np.pi, 40)
@@ -75,7 +85,7 @@ def _draw_point_robot(axes: Any, state: Any, params: Any) -> None:
 
 
 def _draw_state(axes: Any, state: Any, params: Any) -> None:
-    """Any other environment: the numbers of its state as bars."""
+    """Draw the numbers of a state as bars, for an environment without a drawing of its own."""
     values = np.concatenate([np.ravel(x).astype(float) for x in jax.tree.leaves(state)])
     axes.bar(np.arange(len(values)), values, color="C0")
     axes.axhline(0, color="0.4", linewidth=0.8)

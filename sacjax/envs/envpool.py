@@ -1,7 +1,10 @@
-"""envpool: envpool/<id>[?option=value]: Gymnasium's tasks, stepped by C++ threads.
+"""The adapter for envpool, which steps Gymnasium's tasks in C++ threads.
 
-It seeds its copies once, when they are made, so they cannot be put back to where a checkpoint was:
-a resumed run begins new episodes, and says so.
+A name has the form envpool/<id>[?option=value&...], such as "envpool/HalfCheetah-v5". The options
+are the arguments of `envpool.make`.
+
+envpool seeds its copies only when it makes them, so a checkpoint cannot restore an unfinished
+episode. A resumed run begins new episodes, with a warning.
 """
 
 from collections.abc import Callable
@@ -11,17 +14,23 @@ from typing import Any
 import numpy as np
 
 from sacjax.envs import names
-from sacjax.envs.host import HostEnvs, Spaces, make_host_env, spaces_of
+from sacjax.envs.host import HostEnvs, Spaces, derive_seed, make_host_env, read_spaces
 from sacjax.envs.names import Name
 from sacjax.types import MakeEnv
 
-_envpool = partial(names.imported, "envpool", extra="envpool")
+_import_envpool = partial(names.import_suite, "envpool", extra="envpool")
 
 
 class PooledEnvs(HostEnvs):
-    """E copies in one pool, which `make(E, seed)` makes without a time limit; `limit` is ours.
+    """E copies in one pool, with a time limit that sacjax applies.
 
-    Its own would hide an end that falls together with it.
+    envpool's own time limit would hide a termination in the same step.
+
+    Args:
+      make: a function (E, seed) that makes a pool whose own time limit is above `limit`.
+      limit: the number of steps after which an episode is truncated.
+      spaces: the spaces of a copy.
+      copies: the number of copies E.
     """
 
     def __init__(self, make: Callable[[int, int], Any], limit: int, spaces: Spaces, copies: int):
@@ -31,8 +40,7 @@ class PooledEnvs(HostEnvs):
 
     def reset_all(self) -> np.ndarray:
         self.close()
-        words = np.random.SeedSequence([self.seed, self.steps])
-        self._pool = self._make_pool(self.copies, int(words.generate_state(1)[0]) % 2**31)
+        self._pool = self._make_pool(self.copies, derive_seed(self.seed, self.steps))
         self._lengths[:] = 0
         return self._pool.reset()[0].astype(np.float32)
 
@@ -43,34 +51,54 @@ class PooledEnvs(HostEnvs):
         self._lengths += 1
         truncated = self._lengths >= self._limit
         first, ended = final.copy(), np.flatnonzero(terminated | truncated)
-        if len(ended):  # else it would reset itself in the next step, whatever the action is
+        if len(ended):  # otherwise envpool spends the next step on the reset and ignores its action
             first[ended] = pool.reset(ended)[0]
             self._lengths[ended] = 0
         return first, final, reward.astype(np.float32), terminated, truncated
 
     def close(self) -> None:
-        """What it holds is given back."""
         if self._pool is not None:
             self._pool.close()
             self._pool = None
 
 
 def known() -> list[str]:
-    """envpool's ids that Gymnasium has too. InputError where it is not installed."""
-    return sorted(name for name in _envpool("envpool").list_all_envs() if "/" not in name)
+    """Return the ids that envpool shares with Gymnasium.
+
+    Returns:
+      A sorted list. It includes environments whose action space SAC cannot use.
+
+    Raises:
+      InputError: envpool is not installed.
+    """
+    return sorted(name for name in _import_envpool("envpool").list_all_envs() if "/" not in name)
 
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
-    """InputError where the id is unknown, cannot be made, or has spaces that SAC cannot use."""
-    names.check_known(name, parsed.id, _envpool(name).list_all_envs())
-    pool = _make(name, parsed.id, parsed.options, 1, 0)
-    spaces = spaces_of(name, pool.action_space, pool.observation_space)
+    """Return a function that makes copies of one of envpool's environments.
+
+    Args:
+      name: the full name of the environment, which error messages show.
+      parsed: the parts of the name.
+
+    Returns:
+      A function from the number of copies E to an `Env`.
+
+    Raises:
+      InputError: envpool is not installed, the id is unknown, envpool cannot make the environment,
+        or SAC cannot use its spaces.
+    """
+    names.check_known(name, parsed.id, _import_envpool(name).list_all_envs())
+    pool = _make_pool(name, parsed.id, parsed.options, 1, 0)
+    spaces = read_spaces(name, pool.action_space, pool.observation_space)
     limit = int(pool.config["max_episode_steps"])
     pool.close()
-    make = partial(_make, name, parsed.id, parsed.options | {"max_episode_steps": limit + 1})
-    return make_host_env(name, partial(PooledEnvs, make, limit, spaces), spaces)
+    options = parsed.options | {"max_episode_steps": limit + 1}
+    make_pool = partial(_make_pool, name, parsed.id, options)
+    return make_host_env(name, partial(PooledEnvs, make_pool, limit, spaces), spaces)
 
 
-def _make(name: str, id: str, options: dict[str, Any], copies: int, seed: int) -> Any:
-    with names.made(name, "its options are the arguments of envpool.make"):
-        return _envpool(name).make_gymnasium(id, num_envs=copies, seed=seed, **options)
+def _make_pool(name: str, id: str, options: dict[str, Any], copies: int, seed: int) -> Any:
+    """Make a pool of copies, or raise InputError."""
+    with names.creation_errors(name, "its options must be arguments of envpool.make"):
+        return _import_envpool(name).make_gymnasium(id, num_envs=copies, seed=seed, **options)

@@ -1,7 +1,10 @@
-"""Gymnasium: gymnasium/<id>[?option=value], options being the environment's own arguments.
+"""The adapter for Gymnasium.
 
-Copies are made, stepped and reset one by one (`sacjax.envs.host`): `gymnasium.vector` resets one
-step late by default, and could not be put back to where a checkpoint was.
+A name has the form gymnasium/<id>[?option=value&...], such as "gymnasium/HalfCheetah-v5". The
+options are the arguments of `gymnasium.make`. The id "module:id" imports `module` first.
+
+`sacjax.envs.host` makes, steps and resets the copies one by one. sacjax does not use
+`gymnasium.vector`, which resets one step late by default and cannot restore unfinished episodes.
 """
 
 import logging
@@ -14,52 +17,78 @@ import numpy as np
 
 from sacjax.envs import names
 from sacjax.envs.base import rescale
-from sacjax.envs.host import Copies, episode_seed, make_host_env, spaces_of
+from sacjax.envs.host import Copies, derive_seed, make_host_env, read_spaces
 from sacjax.envs.names import Name
 from sacjax.types import Episode, MakeEnv
 
-_EXTRA = "for MuJoCo's, pip install 'sacjax[gymnasium]'"
 _LOG = logging.getLogger("sacjax")
-_gymnasium = partial(names.imported, "gymnasium", extra="gymnasium")
+_import_gymnasium = partial(names.import_suite, "gymnasium", extra="gymnasium")
 
 
 def known() -> list[str]:
-    """Gymnasium's ids, those with other actions too. InputError where it is not installed."""
-    return sorted(name for name in _gymnasium("gymnasium").registry if "/" not in name)
+    """Return the ids of Gymnasium's environments.
+
+    Returns:
+      A sorted list. It includes environments whose action space SAC cannot use.
+
+    Raises:
+      InputError: Gymnasium is not installed.
+    """
+    return sorted(name for name in _import_gymnasium("gymnasium").registry if "/" not in name)
 
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
-    """InputError where the id is unknown, cannot be made, or has spaces that SAC cannot use."""
-    gymnasium = _gymnasium(name)
-    if ":" not in parsed.id:  # "module:id" imports the module that registers it
+    """Return a function that makes copies of one of Gymnasium's environments.
+
+    Args:
+      name: the full name of the environment, which error messages show.
+      parsed: the parts of the name.
+
+    Returns:
+      A function from the number of copies E to an `Env`.
+
+    Raises:
+      InputError: Gymnasium is not installed, the id is unknown, Gymnasium cannot make the
+        environment, or SAC cannot use its spaces.
+    """
+    gymnasium = _import_gymnasium(name)
+    if ":" not in parsed.id:  # "module:id" is registered when its module is imported
         names.check_known(name, parsed.id, gymnasium.registry)
     make = partial(_make, name, parsed)
     with closing(make()) as env:
-        spaces = spaces_of(name, env.action_space, env.observation_space)
+        spaces = read_spaces(name, env.action_space, env.observation_space)
         limit = env.spec and env.spec.max_episode_steps
     if not limit or limit < 0:
         _LOG.warning(
-            "%s has no time limit: where a greedy episode never ends, an evaluation never does. "
-            "Give it one by its option max_episode_steps=1000",
+            "%s has no time limit, so an evaluation may never end: set max_episode_steps=1000",
             name,
         )
     return make_host_env(name, partial(Copies, make, spaces), spaces)
 
 
 def pictures(name: str, parsed: Name, episode: Episode) -> Iterator[np.ndarray]:
-    """Of an episode that began when a run's copies were reset, played again: pixels [H, W, 3]."""
-    env = _make(name, parsed, render_mode="rgb_array")
-    spaces = spaces_of(name, env.action_space, env.observation_space)
-    env.reset(seed=episode_seed(int(episode.states[0].seed), episode.copy, 0))
-    for action in rescale(np.asarray(episode.actions), *spaces[1:]):
-        yield env.render()
-        env.step(action)
-    env.close()
+    """Replay an episode and draw each of its states.
+
+    Args:
+      name: the full name of the environment, which error messages show.
+      parsed: the parts of the name.
+      episode: an episode of T steps that began when its copies were reset.
+
+    Yields:
+      T images, each an array of pixels [H, W, 3].
+    """
+    with closing(_make(name, parsed, render_mode="rgb_array")) as env:
+        spaces = read_spaces(name, env.action_space, env.observation_space)
+        env.reset(seed=derive_seed(int(episode.states[0].seed), episode.copy, 0))
+        for action in rescale(np.asarray(episode.actions), spaces.low, spaces.high):
+            yield env.render()
+            env.step(action)
 
 
 def _make(name: str, parsed: Name, **more: Any) -> Any:
-    options = "its options are the arguments of gymnasium.make"
+    """Make one environment, or raise InputError."""
     module = parsed.id.rpartition(":")[0]
-    origin = f"install {module}, or put its folder into PYTHONPATH" if module else _EXTRA
-    with names.made(name, f"{origin}; {options}"):
-        return _gymnasium(name).make(parsed.id, **parsed.options, **more)
+    mujoco = "pip install 'sacjax[gymnasium]' if MuJoCo is missing"
+    origin = f"install {module}, or add its folder to PYTHONPATH" if module else mujoco
+    with names.creation_errors(name, f"{origin}; its options must be arguments of gymnasium.make"):
+        return _import_gymnasium(name).make(parsed.id, **parsed.options, **more)

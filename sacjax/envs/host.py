@@ -1,10 +1,10 @@
-"""Environments that run outside of JAX, behind one ordered callback for all copies.
+"""Environments that run outside of JAX, such as Gymnasium's and envpool's.
 
-The compiled loop calls out once per step, with the actions of all copies, and waits. What it
-carries as the environments' state is a ticket, the number of their steps: if they are elsewhere
-(another run has used them), that is an error and no wrong data.
+The compiled loop steps all copies with one ordered callback and waits for the result. The loop
+carries a ticket, which counts the steps of the environments. If the ticket does not match the
+environments, another run has stepped them, and the callback raises an error.
 
-Callbacks use NumPy only: JAX called inside of one can wait for itself.
+Callbacks use NumPy only: a callback that calls JAX can deadlock.
 """
 
 from abc import ABC, abstractmethod
@@ -19,25 +19,31 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
 
-from sacjax.envs.base import as_timestep, check_spaces, flat, make_record, rescale
+from sacjax.envs.base import check_spaces, flatten, make_record, make_timestep, rescale
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, RunError
 
-_ELSEWHERE = (
-    "these environments are not where this run left them: two runs stepped the same ones in turn. "
-    "Make a program, or a train function, for each"
+_WRONG_TICKET = (
+    "another run has stepped the environments of this run: call make_program or make_train once "
+    "per run"
 )
 
 
 class Spaces(NamedTuple):
-    """Sizes, and the bounds of actions in the simulator's units."""
+    """The size of an observation and the bounds of an action.
+
+    Attributes:
+      obs_size: the number of elements O of an observation.
+      low: lower bounds in the simulator's units, in the shape of an action.
+      high: upper bounds, in the same units and shape.
+    """
 
     obs_size: int
-    low: np.ndarray  # of the shape of an action
+    low: np.ndarray
     high: np.ndarray
 
 
-def spaces_of(name: str, action: Any, obs: Any) -> Spaces:
-    """Of Gymnasium's spaces; InputError where they are not ones that SAC can act in."""
+def read_spaces(name: str, action: Any, obs: Any) -> Spaces:
+    """Convert Gymnasium's spaces, or raise InputError if SAC cannot use them."""
     from gymnasium.spaces import Box
 
     check_spaces(name, action, obs, Box)
@@ -45,72 +51,83 @@ def spaces_of(name: str, action: Any, obs: Any) -> Spaces:
 
 
 class Ticket(NamedTuple):
-    """Which reset the copies come from, and how many steps ago that was."""
+    """The state of the environments in the compiled loop.
 
-    seed: Array  # []
-    steps: Array  # []
+    Checkpoints name their arrays after these fields.
+
+    Attributes:
+      seed: the seed [] of the last reset of all copies.
+      steps: the number of steps [] since that reset.
+    """
+
+    seed: Array
+    steps: Array
 
 
 class HostEnvs(ABC):
-    """E copies that run outside of JAX."""
+    """E copies of an environment that run outside of JAX."""
 
     def __init__(self, spaces: Spaces, copies: int):
         self.spaces, self.copies = spaces, copies
         self.seed, self.steps = -1, 0
-        self.obs = np.zeros((copies, spaces.obs_size), np.float32)  # where they are
-        self.errors: list[Exception] = []  # what the last callback raised
-        self.family: list[HostEnvs] = [self]  # all copies that were made for one program
+        self.obs = np.zeros((copies, spaces.obs_size), np.float32)  # the current observations
+        self.errors: list[Exception] = []  # the error of the last callback, if it failed
+        self.family: list[HostEnvs] = [self]  # all HostEnvs that one program uses
         self._turn = Lock()
 
     @abstractmethod
     def reset_all(self) -> np.ndarray:
-        """Obs [E, O] of new episodes, which follow from `seed` and `steps`."""
+        """Begin an episode in each copy, seeded by `seed` and `steps`. Return obs [E, O]."""
 
     @abstractmethod
     def step_all(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
-        """The fields of a TimeStep. `action` [E, ...] in the simulator's units."""
+        """Step each copy with an action [E, ...] in the simulator's units.
 
-    def put_back(self, saved: dict[str, np.ndarray]) -> bool:
-        """From new episodes to where the copies were, if that is possible; whether it was."""
+        Return the fields of `TimeStep`.
+        """
+
+    def replay(self, saved: dict[str, np.ndarray]) -> bool:
+        """Replay the saved episodes after a reset. Return False if they cannot be reproduced."""
         del saved
         return False
 
     @abstractmethod
     def close(self) -> None:
-        """What these copies hold is given back; a reset makes it anew."""
+        """Close the simulators. The next reset makes new ones."""
 
     def save(self) -> dict[str, np.ndarray]:
-        """Where the copies are. No array is without elements: such ones are not stored."""
+        """Return what `load` needs. No array is empty, because checkpoints omit empty arrays."""
         return {"seed": np.array(self.seed), "steps": np.array(self.steps)}
 
     def reset(self, seed: Any) -> np.ndarray:
-        """Obs [E, O] of new episodes."""
+        """Begin an episode in each copy and return obs [E, O]."""
         with self._callback():
             self.seed, self.steps = int(np.asarray(seed)), 0
             self.obs = self.reset_all()
             return self.obs
 
     def step(self, ticket: Any, action: Any) -> tuple[np.ndarray, ...]:
-        """The fields of a TimeStep. `action` [E, A] in [-1, 1]."""
+        """Step each copy with an action [E, A] in [-1, 1]. Return the fields of `TimeStep`."""
         with self._callback():
             seed, steps = (int(np.asarray(x)) for x in ticket)
             if (seed, steps) != (self.seed, self.steps):
-                raise RuntimeError(_ELSEWHERE)
-            fields = self.step_all(rescale(np.asarray(action), *self.spaces[1:]))
+                raise RuntimeError(_WRONG_TICKET)
+            fields = self.step_all(rescale(np.asarray(action), self.spaces.low, self.spaces.high))
             self.steps += 1
             self.obs = fields[0]
             return fields
 
     def load(self, saved: dict[str, np.ndarray]) -> bool:
-        """To where they were when they were saved; False if new episodes begin instead."""
+        """Restore the copies. Return False if new episodes begin instead."""
         with self._callback():
             self.seed, self.steps = int(saved["seed"]), int(saved["steps"])
             self.obs = self.reset_all()
-            return self.put_back(saved)
+            return self.replay(saved)
 
     def close_all(self) -> None:
-        """What the family holds is given back. Where a run is left at once (a second Ctrl-C), its
-        program still steps them in a thread: not in the middle of a step.
+        """Close all HostEnvs of the program, each between two steps.
+
+        After a second Ctrl-C, the program may still step them in another thread.
         """
         for envs in self.family:
             with envs._turn:
@@ -118,7 +135,7 @@ class HostEnvs(ABC):
 
     @contextmanager
     def _callback(self) -> Iterator[None]:
-        """One at a time. JAX turns what it raises into an error of its own: keep the cause."""
+        """Run one callback at a time and keep its error, which JAX replaces with its own."""
         with self._turn:
             self.errors.clear()
             try:
@@ -130,7 +147,7 @@ class HostEnvs(ABC):
 
 @contextmanager
 def errors_named(envs: HostEnvs | None, name: str) -> Iterator[None]:
-    """What an environment outside of JAX raised, as a RunError."""
+    """Re-raise the error of a host environment as a RunError that names the environment."""
     try:
         yield
     except Exception:
@@ -138,14 +155,15 @@ def errors_named(envs: HostEnvs | None, name: str) -> Iterator[None]:
             raise
         cause = envs.errors[-1]
         raise RunError(
-            f"{name} failed ({type(cause).__name__}: {cause}): mend it; a run goes on from its "
-            "last checkpoint with `sacjax resume`"
+            f"{name} failed ({type(cause).__name__}: {cause}): fix the environment, then continue "
+            "the run from its last checkpoint with `sacjax resume`",
+            "env",
         ) from cause
 
 
 @contextmanager
 def for_a_while(envs: HostEnvs | None, name: str) -> Iterator[None]:
-    """`errors_named`, and what they hold is given back at the end."""
+    """Re-raise errors as `errors_named` does, and close the environments at the end."""
     try:
         with errors_named(envs, name):
             yield
@@ -155,63 +173,67 @@ def for_a_while(envs: HostEnvs | None, name: str) -> Iterator[None]:
 
 
 def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) -> MakeEnv:
-    """A maker of E copies; `make(E)` are they."""
+    """Return a function that makes E copies of an environment outside of JAX.
+
+    Args:
+      name: the name of the environment.
+      make: a function from the number of copies E to a `HostEnvs`.
+      spaces: the spaces of a copy.
+
+    Returns:
+      A function from E to an `Env`. All its environments share one list of errors.
+    """
     action_size = int(np.prod(spaces.low.shape))
     family: list[HostEnvs] = []
-    errors: list[Exception] = []  # of all of it
+    errors: list[Exception] = []
 
     def make_copies(num_envs: int) -> Env:
         envs = make(num_envs)
         envs.errors, envs.family = errors, family
         family.append(envs)
-        alone = _one_run_only(name)
+        unbatched = _forbid_vmap(name)
         obs_shape = jax.ShapeDtypeStruct((num_envs, spaces.obs_size), jnp.float32)
         flags = jax.ShapeDtypeStruct((num_envs,), jnp.bool_)
         rewards = jax.ShapeDtypeStruct((num_envs,), jnp.float32)
 
         def reset(key: Key, params: EnvParams) -> tuple[Ticket, Array]:
             del params
-            seed = alone(jax.random.bits(key, (), jnp.uint32))
+            seed = unbatched(jax.random.bits(key, (), jnp.uint32))
             obs = io_callback(envs.reset, obs_shape, seed, ordered=True)
-            return Ticket(seed, jnp.zeros((), jnp.int32)), flat(obs)
+            return Ticket(seed, jnp.zeros((), jnp.int32)), flatten(obs)
 
         def step(state: Ticket, action: Array, key: Key, params: EnvParams) -> Any:
-            del key, params  # the reset's key seeds all that follows
+            del key, params  # the key of the reset seeds all later episodes
             shapes = obs_shape, obs_shape, rewards, flags, flags
-            action = alone(action.astype(jnp.float32))
+            action = unbatched(action.astype(jnp.float32))
             fields = io_callback(envs.step, shapes, tuple(state), action, ordered=True)
-            return state._replace(steps=state.steps + 1), as_timestep(*fields)
+            return state._replace(steps=state.steps + 1), make_timestep(*fields)
 
         sizes = num_envs, spaces.obs_size, action_size
-        return make_record(name, *sizes, reset, step, params=None, bounds=spaces[1:], host=envs)
+        bounds = spaces.low, spaces.high
+        return make_record(name, *sizes, reset, step, params=None, bounds=bounds, host=envs)
 
     return make_copies
 
 
-def _one_run_only(name: str) -> Callable[[Array], Array]:
-    """The identity, which cannot be vmapped."""
+def _forbid_vmap(name: str) -> Callable[[Array], Array]:
+    """Return an identity function that raises InputError under vmap."""
 
-    @custom_vmap
-    def alone(x: Array) -> Array:
-        return x
+    unbatched = custom_vmap(lambda x: x)
 
-    @alone.def_vmap
-    def refuse(*_: Any) -> Any:
+    @unbatched.def_vmap
+    def raise_error(*_: Any) -> Any:
         raise InputError(
-            f"{name} runs outside of JAX, one run at a time, so it cannot be vmapped: use "
-            "`sacjax train` or sacjax.run, which train the seeds one after another"
+            f"{name} runs outside of JAX and cannot be vmapped: use `sacjax train` or sacjax.run, "
+            "which train the seeds one after another",
+            "env",
         )
 
-    return alone
-
-
-# Simulators that are made, stepped and reset one by one. An episode is its seed and its actions:
-# a checkpoint keeps these, and a resumed run plays the episode again. What is inside of a simulator
-# is never looked at.
+    return unbatched
 
 
 class Simulator(Protocol):
-    """One copy, as Gymnasium has it."""
+    """One copy, with the methods of `gymnasium.Env`."""
 
     def reset(self, *, seed: int) -> tuple[Any, Any]: ...
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, Any]: ...
@@ -219,33 +241,35 @@ class Simulator(Protocol):
 
 
 class Copies(HostEnvs):
-    """`make()` makes one."""
+    """E simulators that are made, stepped and reset one by one.
+
+    A checkpoint stores the seed and the actions of each unfinished episode, and a resumed run
+    replays them. The internal state of a simulator is never read.
+
+    Args:
+      make: a function that makes one simulator.
+      spaces: the spaces of a copy.
+      copies: the number of copies E.
+    """
 
     def __init__(self, make: Callable[[], Simulator], spaces: Spaces, copies: int):
         super().__init__(spaces, copies)
         self._make = make
         self._envs: list[Simulator] = []
-        self._episode = np.zeros(copies, np.int64)  # of each copy, counted from the reset
-        self._actions: list[list[np.ndarray]] = [[] for _ in range(copies)]  # in it, so far
+        self._episode = np.zeros(copies, np.int64)  # [E] episodes of each copy since the reset
+        self._actions: list[list[np.ndarray]] = [[] for _ in range(copies)]  # of this episode
 
     def reset_all(self) -> np.ndarray:
         if not self._envs:
             self._envs = [self._make() for _ in range(self.copies)]
         self._episode[:] = -1
-        return np.stack([self._new_episode(i) for i in range(self.copies)])
+        return self._new_episodes()
 
     def step_all(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
-        rows = []
-        for i, env in enumerate(self._envs):
-            obs, reward, terminated, truncated, _ = env.step(action[i].copy())
-            final, reward = _flat(obs), np.float32(np.asarray(reward).item())
-            self._actions[i].append(action[i])
-            first = self._new_episode(i) if terminated or truncated else final
-            rows.append((first, final, reward, bool(terminated), bool(truncated)))
+        rows = [self._step_copy(i, action[i]) for i in range(self.copies)]
         return tuple(np.stack(field) for field in zip(*rows, strict=True))
 
     def save(self) -> dict[str, np.ndarray]:
-        """Where the copies are."""
         longest = max(1, *map(len, self._actions))
         low = self.spaces.low
         actions = np.zeros((self.copies, longest, *low.shape), low.dtype)
@@ -259,43 +283,54 @@ class Copies(HostEnvs):
             "obs": self.obs.copy(),
         }
 
-    def put_back(self, saved: dict[str, np.ndarray]) -> bool:
-        """By playing the open episodes again. Where that leads elsewhere, new ones begin."""
+    def replay(self, saved: dict[str, np.ndarray]) -> bool:
+        """Replay the unfinished episodes. If their end differs, begin new ones instead."""
         self._episode[:] = saved["episode"] - 1
-        for i, env in enumerate(self._envs):
-            self.obs[i] = self._new_episode(i)
+        self.obs = self._new_episodes()
+        for i in range(self.copies):
             for action in saved["actions"][i, : saved["length"][i]]:
-                obs, _, terminated, truncated, _ = env.step(action.copy())
-                self.obs[i] = _flat(obs)
-                self._actions[i].append(action)
-                if terminated or truncated:
-                    self.obs[i] = self._new_episode(i)
-                    break
-        if np.array_equal(self.obs, saved["obs"]):
+                self.obs[i] = self._step_copy(i, action)[0]
+        same_episodes = np.array_equal(self._episode, saved["episode"])
+        if same_episodes and np.array_equal(self.obs, saved["obs"]):
             return True
-        self.obs = np.stack([self._new_episode(i) for i in range(self.copies)])
+        self.obs = self._new_episodes()
         return False
 
     def close(self) -> None:
-        """What these copies hold."""
         for env in self._envs:
             env.close()
         self._envs = []
 
+    def _step_copy(self, i: int, action: np.ndarray) -> tuple[Any, ...]:
+        """Step copy `i` and return its part of each field of `TimeStep`."""
+        obs, reward, terminated, truncated, _ = self._envs[i].step(action.copy())
+        self._actions[i].append(action)
+        final, reward = _flatten_copy(obs), np.float32(np.asarray(reward).item())
+        first = self._new_episode(i) if terminated or truncated else final
+        return first, final, reward, bool(terminated), bool(truncated)
+
+    def _new_episodes(self) -> np.ndarray:
+        """Begin an episode in each copy and return obs [E, O]."""
+        return np.stack([self._new_episode(i) for i in range(self.copies)])
+
     def _new_episode(self, i: int) -> np.ndarray:
+        """Begin an episode in copy `i` and return obs [O]."""
         self._episode[i] += 1
         self._actions[i] = []
-        seed = episode_seed(self.seed, i, int(self._episode[i]))
-        obs, _ = self._envs[i].reset(seed=seed)
-        return _flat(obs)
+        obs, _ = self._envs[i].reset(seed=derive_seed(self.seed, i, int(self._episode[i])))
+        return _flatten_copy(obs)
 
 
-def _flat(obs: Any) -> np.ndarray:
-    """One copy's observation as the program has it."""
-    return np.array(obs, np.float32).reshape(-1)  # a copy: some write into one array for ever
+def _flatten_copy(obs: Any) -> np.ndarray:
+    """Copy an observation to a new array [O], because some simulators reuse one array."""
+    return np.array(obs, np.float32).reshape(-1)
 
 
-def episode_seed(seed: int, copy: int, episode: int) -> int:
-    """Of a copy's episode, counted from the reset that had this seed."""
-    words = np.random.SeedSequence([seed, copy, episode]).generate_state(1)
-    return int(words[0]) % 2**31
+def derive_seed(*words: int) -> int:
+    """Return a seed below 2**31 that follows from `words`.
+
+    Args:
+      *words: the seed of the last reset, followed by numbers that make the new seed unique, such as
+        the index of a copy and the number of its episode.
+    """
+    return int(np.random.SeedSequence(words).generate_state(1)[0]) % 2**31

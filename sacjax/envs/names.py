@@ -1,6 +1,7 @@
-"""Environments by name: `suite/id?option=value&...`; without a suite it is gymnax's.
+"""Environments by name, in the form `suite/id?option=value&...`.
 
-A suite is imported when one of its environments is made.
+A name without a suite is the id of a gymnax environment. Only the suite of an environment is
+imported when it is made.
 """
 
 import ast
@@ -14,22 +15,41 @@ from typing import Any, NamedTuple
 from sacjax.types import InputError, MakeEnv, is_whole, one_line
 
 SUITES = ("gymnax", "brax", "playground", "gymnasium", "envpool")
-_MUJOCO = (  # tasks that are Gymnasium's, where the suite is left out
+_MUJOCO = (  # Gymnasium's tasks, which users often write without a suite
     "Ant|HalfCheetah|Hopper|Humanoid|HumanoidStandup|InvertedPendulum|InvertedDoublePendulum|"
     "Pusher|Reacher|Swimmer|Walker2d"
 )
 
 
 class Name(NamedTuple):
-    """What a name says."""
+    """The parts of an environment's name.
+
+    Attributes:
+      suite: one of `SUITES`.
+      id: the name of the environment within its suite.
+      options: the values after "?", as Python literals where possible.
+    """
 
     suite: str
-    id: str  # as the suite calls it
+    id: str
     options: dict[str, Any]
 
 
 def parse(name: str) -> Name:
-    """InputError where the suite is unknown or the options are not `option=value`."""
+    """Split the name of an environment into its parts.
+
+    Args:
+      name: a name of the form `suite/id?option=value&...`.
+
+    Returns:
+      The suite, the id and the options. The id is not checked.
+
+    Raises:
+      InputError: the suite is unknown, or an option does not have the form `option=value`.
+
+    >>> parse("brax/ant?backend=spring")
+    Name(suite='brax', id='ant', options={'backend': 'spring'})
+    """
     path, _, query = name.partition("?")
     suite, slash, rest = path.partition("/")
     if not slash:
@@ -37,21 +57,36 @@ def parse(name: str) -> Name:
     if suite not in SUITES:
         near = difflib.get_close_matches(suite, SUITES, n=1)
         hint = f"did you mean {near[0]}/{rest}?" if near else f"use one of {', '.join(SUITES)}"
-        raise InputError(f"unknown suite {suite!r} in {name!r}: {hint}")
+        raise InputError(f"unknown suite {suite!r} in {name!r}: {hint}", "env")
     options = {}
     for part in filter(None, query.split("&")):
         option, equals, value = part.partition("=")
         if not (option.isidentifier() and equals):
-            raise InputError(f"{name!r}: write options as in brax/ant?backend=spring&reset=fresh")
+            example = "write options as in brax/ant?backend=spring&reset=fresh"
+            raise InputError(f"malformed option {part!r} in {name!r}: {example}", "env")
         options[option] = _literal(value)
     return Name(suite, rest, options)
 
 
 def make_env(env: Any) -> MakeEnv:
-    """A maker of E copies of `env`, a name or a gymnax `Environment` object.
+    """Return a function that makes copies of an environment.
 
-    Raises InputError if the name is unknown, its suite is not installed, or its spaces are not ones
-    that SAC can act in.
+    Actions are in [-1, 1] and episodes reset automatically. `sacjax.types.Env` describes the
+    interface.
+
+    Args:
+      env: a name, or a gymnax `Environment` object. `sacjax envs` lists the names.
+
+    Returns:
+      A function from the number of copies E to an `Env`. Its arrays have the leading axis E.
+
+    Raises:
+      InputError: the name is unknown, its suite is not installed, or SAC cannot use its action or
+        observation space.
+
+    >>> env = make_env("Pendulum-v1")(8)
+    >>> env.action_size
+    1
     """
     if isinstance(env, str):
         parsed = parse(env)
@@ -60,13 +95,21 @@ def make_env(env: Any) -> MakeEnv:
 
 
 def adapter(suite: str) -> Any:
-    """The module of a suite: `make_env(name, parsed)`, `known()`, and what drawing it needs."""
+    """Import the module of a suite.
+
+    Args:
+      suite: one of `SUITES`.
+
+    Returns:
+      A module with the functions `make_env(name, parsed)` and `known()`. If the suite can draw, the
+      module also has `pictures(name, parsed, episode)`.
+    """
     assert suite in SUITES
     return importlib.import_module(f"{__package__}.{suite}")
 
 
 def check_known(name: str, id: str, known: Iterable[str]) -> None:
-    """InputError with the close matches if `id` is none of the suite's."""
+    """Raise InputError with close matches if a suite has no environment `id`."""
     known = list(known)
     if id in known:
         return
@@ -77,51 +120,69 @@ def check_known(name: str, id: str, known: Iterable[str]) -> None:
         near = [f"gymnasium/{task[1]}-v{'4' if task[2] == '4' else '5'}"]
     command = f"sacjax envs {suite}".strip()
     hint = f"did you mean {' or '.join(near)}?" if near else f"see `{command}`"
-    raise InputError(f"unknown environment {name!r}: {hint}")
+    raise InputError(f"unknown environment {name!r}: {hint}", "env")
 
 
-def choose(name: str, options: dict[str, Any], **rules: Any) -> dict[str, Any]:
-    """The options with their defaults. InputError where one breaks its rule or has none.
+def resolve_options(name: str, options: dict[str, Any], **rules: Any) -> dict[str, Any]:
+    """Check the options of a name and add the defaults of the others.
 
-    A rule is a tuple, of which the first is the default, or the default of a count from 1.
+    Args:
+      name: the full name of the environment, which error messages show.
+      options: the options that the name gives.
+      **rules: one rule per option. A tuple lists the allowed values, the default first. A number is
+        the default of an option that must be a whole number from 1.
+
+    Returns:
+      A dictionary with a value for each option that has a rule.
+
+    Raises:
+      InputError: an option has no rule or breaks its rule.
     """
     for option, value in options.items():
         if option not in rules:
-            known = f"use {', '.join(rules)}" if rules else "this suite has none"
-            raise InputError(f"{name!r}: no option {option!r}: {known}")
+            known = f"use {', '.join(rules)}" if rules else "this suite has no options"
+            raise InputError(f"unknown option {option!r} in {name!r}: {known}", option)
         rule = rules[option]
         if isinstance(rule, tuple) and value not in rule:
             known = ", ".join(filter(None, rule))
-            raise InputError(f"{name}: {option} ({value!r}) must be one of {known}")
+            raise InputError(f"{option} ({value!r}) of {name!r} must be one of {known}", option)
         if isinstance(rule, int) and not (is_whole(value) and value >= 1):
-            raise InputError(f"{name}: {option} ({value!r}) must be a whole number from 1")
+            bad = f"{option} ({value!r}) of {name!r}"
+            raise InputError(f"{bad} must be a whole number from 1", option)
     defaults = {x: rule[0] if isinstance(rule, tuple) else rule for x, rule in rules.items()}
     return defaults | options
 
 
-def imported(module: str, name: str, extra: str) -> Any:
-    """A suite's module; InputError names the extra that it comes with, where it is missing."""
+def import_suite(module: str, name: str, extra: str) -> Any:
+    """Import a suite's package, or raise InputError with the extra that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        if isinstance(error, ModuleNotFoundError) and error.name == module.split(".")[0]:
-            why = "needs a package that is not installed"
-        else:
-            why = f"needs packages that cannot be imported ({error})"
-        raise InputError(f"{name} {why}: pip install 'sacjax[{extra}]'") from error
+        remedy = f"pip install 'sacjax[{extra}]'"
+        raise InputError(f"{name} cannot import {module} ({error}): {remedy}", "env") from error
 
 
 @contextmanager
-def made(name: str, remedy: str) -> Iterator[None]:
-    """What a suite raises while it makes an environment, as an InputError."""
+def creation_errors(name: str, remedy: str) -> Iterator[None]:
+    """Re-raise errors within the context, where a suite makes an environment, as InputError."""
     try:
         yield
-    except Exception as error:  # its packages, its arguments, its own checks, the network
-        raise InputError(f"{name} cannot be made ({one_line(error)}): {remedy}") from error
+    except Exception as error:  # a suite can raise anything, such as a TypeError or a network error
+        raise InputError(f"cannot make {name} ({one_line(error)}): {remedy}", "env") from error
 
 
 def path_of(name: str) -> str:
-    """A name as a relative path: `brax/ant?backend=spring` is `brax/ant-backend-spring`."""
+    """Convert the name of an environment to a relative path.
+
+    Args:
+      name: any string.
+
+    Returns:
+      A relative path that stays inside its folder. Each part has at most 150 characters.
+
+    >>> path_of("brax/ant?backend=spring")
+    'brax/ant-backend-spring'
+    """
     path, mark, query = name.partition("?")
     *suite, id = path.split("/")
     parts = [*suite, id + mark + query]
@@ -129,6 +190,7 @@ def path_of(name: str) -> str:
 
 
 def _literal(text: str) -> Any:
+    """Parse the value of an option. Text that is no Python literal stays a string."""
     if text.casefold() in ("true", "false", "none"):
         text = text.capitalize()
     try:

@@ -1,8 +1,12 @@
-"""MuJoCo Playground: playground/<name>[?reset=cached|fresh][&limit=1000][&impl=jax|warp].
+"""The adapter for MuJoCo Playground.
 
-Its dm_control suite comes with the package; the other suites fetch their robots on first use. A
-reset settles the physics for up to hundreds of steps, so `reset=fresh`, which computes one in every
-step, is for rare cases. On a CPU some environments take a minute and more to compile.
+A name has the form playground/<id>[?option=value&...], such as "playground/CheetahRun?limit=500".
+The options are reset (cached or fresh), limit (steps, by default the environment's own) and impl
+(jax or warp).
+
+The dm_control suite is part of the package. The other suites download their robots on first use.
+A reset simulates up to hundreds of physics steps. With reset=fresh the program computes a reset in
+every step, which is slow. Some environments take more than a minute to compile on a CPU.
 """
 
 import contextlib
@@ -11,43 +15,83 @@ from functools import cache, partial
 from typing import Any
 
 from sacjax.envs import names
-from sacjax.envs.autoreset import RESETS, camera, make_stepped
+from sacjax.envs.autoreset import RESETS, first_camera, make_autoreset_env
 from sacjax.envs.names import Name
 from sacjax.types import Episode, MakeEnv
 
-_playground = partial(names.imported, "mujoco_playground", extra="playground")
+_import_playground = partial(names.import_suite, "mujoco_playground", extra="playground")
 
 
 def known() -> list[str]:
-    """Playground's environments, the dm_control suite first. InputError if not installed."""
-    registry = _playground("playground").registry
+    """Return the ids of Playground's environments.
+
+    Returns:
+      A list that starts with the dm_control suite, such as ["AcrobotSwingup", ...].
+
+    Raises:
+      InputError: Playground is not installed.
+    """
+    registry = _import_playground("playground").registry
     suites = registry.dm_control_suite, registry.locomotion, registry.manipulation
     return [name for suite in suites for name in suite.ALL_ENVS]
 
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
-    """InputError where Playground is not installed, has no such environment or cannot fetch it."""
+    """Return a function that makes copies of one of Playground's environments.
+
+    Args:
+      name: the full name of the environment, which error messages show.
+      parsed: the parts of the name.
+
+    Returns:
+      A function from the number of copies E to an `Env`.
+
+    Raises:
+      InputError: Playground is not installed, the id or an option is unknown, its files cannot be
+        downloaded, or observations are not one flat array.
+    """
     names.check_known(name, parsed.id, known())
-    length = int(_playground(name).registry.get_default_config(parsed.id).episode_length)
-    rules = {"impl": ("jax", "warp"), "reset": RESETS, "limit": length}
-    chosen = names.choose(name, parsed.options, **rules)
-    return make_stepped(name, raw(name, parsed), chosen["reset"], chosen["limit"])
+    config = _import_playground(name).registry.get_default_config(parsed.id)
+    rules = {"impl": ("jax", "warp"), "reset": RESETS, "limit": int(config.episode_length)}
+    chosen = names.resolve_options(name, parsed.options, **rules)
+    return make_autoreset_env(name, raw(name, parsed), chosen["reset"], chosen["limit"])
 
 
 def raw(name: str, parsed: Name) -> Any:
-    """Playground's own environment."""
-    fetched = "all but the dm_control suite fetch their robots from the network on first use"
-    with names.made(name, fetched):
-        return _raw(parsed.id, parsed.options.get("impl", "jax"))
+    """Return Playground's own environment, without its wrappers.
+
+    Args:
+      name: the full name of the environment, which error messages show.
+      parsed: the parts of the name.
+
+    Returns:
+      A `mujoco_playground` environment. Each name is built once and cached.
+
+    Raises:
+      InputError: Playground cannot make the environment, for example without a network.
+    """
+    with names.creation_errors(name, "suites other than dm_control need a network on first use"):
+        return _load(parsed.id, parsed.options.get("impl", "jax"))
 
 
 def pictures(name: str, parsed: Name, episode: Episode) -> Any:
-    """Of an episode, pixels [H, W, 3]."""
+    """Draw each state of an episode.
+
+    Args:
+      name: the full name of the environment, which error messages show.
+      parsed: the parts of the name.
+      episode: the episode to draw, of T steps.
+
+    Returns:
+      A list of T images, each an array of pixels [H, W, 3].
+    """
     env = raw(name, parsed)
-    with contextlib.redirect_stderr(io.StringIO()):  # it draws a bar of its own
-        return env.render([state.inner for state in episode.states], camera=camera(env.mj_model))
+    with contextlib.redirect_stderr(io.StringIO()):  # hides Playground's own progress bar
+        states = [state.inner for state in episode.states]
+        return env.render(states, camera=first_camera(env.mj_model))
 
 
-@cache  # they hash by identity: made once, a name compiles once
-def _raw(id: str, impl: str) -> Any:
-    return _playground(f"playground/{id}").registry.load(id, config_overrides={"impl": impl})
+@cache  # these environments hash by identity: with one object per name, each compiles once
+def _load(id: str, impl: str) -> Any:
+    """Load an environment of Playground with one implementation of its physics."""
+    return _import_playground(f"playground/{id}").registry.load(id, config_overrides={"impl": impl})

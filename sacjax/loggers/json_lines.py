@@ -1,37 +1,39 @@
-"""JSON lines: an `OnEpoch` callable that prints one object per event."""
+"""JSON lines: a logger that prints one object per event."""
 
 import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-from sacjax.loggers.summary import progress, survives
+from sacjax.loggers.summary import Logger, progress, survives
 from sacjax.runs import curve
 
 _LOG = logging.getLogger("sacjax")
 
 
-class JsonLines:
+class JsonLines(Logger):
     """Print one JSON object per line: events "epoch", "warning", "error" and "end".
 
-    The JSON is strict: null stands for NaN and inf. If the stream is closed, that is logged once
-    and the run goes on. As a context manager it also prints the warnings of the `sacjax` logger
-    and the error that ends the block.
+    The JSON is strict: null stands for NaN and inf. As a context manager, the logger also prints
+    the warnings of Python's logger "sacjax" and the error that ends the block. If the stream is
+    closed, sacjax logs one warning and the run continues.
+
+    >>> with JsonLines() as json_lines:
+    ...   run(config, on_epoch=[json_lines])
     """
 
     def __init__(self, *, file: Any = None):
-        """Print nothing yet.
+        """Choose the stream. Nothing is printed yet.
 
         Args:
-            file: A text stream, stdout by default.
+          file: a text stream (default: stdout).
         """
         self._file = file or sys.stdout
         self._handler = logging.Handler(logging.WARNING)
         self._handler.emit = self._warn
-        self.failed = False
 
-    def __enter__(self) -> "JsonLines":
+    def __enter__(self) -> Self:
         _LOG.addHandler(self._handler)
         return self
 
@@ -39,24 +41,29 @@ class JsonLines:
         _LOG.removeHandler(self._handler)
         if error is not None:
             self._write(error_event(error))
-            vars(error)["told"] = True  # for `was_told`
+            vars(error)["printed"] = True  # for `was_printed`
 
     def __call__(self, step: int, metrics: dict[str, Any]) -> None:
-        """Print an event "epoch"; the arguments are those of `OnEpoch`."""
+        """Print an event "epoch".
+
+        Args:
+          step: environment steps of each member so far.
+          metrics: the epoch's metrics by name, [M, ...] each (`sacjax.types.OnEpoch`).
+        """
         self._write(_event("epoch", **progress(step, metrics)))
 
     def end(self, run: Any, directory: Path) -> None:
         """Print an event "end".
 
         Args:
-            run: The `Run` that has ended.
-            directory: Its folder, whose files the event lists.
+          run: the `Run` that has ended.
+          directory: the run's directory, whose files the event lists.
         """
         returns, _ = curve.last_returns(run.metrics, run.epochs)
         text = _event(
             "end",
             completed=run.completed,
-            step=int(run.env_steps.min()),  # of the member with the fewest steps
+            step=int(run.env_steps.min()),
             total_steps=run.config.total_steps,
             members=[m | {"return": float(x)} for m, x in zip(run.members, returns, strict=True)],
             diverged=[divergence._asdict() for divergence in run.diverged],
@@ -66,26 +73,29 @@ class JsonLines:
         self._write(text)
 
     def _warn(self, record: logging.LogRecord) -> None:
+        """Print an event "warning"."""
         self._write(_event("warning", message=record.getMessage()))
         if self.failed:
-            logging.StreamHandler().handle(record)  # nobody reads the JSON: print it on stderr
+            logging.StreamHandler().handle(record)  # print on stderr, as the JSON has no reader
 
     @survives
     def _write(self, text: str) -> None:
+        """Print a line."""
         print(text, file=self._file, flush=True)
 
 
 def error_event(error: BaseException) -> str:
     """Return the line of an event "error"."""
-    return _event("error", message=str(error) or type(error).__name__)
+    message = str(error) or type(error).__name__
+    return _event("error", message=message, field=getattr(error, "field", None))
 
 
-def was_told(error: BaseException) -> bool:
-    """Whether a `JsonLines` has printed this error."""
-    return "told" in vars(error)
+def was_printed(error: BaseException) -> bool:
+    """Return whether a `JsonLines` has printed this error."""
+    return "printed" in vars(error)
 
 
 def _event(event: str, **content: Any) -> str:
-    """Return a line of strict JSON: null replaces NaN, Infinity and -Infinity."""
+    """Return a line of strict JSON, with null for NaN, Infinity and -Infinity."""
     found = json.loads(json.dumps(content), parse_constant=lambda _: None)
     return json.dumps({"event": event} | found, allow_nan=False)

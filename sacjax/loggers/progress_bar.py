@@ -1,4 +1,4 @@
-"""A progress bar: an `OnEpoch` callable for `run(config, on_epoch=[ProgressBar()])`."""
+"""A progress bar: a logger that shows a live line in a terminal or a notebook."""
 
 import importlib
 import math
@@ -9,25 +9,28 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-from sacjax.loggers.summary import progress, survives
+from sacjax.loggers.summary import Logger, progress, survives
 
 
-class ProgressBar:
+class ProgressBar(Logger):
     """Show a live line: steps, returns, gradient steps/s, time left and the next checkpoint.
 
     The line shows the IQM and the range of the members' returns, and how many members diverged. It
-    stands in a terminal or a notebook; elsewhere nothing is shown, or a line per epoch if `show` is
-    True. Warnings appear above the line. If the stream is closed, the run goes on.
+    needs a terminal or a notebook. Elsewhere nothing is shown, or a line per epoch if `show` is
+    True. Warnings appear above the line. If the stream is closed, sacjax logs one warning and the
+    run continues.
+
+    >>> run(config, on_epoch=[ProgressBar()])
     """
 
     def __init__(self, *, show: bool | None = None, file: Any = None):
         """Show that the program is being compiled.
 
         Args:
-            show: Whether to show anything; by default if `file` is a terminal, or in a notebook.
-            file: A text stream, stderr by default.
+          show: whether to show anything (default: only in a notebook, or if `file` is a terminal).
+          file: a text stream (default: stderr).
         """
-        self._file, self.failed = file or sys.stderr, False
+        self._file = file or sys.stderr
         self._begin, self._bar, self._cell = time.monotonic(), None, None
         notebook, terminal = "ipykernel.zmqshell" in sys.modules, self._file.isatty()
         self._shown = notebook or terminal if show is None else show
@@ -38,28 +41,31 @@ class ProgressBar:
             self._bar = _terminal_bar(self._file)
         self._draw("compiling, then training to the first evaluation", 0.0)
 
-    def __enter__(self) -> "ProgressBar":
-        return self
-
     @survives
     def __exit__(self, *_: Any) -> None:
         if self._bar:
             self._bar.stop()
 
     def __call__(self, step: int, metrics: dict[str, Any]) -> None:
-        """Show an epoch; the arguments are those of `OnEpoch`."""
+        """Show an epoch.
+
+        Args:
+          step: environment steps of each member so far.
+          metrics: the epoch's metrics by name, [M, ...] each (`sacjax.types.OnEpoch`).
+        """
         found = progress(step, metrics)
-        self._draw(line(found, time.monotonic() - self._begin), found["done"])
+        self._draw(format_line(found, time.monotonic() - self._begin), found["done"])
 
     @survives
     def _draw(self, text: str, done: float) -> None:
+        """Replace the line by `text`. `done` is the fraction of the run that is finished."""
         if self._cell:
             self._cell.update({"text/plain": text}, raw=True)
         elif self._bar:
             if len(text) > self._bar.console.width:
                 text = text.replace("  ", " ")
             self._bar.update(TaskID(0), completed=done, description=text)
-            self._bar.live.transient = done == 0  # if there is no epoch, nothing stays
+            self._bar.live.transient = done == 0  # erase it on exit if no epoch was shown
             self._bar.start()
             self._bar.refresh()
             if done >= 1:
@@ -69,23 +75,24 @@ class ProgressBar:
 
 
 class _Console(Console):
-    """A console for a line that lives for hours."""
+    """A console that never ends the process and never hides the cursor."""
 
     def on_broken_pipe(self) -> None:
-        """Raise BrokenPipeError; rich's own console ends the process."""
+        """Raise the current BrokenPipeError. Rich's own console would end the process."""
         raise
 
     def show_cursor(self, show: bool = True) -> bool:
-        """Leave the cursor alone: a process that is killed could not show it again."""
+        """Leave the cursor visible. A process that is killed could not show it again."""
         return False
 
 
 def _terminal_bar(file: Any) -> Progress:
+    """Return a bar for a terminal, with one task."""
     bar = Progress(
         BarColumn(bar_width=None),
         TextColumn("{task.description}", markup=False),
         console=_Console(file=file),
-        auto_refresh=False,  # no thread
+        auto_refresh=False,  # without a thread
         expand=True,
         redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
     )
@@ -93,14 +100,19 @@ def _terminal_bar(file: Any) -> Progress:
     return bar
 
 
-def line(found: dict[str, Any], elapsed: float) -> str:
-    """Return `progress` in words, in fewer than 80 columns, without what is NaN."""
+def format_line(found: dict[str, Any], elapsed: float) -> str:
+    """Return the text of the line, in fewer than 80 columns. Values that are NaN are left out.
+
+    Args:
+      found: what `progress` returned.
+      elapsed: seconds since the logger was made.
+    """
     iqm, low, high = (_return(found[f"return_{name}"]) for name in ("iqm", "min", "max"))
     parts = [
-        f"{_short(found['step'])}/{_short(found['total_steps'])}",
+        f"{_count(found['step'])}/{_count(found['total_steps'])}",
         f"return {iqm}" if found["members"] == 1 else f"IQM {iqm} [{low}, {high}]",
         f"{found['diverged'] or math.nan} diverged",
-        f"{_short(found['gradient_steps_per_second'])} grad/s",
+        f"{_count(found['gradient_steps_per_second'])} grad/s",
     ]
     if found["done"] < 1:
         parts += [f"{_clock(found['time_left'])} left", f"ckpt {_clock(found['next_checkpoint'])}"]
@@ -109,8 +121,8 @@ def line(found: dict[str, Any], elapsed: float) -> str:
     return "  ".join(part for part in parts if "nan" not in part)
 
 
-def _short(x: float) -> str:
-    """Return three digits: 950, 6.75k, 1.2M."""
+def _count(x: float) -> str:
+    """Format a count with three digits: 950, 6.75k, 1.2M."""
     x = float(f"{x:.3g}")
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if x >= size:
@@ -119,12 +131,12 @@ def _short(x: float) -> str:
 
 
 def _return(x: float) -> str:
-    """Return -1655 or 1.53: whole numbers from 100 on, else three digits."""
+    """Format a return: a whole number from 100 on (-1655), else three digits (1.53)."""
     return f"{x:.0f}" if 100 <= abs(x) < 100_000 else f"{x:.3g}"
 
 
 def _clock(seconds: float) -> str:
-    """Return 4:10 or 1:04:10; what is made of NaN contains "nan"."""
+    """Format seconds as 4:10 or 1:04:10. The text of NaN contains "nan"."""
     minutes, seconds = divmod(float(f"{seconds:.0f}"), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -1,4 +1,4 @@
-"""Runs side by side: `compare` is what `sacjax report` calls."""
+"""Compare runs. The command `sacjax report` calls `compare`."""
 
 import os
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 
 class Comparison(NamedTuple):
-    """What `compare` made."""
+    """The result of `compare`."""
 
-    text: str  # the tables and notes, for a terminal
-    files: list[Path]  # report.html, and its figures as PNGs
+    text: str  # tables and notes for a terminal
+    files: list[Path]  # report.html and its figures as PNGs
 
 
 def compare(
@@ -23,23 +23,31 @@ def compare(
 ) -> Comparison:
     """Compare runs: learning curves, IQMs, performance profiles, probabilities of improvement.
 
-    Each point of a sweep is compared for itself. The first directory is what the others are
-    measured against. Seeds that diverged are left out, and a note says so.
+    Each setting of a sweep is compared separately. The first directory is the baseline. Seeds that
+    diverged are excluded, and a note lists them. Intervals are 95% stratified bootstrap intervals
+    over seeds (Agarwal et al. 2021, arXiv:2108.13264).
+
+    >>> print(compare("runs/a", "runs/b", labels=["SAC", "two layers"]).text)
 
     Args:
-      *directories: folders that `sacjax.run` or `sacjax train` wrote, also of runs that still go.
-      labels: a name for each directory (default: the folders' names). Runs of several environments
-        under one label are one algorithm, aggregated over them.
-      last: the evaluations at the end whose mean is a seed's score.
-      until: environment steps to compare at; later evaluations are left out.
-      out: the folder for report.html and its figures: new, empty, or of an earlier report.
-      command: what the page says that it was made with.
+      *directories: directories that `sacjax.run` or `sacjax train` wrote. The runs need not have
+        finished.
+      labels: a name for each directory (default: the directory's name). Runs of several
+        environments under one label count as one algorithm and are aggregated. Runs of one
+        environment under one label must have equal settings and different seeds; their seeds are
+        pooled.
+      last: number of final evaluations to average; their mean is a seed's score.
+      until: compare at this many environment steps; later evaluations are ignored.
+      out: directory for report.html and its figures. It must be new, empty, or an earlier report,
+        which is replaced.
+      command: a command, as a list of arguments. The page prints it as its origin.
 
     Returns:
-      The tables as text, and the files.
+      A `Comparison`: the tables and notes as text, and the paths of the files.
 
     Raises:
-      InputError: a directory is not a run's, or `out` holds something else.
+      InputError: a directory is not a run's, an option cannot work, or `out` is not an earlier
+        report.
       RunError: the files cannot be written.
     """
     from sacjax.report import comparison, page, tables

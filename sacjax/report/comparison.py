@@ -1,4 +1,4 @@
-"""Several runs side by side: read from their folders, scored, and what to know before comparing."""
+"""Read runs from their directories, score their seeds, and note how the runs differ."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -16,53 +16,53 @@ from sacjax.types import PLAIN, InputError
 
 
 class Folder(NamedTuple):
-    """A run: where it is, what it was made with, how far it is."""
+    """A run as its directory describes it."""
 
     directory: Path
     config: Config
     content: dict[str, Any]  # config.json
-    members: int  # those that have evaluations
-    steps: tuple[int, int]  # environment steps of the member that is least far, and farthest
+    members: int  # number of members with evaluations
+    steps: tuple[int, int]  # fewest and most environment steps of any member
 
     @property
     def reached(self) -> str:
-        """How far its members are: "300", or "300 to 1,100"."""
+        """Environment steps of the members, such as "300" or "300 to 1,100"."""
         return " to ".join(f"{step:,}" for step in sorted({*self.steps}))
 
 
 class Entry(NamedTuple):
-    """One thing to compare: the seeds of one setting, of one run or of several alike."""
+    """The seeds of one setting in one environment, from one run or from several pooled runs."""
 
     label: str
     env: str
-    seeds: list[int]  # S
+    seeds: list[int]  # [S]
     steps: np.ndarray  # [epochs] environment steps
     returns: np.ndarray  # [S, epochs] mean over the episodes of an evaluation
-    scores: np.ndarray  # [S] what counts at the end; not finite for a seed that diverged
-    least: int  # environment steps of the seed that is least far
-    settings: dict[str, Any]  # the fields of Config and Hyperparams
-    folders: list[Folder]  # the runs that the seeds are of
+    scores: np.ndarray  # [S] mean of the last evaluations; not finite for a seed that diverged
+    least: int  # fewest environment steps of any seed
+    settings: dict[str, Any]  # fields of Config and Hyperparams
+    folders: list[Folder]  # the runs of the seeds
 
     @property
     def alive(self) -> np.ndarray:
-        """The scores of the seeds that did not diverge."""
+        """Scores of the seeds that did not diverge."""
         return self.scores[np.isfinite(self.scores)]
 
     @property
     def diverged(self) -> int:
-        """How many seeds diverged."""
+        """Number of seeds that diverged."""
         return len(self.seeds) - len(self.alive)
 
 
 class Panel(NamedTuple):
-    """One environment's scores by label, or those of all environments, normalised."""
+    """Scores by label, of one environment, or normalised scores of all environments."""
 
     title: str
-    scores: dict[str, list[np.ndarray]]  # label -> an array per environment, without the diverged
+    scores: dict[str, list[np.ndarray]]  # label -> an array per environment, without diverged seeds
 
     @property
     def together(self) -> bool:
-        """Whether it has several environments."""
+        """Whether the scores are from several environments."""
         return any(len(parts) > 1 for parts in self.scores.values())
 
 
@@ -72,26 +72,25 @@ def read(
     last: int = 1,
     until: int | None = None,
 ) -> list[Entry]:
-    """Read the runs in `directories`, finished or not: an entry per setting.
+    """Read runs, finished or not, and return an entry per setting and environment.
 
-    `labels`: a name for each; runs of several environments under one name are one algorithm, and
-    runs of one environment and the same settings, with other seeds, are one run.
-    A seed's score is the mean of its `last` evaluations, of those up to `until` environment steps.
-    InputError where a folder is damaged, or different runs of an environment have one name.
+    The arguments are those of `sacjax.report.compare`. Raises InputError if a directory is damaged,
+    or if different runs of one environment have the same label.
     """
-    if not directories:
-        raise InputError("name the folders of the runs, as in `sacjax report runs/a runs/b`")
-    if labels and len(labels) != len(directories):
-        raise InputError(
-            f"--labels names {len(labels)} runs of {len(directories)}: give one for each DIR, in "
-            "their order and after them"
-        )
-    if last < 1:
-        raise InputError(f"--last ({last}) must be 1 evaluation or more")
-    if until is not None and until < 1:
-        raise InputError(f"--until ({until}) must be 1 environment step or more")
-    if not all(label.strip() for label in labels):
-        raise InputError("--labels has an empty one: give each run a name")
+    unlabelled = len(labels) != len(directories) or not all(map(str.strip, labels))
+    for wrong, field, message in (
+        (not directories, "directories", "name the runs, as in `sacjax report runs/a runs/b`"),
+        (last < 1, "last", f"last ({last}) must be 1 evaluation or more"),
+        (until is not None and until < 1, "until", f"until ({until}) must be 1 step or more"),
+        (
+            labels and unlabelled,
+            "labels",
+            f"labels ({', '.join(labels)}) must be one name for each of {len(directories)} runs: "
+            "write them after the DIRs, in the same order",
+        ),
+    ):
+        if wrong:
+            raise InputError(message, field)
     paths = [Path(directory) for directory in directories]
     names = list(labels) or [path.resolve().name for path in paths]
     if not labels and len(set(names)) < len(names):
@@ -100,40 +99,43 @@ def read(
     for path, name in zip(paths, names, strict=True):
         for entry in _read_run(path, name, last, until):
             key = entry.label, entry.env
-            found[key] = _merged(found[key], entry) if key in found else entry
+            found[key] = _pool(found[key], entry) if key in found else entry
     order = environments(found.values())
     return sorted(found.values(), key=lambda entry: order.index(entry.env))
 
 
 def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry]:
-    """An entry for each point of a run's grid that has evaluations."""
+    """Return an entry for each setting of a run that has evaluations."""
     check_is_run(path)
     content = read_description(path)
-    unnamed = f"{content.get('env_object', 'environment')} object"  # config.json cannot hold it
+    unnamed = f"{content.get('env_object', 'environment')} object"  # config.json has no object
     run = read_config(path, None if content["config"].get("env") else unnamed)
     table = path / "metrics.csv"
     csvs = tables(path) or [table]
     members, metrics = read_metrics(*csvs, swept=run.grid.swept)
     seeds = [int(member["seed"]) for member in members]
-    shown = metrics["env_steps"] <= (np.inf if until is None else until)  # NaN is not
+    shown = metrics["env_steps"] <= (np.inf if until is None else until)  # False for NaN
     counts, planned = shown.sum(1), run.grid.seeds * len(run.grid.settings)
-    partial = csvs == [table] and len(seeds) < len(planned)  # of batches, the last may come yet
-    alike = seeds == planned[: len(seeds)] and "eval_return" in metrics
-    if not alike or (partial and shown.shape[1] > 1):
-        raise InputError(f"{csvs[0]} is not that of config.json: restore it, or train again")
+    partial = csvs == [table] and len(seeds) < len(planned)  # with batches, some may be missing
+    matches = seeds == planned[: len(seeds)] and "eval_return" in metrics
+    if not matches or (partial and shown.shape[1] > 1):
+        message = f"{csvs[0]} does not match config.json: restore it, or train again"
+        raise InputError(message, "metrics.csv")
     if partial:
-        raise InputError(f"{path} has no whole evaluation yet: wait for the first, or leave it out")
+        message = f"{path} has no complete evaluation yet: wait for the first, or leave the run out"
+        raise InputError(message, "metrics.csv")
     if counts.min() < last:
+        where = f"{path}, seed {seeds[counts.argmin()]}{f', until {until} steps' if until else ''}"
         raise InputError(
-            f"{path} has {counts.min()} evaluations{f' up to {until} steps' if until else ''} of "
-            f"seed {seeds[counts.argmin()]}: use a smaller --last or a later --until, or leave it "
-            "out"
+            f"last ({last}) must be at most the number of evaluations ({counts.min()} in {where}): "
+            "use a smaller --last or a larger --until, or leave the run out",
+            "last",
         )
     steps, returns = metrics["env_steps"][counts.argmax()], metrics["eval_return"]
     ends = np.array([x[n - last : n].mean() for x, n in zip(returns, counts, strict=True)])
     least, most = int(steps[counts.min() - 1]), int(steps[counts.max() - 1])
     folder = Folder(path, run.config, content, len(seeds), (least, most))
-    env = run.config.env.removeprefix("gymnax/")  # it is the same with it
+    env = run.config.env.removeprefix("gymnax/")  # gymnax is the default suite
     shared = vars(run.config) | {"env": env, "algorithm": content.get("algorithm", PLAIN)}
     return [
         Entry(
@@ -151,14 +153,15 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
     ]
 
 
-def _merged(one: Entry, other: Entry) -> Entry:
-    """Join the seeds of both. InputError if their settings differ or they share a seed."""
+def _pool(one: Entry, other: Entry) -> Entry:
+    """Pool the seeds of two entries. Raises InputError if settings differ or a seed is in both."""
     shared = sorted({*one.seeds} & {*other.seeds})
     if one.settings != other.settings or shared:
         what = f"seed {shared[0]} is in both" if shared else "their settings differ"
         raise InputError(
             f"{one.folders[0].directory} and {other.folders[0].directory} are both {one.label!r} "
-            f"in {one.env}, and {what}: give each a name of its own with --labels"
+            f"in {one.env}, and {what}: give each run its own name with --labels",
+            "labels",
         )
     longer = max(one, other, key=lambda entry: len(entry.steps))
     returns = np.full((len(one.seeds) + len(other.seeds), len(longer.steps)), np.nan)
@@ -175,17 +178,17 @@ def _merged(one: Entry, other: Entry) -> Entry:
 
 
 def environments(entries: Iterable[Entry]) -> list[str]:
-    """The environments, in the order in which they were given."""
+    """Return the environments in the order in which they were given."""
     return list(dict.fromkeys(entry.env for entry in entries))
 
 
 def folders(entries: Iterable[Entry]) -> list[Folder]:
-    """The runs, each once."""
+    """Return the runs without duplicates."""
     return list({folder.directory: folder for e in entries for folder in e.folders}.values())
 
 
 def panels(entries: list[Entry]) -> list[Panel]:
-    """A panel per environment and, where labels have been run in all of several, one of all."""
+    """Return a panel per environment, and one of all environments if a label has them all."""
     scores = {
         env: {e.label: e.alive for e in entries if e.env == env and len(e.alive)}
         for env in environments(entries)
@@ -200,36 +203,36 @@ def panels(entries: list[Entry]) -> list[Panel]:
 
 
 def differing(entries: list[Entry]) -> list[str]:
-    """The settings that are not the same in all entries, the environment aside."""
+    """Return the settings that differ between entries, other than the environment."""
     first = entries[0].settings
     differ = [name for name in first if any(e.settings[name] != first[name] for e in entries)]
     return [name for name in differ if name != "env"]
 
 
 def notes(entries: list[Entry]) -> list[str]:
-    """What a reader must know before comparing."""
+    """Return warnings about the comparison, such as seeds that diverged or unfinished runs."""
     found = []
     for entry in entries:
         name = f"{entry.label} in {entry.env}"
         if entry.diverged:
             gone = f"{entry.diverged} of {len(entry.seeds)} seeds diverged"
-            found.append(f"{name}: {gone}, left out of every statistic and of the IQM's curve.")
+            found.append(f"{name}: {gone}. All statistics and the IQM curve exclude them.")
         if entry.least < entry.steps[-1]:
-            found.append(f"{name}: its seeds are not equally far, each is scored where it is.")
+            found.append(f"{name}: seeds end at different steps. Each is scored at its own end.")
     for env in environments(entries):
         ends = sorted({int(entry.steps[-1]) for entry in entries if entry.env == env})
         if len(ends) > 1:
             found.append(
-                f"{env}: the runs end between {ends[0]:,} and {ends[-1]:,} steps, and each is "
-                f"scored at its end; `--until {ends[0]}` compares at equal steps."
+                f"{env}: the runs end between {ends[0]:,} and {ends[-1]:,} steps. Each is scored "
+                f"at its own end. Use `--until {ends[0]}` to compare at equal steps."
             )
     for folder in folders(entries):
         total, where = folder.config.total_steps, folder.directory
         if folder.steps[0] < total:
-            found.append(f"{where}: shown to {folder.reached} of {total:,} steps.")
+            found.append(f"{where}: the report covers {folder.reached} of {total:,} steps.")
         planned = len(folder.content["seeds"]) * len(folder.content["hyperparams"])
         if folder.members < planned:
-            found.append(f"{where}: {folder.members} of {planned} agents have evaluations yet.")
+            found.append(f"{where}: only {folder.members} of {planned} agents have evaluations.")
     versions = [folder.content["versions"] for folder in folders(entries)]
     shared = sorted(set.intersection(*map(set, versions)))
     used = {name: sorted({str(each[name]) for each in versions}) for name in shared}

@@ -1,4 +1,4 @@
-"""The figures of a comparison: learning curves, performance profiles, improvement."""
+"""Draw the figures of a comparison: learning curves, performance profiles, improvement."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,16 +9,16 @@ from sacjax.report.comparison import Entry, Panel, environments
 from sacjax.runs.curve import STYLE, draw_returns, png
 from sacjax.statistics import performance_profile, probability_of_improvement
 
-LINES = ["solid", "dashed", "dashdot", "dotted"]  # for ten labels each
-CURVE_POINTS = 200  # evaluations that are drawn of a longer curve
-Looks = dict[str, dict[str, Any]]  # label -> its color and line, as Matplotlib calls them
+LINES = ["solid", "dashed", "dashdot", "dotted"]  # ten labels share a line style
+CURVE_POINTS = 200  # a longer curve is thinned to this many evaluations
+Looks = dict[str, dict[str, Any]]  # label -> keyword arguments of Matplotlib's lines
 NAMES = ("learning_curves.png", "profiles.png", "improvement.png")
 
 
 def draw(entries: list[Entry], panels: list[Panel]) -> dict[str, bytes]:
-    """The figures that there are scores for: file name -> PNG.
+    """Draw all figures that the scores allow. Return file name -> PNG.
 
-    A label has the same color and line in all of them.
+    A label has the same color and line style in all figures.
     """
     looks: Looks = {
         label: {"color": f"C{i % 10}", "linestyle": LINES[i // 10 % len(LINES)]}
@@ -33,7 +33,7 @@ def draw(entries: list[Entry], panels: list[Panel]) -> dict[str, bytes]:
 
 
 def learning_curves(entries: list[Entry], looks: Looks) -> bytes:
-    """PNG: evaluation return against environment steps, a panel per environment."""
+    """Draw evaluation return against environment steps, a panel per environment. Return a PNG."""
     diverged = {label: sum(e.diverged for e in entries if e.label == label) for label in looks}
 
     def draw(axes: Any, env: str) -> None:
@@ -44,14 +44,14 @@ def learning_curves(entries: list[Entry], looks: Looks) -> bytes:
         axes.set(title=env, ylabel="return of greedy episodes")
 
     legend = [
-        (_short(label) + (f" ({diverged[label]} diverged)" if diverged[label] else ""), look)
+        (_shorten(label) + (f" ({diverged[label]} diverged)" if diverged[label] else ""), look)
         for label, look in looks.items()
     ]
     return _figure(environments(entries), draw, legend)
 
 
 def profiles(panels: list[Panel], looks: Looks) -> bytes:
-    """PNG: the fraction of seeds that score above tau."""
+    """Draw the fraction of seeds that score above tau. Return a PNG."""
 
     def draw(axes: Any, panel: Panel) -> None:
         scores = np.concatenate([x for parts in panel.scores.values() for x in parts])
@@ -66,11 +66,11 @@ def profiles(panels: list[Panel], looks: Looks) -> bytes:
         axes.set_ylim(-0.03, 1.03)
 
     drawn = [label for label in looks if any(label in panel.scores for panel in panels)]
-    return _figure(panels, draw, [(_short(label), looks[label]) for label in drawn])
+    return _figure(panels, draw, [(_shorten(label), looks[label]) for label in drawn])
 
 
 def improvements(panels: list[Panel], looks: Looks) -> bytes:
-    """PNG: how likely a seed of each label beats one of the first label of its panel."""
+    """Draw how likely each label beats the panel's first label. Return a PNG."""
 
     def draw(axes: Any, panel: Panel) -> None:
         first, *others = panel.scores
@@ -80,8 +80,8 @@ def improvements(panels: list[Panel], looks: Looks) -> bytes:
             axes.hlines(place, low, high, color=color, linewidth=6, alpha=0.35)
             axes.plot(value, place, "o", color=color, markersize=7)
         axes.axvline(0.5, color="0.55", linewidth=1, linestyle="dashed", zorder=0)
-        axes.set_yticks(range(len(others)), map(_short, others))
-        axes.set(title=panel.title, xlabel=f"P(better than {_short(first)})")
+        axes.set_yticks(range(len(others)), map(_shorten, others))
+        axes.set(title=panel.title, xlabel=f"P(better than {_shorten(first)})")
         axes.set(xlim=(-0.03, 1.03), ylim=(len(others) - 0.4, -0.6))
 
     return _figure(panels, draw, heights=[0.3 * len(panel.scores) - 0.2 for panel in panels])
@@ -93,10 +93,13 @@ def _figure(
     legend: Sequence[tuple[str, dict[str, Any]]] = (),
     heights: Sequence[float] = (),
 ) -> bytes:
-    """PNG of `draw(axes, panel)` for each, two beside each other, and the legend below them.
+    """Call `draw(axes, panel)` for each panel, and return the figure as a PNG.
 
-    `legend`: texts, and the looks of their lines. `heights`: the panels', in inches, if they are
-    below each other.
+    Args:
+      panels: what `draw` takes. Two panels share a row, unless `heights` is given.
+      draw: the function that draws a panel.
+      legend: texts and looks of the lines in the legend, which is below all panels.
+      heights: the height of each panel in inches, for panels in one column.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -106,7 +109,7 @@ def _figure(
     rows, width = -(-len(panels) // columns), 10 if columns > 1 else 7.6
     inches = list(heights) or [2.5 if columns > 1 else 3.2] * rows
     texts = [text for text, _ in legend]
-    across = max(1, int(11 * width / (7 + max(map(len, texts), default=0))))  # texts in a line
+    across = max(1, int(11 * width / (7 + max(map(len, texts), default=0))))  # texts per line
     size = width, sum(inches) + 0.8 * rows + 0.22 * -(-len(texts) // across)
     with matplotlib.rc_context(fname=STYLE):
         figure = Figure(size)
@@ -124,6 +127,6 @@ def _figure(
         return png(figure)
 
 
-def _short(label: str) -> str:
-    """A label as text of a figure: at most 44 characters, of both its ends."""
+def _shorten(label: str) -> str:
+    """Shorten a label to 44 characters, by leaving out its middle."""
     return label if len(label) <= 44 else f"{label[:20]}…{label[-23:]}"

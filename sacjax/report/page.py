@@ -1,4 +1,4 @@
-"""A comparison as files: PNGs, and one HTML page that needs nothing else."""
+"""Write a comparison: one HTML page that needs no other file, and its figures as PNGs."""
 
 import base64
 import contextlib
@@ -15,15 +15,23 @@ from sacjax.runs import files
 from sacjax.types import InputError, RunError
 
 PAGE = "report.html"
-MARK = '<meta name="generator" content="sacjax report">'  # a page of ours, which may be replaced
+MARK = '<meta name="generator" content="sacjax report">'  # marks pages that may be replaced
 
 
 def write(
     entries: list[Entry], directory: str | os.PathLike, last: int = 1, command: Sequence[str] = ()
 ) -> list[Path]:
-    """Write the page and its PNGs into `directory`: new, empty, or of an earlier report.
+    """Write the page and its PNGs, and return their paths.
 
-    InputError where it holds anything else, RunError where the files cannot be written.
+    Args:
+      entries: the entries to compare.
+      directory: a directory that is new, empty, or an earlier report.
+      last: number of evaluations in a seed's score, for the page's text.
+      command: the command that the page prints as its origin.
+
+    Raises:
+      InputError: the directory holds other files.
+      RunError: the files cannot be written.
     """
     path = Path(directory)
     _check_ours(path)
@@ -32,33 +40,30 @@ def write(
     text = _html(entries=entries, panels=panels, images=images, last=last, command=command)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        files.write_text(path / PAGE, text)  # first: with it, what follows can be replaced
+        files.write_text(path / PAGE, text)  # first, so that an unfinished report can be replaced
         for name in figures.NAMES:
             if name in images:
                 files.write_bytes(path / name, images[name])
-            else:  # of the report that was here
+            else:  # it may be left from an earlier report
                 (path / name).unlink(missing_ok=True)
     except OSError as error:
         raise RunError(
-            f"cannot write to {path} ({error.strerror}): give another folder with --out"
+            f"cannot write to {path} ({error.strerror}): give another folder with --out", "out"
         ) from error
     return [path / PAGE, *(path / name for name in images)]
 
 
 def _check_ours(path: Path) -> None:
-    """InputError unless `path` is new, an empty folder, or an earlier report.
-
-    Hidden files do not count.
-    """
+    """Raise InputError unless `path` is new, empty, or an earlier report. Ignore hidden files."""
     if not path.exists():
         return
-    with contextlib.suppress(OSError):  # a file, or not ours to read
+    with contextlib.suppress(OSError):  # a file, or not readable
         names = {file.name for file in path.iterdir() if not file.name.startswith(".")}
         known = names <= {PAGE, *figures.NAMES}
         if not names or (known and MARK in (path / PAGE).read_text(errors="replace")[:1000]):
             return
     raise InputError(
-        f"{path} holds something else than a report: give a new folder with --out, or empty it"
+        f"{path} is not an earlier report: give a new folder with --out, or empty this one", "out"
     )
 
 
@@ -68,19 +73,19 @@ def _html(**shown: Any) -> str:
 
     loader = PackageLoader("sacjax", "report")
     environment = Environment(loader=loader, autoescape=True, trim_blocks=True)
-    environment.filters |= {"marked": _marked, "image": _image, "shell": shlex.join}
+    environment.filters |= {"marked": _mark_code, "image": _encode_image, "shell": shlex.join}
     template = environment.get_template("report.html.j2")
     return template.render(mark=MARK, comparison=comparison, tables=tables, **shown)
 
 
-def _image(png: bytes) -> dict[str, Any]:
-    """Content and width of an <img>. An inch has 150 pixels in the file and 100 on the page."""
+def _encode_image(png: bytes) -> dict[str, Any]:
+    """Return the content and width of an <img>. An inch has 150 pixels in the PNG, 100 there."""
     width = int.from_bytes(png[16:20]) * 100 // 150
     return {"width": width, "data": base64.b64encode(png).decode()}
 
 
-def _marked(text: str) -> Any:
-    """Escape a text, and mark its `code` as code."""
+def _mark_code(text: str) -> Any:
+    """Escape a text for HTML, and turn `code` in backquotes into <code>."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(escape(text))))

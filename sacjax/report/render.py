@@ -1,4 +1,4 @@
-"""A GIF of a policy, in the pictures of its environment's suite."""
+"""Write a GIF of a policy. The environment's suite draws the pictures."""
 
 import os
 import sys
@@ -25,64 +25,69 @@ from sacjax.validation import must_be
 def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) -> float:
     """Write a GIF of one member's greedy policy.
 
-    It shows the episode of the last evaluation that had the median return; of a member that
-    diverged, any episode. MuJoCo's pictures need EGL or OSMesa where there is no screen.
+    The GIF shows the episode with the median return of the member's last evaluation. If the member
+    diverged, it shows any episode. Without a screen, MuJoCo's pictures need EGL or OSMesa.
+
+    >>> render(load("runs/Pendulum-v1"), member=0, target="policy.gif")
 
     Args:
-      run: what `sacjax.load` or `sacjax.run` returned.
-      member: the index of the member.
-      target: the file, `.gif`.
-      frames: the most steps to show.
+      run: the result of `sacjax.load` or `sacjax.run`.
+      member: index of the member, from 0.
+      target: the file to write; its name ends with ".gif".
+      frames: largest number of environment steps to show.
 
     Returns:
-      The return of the steps that are shown.
+      The undiscounted return of the steps that are shown.
 
     Raises:
-      InputError: there is no such member, or nothing can be drawn.
-      RunError: the file cannot be written.
+      InputError: there is no such member, or the environment cannot be drawn.
+      RunError: the file cannot be written, or the environment failed.
     """
     must_be(Run, run, "run", "load('runs/Pendulum-v1')")
     target = Path(target)
     agent = run.agent(member)
     if frames < 1:
-        raise InputError(f"frames ({frames}) must be 1 or more")
+        raise InputError(f"frames ({frames}) must be 1 or more", "frames")
     if target.suffix != ".gif" or not target.parent.is_dir():
-        raise InputError(f"{target} must be a .gif in a folder that exists")
+        message = f"{target} must be a .gif in a folder that exists: give another file with --out"
+        raise InputError(message, "target")
     without_a_screen()
     parsed = parse(run.config.env) if isinstance(run.config.env, str) else None
     suite = adapter(parsed.suite) if parsed and parsed.suite != "gymnax" else drawings
     if not hasattr(suite, "pictures"):
         _, _, name = run.config.env_name.partition("/")
-        raise InputError(f"{run.config.env} has no pictures: try gymnasium/{name}")
+        raise InputError(f"{run.config.env} has no pictures: try gymnasium/{name}", "env")
     env = make_env(run.config.env)(run.config.eval_episodes)
     with for_a_while(env.host, run.config.env_name):
         episode = _episode(run, env, member, agent, frames)
     returns = np.cumsum(episode.rewards)
     try:
-        first, *others = _labelled(suite.pictures(run.config.env, parsed, episode), returns)
+        first, *others = _label(suite.pictures(run.config.env, parsed, episode), returns)
     except InputError:
         raise
-    except Exception as error:  # OpenGL and its bindings raise many kinds
+    except Exception as error:  # OpenGL raises many kinds
         opengl = "MuJoCo needs OpenGL; without a screen, set MUJOCO_GL=egl or osmesa"
         remedy = "pip install 'sacjax[render]'" if "pygame" in str(error) else opengl
-        raise InputError(f"cannot draw {run.config.env} ({one_line(error)}): {remedy}") from error
+        message = f"cannot draw {run.config.env} ({one_line(error)}): {remedy}"
+        raise InputError(message, "env") from error
     try:
         with replacing(target) as part:
             first.save(part, save_all=True, append_images=others, duration=50, loop=0)
     except OSError as error:
         raise RunError(
-            f"cannot write {target} ({error.strerror or error}): give another file with --out"
+            f"cannot write {target} ({error.strerror or error}): give another file with --out",
+            "target",
         ) from error
     return float(returns[-1])
 
 
 def without_a_screen() -> None:
-    """Tell MuJoCo to draw without a screen, if there is none. Call it before MuJoCo is imported."""
+    """Make MuJoCo draw with EGL if there is no screen. Call it before MuJoCo is imported."""
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def _labelled(pictures: Iterable[np.ndarray], returns: np.ndarray) -> Iterator[Image.Image]:
+def _label(pictures: Iterable[np.ndarray], returns: np.ndarray) -> Iterator[Image.Image]:
     """Write the step and the return so far on each picture."""
     for i, (pixels, total) in enumerate(zip(pictures, returns, strict=True)):
         image = Image.fromarray(np.asarray(pixels, np.uint8))
@@ -92,21 +97,21 @@ def _labelled(pictures: Iterable[np.ndarray], returns: np.ndarray) -> Iterator[I
 
 
 def _episode(run: Run, env: Env, member: int, agent: Any, frames: int) -> Episode:
-    """Play the episode of the last evaluation that had the median return, again."""
+    """Replay the episode with the median return of the member's last evaluation."""
     epoch, copies = run.epochs[member] - 1, run.config.eval_episodes
     copy = int(np.argsort(run.metrics["eval_return"][member, epoch])[copies // 2])
     key_reset, key = jax.random.split(epoch_keys(run.keys[member], epoch)[1])
     _, params = as_arrays(Hyperparams(), env.default_params)
 
     @jax.jit
-    def step(env_state, obs, key):  # as in `sacjax.evaluate`
+    def step(env_state, obs, key):  # the step of `sacjax.evaluate`
         key, key_step = jax.random.split(key)
         action = run.program.mode(agent, obs)
         after, timestep = env.step(env_state, action, key_step, params)
         seen = jax.tree.map(part, (env_state, action, timestep))
         return (after, timestep.obs, key), seen
 
-    def part(x):  # what all copies share stays
+    def part(x):  # arrays without an axis of copies stay whole
         return x[copy] if x.ndim and len(x) == copies else x
 
     carry, seen, ended = (*jax.jit(env.reset)(key_reset, params), key), [], False

@@ -1,4 +1,4 @@
-"""Tables: of a run, and of a comparison for its page and for the terminal."""
+"""Make the tables of a run and of a comparison, for a terminal or for the page."""
 
 import io
 import shutil
@@ -14,24 +14,24 @@ from sacjax.runs import curve
 from sacjax.runs.metrics_csv import Member
 from sacjax.statistics import Estimate, aggregate_iqm, probability_of_improvement
 
-MANY_SETTINGS, MOST_ROWS = 8, 20  # of a sweep, in the table of a run
-Cell = str | tuple[str, str]  # text, or text and a class of the page's style sheet
+MANY_SETTINGS, MOST_ROWS = 8, 20  # a sweep of more than 8 settings shows its 20 best
+Cell = str | tuple[str, str]  # text, or text and its CSS class
 
 
 class Table(NamedTuple):
-    """Rows of text, for `as_rich` and for the page."""
+    """A table of text, for `as_rich` and for the page."""
 
-    names: list[str]  # of the columns
+    names: list[str]  # names of the columns
     rows: Sequence[Sequence[Cell]]
-    left: int  # columns that are aligned left; the others are numbers
+    left: int  # number of columns that are aligned left; the others hold numbers
 
 
 def finals(entries: list[Entry], panels: list[Panel]) -> Table:
-    """A row per entry: the scores of its seeds."""
+    """Return a table with the final scores, a row per entry."""
     scores = {panel.title: panel.scores for panel in panels}
     rows = []
     for entry in entries:
-        seeds, *middle = _scored(entry.scores)
+        seeds, *middle = _summarize(entry.scores)
         row = [entry.env, entry.label, seeds, f"{entry.steps[-1]:,.0f}", *middle]
         if len(entry.alive):
             row += [number(entry.alive.min()), _beats(scores[entry.env], entry.label, entries)]
@@ -43,7 +43,7 @@ def finals(entries: list[Entry], panels: list[Panel]) -> Table:
 
 
 def totals(panel: Panel, entries: list[Entry]) -> Table:
-    """A row per label, over all environments."""
+    """Return a table with the scores over all environments, a row per label."""
     rows = [
         [label, estimate(aggregate_iqm(scores), ".3f"), _beats(panel.scores, label, entries)]
         for label, scores in panel.scores.items()
@@ -52,19 +52,19 @@ def totals(panel: Panel, entries: list[Entry]) -> Table:
 
 
 def normalisation(panel: Panel, entries: list[Entry]) -> str:
-    """Say what the numbers of `totals` mean."""
+    """Return the text that explains the numbers of `totals`."""
     missing = {entry.label for entry in entries} - set(panel.scores)
     text = (
-        "Runs of the same name, over the environments. In each environment the lowest score of any "
-        "seed shown is 0 and the highest 1, so these numbers hold within this report only. "
-        "Every score counts once in the IQM; the improvement is the mean over environments."
+        "Runs with the same name are aggregated over the environments. In each environment the "
+        "lowest score of any seed is 0 and the highest is 1, so these numbers hold in this report "
+        "only. Every score counts once in the IQM. The improvement is the mean over environments."
     )
-    left = f" Not run in every environment, or all diverged: {', '.join(sorted(missing))}."
+    left = f" Missing in some environment, or all diverged: {', '.join(sorted(missing))}."
     return text + (left if missing else "")
 
 
 def matrix(panel: Panel) -> Table:
-    """The probability that one label improves on another, for all pairs."""
+    """Return a table with the probability of improvement for all pairs of labels."""
 
     def cell(label: str, other: str) -> Cell:
         if label == other:
@@ -78,29 +78,35 @@ def matrix(panel: Panel) -> Table:
 
 
 def settings(entries: list[Entry]) -> Table:
-    """A row per entry: the settings that differ. No rows if none does."""
+    """Return a table with the settings that differ, a row per entry. No row if none differs."""
     names = comparison.differing(entries)
     rows = [[e.env, e.label, *(_value(e.settings[name]) for name in names)] for e in entries]
     return Table(["environment", "run", *names], rows if names else [], left=2 + len(names))
 
 
 def as_text(entries: list[Entry]) -> str:
-    """Text: `finals`, the aggregate if there is one, and the notes."""
+    """Return the tables and notes of a comparison as text."""
     from rich.text import Text
 
     panels = comparison.panels(entries)
     together = [panel for panel in panels if panel.together]
     tables = [finals(entries, panels), *(totals(panel, entries) for panel in together)]
-    said = [normalisation(panel, entries) for panel in together] + comparison.notes(entries)
+    sentences = [normalisation(panel, entries) for panel in together] + comparison.notes(entries)
     views = [view for table in tables for view in (as_rich(table), "")]
-    return printed(*views, *(Text(f"- {note}") for note in said), width=120).rstrip("\n")
+    return render_text(*views, *(Text(f"- {note}") for note in sentences), width=120).rstrip("\n")
 
 
 def of_run(members: list[Member], returns: np.ndarray, stds: np.ndarray, title: str) -> str:
-    """Text: a line per seed and setting, then IQM and interval. Means and standard deviations [M].
+    """Return the table of a run as text: a line per seed, then IQM and interval per setting.
 
-    Members without finite returns diverged, and do not count. A sweep of many settings has a line
-    per setting, the best ones first.
+    A sweep of many settings has only a line per setting, the best ones first. A member without a
+    finite return diverged, and is excluded from the IQM.
+
+    Args:
+      members: M dictionaries of the swept hyperparameters and `seed`.
+      returns: mean returns [M].
+      stds: standard deviations over episodes [M].
+      title: the first line.
     """
     groups = curve.settings(members)
     if len(groups) > MANY_SETTINGS:
@@ -112,26 +118,26 @@ def of_run(members: list[Member], returns: np.ndarray, stds: np.ndarray, title: 
             finite = np.isfinite(returns[i])
             cells = [number(returns[i]), number(stds[i])] if finite else ["diverged", ""]
             rows.append([f"seed {members[i]['seed']}", *cells, ""])
-        counted, middle, ends = _scored(returns[index])
+        counted, middle, ends = _summarize(returns[index])
         rows.append([f"IQM of {counted}", middle, "", ends])
     view = as_rich(Table(["", "return", "std of episodes", "95% interval"], rows, left=1))
     for line, (name, *_) in zip(view.rows, rows, strict=True):
         line.style = "" if name.startswith("seed") else "bold"
         line.end_section = name.startswith("IQM")
-    return f"{title}\n{printed(view, width=100)}"
+    return f"{title}\n{render_text(view, width=100)}"
 
 
 def _best(groups: dict[str, list[int]], returns: np.ndarray) -> str:
-    """Text: a line per setting, by IQM; the best MOST_ROWS."""
+    """Return a table with the MOST_ROWS settings of the largest IQM as text."""
     ranked = curve.ranked(groups, returns)
-    rows = [[x, *_scored(returns[groups[x]])] for x in ranked[:MOST_ROWS]]
+    rows = [[x, *_summarize(returns[groups[x]])] for x in ranked[:MOST_ROWS]]
     table = Table(["best first", "seeds", "IQM", "95% interval"], rows, left=1)
-    text, left = printed(as_rich(table), width=100), len(ranked) - MOST_ROWS
-    return text + (f"and {left} more points: metrics.csv has all of them\n" if left > 0 else "")
+    text, left = render_text(as_rich(table), width=100), len(ranked) - MOST_ROWS
+    return text + (f"and {left} more settings: metrics.csv has all of them\n" if left > 0 else "")
 
 
 def as_rich(table: Table) -> Any:
-    """The table as rich draws it on a terminal."""
+    """Return the table as an object that rich can print."""
     from rich.table import Table as View
     from rich.text import Text
 
@@ -144,9 +150,8 @@ def as_rich(table: Table) -> Any:
     return view
 
 
-def printed(*views: Any, width: int) -> str:
-    """Text: what rich makes of them one below the other, in `width` columns, or a terminal's where
-    it has fewer."""
+def render_text(*views: Any, width: int) -> str:
+    """Return rich objects as text, at most `width` columns wide and no wider than the terminal."""
     from rich.console import Console
 
     terminal, text = sys.stdout is not None and sys.stdout.isatty(), io.StringIO()
@@ -158,29 +163,29 @@ def printed(*views: Any, width: int) -> str:
 
 
 def number(x: float) -> str:
-    """As many decimals as say something: -1,234.5, 2.61, 0.031."""
+    """Format a number with fewer decimals the larger it is: -1,234.5, 2.61, 0.031."""
     return f"{x:,.{1 if abs(x) >= 10 else 2 if abs(x) >= 1 else 3}f}"
 
 
 def estimate(x: Estimate, digits: str) -> str:
-    """Value and interval."""
+    """Format a value and its interval, if it has one."""
     ends = f" [{x.low:{digits}}, {x.high:{digits}}]" if np.isfinite(x.low) else ""
     return f"{x.value:{digits}}{ends}"
 
 
-def _scored(scores: np.ndarray) -> tuple[str, str, str]:
-    """How many seeds have a finite score, their IQM, and its interval."""
+def _summarize(scores: np.ndarray) -> tuple[str, str, str]:
+    """Return the number of seeds with a finite score, their IQM, and its interval as text."""
     alive = scores[np.isfinite(scores)]
     counted = f"{len(alive)} of {len(scores)}" if len(alive) < len(scores) else str(len(scores))
     if len(alive) == 0:
         return counted, "all diverged", ""
     value, low, high = aggregate_iqm([alive])
-    ends = f"[{number(low)}, {number(high)}]" if len(alive) > 1 else "one seed has none"
+    ends = f"[{number(low)}, {number(high)}]" if len(alive) > 1 else "none for one seed"
     return counted, number(value), ends
 
 
 def _beats(scores: dict[str, list[np.ndarray]], label: str, entries: list[Entry]) -> str:
-    """P(label beats the first one), with its name if the first run of all has no score here."""
+    """Format P(label beats the panel's first label). Name that label if it is not the first run."""
     first = next(iter(scores))
     if label == first:
         return "-"
@@ -189,4 +194,5 @@ def _beats(scores: dict[str, list[np.ndarray]], label: str, entries: list[Entry]
 
 
 def _value(x: Any) -> str:
+    """Format the value of a setting."""
     return f"{x:,g}" if isinstance(x, float) else f"{x:,}" if type(x) is int else str(x)

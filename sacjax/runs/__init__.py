@@ -1,1 +1,1 @@
-"""Runs on the host: training, files, checkpoints, resuming. `sacjax.runs.run` is the way in."""
+"""Runs on the host: training, files, checkpoints, resuming. Start reading at `sacjax.runs.run`."""

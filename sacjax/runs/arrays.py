@@ -1,11 +1,11 @@
-"""Trees of arrays on disk: a folder with one .npz per process and a note of their checksums.
+"""Trees of arrays on disk: a folder with one .npz file per process and a note with checksums.
 
-    0.npz, 1.npz ...   what the devices of each process hold of the arrays, not compressed
-    note.json          the names and dtypes of the arrays, the SHA-256 of each file, a note;
+    0.npz, 1.npz ...   the parts of the arrays that each process holds, not compressed
+    note.json          names and dtypes of the arrays, the SHA-256 of each file, a note;
                        its first line is the SHA-256 of the rest
 
-`write_part` writes a folder beside its place, and `complete` renames it once it is on the disk. So
-a folder under its own name is whole. `Stored` checks every checksum before it reads anything.
+`write_part` writes into a temporary folder. `complete` forces it to the disk and renames it, so a
+folder under its final name is complete. `Stored` checks every checksum before it reads an array.
 """
 
 import hashlib
@@ -15,7 +15,8 @@ import shutil
 import struct
 import sys
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections import UserDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,25 +31,28 @@ _NOTE = "note.json"
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by name, PRNG keys as the numbers in them."""
+    """Return the leaves of a tree by name. PRNG keys become arrays of integers."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
-    return {jax.tree_util.keystr(path): _numbers(x) for path, x in leaves}
+    return {jax.tree_util.keystr(path): _to_numbers(x) for path, x in leaves}
 
 
 def unflatten(like: Any, arrays: Arrays, place: Callable[[Any], Any] = lambda x: x) -> Any:
-    """Inverse of `flatten`: each leaf is read, checked and placed before the next one is read.
+    """Invert `flatten`: read, check and place each leaf before the next one is read.
 
     Args:
       like: a tree of `jax.ShapeDtypeStruct`.
       arrays: the arrays by name.
-      place: what each array becomes.
+      place: a function applied to each array.
+
+    Returns:
+      A tree like `like` with the results of `place` as leaves.
 
     Raises:
       ValueError: an array is missing, or has another shape or dtype.
     """
 
-    def leaf(path: Any, wanted: Any) -> Any:
-        name, shape = jax.tree_util.keystr(path), jax.eval_shape(_numbers, wanted)
+    def read_leaf(path: Any, wanted: Any) -> Any:
+        name, shape = jax.tree_util.keystr(path), jax.eval_shape(_to_numbers, wanted)
         if name not in arrays:
             raise ValueError(f"it has no {name}")
         found = arrays[name]
@@ -56,101 +60,105 @@ def unflatten(like: Any, arrays: Arrays, place: Callable[[Any], Any] = lambda x:
             raise ValueError(
                 f"{name} is {found.dtype}{list(found.shape)}, not {shape.dtype}{list(shape.shape)}"
             )
-        found = found.astype(shape.dtype, copy=False)  # another size, where x64 has changed
+        found = found.astype(shape.dtype, copy=False)  # float32 <-> float64 if x64 has changed
         if not is_key(wanted):
             return place(found)
-        kinds = []  # a shape does not tell the kind of its keys, a tracer of that shape does
+        kinds = []  # a ShapeDtypeStruct does not reveal the kind of its keys, a tracer does
         jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), wanted)
         return jax.random.wrap_key_data(place(found), impl=kinds[0])
 
-    return jax.tree_util.tree_map_with_path(leaf, like)
+    return jax.tree_util.tree_map_with_path(read_leaf, like)
+
+
+def select(arrays: Arrays, prefix: str) -> dict[str, Any]:
+    """Return the arrays whose names start with the prefix, by the rest of their names."""
+    return {n.removeprefix(prefix): arrays[n] for n in arrays if n.startswith(prefix)}
 
 
 def part_of(folder: Path) -> Path:
-    """Where `folder` is written before it is whole."""
+    """Return the temporary folder in which `folder` is written."""
     return folder.with_name(PART + folder.name)
 
 
 def make_room(folder: Path) -> None:
-    """An empty folder for the parts of `folder`, in place of what an interrupted write left."""
+    """Create an empty temporary folder. Remove what an interrupted write has left."""
     shutil.rmtree(part_of(folder), ignore_errors=True)
     part_of(folder).mkdir(parents=True)
 
 
 def write_part(folder: Path, arrays: Arrays, rows: int = sys.maxsize) -> dict[str, str]:
-    """Write what this process holds of the arrays; return their dtypes by name.
+    """Write this process's part of the arrays.
 
-    Nothing refers to the arrays afterwards, so their buffers can be donated. NumPy arrays are the
-    same in every process: the first one writes them. `rows`: as many of JAX's arrays.
+    The caller may donate the arrays afterwards: nothing refers to their buffers.
+
+    Args:
+      folder: the final folder; the part goes to its temporary folder.
+      arrays: JAX arrays and NumPy arrays by name. Each process writes its own shards of JAX arrays.
+        NumPy arrays are equal in all processes, and the first one writes them.
+      rows: the number of leading rows of JAX arrays to write. The others are padding.
+
+    Returns:
+      The dtypes by name.
     """
     pieces: dict[str, Any] = {}
     for number, x in enumerate(arrays.values()):
-        for start, piece in _pieces(x, rows).items():
+        for start, piece in _own_pieces(x, rows).items():
             pieces[f"{number}-{start}"] = piece
     process = jax.process_index()
     with (part_of(folder) / f"{process}.npz").open("wb") as file:
         np.savez(file, **pieces)
-        if jax.process_count() > 1:  # `complete` can only force what its own machine has written
+        if jax.process_count() > 1:  # `complete` can only sync files of its own machine
             file.flush()
             os.fsync(file.fileno())
     return {name: str(x.dtype) for name, x in arrays.items()}
 
 
 def complete(folder: Path, dtypes: dict[str, str], note: dict[str, Any]) -> None:
-    """Write the note, force all of it to the disk, and rename it into place."""
+    """Write the note, force everything to the disk, and rename the folder to its final name."""
     part, old = part_of(folder), folder.with_name(f"{PART}old-{folder.name}")
     files = {path.name: _sha256(path) for path in sorted(part.glob("*.npz"))}
     text = json.dumps({"note": note, "dtypes": dtypes, "files": files})
     (part / _NOTE).write_text(f"{hashlib.sha256(text.encode()).hexdigest()}\n{text}")
     for path in (*part.iterdir(), part):
-        _to_disk(path)
+        _sync(path)
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
         folder.rename(old)
     part.rename(folder)
-    _to_disk(folder.parent)
+    _sync(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 
-class Stored(Mapping[str, np.ndarray]):
-    """The arrays in a folder by name, each read from the disk when it is asked for."""
+class Stored(UserDict[str, Any]):
+    """The arrays in a folder by name. Each access reads the array from the disk."""
 
     def __init__(self, folder: Path):
-        """Check every file. Raises OSError, ValueError or LookupError where one is damaged."""
+        """Check every file. Raises OSError, ValueError or LookupError if one is damaged."""
         digest, _, text = (folder / _NOTE).read_text().partition("\n")
         if hashlib.sha256(text.encode()).hexdigest() != digest:
             raise ValueError(f"{_NOTE} has changed")
         content = json.loads(text)
-        for name, wanted in content["files"].items():
-            if _sha256(folder / name) != wanted:
-                raise ValueError(f"{name} has changed")
         self.note: dict[str, Any] = content["note"]
-        self._dtypes, self._files = content["dtypes"], [folder / x for x in content["files"]]
+        self._dtypes: dict[str, str] = content["dtypes"]
+        names = list(self._dtypes)
+        # name -> first row of a piece -> its file and the offset of its zip entry
+        self.data: dict[str, dict[int, tuple[Path, int]]] = {name: {} for name in names}
+        for path in (folder / name for name in content["files"]):
+            if _sha256(path) != content["files"][path.name]:
+                raise ValueError(f"{path.name} has changed")
+            with zipfile.ZipFile(path) as archive:
+                for entry in archive.infolist():
+                    number, start = map(int, entry.filename.removesuffix(".npy").split("-"))
+                    self.data[names[number]][start] = path, entry.header_offset
 
     def __getitem__(self, name: str) -> np.ndarray:
-        number, pieces = list(self._dtypes).index(name), {}
-        for path in self._files:
-            with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-                for entry in archive.infolist():
-                    which, start = map(int, entry.filename.removesuffix(".npy").split("-"))
-                    if which == number:
-                        pieces[start] = _read_entry(file, entry)
-        parts = [pieces[start] for start in sorted(pieces)]
+        parts = [_read_entry(path, at) for _, (path, at) in sorted(self.data[name].items())]
         whole = np.concatenate(parts) if len(parts) > 1 else parts[0]
-        return whole.view(np.dtype(self._dtypes[name]))  # bfloat16, say, is bytes to NumPy
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._dtypes
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._dtypes)
-
-    def __len__(self) -> int:
-        return len(self._dtypes)
+        return whole.view(np.dtype(self._dtypes[name]))  # NumPy reads bfloat16 as bytes
 
 
-def _pieces(x: Any, rows: int) -> dict[int, np.ndarray]:
-    """What this process holds of an array: the row that each piece begins with, and the piece."""
+def _own_pieces(x: Any, rows: int) -> dict[int, np.ndarray]:
+    """Return the pieces of an array that this process writes. The keys are their first rows."""
     if isinstance(x, jax.Array) and x.size:
         shards = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
         return {at: np.asarray(data)[: rows - at] for at, data in shards.items() if at < rows}
@@ -159,14 +167,18 @@ def _pieces(x: Any, rows: int) -> dict[int, np.ndarray]:
     return {0: x} if jax.process_index() == 0 else {}
 
 
-def _read_entry(file: Any, entry: zipfile.ZipInfo) -> np.ndarray:
-    """An array of an .npz, straight from the file: its SHA-256 was checked, so zip's CRC is not."""
-    file.seek(entry.header_offset + 26)  # where a zip's local header has the lengths of two fields
-    file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
-    return np.lib.format.read_array(file)
+def _read_entry(path: Path, offset: int) -> np.ndarray:
+    """Read an array from the local header of its entry in an .npz file.
+
+    It does not check the CRC of the zip, because the SHA-256 of the file has been checked.
+    """
+    with path.open("rb") as file:
+        file.seek(offset + 26)  # here the header stores the lengths of two fields
+        file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+        return np.lib.format.read_array(file)
 
 
-def _numbers(x: Any) -> Any:
+def _to_numbers(x: Any) -> Any:
     return jax.random.key_data(x) if is_key(x) else x
 
 
@@ -175,7 +187,7 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _to_disk(path: Path) -> None:
+def _sync(path: Path) -> None:
     """Force a file's content, or a folder's names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

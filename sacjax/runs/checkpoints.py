@@ -1,4 +1,4 @@
-"""Checkpoints of a run: each is whole or does not exist, and is checked when it is read.
+"""Checkpoints of a run: each is complete or absent, and checked when it is read.
 
 checkpoints/12/    the run after 12 epochs, as `sacjax.runs.arrays` stores it
 """
@@ -10,12 +10,13 @@ from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sacjax.runs import arrays as stored
 from sacjax.runs.directory import resume_command
 from sacjax.runs.files import PART, remedy
 from sacjax.runs.processes import any_of, is_first, on_first
+from sacjax.runs.provenance import Description
 from sacjax.types import InputError, RunError, one_line
 
 _LOG = logging.getLogger("sacjax")
@@ -23,40 +24,53 @@ _FOLDER = "checkpoints"
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint that is whole."""
+    """A complete checkpoint.
+
+    Attributes:
+      epoch: the number of epochs done.
+      note: the description of the run, with its diverged members.
+      arrays: the arrays by name; each access reads one from the disk.
+    """
 
     epoch: int
-    note: dict[str, Any]
-    arrays: stored.Arrays  # each is read when it is asked for
+    note: Description
+    arrays: stored.Arrays
 
 
 def epochs(directory: Path) -> list[int]:
-    """The epochs of all checkpoints, oldest first."""
+    """Return the epochs of all checkpoints, oldest first."""
     found = (directory / _FOLDER).glob("*")
     return sorted(int(path.name) for path in found if path.name.isdigit() and path.is_dir())
 
 
 class Writer:
-    """Writes the checkpoints of a run, one at a time.
+    """Write the checkpoints of a run, one at a time.
 
-    All processes call it alike, and each writes what its devices hold. A checkpoint counts once its
-    checksums are taken and all of it is on the disk. A thread does that while the run goes on, so
-    RunError comes with the next call if it fails.
+    All processes call it with the same arguments, and each one writes what its devices hold. A
+    thread takes the checksums and completes the checkpoint while training continues. If that fails,
+    the next call raises the RunError.
     """
 
-    def __init__(self, directory: Path, keep: int, begun: int = 0):
-        """`begun`: the epoch that the run resumes from. Later checkpoints were damaged."""
+    def __init__(self, directory: Path, keep: int, resumed_from: int = 0):
+        """Keep the last `keep` checkpoints. Any checkpoint after `resumed_from` is damaged."""
         self._directory, self._keep = directory, keep
-        self._damaged = {epoch for epoch in epochs(directory) if epoch > begun}
-        self._aside = ThreadPoolExecutor(1, "checkpoint")
+        self._damaged = {epoch for epoch in epochs(directory) if epoch > resumed_from}
+        self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._unfinished: tuple[int, Future | None] | None = None
 
     def save(
-        self, epoch: int, note: dict[str, Any], arrays: stored.Arrays, rows: int = sys.maxsize
+        self, epoch: int, note: Description, arrays: stored.Arrays, rows: int = sys.maxsize
     ) -> None:
-        """Begin a checkpoint; the arrays may be donated when this returns. Raises RunError.
+        """Start a checkpoint. The caller may donate the arrays when this returns.
 
-        `rows`: as many are stored of JAX's arrays.
+        Args:
+          epoch: the number of epochs done.
+          note: what `Checkpoint.note` returns.
+          arrays: the arrays by name.
+          rows: the number of leading rows of JAX arrays to write.
+
+        Raises:
+          RunError: this checkpoint or the one before cannot be written.
         """
         self.finish()
         folder, failed, dtypes = self._directory / _FOLDER / str(epoch), None, {}
@@ -66,52 +80,53 @@ class Writer:
         except (OSError, RunError) as error:
             failed = error
         if any_of(failed is not None):
-            raise self._unwritten(epoch, failed) from failed
-        work = self._complete, folder, dtypes, note
-        self._unfinished = epoch, self._aside.submit(*work) if is_first() else None
+            raise self._write_error(epoch, failed) from failed
+        done = self._thread.submit(self._complete, folder, dtypes, note) if is_first() else None
+        self._unfinished = epoch, done
 
     def finish(self) -> None:
-        """Wait until the checkpoint is whole and the older ones are removed. Raises RunError."""
+        """Wait until the checkpoint is complete and old ones are removed. Raises RunError."""
         if self._unfinished is None:
             return
         (epoch, done), self._unfinished = self._unfinished, None
         try:
             on_first(lambda: done and done.result())
         except (OSError, RunError) as error:
-            raise self._unwritten(epoch, error) from error
+            raise self._write_error(epoch, error) from error
 
     def close(self) -> None:
-        """Wait until nothing is written any more, whatever happened."""
-        self._aside.shutdown()
+        """Wait for the thread, also after an error."""
+        self._thread.shutdown()
 
     def _make_room(self, folder: Path) -> None:
-        for torso in folder.parent.glob(f"{PART}*"):  # of an interrupted write
-            shutil.rmtree(torso)
+        for unfinished in folder.parent.glob(f"{PART}*"):  # an interrupted write left it
+            shutil.rmtree(unfinished)
         stored.make_room(folder)
 
-    def _complete(self, folder: Path, dtypes: dict[str, str], note: dict[str, Any]) -> None:
+    def _complete(self, folder: Path, dtypes: dict[str, str], note: Description) -> None:
         stored.complete(folder, dtypes, note)
         self._damaged.discard(int(folder.name))
         good = [epoch for epoch in epochs(self._directory) if epoch not in self._damaged]
         for epoch in [*self._damaged, *good[: -self._keep]]:
             shutil.rmtree(folder.with_name(str(epoch)), ignore_errors=True)
 
-    def _unwritten(self, epoch: int, error: Any) -> RunError:
+    def _write_error(self, epoch: int, error: Exception | None) -> RunError:
         if is_first():
             shutil.rmtree(stored.part_of(self._directory / _FOLDER / str(epoch)), True)
         last = epochs(self._directory)
-        left = f"the one of epoch {last[-1]} is whole" if last else "there is none yet"
+        left = f"the one of epoch {last[-1]} is complete" if last else "no other one exists"
         why = one_line(error) if error else "another process could not write its part"
         return RunError(
             f"the checkpoint of epoch {epoch} could not be written to {self._directory / _FOLDER} "
-            f"({why}); {left}: {remedy(error)}, then {resume_command(self._directory)}"
+            f"({why}); {left}: {remedy(error)}, then {resume_command(self._directory)}",
+            _FOLDER,
         )
 
 
 def restore(directory: Path) -> Checkpoint | None:
-    """The last checkpoint that is whole; None where there is none at all.
+    """Return the last complete checkpoint, or None if the run has no checkpoint.
 
-    A damaged one is skipped with a warning. Raises InputError if all are damaged.
+    Damaged checkpoints are skipped with a warning. Raises InputError if all are damaged.
     """
     damaged: list[str] = []
     for epoch in reversed(epochs(directory)):
@@ -120,21 +135,22 @@ def restore(directory: Path) -> Checkpoint | None:
             found = stored.Stored(path)
         except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
             damaged.append(f"{path} is damaged ({one_line(error)})")
-            _LOG.warning("%s: going back to the one before", damaged[-1])
+            _LOG.warning("%s: using the previous checkpoint", damaged[-1])
         else:
             return Checkpoint(epoch, found.note, found)
     if damaged:
-        raise InputError(f"no checkpoint can be read: {damaged[0]}: restore it, or train again")
+        raise InputError(f"no intact checkpoint: {damaged[0]}: restore it, or train again", _FOLDER)
     return None
 
 
 @contextmanager
-def read_here(directory: Path, epoch: int) -> Iterator[None]:
-    """Raise RunError where a whole checkpoint cannot be read: an older one would lose epochs."""
+def explain_read_errors(directory: Path, epoch: int) -> Iterator[None]:
+    """Raise RunError if an intact checkpoint cannot be read: skipping it would lose epochs."""
     try:
         yield
-    except (OSError, MemoryError, RuntimeError) as error:  # of memory, devices, the file system
+    except (OSError, MemoryError, RuntimeError) as error:  # JAX raises RuntimeErrors
         raise RunError(
-            f"{directory / _FOLDER / str(epoch)} is whole, but cannot be read here "
-            f"({one_line(error)}): free memory, or mend that, then {resume_command(directory)}"
+            f"{directory / _FOLDER / str(epoch)} is intact, but cannot be read here "
+            f"({one_line(error)}): free memory, or fix the cause, then {resume_command(directory)}",
+            _FOLDER,
         ) from error

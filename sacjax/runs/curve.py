@@ -1,4 +1,4 @@
-"""The learning curve that a run draws of itself, and what all figures of runs share."""
+"""The learning curve of a run, and the drawing functions that all figures of runs share."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ STYLE = Path(__file__).with_name("figures.mplstyle")
 
 
 def settings(members: list[Member]) -> dict[str, list[int]]:
-    """Group members by setting: "tau=0.005, actor_lr=0.0003" -> their indices."""
+    """Return the indices of the members of each setting, such as "tau=0.005, actor_lr=0.0003"."""
     groups: dict[str, list[int]] = {}
     for i, member in enumerate(members):
         swept = [f"{name}={value:.10g}" for name, value in member.items() if name != "seed"]
@@ -24,17 +24,18 @@ def settings(members: list[Member]) -> dict[str, list[int]]:
 def learning_curve(members: list[Member], metrics: dict[str, np.ndarray], run: str) -> bytes:
     """Draw a run's evaluation returns against environment steps.
 
-    Single seeds are faint. The IQM of a setting goes as far as all its seeds that have not
-    diverged. Of more than 8 settings, the best 5 are in color and the others grey.
+    Single seeds are faint lines. The IQM line of a setting stops at the first step that one of its
+    seeds has not reached; diverged seeds do not count. With more than 8 settings, the best 5 are in
+    color and the others grey.
 
     Args:
       members: M dictionaries of the swept hyperparameters and `seed`.
-      metrics: `env_steps` [M, epochs], NaN where a member has no such epoch yet, and `eval_return`
+      metrics: `env_steps` [M, epochs], NaN after a member's last epoch, and `eval_return`
         [M, epochs] or [M, epochs, episodes].
-      run: the title, a name of the run.
+      run: the name of the run, for the title.
 
     Returns:
-      A PNG.
+      The bytes of a PNG file.
     """
     import matplotlib
     from matplotlib.figure import Figure  # not pyplot: no global state, no display
@@ -44,9 +45,9 @@ def learning_curve(members: list[Member], metrics: dict[str, np.ndarray], run: s
     last = returns[np.arange(len(members)), epochs - 1]
     steps = metrics["env_steps"][epochs.argmax()]
     groups, seeds = settings(members), len({member["seed"] for member in members})
-    best = ranked(groups, last)[:5] if len(groups) > 8 else list(groups)  # as a legend has room for
+    best = ranked(groups, last)[:5] if len(groups) > 8 else list(groups)  # a legend has room for 5
     looks: dict[str, Any] = {name: ("0.75", None) for name in groups if name not in best}
-    others = len(looks)  # they come first: those in color are on top
+    others = len(looks)  # drawn first, below the colored ones
     looks |= {name: (f"C{i}", name or "IQM, 95% interval") for i, name in enumerate(best)}
     with matplotlib.rc_context(fname=STYLE):
         figure = Figure((7, 4.2))
@@ -64,29 +65,34 @@ def learning_curve(members: list[Member], metrics: dict[str, np.ndarray], run: s
 
 
 def ranked(groups: dict[str, list[int]], scores: np.ndarray) -> list[str]:
-    """Sort `settings` by the IQM of the members' scores [M], the best first, the diverged last."""
+    """Sort the settings by the IQM of the members' scores [M]: best first, diverged last."""
 
-    def middle(name: str) -> float:
+    def score(name: str) -> float:
         alive = scores[groups[name]][np.isfinite(scores[groups[name]])]
         return float(iqm(alive)) if len(alive) else -np.inf
 
-    return sorted(groups, key=middle, reverse=True)
+    return sorted(groups, key=score, reverse=True)
 
 
 def draw_returns(
     axes: Any, steps: np.ndarray, returns: np.ndarray, scores: np.ndarray, label: Any, **look: Any
 ) -> None:
-    """Draw one setting's curves: its seeds, and the IQM of those that have a finite score.
+    """Draw the curves of one setting: a line per seed, and the IQM of the seeds.
 
-    Steps [epochs], returns [S, epochs], NaN where a seed has none, scores [S]. `look`: `color`,
-    and more for the line of the IQM.
+    Args:
+      axes: Matplotlib's axes.
+      steps: environment steps [epochs].
+      returns: evaluation returns [S, epochs], NaN if a seed has none.
+      scores: last returns [S]. A seed whose score is not finite has diverged; the IQM omits it.
+      label: the setting's name in the legend.
+      **look: `color`, and other properties of the IQM line.
     """
     axes.set_xlabel("environment steps")
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.plot(steps, returns.T, color=look["color"], alpha=0.22, linewidth=0.7)
     alive = returns[np.isfinite(scores)]
-    there = np.isfinite(alive).all(0) & (len(alive) > 0)
-    steps, alive = steps[there], alive[:, there]
+    reached = np.isfinite(alive).all(0) & (len(alive) > 0)
+    steps, alive = steps[reached], alive[:, reached]
     low, high = interval(alive, resamples=500)
     axes.fill_between(steps, low, high, color=look["color"], alpha=0.2, linewidth=0)
     mark = "o" if len(steps) == 1 else None
@@ -94,7 +100,7 @@ def draw_returns(
 
 
 def png(figure: Any) -> bytes:
-    """Content of the file that shows `figure`."""
+    """Return the bytes of the figure's PNG file."""
     image = io.BytesIO()
     figure.savefig(image)
     return image.getvalue()
@@ -103,9 +109,9 @@ def png(figure: Any) -> bytes:
 def last_returns(
     metrics: dict[str, np.ndarray], epochs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation over the episodes of each member's last evaluation, [M] each.
+    """Return the mean and standard deviation [M] over the episodes of the last evaluations.
 
-    `epochs` [M]: how many each member has done.
+    `epochs` [M]: the epochs that each member has done.
     """
     returns = metrics["eval_return"][np.arange(len(epochs)), epochs - 1]
     return returns.mean(-1), returns.std(-1)

@@ -1,6 +1,6 @@
-"""A member whose numbers are no longer finite is frozen where they last were; the others go on.
+"""Divergence: a member with NaN or infinite numbers is frozen at its last finite state.
 
-Members exchange nothing, so the others are to the bit what they would have been without it.
+Members exchange nothing, so the other members are unaffected, bit for bit.
 """
 
 import itertools
@@ -13,30 +13,38 @@ import numpy as np
 
 from sacjax.types import Array, Metrics
 
-_COUNTS = "env_steps", "gradient_steps", "replay_size"  # since the start: these go on
+_COUNTS = "env_steps", "gradient_steps", "replay_size"  # a frozen member's counts keep growing
 
 
 class Divergence(NamedTuple):
-    """What happened to a member."""
+    """A member that diverged.
 
-    member: int  # its index
-    epoch: int  # the first one whose outcome was not kept, from 0
-    quantities: str  # what was not finite: metrics, and fields of the algorithm's state
+    Attributes:
+      member: its index in the run, from 0.
+      epoch: the first epoch whose result was discarded, from 0.
+      quantities: the names that were not finite, separated by commas: metrics, and fields of the
+        algorithm's state.
+    """
+
+    member: int
+    epoch: int
+    quantities: str
 
 
-def guarded(epoch: Callable) -> Callable:
-    """`epoch(loop, hp, env_params) -> (loop, metrics)`, watched.
+def guard(epoch: Callable) -> Callable:
+    """Return an epoch that also checks for divergence and freezes the agents of diverged members.
 
-    It becomes `(loop, frozen, hp, env_params) -> (loop, (metrics, finite))`. Of one member: the
-    agent stays as it was where `frozen` [] is True, or anything in `finite` (name -> bool []) is
-    not. Everything else in the loop goes on, and is of no use any more.
+    `epoch(loop, hp, env_params) -> (loop, metrics)` becomes
+    `(loop, frozen, hp, env_params) -> (loop, (metrics, finite))`, for one member. It discards
+    the new agent if `frozen` [] is True or any value of `finite` (name -> bool []) is False. The
+    rest of the loop's state always advances; for a frozen member it is unused.
     """
 
     def guarded_epoch(
         loop: Any, frozen: Array, hp: Any, env_params: Any
     ) -> tuple[Any, tuple[Metrics, dict[str, Array]]]:
         new, metrics = epoch(loop, hp, env_params)
-        finite = _finite(metrics, new.agent, loop.agent)
+        finite = _check_finite(metrics, new.agent, loop.agent)
         keep = jnp.all(jnp.stack([*finite.values(), ~frozen]))
         agent = jax.lax.cond(keep, lambda: new.agent, lambda: loop.agent)
         return new.replace(agent=agent), (metrics, finite)
@@ -44,8 +52,8 @@ def guarded(epoch: Callable) -> Callable:
     return guarded_epoch
 
 
-def found(finite: dict[str, np.ndarray], epoch: int, known: list[Divergence]) -> list[Divergence]:
-    """The members that diverged in this epoch, from `guarded`'s answer, [M] each."""
+def find(finite: dict[str, np.ndarray], epoch: int, known: list[Divergence]) -> list[Divergence]:
+    """Return the members that diverged in this epoch; `finite` has arrays [M] from `guard`."""
     before = {divergence.member for divergence in known}
     names, bad = np.array(list(finite)), ~np.stack(list(finite.values()))  # [fields, M]
     return [
@@ -55,9 +63,11 @@ def found(finite: dict[str, np.ndarray], epoch: int, known: list[Divergence]) ->
     ]
 
 
-def without(metrics: dict[str, np.ndarray], known: list[Divergence]) -> dict[str, np.ndarray]:
-    """The metrics [M, ...] of an epoch, with no data for the members frozen before it: NaN, and
-    where they are whole numbers, but for counts since the start, 0."""
+def blank_frozen(metrics: dict[str, np.ndarray], known: list[Divergence]) -> dict[str, np.ndarray]:
+    """Return an epoch's metrics [M, ...] without data for the frozen members.
+
+    Their floats become NaN and their integers 0. Counts since the start keep their values.
+    """
     frozen = [divergence.member for divergence in known]
     metrics = {name: x.copy() for name, x in metrics.items()}
     for name, x in metrics.items():
@@ -66,29 +76,30 @@ def without(metrics: dict[str, np.ndarray], known: list[Divergence]) -> dict[str
     return metrics
 
 
-def _finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]:
-    """Name -> whether it is finite: the algorithm's own metrics, and each field of its state.
+def _check_finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]:
+    """Return whether each metric and each field of the algorithm's state is finite, by name.
 
-    The loop's metrics do not count: a return can be NaN because no episode has ended. Nor does what
-    was not finite before and is the same still: the logarithm of a temperature of 0. The state is
-    checked as one vector: each array by itself would be a second of compilation.
+    The loop's own metrics are not checked: a return is NaN if no episode has ended. Numbers that
+    were not finite before the epoch and have not changed are ignored; the logarithm of a
+    temperature of 0 is such a number. The state is checked as one vector, because a check of each
+    array would add a second of compilation.
     """
     finite = {
         name: jnp.isfinite(x).all()
         for name, x in metrics.items()
         if not name.startswith(("eval_", "train_")) and jnp.issubdtype(x.dtype, jnp.inexact)
     }
-    new, old = _vector(agent), _vector(before)
+    new, old = _flatten_floats(agent), _flatten_floats(before)
     same = (new == old) | (jnp.isnan(new) & jnp.isnan(old))
     ok, end = jnp.isfinite(new) | same, 0
-    for field, leaves in itertools.groupby(_floats(agent), key=lambda leaf: leaf[0]):
+    for field, leaves in itertools.groupby(_list_floats(agent), key=lambda leaf: leaf[0]):
         begin, end = end, end + sum(x.size for _, x in leaves)
         finite[field] = finite.get(field, True) & ok[begin:end].all()
     return finite
 
 
-def _floats(tree: Any) -> list[tuple[str, Array]]:
-    """The arrays, each with the name of its field; those of one field beside each other."""
+def _list_floats(tree: Any) -> list[tuple[str, Array]]:
+    """List the floating-point arrays with the name of their top-level field, field by field."""
     return [
         (jax.tree_util.keystr(path[:1]).strip(".[]'") or "state", x)
         for path, x in jax.tree_util.tree_leaves_with_path(tree)
@@ -96,6 +107,7 @@ def _floats(tree: Any) -> list[tuple[str, Array]]:
     ]
 
 
-def _vector(tree: Any) -> Array:
-    found = [x.ravel().astype(float) for _, x in _floats(tree)]
+def _flatten_floats(tree: Any) -> Array:
+    """Concatenate all floating-point arrays into one vector."""
+    found = [x.ravel().astype(float) for _, x in _list_floats(tree)]
     return jnp.concatenate(found) if found else jnp.zeros(0)

@@ -1,7 +1,7 @@
-"""A population, epoch by epoch: compiled, watched for divergence.
+"""Train a population epoch by epoch: compile, run, detect divergence.
 
-It calls the very `epoch` that `make_train` scans, jitted and laid out over members and devices by
-`sacjax.devices`, with the state donated.
+It runs the same `epoch` function that `make_train` scans. The function is jitted, its state is
+donated, and `sacjax.devices` lays the members out over the devices.
 """
 
 import contextlib
@@ -26,21 +26,30 @@ from sacjax.runs import divergence, memory
 from sacjax.runs.divergence import Divergence
 from sacjax.runs.population import Population
 from sacjax.runs.processes import is_first, several
-from sacjax.types import named
+from sacjax.types import EpochMetrics, named
 
 _LOG = logging.getLogger("sacjax")
-History = list[dict[str, np.ndarray]]  # of each epoch, the metrics [M, ...]
+History = list[dict[str, np.ndarray]]  # the metrics [M, ...] of each epoch
 
 
 class State(NamedTuple):
-    """A population after an epoch. M' members: M, filled up to all devices alike."""
+    """A population after an epoch. M' is M, rounded up to a multiple of the devices.
 
-    loop: Any  # leaves [M', ...]; the next epoch is computed in its place
+    Attributes:
+      loop: the loop's state, leaves [M', ...]. The next epoch overwrites it.
+      history: the metrics of all epochs.
+      diverged: the members that have diverged so far.
+      host: the saved environments outside of JAX, in a restored state only.
+      seconds: the duration of the epoch.
+      new: the number of members that diverged in this epoch.
+    """
+
+    loop: Any
     history: History
     diverged: list[Divergence]
-    host: dict[str, np.ndarray] | None = None  # of a restored one: its environments outside of JAX
-    seconds: float = np.nan  # that the epoch took
-    new: int = 0  # members that diverged in it
+    host: dict[str, np.ndarray] | None = None
+    seconds: float = np.nan
+    new: int = 0
 
     @property
     def env_steps(self) -> int:
@@ -49,20 +58,25 @@ class State(NamedTuple):
 
     @property
     def metrics(self) -> dict[str, np.ndarray]:
-        """Of each metric [M, epochs, ...]."""
+        """All metrics by name, each [M, epochs, ...]."""
         history = self.history
         return {name: np.stack([m[name] for m in history], axis=1) for name in history[0]}
 
 
 class Compiled(NamedTuple):
-    """The programs of a population."""
+    """The compiled programs of a population.
 
-    init: Callable[..., Any] | None  # (keys [M'], hp, env_params) -> loop
-    epoch: Any  # (loop, frozen [M'], hp, env_params) -> loop, (metrics, finite)
+    Attributes:
+      init: (keys [M'], hp, env_params) -> loop; None if no batch starts from the beginning.
+      epoch: (loop, frozen [M'], hp, env_params) -> loop, (metrics, finite).
+    """
+
+    init: Callable[..., Any] | None
+    epoch: Any
 
     @property
     def memory(self) -> int:
-        """Bytes that the epoch takes of one device, as XLA says; 0 where it does not."""
+        """Bytes that the epoch needs on one device, as XLA reports; 0 if it does not report."""
         found = isinstance(self.epoch, jax.stages.Compiled) and self.epoch.memory_analysis()
         if not found:
             return 0
@@ -73,59 +87,59 @@ class Compiled(NamedTuple):
 def epochs(
     population: Population, state: State | None, compiled: Compiled | None
 ) -> Iterator[State]:
-    """Train from `state`, or from the beginning, to the end: the state after each epoch.
+    """Train to the end and yield the state after each epoch.
 
-    Diverged members stay frozen. Where all have diverged, it ends.
+    Diverged members stay frozen. If all members have diverged, training ends.
 
     Args:
       population: the members.
-      state: where to resume.
-      compiled: what `prepare` gave; None where the run is finished.
+      state: the state to resume from; None to start from the beginning.
+      compiled: what `prepare` returns; None if the run is finished.
     """
     if compiled is None:
         return
-    (hp, keys, env_params), (init, epoch) = _inputs(population), compiled
+    (hp, keys, env_params), (init, epoch) = _place_inputs(population), compiled
     loop, history, diverged, host, *_ = state or State(None, [], [])
     history, diverged, cut = list(history), list(diverged), 0
     with errors_named(population.program.host, population.config.env):
         if loop is None:
             assert init is not None
-            loop = _patiently(lambda: init(keys, hp, env_params))
+            loop = _compute(lambda: init(keys, hp, env_params))
         if host:
-            loop = _put_back(population, loop, host)
+            loop = _restore_host(population, loop, host)
     loop = jax.block_until_ready(loop)
     while not finished(population, State(loop, history, diverged)):
         begin = time.perf_counter()
         with errors_named(population.program.host, population.config.env):
-            frozen = _mask(population, diverged)
-            loop, outcome = _patiently(partial(epoch, loop, frozen, hp, env_params))
+            frozen = _place_frozen(population, diverged)
+            loop, outcome = _compute(partial(epoch, loop, frozen, hp, env_params))
         metrics, finite = (
             {name: x[: population.size] for name, x in got.items()} for got in gather(outcome)
         )
-        new = divergence.found(finite, len(history), diverged)
+        new = divergence.find(finite, len(history), diverged)
         diverged.extend(new)
-        history.append(divergence.without(metrics, diverged))
+        history.append(divergence.blank_frozen(metrics, diverged))
         state = State(loop, history, diverged, None, time.perf_counter() - begin, len(new))
-        _warn(population, new, state.env_steps)
+        _warn_of_divergence(population, new, state.env_steps)
         cut = cut or _warn_of_cuts(metrics["eval_length"], population.config.eval_max_steps)
         yield state
 
 
 def finished(population: Population, state: State | None) -> bool:
-    """Whether no epoch is left, or no member."""
+    """Return whether no epoch is left to do, or all members have diverged."""
     if state is None:
         return False
     ended = len(state.history) == population.config.num_epochs
     return ended or len(state.diverged) == population.size
 
 
-def told(population: Population, state: State, next_checkpoint: float) -> dict[str, np.ndarray]:
-    """What an `OnEpoch` is told of an epoch."""
+def collect_metrics(population: Population, state: State, next_checkpoint: float) -> EpochMetrics:
+    """Return what `on_epoch` callbacks get: the epoch's metrics and progress, each [M, ...]."""
     members = population.grid.members
-    of_each = {name: np.array([member[name] for member in members]) for name in members[0]}
-    of_each["member"] = np.arange(*population.grid.part)
-    of_each["diverged"] = _frozen(population, state.diverged)
-    of_all = {
+    by_member = {name: np.array([member[name] for member in members]) for name in members[0]}
+    by_member["member"] = np.arange(*population.grid.part)
+    by_member["diverged"] = _mask_frozen(population, state.diverged)
+    shared = {
         "members": population.grid.total,
         "total_steps": population.config.total_steps,
         "eval_every": population.config.eval_every,
@@ -133,36 +147,42 @@ def told(population: Population, state: State, next_checkpoint: float) -> dict[s
         "seconds": state.seconds,
         "next_checkpoint": next_checkpoint,
     }
-    of_all = {name: np.full(population.size, value) for name, value in of_all.items()}
-    return of_each | state.history[-1] | of_all
+    shared = {name: np.full(population.size, value) for name, value in shared.items()}
+    return EpochMetrics(by_member | state.history[-1] | shared)
 
 
 def prepare(
     population: Population, state: State | None, programs: dict[int, Compiled]
 ) -> Compiled | None:
-    """Compile what `epochs` needs, if it is not finished. Raises InputError if memory is short.
+    """Compile what `epochs` needs. Returns None if the run is finished.
 
-    `programs`: those of other batches of the run, by their number of members. New ones are added.
+    Args:
+      population: the members.
+      state: the state to resume from, if any.
+      programs: the programs of the run's batches by number of members. New ones are added.
+
+    Raises:
+      InputError: the memory is too small.
     """
     if finished(population, state):
         return None
     size, fresh = population.size, state is None
-    if size not in programs:  # other batches of this size may start afresh
+    if size not in programs:  # a later batch of this size may need `init` even if this one does not
         programs[size] = compile_programs(population, fresh or size < population.grid.total)
-    memory.check(population, programs[size].memory, again=not fresh)
+    memory.check(population, programs[size].memory, resumed=not fresh)
     return programs[size]
 
 
 def compile_programs(population: Population, fresh: bool = True) -> Compiled:
-    """Compile the epoch and, if `fresh`, `init` beside it."""
-    hp, keys, env_params = _inputs(population)
+    """Compile the epoch and, if `fresh`, `init` at the same time."""
+    hp, keys, env_params = _place_inputs(population)
     axes = 0, 0 if len(population.grid.settings) > 1 else None, None
-    where, how = placement(population.devices), population.how
-    init = over_members(population.program.init, axes, **how)
+    where, layout = placement(population.devices), population.layout
+    init = over_members(population.program.init, axes, **layout)
     init = jax.jit(init, out_shardings=where)
-    epoch = divergence.guarded(population.program.epoch)
-    epoch = over_members(epoch, (0, *axes), donated=True, **how)
-    # What XLA would give back otherwise is, for arrays of no elements, on all devices.
+    epoch = divergence.guard(population.program.epoch)
+    epoch = over_members(epoch, (0, *axes), donated=True, **layout)
+    # Without out_shardings, XLA would put arrays of no elements on all devices.
     epoch = jax.jit(epoch, donate_argnums=0, out_shardings=where)
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
@@ -170,37 +190,40 @@ def compile_programs(population: Population, fresh: bool = True) -> Compiled:
     )
     if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return Compiled(init, epoch)
-    # `init` is traced (it has been once, for the shapes: it will not fail) and compiled beside it.
-    epoch_ready = _aside(epoch.lower(like, _mask(population, []), hp, env_params).compile)
-    init_ready = _aside(init.lower(keys, hp, env_params).compile) if fresh else None
+    # Both compile at the same time. Tracing `init` cannot fail: eval_shape has traced it already.
+    lowered = epoch.lower(like, _place_frozen(population, []), hp, env_params)
+    epoch_ready = _start_thread(lowered.compile)
+    init_ready = _start_thread(init.lower(keys, hp, env_params).compile) if fresh else None
     compiled = Compiled(init_ready() if init_ready else None, epoch_ready())
     with contextlib.suppress(OSError, AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)  # XLA has freed half a GiB, which glibc would keep
     return compiled
 
 
-def _inputs(population: Population) -> tuple[Any, Any, Any]:
-    """Hyperparameters, keys [M'] and the environment's parameters, where the programs want them."""
+def _place_inputs(population: Population) -> tuple[Any, Any, Any]:
+    """Return hyperparameters, keys [M'] and environment parameters, placed for the programs."""
     devices = population.devices
     hp, keys = population.inputs()
     hp, env_params = as_arrays(hp, population.program.default_params)
     if len(population.grid.settings) > 1:
         hp = place(fill_up(hp, devices), devices)
-    if several():  # what all have alike is handed over as NumPy arrays
-        hp, env_params = (
-            jax.tree.map(lambda x: np.asarray(x) if x.is_fully_addressable else x, tree)
-            for tree in (hp, env_params)
+    if several():  # JAX takes arrays that all processes share as NumPy arrays
+        hp, env_params = jax.tree.map(
+            lambda x: np.asarray(x) if x.is_fully_addressable else x, (hp, env_params)
         )
     return hp, place(fill_up(keys, devices), devices), env_params
 
 
-def _put_back(population: Population, loop: Any, host: dict[str, np.ndarray]) -> Any:
-    """The environments outside of JAX to where they were; the loop as it goes on from there."""
+def _restore_host(population: Population, loop: Any, host: dict[str, np.ndarray]) -> Any:
+    """Restore the environments outside of JAX, and return the loop with their observations.
+
+    An environment that cannot be restored starts new episodes, with a warning.
+    """
     envs = population.program.host
     if not envs.load(host):
         _LOG.warning(
-            "not to the bit what it would have been: %s does not repeat itself, so new episodes "
-            "begin",
+            "not bit-identical to an uninterrupted run: %s does not repeat itself, so new "
+            "episodes begin",
             population.config.env,
         )
         loop = loop.replace(episodes=jax.tree.map(jnp.zeros_like, loop.episodes))
@@ -209,37 +232,38 @@ def _put_back(population: Population, loop: Any, host: dict[str, np.ndarray]) ->
     return loop.replace(obs=jax.device_put(envs.obs[None].astype(loop.obs.dtype), loop.obs.device))
 
 
-def _patiently(program: Callable[[], Any]) -> Any:
-    """What `program` computes, when it is there."""
-    return _aside(lambda: jax.block_until_ready(program()))()
+def _compute(program: Callable[[], Any]) -> Any:
+    """Run `program` in a thread and wait for its result."""
+    return _start_thread(lambda: jax.block_until_ready(program()))()
 
 
-def _aside(work: Callable[[], Any]) -> Callable[[], Any]:
-    """Begin `work` in another thread; what is returned waits for its result.
+def _start_thread(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Start `work` in a thread and return a function that waits for its result.
 
-    Python handles signals, a second Ctrl-C say, between two of the main thread's own steps only,
-    and what XLA compiles or computes is one step. The thread is a daemon, so that it can be left.
+    Python handles signals only between two steps of the main thread, and XLA's compilation or
+    computation is a single step. In another thread, such a step does not delay a second Ctrl-C.
+    The thread is a daemon, so the process can end before it does.
     """
     done: Future[Any] = Future()
 
-    def try_to() -> None:
+    def run() -> None:
         try:
             done.set_result(work())
         except BaseException as error:
             done.set_exception(error)
 
-    threading.Thread(target=try_to, daemon=True).start()
+    threading.Thread(target=run, daemon=True).start()
     return done.result
 
 
-def _mask(population: Population, diverged: list[Divergence]) -> Any:
-    """Which members are frozen, with those that fill up the devices [M']."""
-    frozen = fill_up(_frozen(population, diverged), population.devices)
+def _place_frozen(population: Population, diverged: list[Divergence]) -> Any:
+    """Place the mask of the frozen members [M'] on the devices."""
+    frozen = fill_up(_mask_frozen(population, diverged), population.devices)
     return place(np.asarray(frozen), population.devices)
 
 
-def _frozen(population: Population, diverged: list[Divergence]) -> np.ndarray:
-    """Which members are [M]."""
+def _mask_frozen(population: Population, diverged: list[Divergence]) -> np.ndarray:
+    """Return which members are frozen [M]."""
     mask = np.zeros(population.size, bool)
     mask[[d.member for d in diverged]] = True
     return mask
@@ -250,17 +274,17 @@ def _warn_of_cuts(lengths: np.ndarray, limit: int) -> int:
     cut = int((lengths >= limit).sum())
     if cut and is_first():
         _LOG.warning(
-            "%d of %d evaluation episodes were cut after eval_max_steps (%d) steps. Give the "
-            "environment a time limit, or set eval_max_steps. This is reported once",
-            *(cut, lengths.size, limit),
+            f"{cut} of {lengths.size} evaluation episodes were cut after eval_max_steps ({limit}) "
+            "steps: give the environment a time limit, or set eval_max_steps. This warning comes "
+            "once"
         )
     return cut
 
 
-def _warn(population: Population, diverged: list[Divergence], env_steps: int) -> None:
-    for d in diverged if is_first() else ():
-        who = named(population.grid.members[d.member])
+def _warn_of_divergence(population: Population, new: list[Divergence], env_steps: int) -> None:
+    for d in new if is_first() else ():
+        number, who = population.grid.part[0] + d.member, named(population.grid.members[d.member])
         _LOG.warning(
-            "member %d (%s) diverged before step %s (%s): frozen where all was finite",
-            *(population.grid.part[0] + d.member, who, f"{env_steps:,}", d.quantities),
+            f"member {number} ({who}) diverged before step {env_steps:,} ({d.quantities}): frozen "
+            "at its last finite state"
         )

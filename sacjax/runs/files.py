@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic file writes: a file is complete or keeps its previous content."""
 
 import contextlib
 import errno
@@ -6,26 +6,31 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-PART = ".part-"  # so begins the name of a file that is not whole yet
+PART = ".part-"  # prefix of the name of an unfinished file
 
 _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
 def remedy(error: BaseException | None) -> str:
-    """For what could not be written: "make room", if that would help. Libraries wrap what the
-    operating system says, or quote it."""
+    """Return "make room" if the disk or a quota is full, else "fix the cause".
+
+    Libraries wrap the error of the operating system, or quote its text, so the whole chain of
+    exceptions is searched.
+    """
     while error is not None:
-        said = any(os.strerror(number) in str(error) for number in _FULL)
-        if said or getattr(error, "errno", None) in _FULL:
+        quoted = any(os.strerror(number) in str(error) for number in _FULL)
+        if quoted or getattr(error, "errno", None) in _FULL:
             return "make room"
         error = error.__cause__ or error.__context__
-    return "mend that"
+    return "fix the cause"
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A file to write to, which then becomes `path`. Where that fails, it is gone again, and what
-    was there before is still there."""
+    """Yield a temporary file to write to, then rename it to `path`.
+
+    If the block fails, the temporary file is removed and `path` keeps its previous content.
+    """
     part = path.with_name(PART + path.name)
     try:
         yield part
@@ -37,12 +42,12 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """An interrupted write leaves what was there before."""
+    """Replace the file's content atomically."""
     write_bytes(path, text.encode())
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Like `write_text`."""
+    """Replace the file's content atomically."""
     with replacing(path) as part, part.open("wb") as file:
         file.write(content)
         file.flush()

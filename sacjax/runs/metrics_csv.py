@@ -1,4 +1,4 @@
-"""metrics.csv: a row per member and evaluation, written as they come and read back exactly."""
+"""metrics.csv: a row per member and evaluation, appended after each epoch and read back exactly."""
 
 import contextlib
 import csv
@@ -16,64 +16,74 @@ from sacjax.types import InputError
 Member = dict[str, float]
 Row = dict[str, Any]
 _OF_EPISODES = ("eval_return", "eval_length")  # [M, eval_episodes]
-_REMEDY = "restore it, or `sacjax resume` its run, which writes it anew from its last checkpoint"
+_NAME = "metrics.csv"
+_REMEDY = "restore it, or `sacjax resume` its run, which rewrites it from the last checkpoint"
 
 
 class MetricsFile:
-    """metrics.csv: whole rows, flushed as they come, after those before."""
+    """A metrics.csv that starts with the rows before a resume. Each append is flushed."""
 
     def __init__(self, path: Path, before: Sequence[Row] = ()):
         write_table(path, before)
-        self._file, self._begun = path.open("a", newline=""), bool(before)
+        self._file, self._has_header = path.open("a", newline=""), bool(before)
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Numbers are written so that they read back exactly; NaN (no data) as an empty cell."""
-        self._file.write(_text(rows, header=not self._begun))
+        """Append rows. Numbers read back exactly; NaN (no data) is an empty cell."""
+        self._file.write(_to_csv(rows, header=not self._has_header))
         self._file.flush()
-        self._begun = True
+        self._has_header = True
 
     def close(self) -> None:
-        """Close the file; `append` has raised what could not be written."""
+        """Close the file. Write errors were raised by `append` already."""
         with contextlib.suppress(OSError):
             self._file.close()
 
 
 def write_table(path: Path, rows: Iterable[Row]) -> None:
     """Write a whole metrics.csv."""
-    write_text(path, _text(rows, header=True))
+    write_text(path, _to_csv(rows, header=True))
 
 
 def read_metrics(
     *paths: str | os.PathLike, swept: list[str] | None = None
 ) -> tuple[list[Member], dict[str, np.ndarray]]:
-    """metrics.csv, or those of batches, as members [M] and metrics, each [M, epochs].
+    """Read the metrics.csv of a run, or those of its batches.
 
-    NaN where a cell is empty, and where another batch has more rows: `epochs_of` counts them. A
-    last epoch that a file does not have for all its members is left out. Columns before `seed` are
-    the swept hyperparameters. Raises InputError where a file is missing or damaged.
+    Members may have unequal numbers of epochs; `epochs_of` counts them. If a file lacks the last
+    epoch of some of its members, that epoch is dropped for all of its members.
+
+    Args:
+      *paths: the files, in the order of the batches.
+      swept: the swept hyperparameters, the columns before `seed`; None to take them from the file.
+
+    Returns:
+      Members [M], and metrics by name, each [M, epochs], NaN after a member's last epoch.
+
+    Raises:
+      InputError: a file is missing, empty or damaged.
     """
     tables = [_read_table(Path(path), swept) for path in paths]
     epochs = max(metrics["env_steps"].shape[1] for _, metrics in tables)
-    metrics = {
-        name: np.concatenate(
-            [
-                np.pad(x[name], ((0, 0), (0, epochs - x[name].shape[1])), constant_values=np.nan)
-                for _, x in tables
-            ]
-        )
-        for name in tables[0][1]
-    }
+
+    def pad(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, ((0, 0), (0, epochs - x.shape[1])), constant_values=np.nan)
+
+    names = tables[0][1]
+    metrics = {name: np.concatenate([pad(x[name]) for _, x in tables]) for name in names}
     return [member for members, _ in tables for member in members], metrics
 
 
 def epochs_of(metrics: dict[str, np.ndarray]) -> np.ndarray:
-    """How many epochs each member has in what `read_metrics` gave [M]."""
+    """Return the number of epochs of each member [M], for the metrics of `read_metrics`."""
     return np.isfinite(metrics["env_steps"]).sum(axis=1)
 
 
-def row(metrics: dict[str, np.ndarray], i: int) -> dict[str, int | float]:
-    """Member i's columns, of an epoch's metrics [M, ...]: the numbers, and of several episodes the
-    means and standard deviations. Other arrays, of somebody's own algorithm, have no column."""
+def to_columns(metrics: dict[str, np.ndarray], i: int) -> dict[str, int | float]:
+    """Return member i's columns for an epoch's metrics [M, ...].
+
+    A scalar is one column. Values of evaluation episodes become two: their mean and standard
+    deviation. Other arrays, which only custom algorithms have, are omitted.
+    """
     found = {}
     for name, value in metrics.items():
         if value.ndim == 1:
@@ -83,13 +93,14 @@ def row(metrics: dict[str, np.ndarray], i: int) -> dict[str, int | float]:
     return found
 
 
-def rows(members: list[Member], first: int, metrics: dict[str, np.ndarray]) -> list[Row]:
-    """A row per member of an epoch's metrics [M, ...]: its number from `first`, its settings, then
-    every metric."""
-    return [{"member": first + i} | member | row(metrics, i) for i, member in enumerate(members)]
+def to_rows(members: list[Member], first: int, metrics: dict[str, np.ndarray]) -> list[Row]:
+    """Return an epoch's rows, one per member: its index from `first`, its settings, its metrics."""
+    return [
+        {"member": first + i} | member | to_columns(metrics, i) for i, member in enumerate(members)
+    ]
 
 
-def _text(rows: Iterable[Row], header: bool) -> str:
+def _to_csv(rows: Iterable[Row], header: bool) -> str:
     file, rows = io.StringIO(newline=""), list(rows)
     if rows:
         writer = csv.DictWriter(file, list(rows[0]))
@@ -102,13 +113,14 @@ def _text(rows: Iterable[Row], header: bool) -> str:
 
 def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict[str, np.ndarray]]:
     if not path.is_file():
-        raise InputError(f"{path} is missing: {_REMEDY}")
+        raise InputError(f"{path} is missing: {_REMEDY}", _NAME)
     try:
         text = path.read_text(encoding="utf-8")
-        lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))  # whole lines
+        lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))  # complete lines
         if len(lines) < 2:
             raise InputError(
-                f"{path} has no evaluation yet: wait for the first, or `sacjax resume` its run"
+                f"{path} has no evaluation yet: wait for the first, or `sacjax resume` its run",
+                _NAME,
             )
         names, *lines = lines
         cells = np.array([[float(cell or "nan") for cell in line] for line in lines])
@@ -118,9 +130,9 @@ def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict
         keys = names[1 : names.index("seed") + 1]
         if swept is not None and keys[:-1] != swept:
             raise ValueError(f"its columns are keyed by {keys[:-1]}, config.json's by {swept}")
-        names.index("env_steps")  # ValueError: without it nothing says how far it is
+        names.index("env_steps")  # ValueError: this column is required
         rows = [cells[cells[:, 0] == number, 1:] for number in np.unique(cells[:, 0])]
-        epochs = min(map(len, rows))  # a last row that is half written is left out
+        epochs = min(map(len, rows))  # drops a last epoch that is only partly written
         table = np.stack([x[:epochs] for x in rows])  # [M, epochs, columns]
         members: list[Member] = [
             dict(zip(keys, (*who[:-1].tolist(), int(who[-1])), strict=True))
@@ -129,5 +141,5 @@ def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict
     except InputError:
         raise
     except (ValueError, IndexError, csv.Error) as error:
-        raise InputError(f"{path} is damaged ({error}): {_REMEDY}") from error
+        raise InputError(f"{path} is damaged ({error}): {_REMEDY}", _NAME) from error
     return members, {name: table[..., i] for i, name in enumerate(names[1:]) if name not in keys}

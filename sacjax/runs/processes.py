@@ -1,7 +1,7 @@
-"""Several processes that train one population, by JAX's multi-controller.
+"""Several processes train one population, by JAX's multi-controller runtime.
 
-Every process runs the same program on its own devices, and members exchange nothing. The processes
-agree on what to do next after each epoch. The first one writes the files.
+Every process runs the same program on its own devices. After each epoch the processes agree on what
+to do next. The first process writes the files.
 """
 
 import contextlib
@@ -17,16 +17,24 @@ from sacjax.types import InputError, RunError
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Become process number `process` of so many; `coordinator` is the first one's "host:port".
+    """Join the other processes. Call it before JAX's first computation.
 
-    All None: JAX finds them from Slurm, MPI, Kubernetes or a TPU pod. Call it before JAX's first
-    computation. Raises InputError where they cannot be found.
+    If all arguments are None, JAX finds the processes from Slurm, MPI, Kubernetes or a TPU pod.
+
+    Args:
+      coordinator: "host:port" of the first process.
+      processes: the number of processes.
+      process: the number of this process, from 0.
+
+    Raises:
+      InputError: the other processes cannot be reached.
     """
     given = [x for x in (coordinator, processes, process) if x is not None]
     if len(given) not in (0, 3):
         raise InputError(
-            "of --coordinator, --num-processes and --process-id give all three, or none and "
-            "--distributed where Slurm, MPI, Kubernetes or a TPU pod started the processes"
+            "--coordinator, --num-processes and --process-id must come together: give all three, "
+            "or only --distributed on Slurm, MPI, Kubernetes or a TPU pod",
+            "coordinator",
         )
     if coordinator is not None and processes is not None and process is not None:
         host, _, port = coordinator.rpartition(":")
@@ -34,40 +42,42 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
             raise InputError(
                 f"coordinator ({coordinator!r}) must be HOST:PORT, as in "
                 f"{host or coordinator}:1234, and process-id ({process}) from 0 to num-processes "
-                f"({processes}) - 1"
+                f"({processes}) - 1",
+                "coordinator",
             )
     try:
         jax.distributed.initialize(coordinator, processes, process)
     except (ValueError, RuntimeError) as error:
         raise InputError(
             f"cannot join the other processes ({str(error).splitlines()[0]}): start all of them, "
-            "with the same --coordinator HOST:PORT, which all can reach"
+            "with the same --coordinator HOST:PORT, which all can reach",
+            "coordinator",
         ) from error
 
 
 def joined() -> bool:
-    """Whether this process is one of several."""
+    """Return whether this process has joined others."""
     return jax.distributed.is_initialized() and several()
 
 
 def several() -> bool:
-    """Whether there is more than one process."""
+    """Return whether there is more than one process."""
     return jax.process_count() > 1
 
 
 def is_first() -> bool:
-    """Whether this process writes the files and prints."""
+    """Return whether this process writes the files and prints."""
     return jax.process_index() == 0
 
 
 def largest(number: int) -> int:
-    """The largest number that any process gives."""
+    """Return the largest number that any process passes."""
     return int(multihost_utils.process_allgather(np.array(number)).max()) if several() else number
 
 
-def any_of(said: bool) -> bool:
-    """Whether any process says True."""
-    return bool(largest(int(said)))
+def any_of(condition: bool) -> bool:
+    """Return whether the condition holds in any process."""
+    return bool(largest(int(condition)))
 
 
 def on_first(do: Callable[[], Any]) -> Any:
@@ -82,9 +92,9 @@ def on_first(do: Callable[[], Any]) -> Any:
     if is_first():
         try:
             result = do()
-        except Exception as found:  # of any kind: the other processes wait for an answer
-            error = found
-    kind, message, field = _from_first(
+        except Exception as caught:  # any kind: the other processes wait for an answer
+            error = caught
+    kind, message, field = _send_from_first(
         ("" if error is None else "input" if isinstance(error, InputError) else "run"),
         str(error),
         getattr(error, "field", None),
@@ -96,8 +106,8 @@ def on_first(do: Callable[[], Any]) -> Any:
     return result
 
 
-def _from_first(*values: Any) -> list[Any]:
-    """The first process's values, which JSON can hold, in every process."""
+def _send_from_first(*values: Any) -> list[Any]:
+    """Return the first process's values in every process. JSON must be able to hold them."""
     text = np.frombuffer(json.dumps(values).encode(), np.uint8)
     padded = np.zeros(largest(text.size), np.uint8)
     padded[: text.size] = text
@@ -107,14 +117,14 @@ def _from_first(*values: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """What JAX raises where another process is gone, as a RunError."""
+    """Raise RunError if another process has died: JAX's own error does not say what to do."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         if not several():
             raise
         raise RunError(
-            f"another process of this run is gone, or cannot be reached "
+            "another process of this run has died, or cannot be reached "
             f"({str(error).splitlines()[0][:200]}): start all processes again with "
-            "`sacjax resume`, it goes on from the last checkpoint"
+            "`sacjax resume`, which continues from the last checkpoint"
         ) from error

@@ -1,6 +1,7 @@
-"""What a run, or a figure, was made with: settings, versions, device."""
+"""What a run or a figure was made with: settings, versions, device."""
 
 import importlib.metadata
+import logging
 import math
 import os
 import platform
@@ -15,18 +16,36 @@ import jax
 
 from sacjax.config import Hyperparams
 from sacjax.envs.names import parse
-from sacjax.types import PLAIN
+from sacjax.types import PLAIN, InputError
 
-FORMAT = 4  # of config.json and agents/; a reader refuses others
+FORMAT = 4  # the format of config.json and agents/; sacjax reads no other
+_LOG = logging.getLogger("sacjax")
 _PRECISION = "jax_default_matmul_precision"
-_COMMANDS = ("sacjax", os.path.join("sacjax", "__main__.py"))  # in Python it is none
-SUITES = {  # what an environment depends on besides
+# The command line's names in sys.argv[0]; other names are scripts that import sacjax.
+_COMMANDS = ("sacjax", os.path.join("sacjax", "__main__.py"))
+SUITES = {  # the packages that implement each suite's environments
     "brax": ["brax", "mujoco-mjx"],
     "playground": ["playground", "mujoco-mjx"],
     "gymnasium": ["gymnasium", "mujoco"],
     "envpool": ["envpool"],
 }
 PACKAGES = ["sacjax", "jax", "jaxlib", "flax", "optax", "chex", "gymnax", "distrax"]
+Description = dict[str, Any]
+"""The content of config.json, and of a checkpoint's note, by key.
+
+- format: `FORMAT`.
+- command: the command line; None if Python called `sacjax.run`.
+- config: the fields of Config; its `env` is None if the environment was an object.
+- env_object: the name of that object.
+- hyperparams, swept, seeds: the points of the grid, the names of the swept fields, the seeds.
+- part: the first member and the one after the last; only a batch has a part of the members.
+- per_batch, layout: the most members trained at once; strategy and devices.
+- algorithm: what `algorithm_name` returns.
+- options: `recorder.Options`, in config.json only.
+- versions, device, jax: what `surroundings` returns.
+- resumed: command, versions, device, jax and layout of each session that resumed the run.
+- diverged: the diverged members, in a checkpoint only.
+"""
 
 
 def description(
@@ -35,27 +54,34 @@ def description(
     settings: list[Hyperparams],
     swept: list[str],
     seeds: list[int],
-) -> dict[str, Any]:
-    """What a run is. `fields`: its Config's; `settings`: the grid's points, each of scalars."""
+) -> Description:
+    """Return the description of a run.
+
+    Args:
+      fields: the fields of its Config.
+      env_name: the name of the environment.
+      settings: the points of the grid, each with scalar fields.
+      swept: the names of the fields that differ between points.
+      seeds: the seeds.
+    """
     around = surroundings()
     if isinstance(fields["env"], str):
         around["versions"] |= versions(SUITES.get(parse(env_name).suite, []))
     else:
-        fields = fields | {"env": None}  # an object cannot be written down; `load` asks for it
+        fields = fields | {"env": None}  # JSON cannot hold an object; `load` asks for it
         around["env_object"] = env_name
     return {
         "format": FORMAT,
         "command": sys.argv if sys.argv[0].endswith(_COMMANDS) else None,
         "config": fields,
-        "hyperparams": [{k: _number(v) for k, v in vars(hp).items()} for hp in settings],
+        "hyperparams": [{k: _to_json(v) for k, v in vars(hp).items()} for hp in settings],
         "swept": swept,
         "seeds": seeds,
     } | around
 
 
 def algorithm_name(make: Any) -> str:
-    """What makes an algorithm, in words that are the same in another process: its name, and what is
-    bound to it."""
+    """Return the name of an algorithm and of its bound arguments, the same in every process."""
     if isinstance(make, partial):
         bound = [algorithm_name(x) for x in make.args]
         bound += [f"{name}={algorithm_name(x)}" for name, x in make.keywords.items()]
@@ -68,17 +94,39 @@ def algorithm_name(make: Any) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", text)
 
 
-def gone_on(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
-    """The description of a run that goes on: what it was begun with, its settings now, and under
-    "resumed" what it went on with each time."""
-    around = ("command", "versions", "device", "jax", "layout")
-    again = {name: now[name] for name in around}
+def describe_resumed(before: Description, now: Description) -> Description:
+    """Return the description of a resumed run.
+
+    It keeps what the run started with, updates the settings, and adds a session to "resumed".
+    """
+    session = {name: now[name] for name in ("command", "versions", "device", "jax", "layout")}
     changed = {name: now[name] for name in ("config", "layout", "options")}
-    return before | changed | {"resumed": [*before.get("resumed", []), again]}
+    return before | changed | {"resumed": [*before.get("resumed", []), session]}
+
+
+def check_jax_settings(run: str, then: dict[str, Any], exact: bool = True) -> None:
+    """Raise InputError if the run used another precision or another kind of PRNG keys.
+
+    Args:
+      run: what the message calls the run.
+      then: the "jax" of its description. Settings that it lacks are not checked.
+      exact: whether another precision is an error; if False, it is only a warning.
+    """
+    now = surroundings()["jax"]
+    x64, prng = (then.get(name, now[name]) for name in ("x64", "prng"))
+    if x64 != now["x64"]:
+        text = f"{run} was trained with jax_enable_x64={x64}"
+        if exact:
+            raise InputError(f"{text}: set JAX_ENABLE_X64={int(x64)}", "jax_enable_x64")
+        _LOG.warning("%s and is loaded with %s: its numbers are converted", text, now["x64"])
+    if prng != now["prng"]:
+        raise InputError(
+            f"{run} uses {prng} keys: set JAX_DEFAULT_PRNG_IMPL={prng}", "jax_default_prng_impl"
+        )
 
 
 def surroundings() -> dict[str, Any]:
-    """Versions, device and JAX settings: what a figure or a run depends on besides its config."""
+    """Return versions, device and JAX settings: what results depend on besides the config."""
     device = jax.devices()[0]
     return {
         "versions": {"python": platform.python_version()} | versions(PACKAGES),
@@ -86,7 +134,7 @@ def surroundings() -> dict[str, Any]:
             "platform": device.platform,
             "kind": device.device_kind,
             "count": jax.device_count(),
-            "cpu": _cpu(),
+            "cpu": _cpu_name(),
             "cores": os.cpu_count(),
             "system": platform.platform(),
         },
@@ -99,7 +147,7 @@ def surroundings() -> dict[str, Any]:
     }
 
 
-def _cpu() -> str:
+def _cpu_name() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
@@ -107,7 +155,7 @@ def _cpu() -> str:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str | None]:
-    """Of each; None where it is not installed."""
+    """Return the version of each package, None if it is not installed."""
     found = {}
     for package in packages:
         try:
@@ -117,6 +165,7 @@ def versions(packages: Iterable[str]) -> dict[str, str | None]:
     return found
 
 
-def _number(value: Any) -> float | str:
+def _to_json(value: Any) -> float | str:
+    """Return a number, or the text of one that JSON cannot hold (inf)."""
     number = float(value)
     return number if math.isfinite(number) else str(number)

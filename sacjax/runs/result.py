@@ -20,53 +20,96 @@ from sacjax.runs.population import Population
 from sacjax.train import Program
 from sacjax.types import Array, InputError, Key, RunError, is_key, one_line
 
-_METRICS = "metrics "  # the names of metrics begin with it, where they are stored
+_METRICS = "metrics "  # prefix of the names of metrics in agents/
 
 
 class Run(NamedTuple):
-    """A run, finished or stopped, or read back from its folder."""
+    """A run that finished, was stopped, or was read from its folder.
+
+    Attributes:
+      config: the run's Config.
+      members: M dictionaries of the swept hyperparameters and `seed`.
+      metrics: the metrics of all evaluations by name, each [M, epochs, ...]; `make_program` lists
+        them. They are padded after the last epoch of a member.
+      agents: the algorithm's states, leaves [M, ...]. They are NumPy arrays if several devices or
+        batches trained them, or if they were read from a folder.
+      program: the functions of one member, as `make_program` returns them.
+      algorithm: the function that made the learner, such as `make_sac`.
+      keys: PRNG keys [M] of the loop; `epoch_keys(keys[i], epoch)` returns the keys of an epoch.
+      epochs: the number of epochs [M] that each member has done.
+      completed: False if the run was stopped before its end.
+      diverged: the members that were frozen, in the order in which they diverged.
+    """
 
     config: Config
-    members: list[dict[str, float]]  # M dictionaries: the swept hyperparameters, and `seed`
-    metrics: dict[str, np.ndarray]  # each [M, epochs, ...]; see `make_program`
-    agents: Any  # the algorithm's states, leaves [M, ...]: NumPy arrays, if several devices or
-    # batches trained them, or if they were read back
+    members: list[dict[str, float]]
+    metrics: dict[str, np.ndarray]
+    agents: Any
     program: Program
-    algorithm: Callable  # what it was made with
-    keys: Key  # [M] the keys of the loop: `epoch_keys(keys[i], epoch)` are an epoch's
-    epochs: np.ndarray  # [M] epochs done; of metrics, a member has as many
-    completed: bool  # False if it was stopped before its end
-    diverged: list[Divergence]  # the members that were frozen, in the order of time
+    algorithm: Callable
+    keys: Key
+    epochs: np.ndarray
+    completed: bool
+    diverged: list[Divergence]
 
     @property
     def env_steps(self) -> np.ndarray:
-        """[M] environment steps done."""
+        """Environment steps [M] that each member has done, warm-up included."""
         return self.env_steps_after(self.epochs)
 
     def env_steps_after(self, epochs: Any) -> Any:
-        """Environment steps after so many epochs."""
+        """Return the environment steps of one member after that many epochs.
+
+        Args:
+          epochs: a number of epochs, or an array of numbers.
+
+        Returns:
+          Environment steps, warm-up included, of the same shape.
+        """
         return self.config.warmup_steps + epochs * self.config.eval_every
 
     def agent(self, member: int) -> Any:
-        """One member's agent, the algorithm's state. Raises InputError if there is no such one."""
-        if not 0 <= member < len(self.members):
-            raise InputError(f"member ({member}) must be from 0 to {len(self.members) - 1}")
+        """Return the agent of one member.
+
+        Args:
+          member: its index, from 0 to M - 1.
+
+        Returns:
+          The algorithm's state, for example a `TrainState`, with JAX arrays as leaves.
+
+        Raises:
+          InputError: there is no such member.
+        """
+        last = len(self.members) - 1
+        if not 0 <= member <= last:
+            raise InputError(f"member ({member}) must be from 0 to {last}", "member")
         return jax.tree.map(lambda x: jnp.asarray(x[member]), self.agents)
 
     def policy(self, member: int = 0, units: Units = "environment") -> Callable[[Any], Array]:
-        """One member's greedy policy: `sacjax.policy` of its agent."""
+        """Return the greedy policy of one member, as `sacjax.policy` does.
+
+        Args:
+          member: its index, from 0 to M - 1.
+          units: "environment" for actions within the environment's bounds, "unit" for [-1, 1].
+
+        Returns:
+          A compiled function of observations [..., O] to actions [..., A].
+
+        Raises:
+          InputError: there is no such member, or `units` is unknown.
+        """
         return of_program(self.program, self.config.env_name, self.agent(member), units)
 
 
-def run_of(population: Population, state: State) -> Run:
-    """The run so far. Agents of several devices, which one might not hold, are NumPy arrays."""
+def make_run(population: Population, state: State) -> Run:
+    """Return the run so far. If several devices trained the agents, they become NumPy arrays."""
     trained = state.loop.agent, state.loop.key
     if population.devices > 1:
         trained = jax.tree.map(lambda x: x[: population.size], gather(trained))
-    return _run(population, trained, state.metrics, state.diverged)
+    return _make(population, trained, state.metrics, state.diverged)
 
 
-def _run(population: Population, trained: Any, metrics: Any, diverged: list[Divergence]) -> Run:
+def _make(population: Population, trained: Any, metrics: Any, diverged: list[Divergence]) -> Run:
     agents, keys = trained
     epochs = metrics["env_steps"].shape[1]
     return Run(
@@ -84,7 +127,7 @@ def _run(population: Population, trained: Any, metrics: Any, diverged: list[Dive
 
 
 def save(run: Run, directory: Path) -> None:
-    """Write agents/: complete, or absent. Raises RunError."""
+    """Write the folder agents/: complete, or absent. Raises RunError."""
     folder = directory / "agents"
     note = {"diverged": [d._asdict() for d in run.diverged]}
     arrays = stored.flatten((run.agents, run.keys))
@@ -95,47 +138,51 @@ def save(run: Run, directory: Path) -> None:
     except OSError as error:
         raise RunError(
             f"the agents could not be written to {folder} ({one_line(error)}): {remedy(error)}, "
-            f"then {resume_command(directory)}"
+            f"then {resume_command(directory)}",
+            "agents",
         ) from error
 
 
 def read(population: Population, directory: Path) -> Run:
-    """What `save` wrote. Raises InputError where it is missing, damaged, or another algorithm's."""
+    """Read the folder agents/. Raises InputError if it is missing, damaged, or does not fit."""
     folder = directory / "agents"
     if not folder.is_dir():
         raise InputError(
-            f"{directory} holds no trained agents (no folder agents/): its run did not end; "
-            f"{resume_command(directory)} resumes it"
+            f"{directory} has no trained agents (no folder agents/): its run has not finished; "
+            f"{resume_command(directory)} resumes it",
+            "agents",
         )
     try:
         found, shapes = stored.Stored(folder), population.shapes()
         trained = stored.unflatten((shapes.agent, shapes.key), found)
-        names = [name for name in found if name.startswith(_METRICS)]
-        metrics = {name.removeprefix(_METRICS): found[name] for name in names}
         diverged = [Divergence(**d) for d in found.note["diverged"]]
-        return _run(population, trained, metrics, diverged)
+        return _make(population, trained, stored.select(found, _METRICS), diverged)
     except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
         raise InputError(
-            f"{folder} is damaged, or not of this environment and algorithm ({one_line(error)}): "
-            f"give those it was trained with, restore it, or {resume_command(directory)}, which "
-            "makes it anew from its last checkpoint"
+            f"{folder} is damaged, or does not fit this environment and algorithm "
+            f"({one_line(error)}): give those of the run, restore the folder, or "
+            f"{resume_command(directory)}, which rewrites it from the last checkpoint",
+            "agents",
         ) from error
 
 
-def merged(runs: list[Run], planned: int) -> Run:
-    """Batches as one run of `planned` members.
+def merge(runs: list[Run], planned: int) -> Run:
+    """Merge batches into one run of `planned` members.
 
-    Where a member has fewer epochs, its metrics end with NaN, or with the last count.
+    If a member has fewer epochs than others, its metrics are padded: floats with NaN, and integers
+    with the last value.
     """
+    if len(runs[0].members) == planned:
+        return runs[0]
     epochs = max(run.epochs.max() for run in runs)
 
-    def padded(x: np.ndarray) -> np.ndarray:
+    def pad(x: np.ndarray) -> np.ndarray:
         last = x[:, -1:]
         if np.issubdtype(x.dtype, np.floating):
             last = np.full_like(last, np.nan)
         return np.concatenate([x, np.repeat(last, epochs - x.shape[1], axis=1)], axis=1)
 
-    def joined(*x: Any) -> Any:
+    def join(*x: Any) -> Any:
         return (jnp if is_key(x[0]) else np).concatenate(x)
 
     members = [member for run in runs for member in run.members]
@@ -149,10 +196,10 @@ def merged(runs: list[Run], planned: int) -> Run:
     return runs[0]._replace(
         members=members,
         metrics={
-            name: np.concatenate([padded(run.metrics[name]) for run in runs])
+            name: np.concatenate([pad(run.metrics[name]) for run in runs])
             for name in runs[0].metrics
         },
-        agents=jax.tree.map(joined, *(run.agents for run in runs)),
+        agents=jax.tree.map(join, *(run.agents for run in runs)),
         keys=jnp.concatenate([run.keys for run in runs]),
         epochs=np.concatenate([run.epochs for run in runs]),
         completed=ended and len(members) == planned and len(diverged) < planned,
@@ -160,7 +207,7 @@ def merged(runs: list[Run], planned: int) -> Run:
     )
 
 
-def in_host_memory(run: Run) -> Run:
-    """The same run, its agents away from the devices that train the next batch."""
+def to_host(run: Run) -> Run:
+    """Move the agents to host memory, so that the devices have room for the next batch."""
     agents = jax.tree.map(lambda x: x if is_key(x) else np.asarray(x), run.agents)
     return run._replace(agents=agents)

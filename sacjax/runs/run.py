@@ -1,7 +1,7 @@
-"""The host side: run and resume populations, with progress, a folder, a clean stop.
+"""Run and resume populations, with callbacks, a folder of files, and a clean stop.
 
-Members are the points of the hyperparameter grid x the seeds, trained together or in batches. A run
-that is killed and resumed ends, to the bit, like one that never stopped. `_train` is the loop.
+The members are the points of a hyperparameter grid x seeds, trained together or in batches. A run
+that is killed and resumed gives the same bits as an uninterrupted one. The loop is in `_train`.
 """
 
 import logging
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,18 +19,28 @@ from sacjax.config import Config, Hyperparams
 from sacjax.runs import directory as folders
 from sacjax.runs import memory
 from sacjax.runs.directory import BATCHES
-from sacjax.runs.epochs import Compiled, epochs, prepare, told
-from sacjax.runs.load import other_algorithm
-from sacjax.runs.metrics_csv import Row, rows, write_table
+from sacjax.runs.epochs import Compiled, collect_metrics, epochs, prepare
+from sacjax.runs.load import describe_mismatch
+from sacjax.runs.metrics_csv import Row, to_rows, write_table
 from sacjax.runs.population import Population, extended, make_grid, make_population
 from sacjax.runs.processes import any_of, is_first, on_first, several
+from sacjax.runs.provenance import Description
 from sacjax.runs.recorder import Options, Recorder, restore_state, write_summary
-from sacjax.runs.result import Run, in_host_memory, merged, read
-from sacjax.runs.signals import GRACE, put_off
+from sacjax.runs.result import Run, merge, read, to_host
+from sacjax.runs.signals import GRACE, deferred
 from sacjax.sac import make_sac
 from sacjax.types import InputError, OnEpoch, OnNan, is_whole
 
 _LOG = logging.getLogger("sacjax")
+
+
+class Session(NamedTuple):
+    """The options, callbacks and programs (by number of members) that all batches share."""
+
+    options: Options
+    on_epoch: tuple[OnEpoch, ...]
+    should_stop: Callable[[], bool]
+    programs: dict[int, Compiled]
 
 
 def run(
@@ -50,34 +60,65 @@ def run(
     on_nan: OnNan = "freeze",
     grace: float = GRACE,
 ) -> Run:
-    """Train members = points of the grid `hp` x `seeds`, as one program.
+    """Train a population: one member per point of the grid `hp` and seed, as one compiled program.
 
-    Seed s starts from `jax.random.key(s)`, so `seeds=[17]` repeats member 17 of `seeds=100`. With a
-    `directory` (new or empty), writes what `sacjax.runs.directory` lists: a checkpoint after every
-    `checkpoint_every` epochs (None: five minutes apart; 0: none), at the end and when stopped, of
-    which the last `keep` stay; `resume` goes on from there. After each epoch comes every
-    `on_epoch(step, metrics)`, as `types.OnEpoch` says, then `should_stop`: True ends the run there,
-    with whole files. So do, with a `directory`, Ctrl-C and SIGTERM that nobody else handles: they
-    take effect once the files are complete, a second one at once. `strategy` and `devices` are
-    `devices.layout`'s: how members are laid out changes rounding and speed only. A population too
-    large for the memory is trained `members_per_batch` at a time. A member whose losses or
-    parameters are no longer finite is frozen where they last were, and a warning says so; with
-    `on_nan` "stop" the run ends there.
-    Raises InputError before anything is allocated or written, RunError where the files can no
-    longer be written.
+    With a `directory`, the run writes its settings, metrics, checkpoints, learning curve and
+    trained agents (`sacjax.runs.directory` lists the files), and `resume` can continue it. Ctrl-C
+    and SIGTERM then stop the run after the current epoch with complete files; a second signal stops
+    it at once. A signal for which your program has its own handler is left to that handler.
+
+    A member diverges if its losses or parameters become NaN or infinite. It is frozen at its last
+    finite state, with a warning. The other members are unaffected.
+
+    Args:
+      config: the settings that all members share.
+      hp: the hyperparameters. Arrays broadcast against each other and make a grid: one point per
+        element.
+      seeds: a number of seeds (8 means 0 to 7), or a sequence of different seeds. Member order is
+        all seeds of the first point, then of the second one. Seed s starts from
+        `jax.random.key(s)`, so `seeds=[17]` repeats one member of `seeds=100`.
+      directory: a new or empty folder for the files; None to write nothing.
+      on_epoch: callbacks `f(step, metrics)`, called after each epoch; see `sacjax.types.OnEpoch`
+        and the loggers in `sacjax.loggers`.
+      should_stop: called after each epoch, after the callbacks; True stops the run there.
+      algorithm: a function (config, env) -> `Algorithm`, such as
+        `functools.partial(make_sac, ...)`.
+      strategy: "vmap" to train the members of a device as one vectorised program, "map" to train
+        them one after another, "auto" for the faster one. It changes speed and rounding only.
+      devices: the number of devices to use; None for as many as are useful.
+      members_per_batch: the most members trained at once, for populations that do not fit the
+        memory; None for all.
+      checkpoint_every: epochs between checkpoints; None for one every five minutes, 0 for none. A
+        run with checkpoints also writes one when it ends or is stopped.
+      keep: the number of checkpoints to keep.
+      on_nan: "freeze" to continue without a diverged member, "stop" to stop the run after the
+        epoch.
+      grace: seconds from a signal until the run stops in the middle of an epoch, with the files of
+        its last checkpoint.
+
+    Returns:
+      The run, with trained agents and all metrics.
+
+    Raises:
+      InputError: a setting cannot work, or the memory is too small. No file has been written.
+      RunError: the files can no longer be written, or an environment failed.
+
+    >>> done = run(config, seeds=2)
+    >>> len(done.members), done.completed
+    (2, True)
     """
-    seeds, on_epoch = _checked_seeds(seeds), _checked_callables(on_epoch, should_stop)
+    seeds, on_epoch = _check_seeds(seeds), _check_callables(on_epoch, should_stop)
     grid = make_grid(hp, seeds)
     population = make_population(config, grid, algorithm, strategy, devices, members_per_batch)
     memory.check(population)
-    options = Options(checkpoint_every, keep, on_nan).checked()
+    session = Session(Options(checkpoint_every, keep, on_nan).check(), on_epoch, should_stop, {})
     if directory is None:
         if checkpoint_every:
-            raise InputError("checkpoint_every needs a folder to write to: give directory=")
-        return _train_all(population, None, options, on_epoch, should_stop)
+            raise InputError("checkpoint_every needs a folder: give directory=", "checkpoint_every")
+        return _train_all(population, None, session)
     path = Path(directory)
-    with put_off(should_stop, grace) as should_stop, _held(lambda: folders.created(path)):
-        return _train_all(population, path, options, on_epoch, should_stop)
+    with deferred(should_stop, grace) as stop, _enter_on_first(lambda: folders.created(path)):
+        return _train_all(population, path, session._replace(should_stop=stop))
 
 
 def resume(
@@ -95,59 +136,75 @@ def resume(
     on_nan: OnNan | None = None,
     grace: float = GRACE,
 ) -> Run:
-    """Go on with the run in `directory` from its last whole checkpoint, to the bit as if unstopped.
+    """Resume the run in `directory` from its last complete checkpoint.
 
-    Without any checkpoint yet, from the beginning, which is said. `extend_to`: environment steps to
-    train to, past the configured end; the outcome is that of a run that was configured so. On other
-    versions or another layout of devices it goes on to rounding only. What is None is as it was in
-    the run, the layout as far as there are the devices for it. An algorithm of your own has to be
-    given again, under the same name. The rest is `run`'s and `load`'s.
-    Raises InputError if the folder is damaged, in use, or not a run's.
+    The result has the same bits as an uninterrupted run. With another layout, device or version of
+    a package it only agrees up to rounding, and a warning names the change. A run without a
+    checkpoint starts from the beginning, with a warning.
+
+    Args:
+      directory: the folder that `run` wrote.
+      extend_to: environment steps to train to, past the configured end. The result is that of a run
+        with this `total_steps`.
+      env: the environment, if the run's was an object; a run's folder only holds its name.
+      on_epoch: callbacks, as in `run`.
+      should_stop: as in `run`.
+      algorithm: the `algorithm` that the run was trained with, if it was not `make_sac`.
+      strategy: as in `run`; None to keep the run's.
+      devices: as in `run`; None to keep the run's, if this machine has that many devices.
+      checkpoint_every: as in `run`; None to keep the run's.
+      keep: as in `run`; None to keep the run's.
+      on_nan: as in `run`; None to keep the run's.
+      grace: as in `run`.
+
+    Returns:
+      The run from its first to its last epoch.
+
+    Raises:
+      InputError: `directory` is not the folder of a run, is damaged, or is in use.
+      RunError: the files can no longer be written, or an environment failed.
     """
-    path, on_epoch = Path(directory), _checked_callables(on_epoch, should_stop)
+    path, on_epoch = Path(directory), _check_callables(on_epoch, should_stop)
     folders.check_is_run(path)
-    with put_off(should_stop, grace) as should_stop, _held(lambda: folders.locked(path)):
+    with deferred(should_stop, grace) as stop, _enter_on_first(lambda: folders.locked(path)):
         config, grid, content = folders.read_config(path, env)
-        if other := other_algorithm(content, algorithm):
-            raise InputError(f"{path} {other}: give that to resume(..., algorithm=...) in Python")
+        if mismatch := describe_mismatch(content, algorithm):
+            raise InputError(
+                f"{path} {mismatch}: give that to resume(..., algorithm=...) in Python", "algorithm"
+            )
         if extend_to is not None:
             config = extended(config, extend_to)
         given = {"every": checkpoint_every, "keep": keep, "on_nan": on_nan}
         given = {name: value for name, value in given.items() if value is not None}
-        options = Options(**content["options"] | given).checked()
-        layout = _layout(content, strategy, devices)
-        population = make_population(config, grid, algorithm, *layout, content.get("per_batch"))
-        memory.check(population, again=True)
-        return _train_all(population, path, options, on_epoch, should_stop, again=True)
+        options = Options(**content["options"] | given).check()
+        strategy, devices = _choose_layout(content, strategy, devices)
+        per_batch = content.get("per_batch")
+        population = make_population(config, grid, algorithm, strategy, devices, per_batch)
+        memory.check(population, resumed=True)
+        return _train_all(population, path, Session(options, on_epoch, stop, {}), resumed=True)
 
 
 def _train(
-    population: Population,
-    path: Path | None,
-    again: bool,
-    options: Options,
-    on_epoch: Sequence[OnEpoch],
-    should_stop: Callable[[], bool],
-    programs: dict[int, Compiled],
+    population: Population, path: Path | None, session: Session, resumed: bool
 ) -> tuple[Run, bool]:
-    """Run epoch by epoch, record, tell, stop when asked; the run, and whether it was stopped.
+    """Train one batch: compile, run epoch by epoch, write files, call the callbacks.
 
-    `again` resumes what is in the folder.
+    Returns the run, and whether it was stopped.
     """
-    start = state = restore_state(population, path) if again and path else None
-    compiled = prepare(population, start, programs)
+    start = state = restore_state(population, path) if resumed and path else None
+    compiled = prepare(population, start, session.programs)
     if path and compiled:
-        _write_config(path, population, options, again)
+        _write_config(path, population, session.options, resumed)
     stopped = False
-    with closing(Recorder(path, population, options, start)) as record:
+    with closing(Recorder(path, population, session.options, start)) as record:
         for state in epochs(population, start, compiled):
-            record.metrics(state)
+            record.write_metrics(state)
             record.checkpoint_if_due(state)
-            metrics = told(population, state, record.next_checkpoint(state))
-            for tell in on_epoch if is_first() else ():
-                tell(state.env_steps, metrics)
-            fell = state.new > 0 and options.on_nan == "stop"
-            stopped = fell or any_of(should_stop())
+            metrics = collect_metrics(population, state, record.next_checkpoint(state))
+            for callback in session.on_epoch if is_first() else ():
+                callback(state.env_steps, metrics)
+            diverged = state.new > 0 and session.options.on_nan == "stop"
+            stopped = diverged or any_of(session.should_stop())
             if stopped:
                 break
         assert state is not None
@@ -155,103 +212,99 @@ def _train(
 
 
 def _train_all(
-    population: Population,
-    path: Path | None,
-    options: Options,
-    on_epoch: Sequence[OnEpoch],
-    should_stop: Callable[[], bool],
-    again: bool = False,
+    population: Population, path: Path | None, session: Session, resumed: bool = False
 ) -> Run:
-    """Train all members at once, or batch after batch."""
-    follow = partial(
-        _train, options=options, on_epoch=on_epoch, should_stop=should_stop, programs={}
-    )
+    """Train all members, at once or in batches."""
     with ExitStack() as stack:
         if population.program.host is not None:
             stack.callback(population.program.host.close_all)
         if len(population.batches()) > 1:
-            return _train_batches(population, path, options, follow, again)
-        if again and path and (path / BATCHES).exists():
+            return _train_batches(population, path, session, resumed)
+        if resumed and path and (path / BATCHES).exists():
             raise InputError(
-                f"{path / 'config.json'} is of a run in one batch, and there are {path / BATCHES}: "
-                "restore it, or train again in a new folder"
+                f"{path / 'config.json'} is of a run in one batch, but {path / BATCHES} exists: "
+                "restore it, or train again in a new folder",
+                "config.json",
             )
-        return follow(population, path, again)[0]
+        return _train(population, path, session, resumed)[0]
 
 
 def _train_batches(
-    population: Population, path: Path | None, options: Options, train: Callable, again: bool
+    population: Population, path: Path | None, session: Session, resumed: bool
 ) -> Run:
-    """One batch after the other, each a run in a folder of its own."""
+    """Train one batch after another, each as a run with its own folder."""
     batches = population.batches()
     places = [path and path / BATCHES / str(number + 1) for number in range(len(batches))]
-    begun = [
-        again and place is not None and _is_begun(batch, place)
-        for batch, place in zip(batches, places, strict=True)
-    ]
+    pairs = zip(batches, places, strict=True)
+    started = [resumed and _has_started(batch, place) for batch, place in pairs]
     if path:
-        _write_config(path, population, options, again)
+        _write_config(path, population, session.options, resumed)
     runs: list[Run] = []
     stopped = False
-    for batch, place, there in zip(batches, places, begun, strict=True):
-        done = _read_back(batch, place) if there and place else None
+    for batch, place, has_started in zip(batches, places, started, strict=True):
+        done = _read_batch(batch, place) if has_started and place else None
         if not stopped and not (done and done.completed):
-            done, stopped = train(batch, place, there)
+            done, stopped = _train(batch, place, session, has_started)
         if done is None:
             break
-        runs.append(in_host_memory(done))
+        runs.append(to_host(done))
         if path:
-            on_first(partial(_write_whole, path, population, runs))
-    return merged(runs, population.size)
+            on_first(partial(_write_run_files, path, population, runs))
+    return merge(runs, population.size)
 
 
-def _write_config(path: Path, population: Population, options: Options, again: bool) -> None:
+def _write_config(path: Path, population: Population, options: Options, resumed: bool) -> None:
     content = population.description() | {"options": options._asdict()}
-    on_first(partial(folders.write_config, path, content, again))
+    on_first(partial(folders.write_config, path, content, resumed))
 
 
-def _is_begun(batch: Population, place: Path) -> bool:
-    """Whether the batch has a folder. Raises InputError where it is another batch's."""
-    if not (place / "config.json").exists():
+def _has_started(batch: Population, place: Path | None) -> bool:
+    """Return whether the batch has a folder. Raises InputError if the folder is another's."""
+    if place is None or not (place / "config.json").exists():
         return False
-    batch.as_noted(folders.read_config(place, batch.config.env).content)
+    batch.match(folders.read_config(place, batch.config.env).content)
     return True
 
 
-def _read_back(batch: Population, place: Path) -> Run | None:
-    """A batch from its agents, and its metrics.csv anew; None where the agents are not whole."""
+def _read_batch(batch: Population, place: Path) -> Run | None:
+    """Read a batch from its agents and rewrite its metrics.csv.
+
+    Returns None if the agents are missing or damaged in any process.
+    """
     done = None
     if (place / "agents").is_dir():
         try:
             done = read(batch, place)
         except InputError as error:
-            _LOG.warning("%s: making it anew", error)
-    if done is None or any_of(done is None):
+            _LOG.warning("%s: training this batch from its last checkpoint", error)
+    if any_of(done is None) or done is None:
         return None
-    on_first(partial(write_table, place / "metrics.csv", _rows_of(done, batch.grid.part[0])))
+    on_first(partial(write_table, place / "metrics.csv", _all_rows(done, batch.grid.part[0])))
     return done
 
 
-def _write_whole(path: Path, population: Population, runs: list[Run]) -> None:
-    """metrics.csv, the curve and who diverged, of the batches so far."""
-    whole = merged([run._replace(agents=()) for run in runs], population.size)
+def _write_run_files(path: Path, population: Population, runs: list[Run]) -> None:
+    """Write metrics.csv, diverged.json and the curve of all batches so far."""
+    whole = merge([run._replace(agents=()) for run in runs], population.size)
     firsts = [batch.grid.part[0] for batch in population.batches()]
-    table = [row for run, first in zip(runs, firsts, strict=False) for row in _rows_of(run, first)]
-    with folders.written(path):
+    table = [row for run, first in zip(runs, firsts, strict=False) for row in _all_rows(run, first)]
+    with folders.explain_write_errors(path):
         write_table(path / "metrics.csv", table)
         write_summary(path, whole)
 
 
-def _rows_of(run: Run, first: int) -> list[Row]:
-    """Of a run whose members have equally many epochs, numbered from `first`."""
+def _all_rows(run: Run, first: int) -> list[Row]:
+    """Return the rows of one batch. `first`: the index of its first member in the whole run."""
     return [
         row
         for epoch in range(run.epochs.max())
-        for row in rows(run.members, first, {name: x[:, epoch] for name, x in run.metrics.items()})
+        for row in to_rows(
+            run.members, first, {name: x[:, epoch] for name, x in run.metrics.items()}
+        )
     ]
 
 
-def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
+def _check_seeds(seeds: int | Sequence[int]) -> list[int]:
     found = range(seeds) if is_whole(seeds) else seeds
     found = np.asarray(found) if isinstance(found, jax.Array) else found
     found = list(found) if np.iterable(found) else []
@@ -264,23 +317,26 @@ def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
     return [int(seed) for seed in found]
 
 
-def _checked_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[OnEpoch, ...]:
+def _check_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[OnEpoch, ...]:
     found: tuple[Any, ...] = tuple(on_epoch) if np.iterable(on_epoch) else (None,)
     if not all(map(callable, found)):
         raise InputError(
-            f"on_epoch ({on_epoch!r}) must be a list of callables f(step, metrics): use [f]"
+            f"on_epoch ({on_epoch!r}) must be a list of callables f(step, metrics): use [f]",
+            "on_epoch",
         )
     if not callable(should_stop):
         raise InputError(
-            f"should_stop ({should_stop!r}) must be a callable f() that says True or False"
+            f"should_stop ({should_stop!r}) must be a function f() that returns True or False: "
+            "use lambda: False",
+            "should_stop",
         )
     return found
 
 
-def _layout(
-    content: dict[str, Any], strategy: str | None, devices: int | None
+def _choose_layout(
+    content: Description, strategy: str | None, devices: int | None
 ) -> tuple[str, int | None]:
-    """What is given, else what the run had, as far as these devices are here."""
+    """Return the layout, with the run's for arguments that are None, if it works here."""
     then = content.get("layout", {})
     if content["device"]["platform"] != jax.default_backend():
         then = {}
@@ -290,8 +346,8 @@ def _layout(
 
 
 @contextmanager
-def _held(hold: Callable[[], Any]) -> Iterator[None]:
-    """In the first process only, which is the one that writes; what is refused there is in all."""
+def _enter_on_first(make: Callable[[], Any]) -> Iterator[None]:
+    """Enter a context manager in the first process; its error is raised in every process."""
     with ExitStack() as stack:
-        on_first(lambda: stack.enter_context(hold()))
+        on_first(lambda: stack.enter_context(make()))
         yield

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the run ends after the current epoch, or after a grace period."""
+"""Ctrl-C and SIGTERM: the run stops after the current epoch, or after a grace period."""
 
 import contextlib
 import os
@@ -17,9 +17,9 @@ GRACE = 20.0  # seconds
 class StopOnSignal:
     """Stop a run on Ctrl-C or SIGTERM.
 
-    The first signal ends the run after the current epoch. A second one, or `grace` seconds, end it
-    at once by KeyboardInterrupt, whose argument is the signal's number. Files are whole then too,
-    and the run can be resumed from its last checkpoint.
+    The first signal stops the run after the current epoch. A second signal, or the end of the grace
+    period, stops it at once by KeyboardInterrupt, whose argument is the signal's number. The files
+    are complete in both cases, and the run can be resumed from its last checkpoint.
     """
 
     number: int = signal.SIGINT
@@ -40,7 +40,7 @@ class StopOnSignal:
             signal.signal(number, handler)
 
     def asked(self) -> bool:
-        """Return whether to stop; the caller does so then, with no need of the grace period."""
+        """Return whether a signal has arrived. The caller then stops, so the grace period ends."""
         if self._asked and self._timer is not None:
             self._timer.cancel()
         return self._asked
@@ -52,23 +52,23 @@ class StopOnSignal:
         self._timer = threading.Timer(self._grace, os.kill, (os.getpid(), number))
         self._timer.daemon = True
         self._timer.start()
-        with contextlib.suppress(OSError, RuntimeError):  # the terminal may be gone already
+        with contextlib.suppress(OSError, RuntimeError):  # the terminal may be closed already
             print(
-                f"\nStopping after this epoch, or in {self._grace:g} s from the last checkpoint. "
-                "Press Ctrl-C again to stop at once. All files stay whole.",
+                f"\nStopping after this epoch, or in {self._grace:g} s at the last checkpoint. All "
+                "files stay complete. Press Ctrl-C again to stop at once.",
                 file=sys.stderr,
             )
 
 
 @contextlib.contextmanager
-def put_off(should_stop: Callable[[], bool], grace: float) -> Iterator[Callable[[], bool]]:
-    """`should_stop`, which a signal answers with True too: it takes effect after the block.
+def deferred(should_stop: Callable[[], bool], grace: float) -> Iterator[Callable[[], bool]]:
+    """Defer signals to the end of the block, and yield a `should_stop` that reports them.
 
-    Only those that nobody else handles, and only in the main thread, which Python gives them to.
+    Only signals with Python's default handler are deferred, and only in the main thread, the only
+    one where Python handles signals.
     """
-    mine = [n for n, default in _DEFAULTS.items() if signal.getsignal(n) == default]
-    if threading.current_thread() is not threading.main_thread():
-        mine = []
+    main = threading.current_thread() is threading.main_thread()
+    mine = [n for n, default in _DEFAULTS.items() if main and signal.getsignal(n) == default]
     with StopOnSignal(grace, mine) as stop:
         yield lambda: stop.asked() or should_stop()
     if stop.asked():

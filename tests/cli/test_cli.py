@@ -1,4 +1,4 @@
-"""The command line and the folder it writes: what it makes, repeats, refuses and leaves behind."""
+"""Test the command line: the files that it writes, what it prints, its errors and exit codes."""
 
 import csv
 import errno
@@ -20,6 +20,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from checks import refused
 from PIL import Image
 
 from sacjax import load
@@ -28,6 +29,7 @@ from sacjax.cli.flags import parse_train
 from sacjax.cli.main import COMMANDS, main
 from sacjax.envs.names import SUITES, make_env
 from sacjax.report import tables
+from sacjax.report.render import render
 from sacjax.runs import curve
 from sacjax.runs.directory import claimed
 from sacjax.runs.files import PART
@@ -43,7 +45,7 @@ SWEEP = ["--sweep", "tau=0.005,0.02", "--sweep", "actor-lr=1e-4,3e-4"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A tiny sweep, trained once: 2 x 2 settings x 2 seeds, 2 evaluations."""
+    """Train a tiny sweep once: 2 x 2 settings x 2 seeds, 2 evaluations."""
     out = tmp_path_factory.mktemp("runs") / "pendulum"
     assert main(["train", "Pendulum-v1", "--out", str(out), *TINY, *SWEEP]) == 0
     return out
@@ -71,7 +73,7 @@ def test_train_writes_the_five_results(folder):
         assert image.size[0] > 600
 
 
-def test_csv_has_one_row_per_member_and_evaluation_keyed_by_the_grid(folder):
+def test_csv_has_one_row_per_member_and_evaluation(folder):
     found = [(float(r["tau"]), float(r["actor_lr"]), int(r["seed"])) for r in rows(folder)]
     grid = [(t, a, s) for t in (0.005, 0.02) for a in (1e-4, 3e-4) for s in (0, 1)]
     assert found == grid * 2
@@ -94,18 +96,18 @@ def test_config_json_repeats_the_run(folder, tmp_path):
     assert (again / "metrics.csv").read_bytes() == (folder / "metrics.csv").read_bytes()
 
 
-def test_one_seed_alone_is_the_member_it_was_to_rounding(folder, tmp_path):
+def test_one_seed_alone_equals_its_member_up_to_rounding(folder, tmp_path):
     out = tmp_path / "alone"
     flags = [*TINY[:-2], "--tau", "0.02", "--actor-lr", "1e-4", "--seed", "1", "--seeds", "1"]
     assert main(["train", "Pendulum-v1", "--out", str(out), *flags]) == 0
     alone, member = rows(out)[0], rows(folder)[5]
     assert (member["tau"], member["actor_lr"], member["seed"]) == ("0.02", "0.0001", "1")
     for name in ("critic_loss", "q", "alpha", "entropy", "train_return"):
-        # 100 gradient steps of float32 apart: measured below 3e-5
+        # measured: 3e-5 after 100 gradient steps in float32
         np.testing.assert_allclose(float(alone[name] or 0), float(member[name] or 0), rtol=1e-3)
 
 
-def test_a_sweep_of_one_value_is_that_value(folder, tmp_path):
+def test_a_sweep_of_one_value_equals_that_value(folder, tmp_path):
     flags = [*TINY, "--actor-lr", "1e-4"]
     for out, tau in (("swept", ["--sweep", "tau=0.02"]), ("plain", ["--tau", "0.02"])):
         assert main(["train", "Pendulum-v1", "--out", str(tmp_path / out), *flags, *tau]) == 0
@@ -121,7 +123,7 @@ def test_evaluate_reproduces_the_last_evaluation(folder, capsys):
     np.testing.assert_allclose(table, last, atol=0.051)  # printed with one decimal
 
 
-def test_report_compares_the_points_of_a_sweep(folder, tmp_path, capsys):
+def test_report_compares_the_settings_of_a_sweep(folder, tmp_path, capsys):
     assert main(["report", str(folder), "--out", str(tmp_path / "out")]) == 0
     text = (tmp_path / "out" / "report.html").read_text()
     for tau, actor_lr in ((0.005, 0.0001), (0.005, 0.0003), (0.02, 0.0001), (0.02, 0.0003)):
@@ -131,9 +133,7 @@ def test_report_compares_the_points_of_a_sweep(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize("columns", [80, 200])
 @pytest.mark.parametrize("command", ["evaluate", "report", "envs"])
-def test_tables_are_as_wide_as_the_terminal_or_less(
-    command, columns, folder, tmp_path, monkeypatch, capsys
-):
+def test_tables_fit_the_terminal(command, columns, folder, tmp_path, monkeypatch, capsys):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -149,7 +149,7 @@ def test_tables_are_as_wide_as_the_terminal_or_less(
     assert command != "envs" or any("MountainCarContinuous-v0" in line for line in lines)
 
 
-def test_evaluate_with_other_episodes(folder, capsys):
+def test_evaluate_takes_a_number_of_episodes(folder, capsys):
     assert main(["evaluate", str(folder), "--episodes", "3"]) == 0
     assert "3 episodes" in capsys.readouterr().out
 
@@ -168,7 +168,16 @@ def test_render_writes_a_moving_gif(folder, tmp_path, capsys):
     assert str(out) in capsys.readouterr().out
 
 
-def test_envs_lists_those_of_a_suite(capsys):
+def test_render_checks_its_arguments_first(folder, tmp_path):
+    run = load(folder)
+    for field, target, frames in (("frames", "a.gif", 0), ("target", "a.png", 5)):
+        with refused(field):
+            render(run, 0, tmp_path / target, frames)
+    with refused("target"):
+        render(run, 0, tmp_path / "none" / "a.gif")
+
+
+def test_envs_lists_the_environments_of_a_suite(capsys):
     assert main(["envs", "gymnasium"]) == 0
     assert "gymnasium/HalfCheetah-v5" in capsys.readouterr().out.splitlines()
     assert main(["envs", "--help"]) == 0
@@ -178,7 +187,7 @@ def test_envs_lists_those_of_a_suite(capsys):
     assert all(suite in error for suite in SUITES)
 
 
-def test_envs_lists_the_five_with_shapes_and_bounds(capsys):
+def test_envs_lists_five_environments_with_shapes_and_bounds(capsys):
     assert main(["envs"]) == 0
     printed = capsys.readouterr().out
     for name in ("Pendulum-v1", "MountainCarContinuous-v0", "Reacher", "Swimmer", "PointRobot"):
@@ -202,7 +211,7 @@ def test_presets_flags_and_sweeps_combine():
     assert parse_train(["Pendulum-v1", "--seeds", "3"]).seeds == range(3)
 
 
-def test_flags_replace_a_file_and_a_file_replaces_the_preset(folder, tmp_path):
+def test_flags_override_the_file_and_the_file_overrides_the_preset(folder, tmp_path):
     toml = tmp_path / "mine.toml"
     toml.write_text("hidden = [32]\ntau = 0.02\nbatch_size = 64\n")
     config, hp = settings("--config", str(toml), "--batch-size", "16")
@@ -216,108 +225,102 @@ def test_flags_replace_a_file_and_a_file_replaces_the_preset(folder, tmp_path):
     assert (hp.tau, hp.max_alpha) == (0.005, np.inf)
 
 
-def test_a_file_that_holds_no_settings_is_refused(folder, tmp_path):
-    broken = tmp_path / "broken.json"
-    broken.write_text("[1]")
-    for path, message in (
-        (tmp_path / "none.toml", "cannot read --config"),
-        (broken, "is no file of settings"),
-        (folder / "config.json", "holds a sweep of 4 points"),
-    ):
-        with pytest.raises(InputError, match=message):
+def test_a_file_without_settings_is_an_input_error(folder, tmp_path):
+    for name, text in (("list", "[1]"), ("empty", '{"hyperparams": []}')):
+        (tmp_path / f"{name}.json").write_text(text)
+    missing, sweep = tmp_path / "none.toml", folder / "config.json"
+    for path in (missing, tmp_path / "list.json", tmp_path / "empty.json", sweep):
+        with refused("config"):
             parse_train(["Pendulum-v1", "--config", str(path)])
 
 
-def test_what_was_not_typed_is_rounded_to_fit_and_a_line_says_so(caplog):
+def test_defaults_are_rounded_to_fit_and_a_warning_lists_them(caplog):
     config, _ = settings("--num-envs", "3", env="brax/ant")  # the preset: 128, warm-up 8192
     assert config.warmup_steps % 3 == 0
     assert "warmup_steps: 8193, not 8192" in caplog.text
     config, _ = settings("--total-steps", "300")
     assert (config.total_steps, config.warmup_steps) == (300, 30)
     assert 270 % config.eval_every == 0
-    with pytest.raises(InputError, match="use warmup_steps="):
+    with pytest.raises(InputError, match="warmup_steps"):
         settings("--total-steps", "300", "--warmup-steps", "400")
 
 
 @pytest.mark.parametrize(
-    ("flag", "field"), [("--learning-rate", "actor_lr"), ("--buffer-size=9", "replay_size")]
+    ("flag", "name"), [("--learning-rate", "actor_lr"), ("--buffer-size=9", "replay_size")]
 )
-def test_a_flag_of_another_library_names_the_right_one(flag, field):
-    with pytest.raises(InputError, match=f"no option --.*: use {field}"):
+def test_a_flag_of_another_library_names_the_right_one(flag, name):
+    field = flag[2:].partition("=")[0].replace("-", "_")
+    with refused(field) as caught:
         parse_train(["Pendulum-v1", flag, "1"])
+    assert f"use {name}" in str(caught.value)
 
 
+TRAIN = ["train", "Pendulum-v1", *TINY]
+# Arguments, and a part of the remedy. `test_messages` holds the whole wording.
 BAD = {
-    "unknown environment": (["train", "Pendulum-v2", *TINY], "did you mean Pendulum-v1"),
+    "unknown environment": (["train", "Pendulum-v2", *TINY], "Pendulum-v1"),
     "discrete actions": (["train", "CartPole-v1", *TINY], "Box"),
-    "no environment": (["train", "--seeds", "2"], "sacjax train Pendulum-v1"),
-    "environment last": (["train", "--seeds", "2", "Pendulum-v1"], "name the environment first"),
-    "negative rate": (["train", "Pendulum-v1", *TINY, "--actor-lr", "-1"], "actor_lr"),
-    "not a number": (["train", "Pendulum-v1", *TINY, "--gamma", "nan"], "gamma"),
-    "out of range": (["train", "Pendulum-v1", *TINY, "--tau", "1.5"], "tau"),
-    "a plan for several": (
-        ["plan", "Pendulum-v1", *TINY, "--coordinator", "h:1", "--num-processes", "4"],
-        "plan for its share of the seeds",
-    ),
-    "no seeds": (["train", "Pendulum-v1", *TINY, "--seeds", "0"], "seeds (0) must be 1 or more"),
-    "negative seed": (
-        ["train", "Pendulum-v1", *TINY, "--seed", "-1"],
-        "from seed (-1) to the last",
-    ),
-    "huge seed": (
-        ["train", "Pendulum-v1", *TINY, "--seed", "4294967296"],
-        "must be from 0 to 4294967295",
-    ),
-    "huge last seed": (
-        ["train", "Pendulum-v1", *TINY, "--seed", "4294967295", "--seeds", "2"],
-        "use --seed 0 or fewer seeds",
-    ),
-    "too many devices": (
-        ["train", "Pendulum-v1", *TINY, "--devices", "9"],
-        "must be from 1 to 2, as many as JAX has here: keep to these, or leave devices (--devices)",
-    ),
-    "a run": (["train", "run", *TINY], "`sacjax resume run` resumes it"),
-    "does not divide": (["train", "Pendulum-v1", *TINY, "--eval-every", "70"], "use warmup"),
-    "small replay": (["train", "Pendulum-v1", *TINY, "--replay-size", "4"], "use replay_size=8"),
-    "long warm-up": (["train", "Pendulum-v1", *TINY, "--warmup-steps", "900"], "warmup_steps"),
+    "negative rate": ([*TRAIN, "--actor-lr", "-1"], "actor_lr"),
+    "not a number": ([*TRAIN, "--gamma", "nan"], "gamma"),
+    "out of range": ([*TRAIN, "--tau", "1.5"], "tau"),
+    "too many devices": ([*TRAIN, "--devices", "9"], "from 1 to 2"),
+    "does not divide": ([*TRAIN, "--eval-every", "70"], "use warmup"),
+    "small replay": ([*TRAIN, "--replay-size", "4"], "use replay_size=8"),
+    "long warm-up": ([*TRAIN, "--warmup-steps", "900"], "warmup_steps"),
     "huge replay": (
         ["train", "Pendulum-v1", "--total-steps", "100000000000", "--replay-size", "100000000000"],
-        "must be a whole number from 1 to 2147483647",
+        "from 1 to 2147483647",
     ),
     "too little memory": (
         ["train", "Pendulum-v1", "--total-steps", "2000001000", "--replay-size", "2000000000"],
         "use replay_size=",
     ),
     "too many agents": (["train", "Pendulum-v1", "--seeds", "2000000"], "--members-per-batch"),
-    "sweep of a size": (["train", "Pendulum-v1", "--sweep", "hidden=8,16"], "once for each"),
-    "sweep of nothing": (["train", "Pendulum-v1", "--sweep", "tua=1,2"], "use tau"),
-    "sweep of words": (["train", "Pendulum-v1", "--sweep", "tau=a,b"], "numbers"),
-    "sweep out of range": (["train", "Pendulum-v1", *TINY, "--sweep", "tau=0.1,2"], "tau"),
-    "sweep twice": (["train", "Pendulum-v1", *TINY, "--sweep", "tau=0.1,0.1"], "once"),
-    "sweep and flag": (["train", "Pendulum-v1", "--tau", "0.1", "--sweep", "tau=0.1,0.2"], "drop"),
-    "evaluate nothing": (["evaluate", "no/such/folder"], "not a run's folder"),
-    "render nothing": (["render", "no/such/folder"], "not a run's folder"),
+    "sweep out of range": ([*TRAIN, "--sweep", "tau=0.1,2"], "tau"),
+    "sweep of equal values": ([*TRAIN, "--sweep", "tau=0.1,0.1"], "once"),
+    "evaluate nothing": (["evaluate", "no/such/folder"], "config.json"),
+    "render nothing": (["render", "no/such/folder"], "config.json"),
+}
+# Arguments that the command line itself refuses, and the field of the error.
+REFUSED = {
+    "no environment": (["train", "--seeds", "2"], "env"),
+    "environment last": (["train", "--seeds", "2", "Pendulum-v1"], "env"),
+    "a run": (["train", "run", *TINY], "env"),
+    "a plan with a coordinator": (["plan", *TRAIN[1:], "--coordinator", "h:1"], "coordinator"),
+    "a plan under Slurm": (["plan", *TRAIN[1:], "--distributed"], "distributed"),
+    "no seeds": ([*TRAIN, "--seeds", "0"], "seeds"),
+    "negative seed": ([*TRAIN, "--seed", "-1"], "seed"),
+    "huge seed": ([*TRAIN, "--seed", "4294967296"], "seed"),
+    "huge last seed": ([*TRAIN, "--seed", "4294967295", "--seeds", "2"], "seed"),
+    "sweep of a size": ([*TRAIN, "--sweep", "hidden=8,16"], "sweep"),
+    "sweep of nothing": ([*TRAIN, "--sweep", "tua=1,2"], "sweep"),
+    "sweep of words": ([*TRAIN, "--sweep", "tau=a,b"], "sweep"),
+    "sweep twice": ([*TRAIN, "--sweep", "tau=0.1", "--sweep", "tau=0.2"], "sweep"),
+    "sweep and flag": ([*TRAIN, "--tau", "0.1", "--sweep", "tau=0.1,0.2"], "sweep"),
 }
 
 
-@pytest.mark.parametrize("case", BAD)
+@pytest.mark.parametrize("case", [*BAD, *REFUSED])
 def test_bad_input_is_one_line_with_the_remedy_and_exit_code_2(case, tmp_path, monkeypatch, capsys):
-    argv, remedy = BAD[case]
+    argv, remedy = BAD.get(case) or (REFUSED[case][0], ": ")
+    errors = []
+    monkeypatch.setattr("sacjax.cli.main.print_json_error", lambda _, error: errors.append(error))
     monkeypatch.chdir(tmp_path)
     if case == "a run":
         Path("run").mkdir()
         Path("run", "config.json").write_text("{}")
-    there = sorted(tmp_path.rglob("*"))
+    before = sorted(tmp_path.rglob("*"))
     assert main(argv) == 2
     captured = capsys.readouterr()
-    error = captured.err.strip().splitlines()[-1].split("\r")[-1]
-    assert error.startswith("sacjax: error:")
-    assert remedy in error
+    line = captured.err.strip().splitlines()[-1].split("\r")[-1]
+    assert line == f"sacjax: error: {errors[0]}"
+    assert remedy in line
+    assert case in BAD or errors[0].field == REFUSED[case][1]
     assert "Traceback" not in captured.err
-    assert sorted(tmp_path.rglob("*")) == there  # nothing was written
+    assert sorted(tmp_path.rglob("*")) == before  # nothing was written
 
 
-def test_the_last_seed_of_all_can_be_trained():
+def test_the_largest_seed_can_be_trained():
     args = parse_train(["Pendulum-v1", "--seed", "4294967294", "--seeds", "2"])
     assert args.seeds[-1] == 2**32 - 1
 
@@ -333,9 +336,9 @@ def test_whole_numbers_may_be_written_as_powers_of_ten(capsys):
 
 
 @pytest.mark.parametrize("argv", [["train", "Pendulum-v1", "--taau", "0.1"], ["trian", "x"]])
-def test_an_unknown_flag_or_command_ends_with_2(argv, capsys):
+def test_an_unknown_flag_or_command_has_exit_code_2(argv, capsys):
     assert main(argv) == 2
-    assert re.search(r"--tau\b|train\b", capsys.readouterr().err)  # what may be meant
+    assert re.search(r"--tau\b|train\b", capsys.readouterr().err)  # a suggestion
 
 
 def test_help_lists_the_commands(capsys):
@@ -345,7 +348,7 @@ def test_help_lists_the_commands(capsys):
         assert all(name in text for name in COMMANDS)
 
 
-def test_of_a_finished_run_it_is_said_how_to_train_on(copy, capsys):
+def test_resume_of_a_finished_run_prints_how_to_train_further(copy, capsys):
     assert main(["resume", str(copy)]) == 0
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
@@ -356,25 +359,26 @@ def test_of_a_finished_run_it_is_said_how_to_train_on(copy, capsys):
 
 ERRORS = {
     "before the run": ["--seeds", "0"],
-    "written otherwise": ["--seeds", "0", "--log_format=json"],
+    "with an underscore": ["--seeds", "0", "--log_format=json"],
     "in the run": ["--out", "."],
-    "of the parser": ["--taau", "0.1"],
+    "unknown flag": ["--taau", "0.1"],
 }
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_every_error_is_one_event_for_those_who_read_json(case, tmp_path, monkeypatch, capsys):
+def test_log_format_json_prints_every_error_as_one_event(case, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("not a run's")
     monkeypatch.chdir(tmp_path)
     assert main(["train", "Pendulum-v1", *TINY, "--log-format", "json", *ERRORS[case]]) == 2
     captured = capsys.readouterr()
     (event,) = (json.loads(line) for line in captured.out.splitlines())
     assert event["event"] == "error"
-    assert event["message"] in captured.err or case == "of the parser"
+    assert event["message"] in captured.err or case == "unknown flag"
+    assert event["field"] == {"in the run": event["field"], "unknown flag": None}.get(case, "seeds")
 
 
 def closed_pipe():
-    """A pipe to write to, that nobody reads."""
+    """Open a pipe without a reader."""
     ends = os.pipe()
     os.close(ends[0])
     return open(ends[1], "w")
@@ -384,10 +388,10 @@ def full_disk():
     return open("/dev/full", "w")
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize(("stdout", "code"), [(closed_pipe, 0), (full_disk, 3)])
 @pytest.mark.parametrize("command", ["evaluate", "report", "envs", "train --help"])
-def test_what_cannot_be_printed_is_no_traceback(
+def test_a_failed_print_shows_no_traceback(
     command, stdout, code, folder, tmp_path, monkeypatch, capsys
 ):
     argv = command.split()
@@ -401,9 +405,9 @@ def test_what_cannot_be_printed_is_no_traceback(
     assert len(error.splitlines()) == (code == 3)
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="Linux's")
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("stdout", [closed_pipe, full_disk])
-def test_a_run_whose_table_cannot_be_printed_is_done(stdout, copy, monkeypatch, capsys):
+def test_a_run_completes_if_its_table_cannot_be_printed(stdout, copy, monkeypatch, capsys):
     with suppress(OSError), stdout() as file:
         monkeypatch.setattr(sys, "stdout", file)
         assert main(["resume", str(copy), "--extend-to", "400"]) == 0
@@ -415,7 +419,7 @@ def test_a_run_whose_table_cannot_be_printed_is_done(stdout, copy, monkeypatch, 
 
 
 @pytest.mark.processes
-def test_a_run_whose_json_lines_nobody_reads_goes_on(tmp_path):
+def test_a_run_survives_closed_json_lines(tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "sacjax", "train", "Pendulum-v1", "--out", str(out), *TINY]
     with closed_pipe() as stdout:
@@ -427,7 +431,7 @@ def test_a_run_whose_json_lines_nobody_reads_goes_on(tmp_path):
     assert done.returncode == 0, done.stderr
     assert (
         done.stderr
-        == "JsonLines failed, the run goes on: BrokenPipeError: [Errno 32] Broken pipe\n"
+        == "JsonLines failed, the run continues: BrokenPipeError: [Errno 32] Broken pipe\n"
     )
     assert load(out).completed
     assert (out / "checkpoints").is_dir()
@@ -436,7 +440,7 @@ def test_a_run_whose_json_lines_nobody_reads_goes_on(tmp_path):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("arguments", [["--version"], ["train", "--help"], ["envs"]])
-def test_nothing_is_said_where_nobody_reads(arguments):
+def test_a_closed_stdout_is_not_an_error(arguments):
     with closed_pipe() as stdout:
         done = subprocess.run(
             [sys.executable, "-m", "sacjax", *arguments],
@@ -446,14 +450,14 @@ def test_nothing_is_said_where_nobody_reads(arguments):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_another_runs_folder_is_refused_and_left_alone(copy, capsys):
+def test_train_does_not_touch_the_folder_of_another_run(copy, capsys):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     assert main(["train", "Pendulum-v1", "--out", str(copy), *TINY]) == 2
-    assert "another run" in capsys.readouterr().err
+    assert str(copy) in capsys.readouterr().err
     assert {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()} == before
 
 
-def test_a_picture_that_cannot_be_written_is_one_line(folder, tmp_path, monkeypatch, capsys):
+def test_render_reports_a_failed_write_in_one_line(folder, tmp_path, monkeypatch, capsys):
     def read_only(*_):
         raise OSError(30, "Read-only file system")
 
@@ -466,14 +470,14 @@ def test_a_picture_that_cannot_be_written_is_one_line(folder, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unwritable_folder_is_refused(tmp_path, capsys):
+def test_an_unwritable_folder_is_an_input_error(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["train", "Pendulum-v1", "--out", str(tmp_path / "file" / "x"), *TINY]) == 2
     assert "cannot write" in capsys.readouterr().err
 
 
-def test_what_may_not_be_read_is_one_line(copy, tmp_path, monkeypatch, capsys):
-    """As other users are refused; root, who may run these tests, reads everything."""
+def test_an_unreadable_file_is_reported_in_one_line(copy, tmp_path, monkeypatch, capsys):
+    """The error is simulated, because root may run these tests and can read every file."""
 
     def read_text(path, *_, **__):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
@@ -486,7 +490,7 @@ def test_what_may_not_be_read_is_one_line(copy, tmp_path, monkeypatch, capsys):
         assert len(error.splitlines()) == 1
 
 
-def test_of_those_that_ask_for_a_name_at_once_each_gets_its_own(tmp_path):
+def test_concurrent_runs_get_different_folders(tmp_path):
     with ThreadPoolExecutor(8) as pool, ExitStack() as stack:
         start = threading.Barrier(8)
 
@@ -503,22 +507,23 @@ def test_of_those_that_ask_for_a_name_at_once_each_gets_its_own(tmp_path):
     assert {path.name for path in (tmp_path / "runs").iterdir()} == names
 
 
-def test_where_the_place_for_runs_is_a_file_it_is_named(tmp_path, monkeypatch, capsys):
+def test_a_file_called_runs_is_named_in_the_error(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("runs").touch()
     assert main(["train", "Pendulum-v1", *TINY]) == 2
-    assert "cannot write to runs (Not a directory): give a folder" in capsys.readouterr().err
+    assert "runs (Not a directory)" in capsys.readouterr().err
 
 
-def test_agents_of_another_precision_are_loaded_aloud(copy, caplog):
+def test_load_warns_if_the_precision_changed(copy, caplog):
     content = json.loads((copy / "config.json").read_text())
     edit(copy, jax=content["jax"] | {"x64": True})
     load(copy)
-    assert f"{copy} was trained with jax_enable_x64=True and is loaded with False" in caplog.text
+    assert str(copy) in caplog.text
+    assert "jax_enable_x64" in caplog.text
 
 
 @pytest.mark.processes
-def test_a_terminal_without_the_letters_gets_escapes(folder):
+def test_letters_that_stdout_cannot_encode_are_escaped(folder):
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     command = [sys.executable, "-m", "sacjax", "report", str(folder), "--labels", "α²"]
     done = subprocess.run(
@@ -555,9 +560,9 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_a_damaged_folder_is_refused_in_one_line(case, copy, capsys):
+def test_a_damaged_folder_is_reported_in_one_line(case, copy, capsys):
     DAMAGE[case](copy)
-    reader = "report" if "csv" in case else "evaluate"  # nothing else reads metrics.csv
+    reader = "report" if "csv" in case else "evaluate"  # only the report reads metrics.csv
     assert main([reader, str(copy)]) == 2
     error = capsys.readouterr().err.strip()
     assert error.startswith("sacjax: error:")
@@ -570,7 +575,7 @@ def test_loaded_agents_are_the_trained_ones(folder):
     assert run.completed
     assert run.agents.log_alpha.shape == (8,)
     assert set(np.asarray(run.agents.step)) == {200}
-    assert run.metrics["eval_return"].shape == (8, 2, 2)  # as `run` gave it: every episode
+    assert run.metrics["eval_return"].shape == (8, 2, 2)  # one value per episode
     np.testing.assert_allclose(
         run.metrics["eval_return"][:, -1].mean(-1),
         [float(r["eval_return"]) for r in rows(folder)[8:]],
@@ -589,9 +594,9 @@ def test_a_policy_acts_as_in_the_evaluation(folder):
     assert policy(np.asarray(obs)[None]).shape == (1, 3, 1)
     np.testing.assert_allclose(jax.jit(jax.vmap(policy))(obs), action, rtol=1e-5)
     assert not np.allclose(run.policy(4, units="unit")(obs), action)
-    with pytest.raises(InputError, match=r"shape \(3, 2\) must be \[..., 3\], as Pendulum-v1"):
+    with pytest.raises(InputError, match=r"\[..., 3\]"):
         policy(obs[:, :2])
-    with pytest.raises(InputError, match=r"member \(8\) must be from 0 to 7"):
+    with pytest.raises(InputError, match="from 0 to 7"):
         run.policy(8)
 
 
@@ -631,7 +636,7 @@ def test_help_does_not_import_the_environments():
         assert word in done.stdout
 
 
-def test_main_help_and_version(capsys):
+def test_help_and_version_need_no_command(capsys):
     assert main([]) == 0
     assert main(["--version"]) == 0
     printed = capsys.readouterr().out
@@ -647,10 +652,10 @@ def test_the_package_runs_as_a_program():
         capture_output=True, text=True, env=env,
     )  # fmt: skip
     assert done.returncode == 2
-    assert "not a run's folder" in done.stderr
+    assert "config.json" in done.stderr
 
 
-def test_what_to_type_next_is_printed_and_can_be_typed(tmp_path, capsys):
+def test_the_next_commands_are_printed_and_work(tmp_path, capsys):
     out = tmp_path / "my run"
     assert main(["train", "Pendulum-v1", "--out", str(out), *TINY]) == 0
     lines = [x.strip() for x in capsys.readouterr().out.splitlines() if x.startswith("  sacjax ")]
@@ -661,8 +666,8 @@ def test_what_to_type_next_is_printed_and_can_be_typed(tmp_path, capsys):
     assert load(out).env_steps.tolist() == [500, 500]
 
 
-def test_many_points_are_a_table_of_the_best_and_a_curve_of_five():
-    """Of 27 points the legend ran out of the picture."""
+def test_a_large_sweep_shows_its_best_settings():
+    """The table lists the 20 best of 27 settings, and the curve colors the 5 best."""
     members = [{"tau": i / 100, "seed": s} for i in range(1, 28) for s in (0, 1)]
     returns = np.repeat(np.arange(27.0), 2)
     returns[:2] = np.nan
@@ -671,7 +676,7 @@ def test_many_points_are_a_table_of_the_best_and_a_curve_of_five():
     assert "best first" in lines[1]
     assert lines[3].replace("│", "").split()[:3] == ["tau=0.27", "2", "26.0"]
     assert len([line for line in lines if line.startswith("tau=")]) == 20
-    assert lines[-1] == "and 7 more points: metrics.csv has all of them"
+    assert lines[-1] == "and 7 more settings: metrics.csv has all of them"
     groups = {f"tau={i}": [i] for i in range(9)}
     best = curve.ranked(groups, np.array([np.nan, *range(1, 9)]))
     assert best == [f"tau={i}" for i in (8, 7, 6, 5, 4, 3, 2, 1, 0)]
@@ -679,10 +684,10 @@ def test_many_points_are_a_table_of_the_best_and_a_curve_of_five():
     assert curve.learning_curve(members, metrics, "run").startswith(b"\x89PNG")
 
 
-def test_table_and_curve_of_a_single_seed():
+def test_one_seed_has_a_table_and_a_curve():
     text = tables.of_run([{"seed": 0}], np.array([2.0]), np.array([1.0]), "title")
     assert "2.0" in text
-    assert "one seed has none" in text
+    assert "none for one seed" in text
     metrics = {"env_steps": np.array([[10, 20]]), "eval_return": np.array([[1.0, 2.0]])}
     image = curve.learning_curve([{"seed": 0}], metrics, "run")
     assert image.startswith(b"\x89PNG")

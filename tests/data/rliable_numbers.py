@@ -1,7 +1,6 @@
-"""Writes rliable.json, scores and what rliable says of them, for tests/test_statistics.py.
+"""Write rliable.json: scores and the statistics that rliable computes, for test_statistics.py.
 
-Needs an environment of its own (rliable 1.2.0, the last one, of 2024, is not importable with the
-pandas 3 that it would get otherwise):
+This needs its own virtual environment: rliable 1.2.0, the last release, does not support pandas 3.
 
     python -m venv oracle && oracle/bin/pip install rliable==1.2.0 'pandas<3'
     oracle/bin/python tests/data/rliable_numbers.py
@@ -15,14 +14,14 @@ import numpy as np
 from rliable import library, metrics
 
 TAUS = np.linspace(-2, 3, 11)
-REPS = 50_000  # the bootstrap's own noise is then below 0.01
+REPS = 50_000  # enough for bootstrap noise below 0.01
 
 
 def main() -> None:
     rng = np.random.default_rng(0)
-    # rliable draws from the global generator, whatever random_state it is given
+    # rliable ignores its random_state and draws from the global generator
     np.random.seed(0)  # noqa: NPY002
-    scores = {  # [seeds, environments]; rounded, so that some are equal
+    scores = {  # [seeds, environments], rounded to create ties
         "a": rng.normal(1.0, 1.0, (8, 3)).round(1),
         "b": rng.normal(0.4, 0.7, (6, 3)).round(1),
         "one_task": rng.normal(0.7, 1.0, (10, 1)).round(1),

@@ -1,7 +1,7 @@
-"""Checks that take the function they check: tests give the library's, test_mutations a mutant;
-and what several test files share.
+"""Configs, tools and checks that several test files share.
 
-`recorder` is an algorithm that learns nothing and notes what the loop hands to it.
+A check takes the function that it checks: tests pass the library's, test_mutations.py passes a
+mutant. `recorder` is an algorithm that learns nothing and records the arguments of `update`.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from sacjax.networks import mlp
 from sacjax.replay import make_replay
 from sacjax.types import Algorithm, Env, InputError, Transition
 
-# A run of seconds on the host's side, and a grid of two points.
+# CONFIG trains within seconds. GRID has two settings.
 CONFIG = Config(
     "Pendulum-v1",
     total_steps=500,
@@ -33,7 +33,8 @@ CONFIG = Config(
     batch_size=8,
     eval_episodes=2,
 )
-# Two epochs of two iterations of 3 x 2 environment steps and U = 3 gradient steps; replay wraps.
+# TINY trains for two epochs of two iterations. An iteration takes 3 x 2 environment steps and U = 3
+# gradient steps. The replay wraps around.
 TINY = Config(
     "Pendulum-v1",
     num_envs=2,
@@ -60,7 +61,7 @@ def refused(field, kind=InputError):
 
 
 def recorder(config: Config, env: Env) -> Algorithm:
-    """Acts uniformly at random; its state is the list of keys and minibatches that update got."""
+    """Return an algorithm that acts at random and stores the keys and minibatches of `update`."""
     updates = config.num_epochs * config.eval_every // config.steps_per_iteration
     updates *= config.updates_per_iteration
 
@@ -94,11 +95,12 @@ def recorder(config: Config, env: Env) -> Algorithm:
 
 
 def assert_close(a: Any, b: Any, rtol: float = 0.0, atol: float = 0.0) -> None:
-    """All leaves agree."""
+    """Assert that all leaves of two trees agree."""
     jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=atol), a, b)
 
 
 def all_different(rows: Any) -> bool:
+    """Return whether no two rows are equal."""
     rows = np.asarray(rows)
     return len(np.unique(rows.reshape(len(rows), -1), axis=0)) == len(rows)
 
@@ -110,7 +112,7 @@ def after_epochs(
     epochs: int = 1,
     key: Any = None,
 ) -> Any:
-    """The loop's state after a run that learns nothing (XLA drops the evaluations)."""
+    """Return the loop's state after a run of `recorder`. XLA drops the evaluations."""
     program = make_program(config, recorder)
     default = program.default_params
     hp, params = as_arrays(Hyperparams(), default if env_params is None else env_params)
@@ -126,12 +128,12 @@ def after_epochs(
 
 
 def stored(config: Config, loop: Any) -> Transition:
-    """What a loop's replay holds, [..., C, ...]."""
+    """Return the transitions in a loop's replay, [..., C, ...]."""
     example = make_env(config.env)(1).example
     return make_replay(config, example).unpack(loop.replay.rows)
 
 
-# Warm-up, and two epochs of two iterations of three steps and three updates each.
+# NOISE has a warm-up and two epochs of two iterations, with three steps and three updates each.
 NOISE = Config(
     Noise(),
     num_envs=2,
@@ -146,20 +148,21 @@ NOISE = Config(
 
 
 def no_random_number_is_used_twice(make_program: Callable[..., Any]) -> None:
-    """Not by the policy, the environments, the replay or the gradient steps."""
+    """Assert that policy, environments, replay and gradient steps all draw different numbers."""
     loop = after_epochs(make_program, NOISE, epochs=2)
     transitions = stored(NOISE, loop)
     assert transitions.action.shape == (32, 1)
     assert all_different(transitions.action), "an action was drawn twice"
-    assert all_different(transitions.next_obs), "the environments got one key twice"
-    assert all_different(loop.agent["keys"]), "two gradient steps got one key"
-    assert all_different(loop.agent["batches"]), "two gradient steps got one minibatch"
+    assert all_different(transitions.next_obs), "the environments received a key twice"
+    assert all_different(loop.agent["keys"]), "two gradient steps received the same key"
+    assert all_different(loop.agent["batches"]), "two gradient steps received the same minibatch"
 
 
-def stored_transitions_are_those_of_the_pendulum(make_program: Callable[..., Any]) -> None:
-    """Warm-up and an epoch over several time limits, against the equations of motion.
+def transitions_follow_the_pendulum_equations(make_program: Callable[..., Any]) -> None:
+    """Compare the transitions of a warm-up and an epoch with the equations of motion.
 
-    They are those of Gymnasium's Pendulum-v1: torque in [-2, 2], time step 0.05, g = 10, m = l = 1.
+    Episodes end at several time limits. The equations are those of Gymnasium's Pendulum-v1, with
+    torque in [-2, 2], time step 0.05, g = 10 and m = l = 1.
     """
     config = Config(
         "Pendulum-v1",
@@ -172,7 +175,7 @@ def stored_transitions_are_those_of_the_pendulum(make_program: Callable[..., Any
     )
     params = Pendulum().default_params.replace(max_steps_in_episode=7)
     loop = after_epochs(make_program, config, params)
-    assert float(loop.episodes.count) == 4  # two of each environment in its steps 16 to 30
+    assert float(loop.episodes.count) == 4  # each environment ends two in its steps 16 to 30
     data = jax.tree.map(lambda x: np.asarray(x, float), stored(config, loop))
     assert np.abs(data.action).max() <= 1
     assert data.action.min() < -0.9
@@ -189,7 +192,7 @@ def stored_transitions_are_those_of_the_pendulum(make_program: Callable[..., Any
 
 
 def epoch_does_not_copy_the_replay(make_program: Callable[..., Any]) -> None:
-    """The memory that XLA wants besides the state is far below one replay, for two members."""
+    """Assert that XLA's temporary memory for two members is far below the size of one replay."""
     config = Config(
         Chain(),
         total_steps=1_200_000,
@@ -220,7 +223,7 @@ def epoch_does_not_copy_the_replay(make_program: Callable[..., Any]) -> None:
 
 
 def minibatches_differ(make_replay: Callable[..., Any]) -> None:
-    """All U minibatches that one call of `sample` gives."""
+    """Assert that the U minibatches of one call of `sample` all differ."""
     config = Config(Chain(), num_envs=4, utd=4.0, batch_size=16, replay_size=64)
     memory = make_replay(config, scalar_transition(0.0))
 
@@ -235,7 +238,7 @@ def minibatches_differ(make_replay: Callable[..., Any]) -> None:
 
 
 def scalar_transition(x: Any) -> Transition:
-    """A transition with `x` in every field; x's axes are the leading ones."""
+    """Return transitions with `x` in every field. The axes of `x` come first."""
     x = jnp.asarray(x, float)
     return Transition(
         obs=x[..., None], action=-x[..., None], reward=x, discount=x, next_obs=x[..., None]
@@ -248,7 +251,7 @@ TAU = 0.1
 
 @cache
 def sac_with_three_critics(make_sac: Callable[..., Any]) -> tuple[Any, ...]:
-    """(state, batch, update(state, batch)) of a fresh agent."""
+    """Return (state, batch, update(state, batch)) of an untrained agent."""
     env = make_env(THREE_CRITICS.env)(1)
     agent = make_sac(THREE_CRITICS, env)
     hp, key = Hyperparams(tau=TAU), jax.random.key(0)
@@ -259,7 +262,7 @@ def sac_with_three_critics(make_sac: Callable[..., Any]) -> tuple[Any, ...]:
 
 
 def every_gradient_step_moves_the_targets(make_sac: Callable[..., Any]) -> None:
-    """By tau of the way to the new critics."""
+    """Assert that each step moves the targets by tau towards the updated critics."""
     state, batch, update = sac_with_three_critics(make_sac)
     for _ in range(4):
         new, _ = update(state, batch)
@@ -276,8 +279,8 @@ def every_gradient_step_moves_the_targets(make_sac: Callable[..., Any]) -> None:
         state = new
 
 
-def every_critic_can_be_the_least(make_sac: Callable[..., Any]) -> None:
-    """Lowering the last bias of any one target by 1000 lowers the target of all three critics."""
+def every_critic_can_be_the_minimum(make_sac: Callable[..., Any]) -> None:
+    """Assert that each target critic, with its output lowered by 1000, lowers the soft target."""
     state, batch, update = sac_with_three_critics(make_sac)
     assert {x.shape[0] for x in jax.tree.leaves(state.critic_params)} == {3}
     q = mlp(THREE_CRITICS, 1).critic.apply(state.critic_params, batch.obs, batch.action)

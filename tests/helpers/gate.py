@@ -1,11 +1,12 @@
-"""Four tiny runs whose bits must not change: the gate for refactoring.
+"""Compare four tiny runs with their recorded bits, to check a refactoring.
 
     python tests/helpers/gate.py            compare with tests/data/gate.json
     python tests/helpers/gate.py --write    record the bits of this commit
 
-A mechanical change leaves every hash equal. A change of the compiled program may move the numbers
-by 1e-6 after ten updates: record them again, and say so. Bits depend on jaxlib and on the kind of
-processor. On a processor without a record, the numbers are compared to 1e-6 instead.
+A mechanical change keeps every hash. A change of the compiled program may change the numbers by
+1e-6 after ten updates: record them again, and mention it in the commit. The bits depend on jaxlib
+and on the type of processor. Without a record for this processor, the numbers are compared with a
+tolerance of 1e-6.
 """
 
 import hashlib
@@ -16,7 +17,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # before JAX starts
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # must be set before JAX starts
 
 import jax
 import numpy as np
@@ -28,7 +29,7 @@ from sacjax.devices import _processor
 
 DATA = Path(__file__).parents[1] / "data"
 HASHES, NUMBERS = DATA / "gate.json", DATA / f"gate-jaxlib-{version('jaxlib')}.npz"
-# Ten updates in two epochs. The warm-up passes a time limit and the end of replay.
+# Each run makes ten updates in two epochs. Its warm-up passes a time limit and fills the replay.
 SIZES = {
     "warmup_steps": 210,
     "eval_every": 5,
@@ -55,7 +56,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 def record(name: str) -> tuple[str, dict[str, np.ndarray]]:
-    """Train one of RUNS; the hash of its final parameters and metrics, and these as arrays."""
+    """Train one of RUNS. Return its final parameters and metrics, as a hash and as arrays."""
     done = run(**RUNS[name])
     leaves = [np.asarray(x) for x in jax.tree.leaves(done.agents)]
     arrays = {f"{name}/{i}": x for i, x in enumerate(leaves)}
@@ -67,17 +68,17 @@ def record(name: str) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def recorded() -> dict[str, dict[str, str]]:
-    """{"jaxlib VERSION, PROCESSOR": {run: hash}}."""
+    """Return the records as {"jaxlib VERSION, PROCESSOR": {run: hash}}."""
     return json.loads(HASHES.read_text()) if HASHES.exists() else {}
 
 
 def here() -> str:
-    """The key of this machine's record."""
+    """Return the key of this machine's record."""
     return f"jaxlib {version('jaxlib')}, {_processor()}"
 
 
 def check(name: str) -> None:
-    """Raise AssertionError if the run `name` is not the recorded one."""
+    """Raise AssertionError if the run `name` differs from its record."""
     digest, arrays = record(name)
     if known := recorded().get(here()):
         assert digest == known[name], f"{name}: the bits changed"
@@ -87,7 +88,7 @@ def check(name: str) -> None:
 
 
 def write() -> None:
-    """Record all runs of this commit."""
+    """Record the bits of all runs."""
     hashes, numbers = {}, {}
     for name in RUNS:
         hashes[name], arrays = record(name)

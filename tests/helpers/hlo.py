@@ -1,15 +1,15 @@
-"""Reading XLA's optimized programs: which operations run in a loop, and on what shapes."""
+"""Parse XLA's optimized programs: the operations of each loop and their shapes."""
 
 import re
 from typing import NamedTuple
 
 
 class Instruction(NamedTuple):
-    """One line of a computation."""
+    """One instruction of a computation."""
 
     opcode: str
-    shapes: tuple[tuple[int, ...], ...]  # of its results
-    calls: tuple[str, ...]  # the computations that it names
+    shapes: tuple[tuple[int, ...], ...]  # shapes of the results
+    calls: tuple[str, ...]  # names of the computations that it calls
     text: str
 
 
@@ -22,7 +22,7 @@ CALLED = re.compile(
 
 
 def computations(text: str) -> dict[str, list[Instruction]]:
-    """Name -> instructions, of a compiled program's `as_text()`."""
+    """Parse a compiled program's `as_text()` into {name: instructions}."""
     found: dict[str, list[Instruction]] = {}
     current: list[Instruction] = []
     for line in text.splitlines():
@@ -37,7 +37,7 @@ def computations(text: str) -> dict[str, list[Instruction]]:
 
 
 def reachable(program: dict[str, list[Instruction]], name: str) -> list[Instruction]:
-    """All instructions of a computation and of those that it calls."""
+    """Return all instructions of a computation and of the computations that it calls."""
     seen, todo, result = set(), [name], []
     while todo:
         name = todo.pop()
@@ -49,18 +49,18 @@ def reachable(program: dict[str, list[Instruction]], name: str) -> list[Instruct
 
 
 def loops(program: dict[str, list[Instruction]]) -> dict[str, list[Instruction]]:
-    """Body -> instructions, its callees' too, of every while loop."""
+    """Map the body of every while loop to its instructions, including called computations."""
     bodies = {i.calls for body in program.values() for i in body if i.opcode == "while"}
     return {name: reachable(program, name) for calls in bodies for name in calls if name in program}
 
 
 def innermost(program: dict[str, list[Instruction]], opcode: str, rows: int) -> list[Instruction]:
-    """The smallest loop that has `opcode` with an operand or result of so many rows."""
+    """Return the smallest loop that has `opcode` and an array with this number of rows."""
     mark = re.compile(rf"[\[,]{rows}[,\]]")
     having = [
         body
         for body in loops(program).values()
         if any(i.opcode == opcode for i in body) and any(mark.search(i.text) for i in body)
     ]
-    assert having, f"no loop has a {opcode} and {rows} rows"
+    assert having, f"no loop has a {opcode} and an array of {rows} rows"
     return min(having, key=len)

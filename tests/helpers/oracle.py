@@ -41,7 +41,7 @@ class AdamState:
 
 @dataclass
 class OracleState:
-    """All that SAC, algorithm 1 carries from one gradient step to the next."""
+    """The state that SAC, algorithm 1, carries from one gradient step to the next."""
 
     actor: Tree
     critics: Tree
@@ -59,7 +59,7 @@ class OracleState:
 
 
 def tree_map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
-    """Apply f leaf by leaf to trees of the same structure (that of the first one)."""
+    """Apply f leaf by leaf to trees with the structure of the first one."""
     if isinstance(tree, Mapping):
         return {k: tree_map(f, tree[k], *(r[k] for r in rest)) for k in tree}
     if isinstance(tree, (list, tuple)):
@@ -69,7 +69,7 @@ def tree_map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
 
 
 def tree_leaves(tree: Tree) -> list[Any]:
-    """The leaves of a tree, in order."""
+    """Return the leaves of a tree, in order."""
     if isinstance(tree, Mapping):
         return [leaf for k in tree for leaf in tree_leaves(tree[k])]
     if isinstance(tree, (list, tuple)):
@@ -78,12 +78,12 @@ def tree_leaves(tree: Tree) -> list[Any]:
 
 
 def float64_copy(tree: Tree) -> Tree:
-    """A copy of a tree, each leaf a fresh float64 array."""
+    """Copy a tree. Each leaf becomes a new float64 array."""
     return tree_map(lambda x: np.array(x, dtype=np.float64), tree)
 
 
 def global_norm(tree: Tree) -> float:
-    """The L2 norm of all the leaves seen as one vector."""
+    """Return the L2 norm of all leaves as one vector."""
     return float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in tree_leaves(tree))))
 
 
@@ -120,14 +120,14 @@ def relu_stack_backward(
 
 
 def mlp(layers: Sequence[Layer], x: Array) -> tuple[Array, list[Array]]:
-    """ReLU layers, then a linear one. Returns (output, the inputs of every layer)."""
+    """Apply ReLU layers, then a linear layer. Returns (output, the inputs of every layer)."""
     hs = relu_stack(layers[:-1], x)
     w, b = layers[-1]
     return hs[-1] @ w + b, hs
 
 
 def mlp_backward(layers: Sequence[Layer], hs: list[Array], dy: Array) -> tuple[Array, list[Layer]]:
-    """Backward of mlp from dL/dy to (dL/dx, the layers' gradients)."""
+    """Backward of mlp from dL/dy. Returns (dL/dx, the layers' gradients)."""
     dh, last = dense_backward(layers[-1], hs[-1], dy)
     dx, grads = relu_stack_backward(layers[:-1], hs, dh)
     return dx, [*grads, last]
@@ -161,9 +161,9 @@ def policy(
 ) -> tuple[Array, Array, dict[str, Any]]:
     """a = f(eps; s) = tanh(mean(s) + std(s) * eps): SAC, equation 8 and appendix C.
 
-    Returns (action [B, A], log_prob [B], what policy_backward needs). log_prob is log_density at
-    u = mean + std * eps, with (u - mean) / std replaced by eps, to which it is equal: at a small
-    std, the subtraction would lose digits.
+    Returns (action [B, A], log_prob [B], cache for policy_backward). log_prob is log_density at
+    u = mean + std * eps. It uses eps in place of the equal (u - mean) / std, because subtraction
+    loses digits at a small std.
     """
     lo, hi = log_std_bounds
     hs = relu_stack(actor["hidden"], np.asarray(obs, dtype=np.float64))
@@ -216,7 +216,7 @@ def policy_backward(
 
 
 def q_input(obs: Array, action: Array) -> Array:
-    """The critics' input, concatenate([obs, action], -1), in float64."""
+    """Return the critics' input, concatenate([obs, action], -1), in float64."""
     return np.concatenate(
         [np.asarray(obs, dtype=np.float64), np.asarray(action, dtype=np.float64)], axis=-1
     )
@@ -239,8 +239,8 @@ def soft_target(
 ) -> Array:
     """y = reward_scale r + gamma d (min_i Q'_i(s', a') - alpha log pi(a'|s')), as [B].
 
-    SAC, equations 2 and 3, sampled as in equation 6; next_q [N, B] is that of the target critics,
-    and discount d is 0 only where the episode terminated.
+    SAC, equations 2 and 3, sampled as in equation 6. The target critics give next_q [N, B]. The
+    discount d is 0 only where the episode terminated.
     """
     soft_value = np.min(next_q, axis=0) - alpha * next_log_prob
     return reward_scale * reward + gamma * discount * soft_value
@@ -293,7 +293,7 @@ def actor_loss_and_grad(
 ) -> tuple[float, dict[str, Any], Array]:
     """J(pi) = mean_B(alpha log pi(a~|s) - min_i Q_i(s, a~)): SAC, equation 9; gradient, eq. 10.
 
-    a~ = f(eps; s); the critics and alpha are constants. Returns (loss, gradient, log_prob [B]).
+    a~ = f(eps; s). The critics and alpha are constants. Returns (loss, gradient, log_prob [B]).
     """
     action, log_prob, cache = policy(actor, obs, eps, log_std_bounds)
     min_q, dq_da = min_q_and_action_grad(critics, obs, action)
@@ -363,7 +363,7 @@ def polyak(targets: Tree, critics: Tree, tau: float) -> Tree:
 def clip_log_alpha(
     log_alpha: float, min_alpha: float | None = None, max_alpha: float | None = None
 ) -> float:
-    """log_alpha kept in [log min_alpha, log max_alpha], None for no bound (not in the paper)."""
+    """Clip log_alpha to [log min_alpha, log max_alpha]. The paper has no bounds (None)."""
     if min_alpha is not None and min_alpha > 0.0:
         log_alpha = max(log_alpha, float(np.log(min_alpha)))
     if max_alpha is not None:
@@ -377,7 +377,7 @@ def clip_log_alpha(
 
 
 def init_state(actor: Tree, critics: Tree, log_alpha: float) -> OracleState:
-    """SAC, algorithm 1, initialization: targets a copy of the critics, zero optimizers."""
+    """SAC, algorithm 1, initialization: copy the critics to the targets, zero the optimizers."""
     return OracleState(
         actor=float64_copy(actor),
         critics=float64_copy(critics),
@@ -402,7 +402,7 @@ def update_step(
 
     batch has obs, action, reward, discount and next_obs; hp has gamma, tau, actor_lr, critic_lr,
     alpha_lr, target_entropy_per_dim, reward_scale, and optionally min_alpha and max_alpha. The
-    reported alpha is the one this step used, that is before its own update.
+    metric alpha is the value before its update in this step.
     """
     data = {k: np.asarray(batch[k], dtype=np.float64) for k in BATCH_KEYS}
     alpha = float(np.exp(state.log_alpha))

@@ -1,11 +1,11 @@
-"""Probe environments: MDPs so small that the right answer is known, and the tools to train on them.
+"""Probe environments: small MDPs with known answers, and functions that train on them.
 
-Two families, so that many probes are members of one compiled program (vmap over env params):
+There are two families. All probes of a family train in one compiled program, by vmap over params.
 
-* `Chain`: the reward does not depend on the action, so Q is known whatever the policy does.
-* `Aim`: one step, and the best action is known; its bounds are neither symmetric nor [-1, 1].
+* `Chain`: the reward does not depend on the action, so Q is known for every policy.
+* `Aim`: an episode has one step, and the best action is known. The bounds are not symmetric.
 
-`Noise` has nothing to learn: it shows which random numbers were drawn.
+`Noise` has nothing to learn: its observations are the random numbers that were drawn.
 """
 
 from collections.abc import Callable, Iterable
@@ -37,13 +37,13 @@ class ChainParams(EnvParams):
     max_steps_in_episode: int = 1_000_000  # the time limit
     length: int = 1_000_000  # the step at which an episode terminates
     reward_each: float = 0.0
-    reward_last: float = 0.0  # at termination
-    reward_x: float = 0.0  # times x, at every step
-    clock: float = 0.0  # times the step count, in the observation
+    reward_last: float = 0.0  # reward at termination
+    reward_x: float = 0.0  # reward per x, at every step
+    clock: float = 0.0  # weight of the step count in the observation
 
 
 class Chain(Environment[ChainState, ChainParams]):
-    """Steps t = 1, 2, ... with x, -1 or 1, drawn at the reset: obs [x, clock t]; any action."""
+    """A chain of steps t with observation [x, clock t]. A reset draws x from -1 and 1."""
 
     @property
     def default_params(self) -> ChainParams:
@@ -83,7 +83,7 @@ class AimParams(EnvParams):
 
 
 class Aim(Environment[ChainState, AimParams]):
-    """One step: reward -sum(((action - best) / half range)^2), where best = centre + turn x."""
+    """One step with reward -sum(((action - best) / half range)^2) and best = centre + turn x."""
 
     low, high = np.array([0.0, -3.0]), np.array([4.0, -2.0])
 
@@ -118,7 +118,7 @@ class NoiseParams(EnvParams):
 
 
 class Noise(Environment[EnvState, NoiseParams]):
-    """Every observation is a fresh number in [0, 1), and the reward; below `hazard` it ends."""
+    """Each observation and reward is a random number in [0, 1). Below `hazard`, it terminates."""
 
     @property
     def default_params(self) -> NoiseParams:
@@ -144,9 +144,9 @@ GAMMA = 0.8
 
 
 class ChainProbe(NamedTuple):
-    """Env params, and the value of every state: [(x, step count), Q]; Q is for any action.
+    """Env params, and the value of every state as [(x, step count), Q]. Q holds for any action.
 
-    Where the temperature is not 0 every reward is 1, and `values` are the sums of these alone.
+    With a temperature above 0, every reward is 1, and `values` are sums of rewards without entropy.
     """
 
     params: ChainParams
@@ -214,18 +214,18 @@ AIM_PROBES = {
 
 
 def stack(members: Iterable[Any]) -> Any:
-    """Many pytrees as one with a leading axis."""
+    """Stack many pytrees along a new leading axis."""
     return jax.tree.map(lambda *leaves: jnp.stack([jnp.asarray(x) for x in leaves]), *members)
 
 
 def member(tree: Any, index: int) -> Any:
-    """One of them."""
+    """Return one member of a stacked tree."""
     return jax.tree.map(lambda x: x[index], tree)
 
 
 @cache
 def train_chain(make_train: Callable[..., Any]) -> tuple[Config, Any]:
-    """One agent per chain probe, in one program, each at its own fixed temperature."""
+    """Train one agent per chain probe in one program, each with its own fixed temperature."""
     config = Config(
         Chain(),
         total_steps=80 + 4000,
@@ -249,7 +249,7 @@ def train_chain(make_train: Callable[..., Any]) -> tuple[Config, Any]:
 
 @cache
 def train_aim(make_train: Callable[..., Any]) -> tuple[Config, Any]:
-    """One agent per aiming probe, in one program, and the returns of its last evaluation."""
+    """Train one agent per aim probe in one program. Return the config and the result."""
     config = Config(
         Aim(),
         total_steps=200 + 2400,
@@ -275,7 +275,7 @@ def train_aim(make_train: Callable[..., Any]) -> tuple[Config, Any]:
 
 
 def most_entropy() -> float:
-    """Nats: the largest entropy of a = tanh(u), u ~ N(0, std^2), by the rectangle rule."""
+    """Return the largest entropy of a = tanh(u), u ~ N(0, std^2), in nats (rectangle rule)."""
     u, std = np.linspace(-12, 12, 2001), np.linspace(0.5, 1.5, 101)[:, None]
     density = np.exp(-0.5 * (u / std) ** 2) / (std * np.sqrt(2 * np.pi))
     log_derivative = 2 * (np.log(2) - u - np.logaddexp(0, -2 * u))
@@ -283,7 +283,7 @@ def most_entropy() -> float:
 
 
 def entropy_of(config: Config, agent: Any, observations: Any, action_size: int) -> float:
-    """Nats: the policy's mean entropy over the observations, from samples."""
+    """Estimate the policy's mean entropy over the observations from samples, in nats."""
     policy = mlp(config, action_size).actor.apply(agent.actor_params, jnp.array(observations))
     keys = jax.random.split(jax.random.key(0), 4096)
     _, log_prob = jax.vmap(lambda key: policy.sample_and_log_prob(seed=key))(keys)
@@ -291,10 +291,10 @@ def entropy_of(config: Config, agent: Any, observations: Any, action_size: int) 
 
 
 def check_chain(probe: str, make_train: Callable[..., Any]) -> None:
-    """Every critic is right at every state, for every action, to 5% of the longest sum.
+    """Assert that every critic knows Q for every state and action, to 5% of the largest value.
 
-    At a temperature: every reward but the first has the entropy of its action beside it. Where no
-    action is better than another, the policy's is the largest there is.
+    With a temperature, each reward after the first comes with the entropy of its action. All
+    actions are equally good here, so the policy has the largest possible entropy.
     """
     config, agents = train_chain(make_train)
     agent = member(agents, list(CHAIN_PROBES).index(probe))
@@ -314,7 +314,7 @@ def check_chain(probe: str, make_train: Callable[..., Any]) -> None:
 
 
 def check_aim(probe: str, make_train: Callable[..., Any]) -> None:
-    """The greedy action is the best one to 15% of the half range; so is the evaluation's."""
+    """Assert that the greedy action is within 15% of the half range of the best action."""
     config, result = train_aim(make_train)
     index, params = list(AIM_PROBES).index(probe), AIM_PROBES[probe].params
     agent = member(result.agent, index)
@@ -327,7 +327,7 @@ def check_aim(probe: str, make_train: Callable[..., Any]) -> None:
 
 
 def check_entropy(probe: str, make_train: Callable[..., Any]) -> None:
-    """It is its target, -1 nat in each of two dimensions, to an eighth of that."""
+    """Assert that the entropy is within 1/8 of its target, -1 nat for each of two dimensions."""
     config, result = train_aim(make_train)
     agent = member(result.agent, list(AIM_PROBES).index(probe))
     np.testing.assert_allclose(entropy_of(config, agent, [[-1.0], [1.0]], 2), -2, atol=0.25)

@@ -1,7 +1,7 @@
-"""Compiled programs, shared by all runs of one test session that would compile the same ones.
+"""Share compiled programs between the runs of one test session.
 
-Only tests do this. The library compiles anew for each call of `run`: a cache there could give a
-stale program to somebody who edits a cell of a notebook.
+Only tests do this. The library compiles for each call of `run`: with a cache, a user who edits a
+cell of a notebook could get the program of the old cell.
 """
 
 from collections.abc import Iterator
@@ -18,16 +18,16 @@ SETTINGS = "jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_precis
 
 
 def key_of(plan: Population) -> Any:
-    """What the programs of a plan depend on. An environment object is known by its identity."""
+    """Return everything that a plan's programs depend on. Environments compare by identity."""
     settings = tuple(jax.config.values[name] for name in SETTINGS)
     one_point = len(plan.grid.settings) == 1
-    layout = tuple(plan.how.values())
+    layout = tuple(plan.layout.values())
     return plan.config, plan.algorithm, plan.size, layout, one_point, settings
 
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Keep what `epochs.compile_programs` makes. Environments outside of JAX keep their own."""
+    """Cache the results of `epochs.compile_programs`, except for environments outside of JAX."""
     compile_programs, known = epochs.compile_programs, {}
 
     def compile_or_find(plan: Population, fresh: bool = True) -> epochs.Compiled:

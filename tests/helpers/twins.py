@@ -1,7 +1,7 @@
-"""Test agents, and their translation into the NumPy oracle's terms: weights, batches and noise.
+"""Make test agents and convert their weights, batches and noise for the NumPy oracle.
 
-Weights are drawn by NumPy (biases and targets too, so that none is at a special point) and the
-compiled update step is shared by all tests of a process.
+NumPy draws the weights. It also draws biases and targets, so that none has a special value. All
+tests of a process share the compiled update step.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from sacjax.types import Env, Transition
 
 OBS, ACTION, BATCH, HIDDEN = 3, 2, 32, (32, 32)
 
-# Nothing at its default, and no two learning rates alike.
+# No value is the default, and all learning rates differ.
 HP = Hyperparams(
     gamma=0.97,
     tau=0.03,
@@ -53,7 +53,7 @@ def example() -> Transition:
 
 
 def make_env() -> Env:
-    """What `make_sac` reads of an environment; it is never stepped."""
+    """Return an environment for `make_sac`, which reads its shapes and never steps it."""
 
     def unused(*args):
         raise NotImplementedError
@@ -62,7 +62,7 @@ def make_env() -> Env:
 
 
 def random_weights(shapes: Any, rng: np.random.Generator) -> Any:
-    """A tree of weights of these shapes: kernels of scale 1 / sqrt(inputs), biases +-0.1 to 0.3."""
+    """Draw weights: kernels with scale 1 / sqrt(inputs), biases with magnitude 0.1 to 0.3."""
 
     def draw(path, leaf):
         if path[-1].key == "kernel":
@@ -81,7 +81,7 @@ def state_shapes(nets: Networks) -> sac.TrainState:
 
 
 def make_state(nets: Networks, hp: Hyperparams = HP, seed: int = 0) -> sac.TrainState:
-    """A state with random weights everywhere, of the float that JAX is set to."""
+    """Return a state with random weights, in JAX's current float type."""
     shapes = state_shapes(nets)
     state = jax.tree.map(lambda s: jnp.asarray(np.zeros(s.shape, _current(s.dtype))), shapes)
     rng = np.random.default_rng(seed)
@@ -100,19 +100,19 @@ def _jitted_init() -> Any:
 
 @functools.cache
 def first_state(seed: int, hp: Hyperparams = HP) -> sac.TrainState:
-    """What training starts from, with five critics."""
+    """Return the initial state of training, with five critics."""
     return _jitted_init()(jax.random.key(seed), hp)
 
 
 def shifted_log_std(params: Any, shift: float) -> Any:
-    """The same actor, with `shift` added to every log standard deviation before its clip."""
+    """Return the actor with `shift` added to every log standard deviation before the clip."""
     layers = params["params"]
     bias = jnp.asarray(np.asarray(layers["log_std"]["bias"]) + shift)
     return {"params": layers | {"log_std": layers["log_std"] | {"bias": bias}}}
 
 
 def make_batch(seed: int = 0, batch: int = BATCH) -> Transition:
-    """Random transitions, a quarter of them terminal."""
+    """Return random transitions, a quarter of them terminal."""
     rng = np.random.default_rng(seed)
     fields = Transition(
         obs=rng.normal(size=(batch, OBS)),
@@ -125,14 +125,14 @@ def make_batch(seed: int = 0, batch: int = BATCH) -> Transition:
 
 
 def update_noise(key: jax.Array, batch: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
-    """The standard normals behind a' and a~ that `update_step` draws from `key`."""
+    """Return the standard normals that `update_step` draws from `key` for a' and a~."""
     key_next, _, key_actor = jax.random.split(key, 3)
     key_action, _ = jax.random.split(key_actor)
     return standard_normal(key_next, batch), standard_normal(key_action, batch)
 
 
 def standard_normal(key: jax.Array, batch: int = BATCH) -> np.ndarray:
-    """What distrax draws for one sample of a policy at `key`: its leading axis is of samples."""
+    """Return the noise that distrax draws at `key` for one sample. It adds a leading axis."""
     return np.asarray(jax.random.normal(key, (1, batch, ACTION), float)[0], np.float64)
 
 
@@ -152,7 +152,7 @@ def oracle_critics(params: Any) -> list[Any]:
 
 
 def oracle_state(state: sac.TrainState) -> oracle.OracleState:
-    """The same state for the oracle, before the first step (its optimizers are at zero)."""
+    """Convert a state before its first step for the oracle. The optimizers start at zero."""
     assert state.step == 0
     start = oracle.init_state(
         oracle_actor(state.actor_params),
@@ -171,7 +171,7 @@ def oracle_hp(hp: Hyperparams) -> dict[str, float]:
 
 
 def arrays(state: sac.TrainState) -> dict[str, np.ndarray]:
-    """Every learned array of a state by name, in the oracle's layout."""
+    """Return every learned array of a state by name, in the oracle's layout."""
     return _named(
         oracle_actor(state.actor_params),
         oracle_critics(state.critic_params),
@@ -185,7 +185,7 @@ def oracle_arrays(state: oracle.OracleState) -> dict[str, np.ndarray]:
 
 
 def relative_error(ours: Any, theirs: Any) -> float:
-    """The largest difference over the largest magnitude of the reference array."""
+    """Return the largest difference over the largest magnitude of the reference array."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape
     return float(np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs)))

@@ -1,4 +1,4 @@
-"""The progress bar and JSON lines: what people and machines see of a run as it trains."""
+"""Test the progress bar and the JSON lines of a run."""
 
 import contextlib
 import io
@@ -16,7 +16,7 @@ from sacjax import run
 from sacjax.cli.main import main
 from sacjax.config import Hyperparams
 from sacjax.loggers import JsonLines, ProgressBar, progress_bar
-from sacjax.loggers.progress_bar import line
+from sacjax.loggers.progress_bar import format_line
 from sacjax.loggers.summary import progress
 from sacjax.types import InputError
 
@@ -27,13 +27,13 @@ COMMAND = [
 
 
 class Terminal(io.StringIO):
-    """A terminal of 80 columns that keeps what is written to it."""
+    """A terminal of 80 columns that records the text written to it."""
 
     def isatty(self):
         return True
 
     def frames(self):
-        """Return each drawing of the line, without its colors and its bar."""
+        """Return each version of the line, without its colors and its bar."""
         text = re.sub(r"\033\[[\d;?]*[mlh]|[━╸╺]", "", self.getvalue())
         return [frame for frame in re.split(r"[\r\n]|\033\[\d*[A-K]", text) if frame]
 
@@ -77,7 +77,7 @@ def test_the_live_line_shows_returns_speed_and_times(terminal):
 
 
 def test_a_finished_line_shows_how_long_it_took(terminal):
-    bar = ProgressBar(file=terminal)  # closes itself
+    bar = ProgressBar(file=terminal)  # closes itself at the end of the run
     bar(500, epoch([0], [1.5]))
     assert terminal.getvalue().endswith("\n")
     assert "500/500  return 1.5  25 grad/s  in 0:00" in terminal.frames()[-1]
@@ -86,7 +86,7 @@ def test_a_finished_line_shows_how_long_it_took(terminal):
 def test_a_run_without_an_epoch_leaves_nothing_on_the_terminal(terminal):
     with ProgressBar(file=terminal):
         pass
-    assert terminal.getvalue().endswith("\n\r\033[1A\033[2K")  # up to the line, which is erased
+    assert terminal.getvalue().endswith("\n\r\033[1A\033[2K")  # moves up to the line and erases it
 
 
 def test_the_cursor_stays_visible(terminal):
@@ -110,7 +110,7 @@ def test_a_line_fits_in_80_columns(terminal, size, members, seconds):
     for frame in terminal.frames():
         assert len(frame) <= 80
     assert "diverged" in frame
-    assert "ckpt 4:40" in frame or size == -1e7  # the end is cut
+    assert "ckpt 4:40" in frame or size == -1e7  # this line is cut
 
 
 @pytest.mark.parametrize("columns", [20, 50])
@@ -126,13 +126,13 @@ def test_a_narrow_terminal_cuts_the_end_of_the_line(terminal, monkeypatch, colum
 
 def test_the_line_has_no_nan_if_all_members_diverged():
     found = progress(150, epoch([0, 1], [np.nan, np.nan], diverged=True))
-    assert "2 diverged" in line(found, 1.0)
-    assert "nan" not in line(found, 1.0)
+    assert "2 diverged" in format_line(found, 1.0)
+    assert "nan" not in format_line(found, 1.0)
 
 
-def test_warnings_stand_above_the_line(terminal, monkeypatch):
+def test_warnings_appear_above_the_line(terminal, monkeypatch):
     log = logging.getLogger("sacjax")
-    monkeypatch.setattr(log, "propagate", False)  # as if nobody has set up logging
+    monkeypatch.setattr(log, "propagate", False)  # as if logging is not configured
     monkeypatch.setattr(sys, "stderr", terminal)
     with ProgressBar() as bar:
         bar(150, epoch([0], [1.0]))
@@ -149,27 +149,27 @@ def test_time_left_counts_only_the_steps_that_are_left():
     assert resumed["done"] == pytest.approx(0.8)
 
 
-def test_a_batch_that_was_not_trained_has_no_pace():
-    """Resume logs a batch that has diverged as a whole to its end, without training it."""
+def test_a_batch_that_was_not_trained_shows_no_speed():
+    """Resume logs the remaining epochs of a batch without training it if all members diverged."""
 
-    def told(step, seconds, member):
+    def logged(step, seconds, member):
         reached = np.nan if np.isnan(seconds) else 1.0
         metrics = epoch([member], [reached], seconds, diverged=True, members=4)
         return progress(step, metrics)
 
-    found = told(500, np.nan, 0)
-    assert "left" not in line(found, 0.0)
-    assert "grad/s" not in line(found, 0.0)
-    found = told(150, 2.0, 1)
+    found = logged(500, np.nan, 0)
+    assert "left" not in format_line(found, 0.0)
+    assert "grad/s" not in format_line(found, 0.0)
+    found = logged(150, 2.0, 1)
     assert found["time_left"] == pytest.approx(2.0 / 50 * (4 * 500 - 500 - 150))
-    assert "left" in line(found, 0.0)
+    assert "left" in format_line(found, 0.0)
 
 
 @pytest.mark.parametrize(
     ("x", "text"), [(999.7, "1k"), (999_700, "1M"), (950, "950"), (1.5, "1.5")]
 )
 def test_numbers_get_their_unit_after_rounding(x, text):
-    assert progress_bar._short(x) == text
+    assert progress_bar._count(x) == text
 
 
 def test_returns_keep_their_digits():
@@ -195,7 +195,7 @@ def test_batches_of_members_add_up():
     assert progress(500, epoch([2, 3], [1.0, 2.0], members=4))["done"] == 1
 
 
-def test_stdout_gets_json_lines_only(tmp_path, capsys):
+def test_log_format_json_prints_only_json_on_stdout(tmp_path, capsys):
     out = tmp_path / "run"
     assert main([*COMMAND, "--out", str(out), "--log-format", "json"]) == 0
     captured = capsys.readouterr()
@@ -223,21 +223,21 @@ def test_stdout_gets_json_lines_only(tmp_path, capsys):
 
 def test_json_has_null_for_nan_and_events_for_warnings_and_errors():
     file = io.StringIO()
-    with contextlib.suppress(InputError), JsonLines(file=file) as tell:
-        tell(150, epoch([0], [np.nan], diverged=True))
+    with contextlib.suppress(InputError), JsonLines(file=file) as json_lines:
+        json_lines(150, epoch([0], [np.nan], diverged=True))
         logging.getLogger("sacjax").warning("member %d diverged", 0)
-        raise InputError("use another")
-    told, warning, error = strict(file.getvalue())
-    assert told["return_iqm"] is None
-    assert told["next_checkpoint"] is None
-    assert told["diverged"] == 1
+        raise InputError("use another", "tau")
+    first, warning, error = strict(file.getvalue())
+    assert first["return_iqm"] is None
+    assert first["next_checkpoint"] is None
+    assert first["diverged"] == 1
     assert warning == {"event": "warning", "message": "member 0 diverged"}
-    assert error == {"event": "error", "message": "use another"}
+    assert error == {"event": "error", "message": "use another", "field": "tau"}
     assert logging.getLogger("sacjax").handlers == []
 
 
 class Gone(io.StringIO):
-    """A stream whose reader is gone after some writes."""
+    """A stream whose reader closes it after some writes."""
 
     def __init__(self, writes):
         super().__init__()
@@ -252,17 +252,17 @@ class Gone(io.StringIO):
 
 def test_closed_json_lines_are_logged_once_and_warnings_go_to_stderr(monkeypatch, capsys):
     log = logging.getLogger("sacjax")
-    monkeypatch.setattr(log, "propagate", False)  # as if nobody has set up logging
+    monkeypatch.setattr(log, "propagate", False)  # as if logging is not configured
     file = Gone(2)  # a line and its end
-    with contextlib.suppress(InputError), JsonLines(file=file) as tell:
-        tell(150, epoch([0], [1.0]))
+    with contextlib.suppress(InputError), JsonLines(file=file) as json_lines:
+        json_lines(150, epoch([0], [1.0]))
         log.warning("member 3 diverged")
-        tell(200, epoch([0], [1.0]))
+        json_lines(200, epoch([0], [1.0]))
         log.warning("member 4 diverged")
         raise InputError("use another")
     assert [x["event"] for x in strict(file.getvalue())] == ["epoch"]
     assert capsys.readouterr().err.splitlines() == [
-        "JsonLines failed, the run goes on: BrokenPipeError: [Errno 32] Broken pipe",
+        "JsonLines failed, the run continues: BrokenPipeError: [Errno 32] Broken pipe",
         "member 3 diverged",
         "member 4 diverged",
     ]
@@ -284,14 +284,14 @@ def test_a_bar_survives_a_closed_stream(terminal, writes, monkeypatch, caplog):
 
 def test_a_closed_file_does_not_stop_a_run(caplog):
     file = io.StringIO()
-    with ProgressBar(file=file, show=True) as bar, JsonLines(file=file) as tell:
+    with ProgressBar(file=file, show=True) as bar, JsonLines(file=file) as json_lines:
         file.close()
-        for logger in (bar, tell):
+        for logger in (bar, json_lines):
             logger(150, epoch([0], [1.0]))
     assert len(caplog.records) == 2
 
 
-def test_a_stream_that_is_no_terminal_gets_a_line_per_epoch_if_asked():
+def test_show_prints_a_line_per_epoch_without_a_terminal():
     for show in (None, True, False):
         file = io.StringIO()
         with ProgressBar(file=file, show=show) as bar:
@@ -303,7 +303,7 @@ def test_a_stream_that_is_no_terminal_gets_a_line_per_epoch_if_asked():
 
 
 @pytest.mark.processes
-def test_a_notebook_without_ipywidgets_shows_one_line_unless_told_not_to():
+def test_a_notebook_without_ipywidgets_shows_one_line():
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
     code = """
@@ -338,21 +338,21 @@ def test_the_bar_is_quiet_if_stderr_is_no_terminal(tmp_path, capsys):
         assert (captured.err == "") == (format != "bar")
 
 
-def test_callables_get_each_members_settings_and_the_time_to_the_next_checkpoint(tmp_path):
-    told = []
+def test_on_epoch_gets_settings_and_the_time_to_the_next_checkpoint(tmp_path):
+    calls = []
     hp = Hyperparams(tau=np.array([0.005, 0.02]))
     for every in (3, 0, None):
         options = {"directory": tmp_path / str(every), "checkpoint_every": every}
-        run(CONFIG, hp, seeds=2, on_epoch=[lambda *x: told.append(x)], **options)
-    run(CONFIG, hp, seeds=2, on_epoch=[lambda *x: told.append(x)])
-    step, metrics = told[0]
+        run(CONFIG, hp, seeds=2, on_epoch=[lambda *x: calls.append(x)], **options)
+    run(CONFIG, hp, seeds=2, on_epoch=[lambda *x: calls.append(x)])
+    step, metrics = calls[0]
     assert step == 150
     np.testing.assert_array_equal(metrics["member"], range(4))
     np.testing.assert_array_equal(metrics["members"], [4] * 4)
     np.testing.assert_array_equal(metrics["seed"], [0, 1, 0, 1])
     np.testing.assert_array_equal(metrics["tau"], [0.005, 0.005, 0.02, 0.02])
     assert not metrics["diverged"].any()
-    ahead = [(x["next_checkpoint"] / x["seconds"])[0] for _, x in told]
-    np.testing.assert_allclose(ahead[:8], [2, 1, 3, 2, 1, 2, 1, 0])  # every third, and the end
+    ahead = [(x["next_checkpoint"] / x["seconds"])[0] for _, x in calls]
+    np.testing.assert_allclose(ahead[:8], [2, 1, 3, 2, 1, 2, 1, 0])  # every third, and the last
     np.testing.assert_allclose(ahead[16:24], range(7, -1, -1))  # the end comes before five minutes
     assert np.isnan([*ahead[8:16], *ahead[24:]]).all()

@@ -1,4 +1,4 @@
-"""TensorBoard and W&B show the numbers of metrics.csv, and never stop a run."""
+"""Test that TensorBoard and W&B show the numbers of metrics.csv and never stop a run."""
 
 import contextlib
 import errno
@@ -42,28 +42,28 @@ def offline():
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """A run with both loggers and all its checkpoints, one after each epoch."""
+    """Train a run with both loggers and a checkpoint after each epoch."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     with TensorBoard(folder) as tensorboard, WandB(folder) as service:
-        tell = [tensorboard, service]
-        run(CONFIG, GRID, seeds=2, directory=folder, checkpoint_every=1, keep=100, on_epoch=tell)
+        loggers, every = [tensorboard, service], {"checkpoint_every": 1, "keep": 100}
+        run(CONFIG, GRID, seeds=2, directory=folder, on_epoch=loggers, **every)
     return folder
 
 
 @pytest.fixture
-def torso(whole, tmp_path):
-    """A run killed after the sixth epoch; its last checkpoint is of the third."""
-    folder = Path(shutil.copytree(whole, tmp_path / "torso", symlinks=True))
+def killed(whole, tmp_path):
+    """Copy the run as if it had been killed after epoch 6, with a last checkpoint of epoch 3."""
+    folder = Path(shutil.copytree(whole, tmp_path / "killed", symlinks=True))
     for epoch in checkpoints.epochs(folder):
         if epoch > 3:
             shutil.rmtree(folder / "checkpoints" / str(epoch))
-    (file,) = folder.glob("tensorboard/events*")  # the sixth epoch's event is torn
+    (file,) = folder.glob("tensorboard/events*")  # the event of epoch 6 is incomplete
     file.write_bytes(b"".join(records(file)[0][:7]) + b"\x40\x00\x00")
     return folder
 
 
 def records(file):
-    """Return the whole records of a TFRecord file, raw, and the events in them."""
+    """Return the complete records of a TFRecord file, as bytes and as events."""
     data, raw, events = file.read_bytes(), [], []
     while len(data) >= 12:
         size, check = struct.unpack("<QI", data[:12])
@@ -81,7 +81,7 @@ def events_of(folder):
 
 
 def series_of(folder):
-    """Return tag -> step -> value as TensorBoard shows them: a start voids later steps."""
+    """Return tag -> step -> value as TensorBoard shows them: a START event hides later steps."""
     found: dict[str, dict[int, float]] = {}
     for event in events_of(folder):
         if event.session_log.status == event_pb2.SessionLog.START:
@@ -90,13 +90,13 @@ def series_of(folder):
                 for tag, values in found.items()
             }
         for value in event.summary.value:
-            assert event.step not in found.setdefault(value.tag, {})  # nothing twice
+            assert event.step not in found.setdefault(value.tag, {})  # each value once
             found[value.tag][event.step] = value.simple_value
     return found
 
 
 def written(file, rows):
-    """history_of a file that a process of W&B's own may still be writing, after finish() too."""
+    """Wait for `rows` rows, then return `history_of`. W&B may still write after finish()."""
     end = time.monotonic() + 60
     while len(found := history_of(file)[0]) < rows and time.monotonic() < end:
         time.sleep(0.2)
@@ -105,7 +105,7 @@ def written(file, rows):
 
 
 def history_of(file):
-    """The rows of a .wandb file: a log of LevelDB's format, of records that are protobufs."""
+    """Return rows and settings of a .wandb file: protobuf records in LevelDB's log format."""
     data, part = file.read_bytes(), b""
     rows, settings, at = [], {}, 7
     while at + 7 <= len(data):
@@ -113,11 +113,11 @@ def history_of(file):
             at += 32768 - at % 32768
             continue
         _, size, kind = struct.unpack("<IHB", data[at : at + 7])
-        if at + 7 + size > len(data):  # not all of it is written yet
+        if at + 7 + size > len(data):  # the record is incomplete
             break
         part += data[at + 7 : at + 7 + size]
         at += 7 + size
-        if kind in (1, 4):  # whole, or the last part
+        if kind in (1, 4):  # a whole record, or its last part
             record = wandb_internal_pb2.Record.FromString(part)
             part = b""
             if record.WhichOneof("record_type") == "history":
@@ -133,7 +133,7 @@ def history_of(file):
 
 
 def expected(folder):
-    """name -> metric -> step -> value, from metrics.csv."""
+    """Return name -> metric -> step -> value from metrics.csv."""
     _, metrics = read_metrics(folder / "metrics.csv")
     steps = metrics.pop("env_steps")[0].astype(int)
     over = {"iqm": statistics.iqm, "min": lambda x: x.min(0), "max": lambda x: x.max(0)}
@@ -170,14 +170,14 @@ def test_tensorboard_shows_metrics_csv(whole):
     assert_shown(whole)
 
 
-def test_resume_purges_what_was_logged_past_the_checkpoint(whole, torso):
-    """Also if a kill has torn an event."""
-    with TensorBoard(torso) as tensorboard:
-        resume(torso, on_epoch=[tensorboard])
-    raw = [event.step for event in events_of(torso / "tensorboard")]
+def test_resume_hides_values_logged_after_the_checkpoint(whole, killed):
+    """The last event before the kill is incomplete."""
+    with TensorBoard(killed) as tensorboard:
+        resume(killed, on_epoch=[tensorboard])
+    raw = [event.step for event in events_of(killed / "tensorboard")]
     assert len(raw) > len(set(raw)) + 2
-    assert_shown(torso)
-    assert (torso / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    assert_shown(killed)
+    assert (killed / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
 
 
 def test_wandb_offline_holds_metrics_csv_and_the_config(whole):
@@ -193,12 +193,12 @@ def test_wandb_offline_holds_metrics_csv_and_the_config(whole):
             np.testing.assert_allclose(got, list(table[metric].values()), rtol=1e-5)
 
 
-def test_a_resumed_run_continues_its_wandb_run(whole, torso):
-    with WandB(torso) as service:
-        resume(torso, on_epoch=[service])
-    note = json.loads((torso / "wandb.json").read_text())
+def test_a_resumed_run_continues_its_wandb_run(whole, killed):
+    with WandB(killed) as service:
+        resume(killed, on_epoch=[service])
+    note = json.loads((killed / "wandb.json").read_text())
     assert note == json.loads((whole / "wandb.json").read_text())
-    files = sorted(torso.glob(f"wandb/offline-run-*-{note['id']}/*.wandb"))
+    files = sorted(killed.glob(f"wandb/offline-run-*-{note['id']}/*.wandb"))
     assert len(files) == 2
     rows, _ = written(files[1], 5)
     assert [row["env_steps"] for row in rows] == list(range(300, 501, 50))
@@ -207,7 +207,7 @@ def test_a_resumed_run_continues_its_wandb_run(whole, torso):
     assert [[row[k] for k in keys] for row in rows] == [[row[k] for k in keys] for row in again[3:]]
 
 
-def test_wandb_draws_everything_over_env_steps_and_gets_the_exit_code(tmp_path, monkeypatch):
+def test_wandb_plots_over_env_steps_and_gets_the_exit_code(tmp_path, monkeypatch):
     calls = []
 
     class Service:
@@ -253,22 +253,22 @@ def test_a_failing_service_is_logged_once_and_does_not_stop_the_run(tmp_path, ca
     with WandB(tmp_path / "wb") as service, TensorBoard(tmp_path / "tb") as tensorboard:
         done = run(CONFIG, seeds=1, on_epoch=[service, tensorboard])
     assert done.completed
-    said = [record.message for record in caplog.records if record.name == "sacjax"]
-    assert [message.split(",")[0] for message in said] == ["WandB failed", "TensorBoard failed"]
+    messages = [record.message for record in caplog.records if record.name == "sacjax"]
+    assert [message.split(",")[0] for message in messages] == ["WandB failed", "TensorBoard failed"]
     assert finished == [0]
 
 
-def test_event_files_are_closed_without_a_with_statement(tmp_path):
+def test_event_files_close_without_a_with_statement(tmp_path):
     tensorboard, open_before = TensorBoard(tmp_path), len(os.listdir("/proc/self/fd"))
     for member in (0, 1):
         tensorboard(10, epoch([member], members=2, q=[1]))
-        assert len(os.listdir("/proc/self/fd")) == open_before + 1  # that of the current batch
+        assert len(os.listdir("/proc/self/fd")) == open_before + 1  # the current batch's file
     del tensorboard
     assert len(os.listdir("/proc/self/fd")) == open_before
 
 
-def test_a_full_disk_ends_event_files_and_nothing_waits_for_them(tmp_path, caplog, monkeypatch):
-    """tensorboardX's SummaryWriter would wait forever for its thread, which has ended."""
+def test_a_full_disk_ends_event_files_but_not_the_run(tmp_path, caplog, monkeypatch):
+    """tensorboardX's SummaryWriter would wait forever, because its thread has ended."""
 
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -279,12 +279,12 @@ def test_a_full_disk_ends_event_files_and_nothing_waits_for_them(tmp_path, caplo
         for step in range(20, 1000, 10):
             tensorboard(step, epoch([0], q=[1]))
     assert [record.message for record in caplog.records] == [
-        "TensorBoard failed, the run goes on: OSError: [Errno 28] No space left on device"
+        "TensorBoard failed, the run continues: OSError: [Errno 28] No space left on device"
     ]
     assert series_of(tmp_path / "tensorboard")["q/seed_0"] == {10: 1}
 
 
-def test_wandb_that_cannot_be_reached_is_written_for_later(tmp_path, caplog, monkeypatch):
+def test_unreachable_wandb_falls_back_to_offline_files(tmp_path, caplog, monkeypatch):
     init = wandb.init
 
     def unreachable(**options):
@@ -313,7 +313,7 @@ def test_a_missing_package_is_an_input_error(flag, tmp_path, monkeypatch, capsys
 def test_wandb_without_a_key_is_an_input_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setattr(wandb, "login", lambda prompt: False)
-    wandb.teardown()  # it keeps the mode of its start
+    wandb.teardown()  # wandb reads the mode when it starts
     assert main([*COMMAND, "--out", str(tmp_path / "run"), "--wandb"]) == 2
     assert "WANDB_MODE=offline" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
@@ -321,22 +321,22 @@ def test_wandb_without_a_key_is_an_input_error(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.processes
-def test_the_command_line_logs_where_it_resumes(tmp_path, capsys):
+def test_resume_continues_both_loggers(tmp_path, capsys):
     out = tmp_path / "run"
     flags = ["--tensorboard", "--wandb", "--wandb-project", "mine"]
     assert main([*COMMAND, "--out", str(out), *flags]) == 0
     assert main(["resume", str(out), "--extend-to", "700", *flags]) == 0
     printed = capsys.readouterr()
     assert f"{out}/tensorboard/" in printed.out
-    assert "not gone on with" not in printed.err
+    assert "will not be updated" not in printed.err
     shown = series_of(out / "tensorboard")["eval_return/seed_0"]
     assert list(shown) == [300, 500, 700]
     assert json.loads((out / "wandb.json").read_text())["project"] == "mine"
     assert main(["resume", str(out)]) == 0
-    said = capsys.readouterr().err
+    warnings = capsys.readouterr().err
     for name, flag in ("tensorboard", "--tensorboard"), ("wandb.json", "--wandb"):
-        assert f"{out / name} is from an earlier session" in said
-        assert f"pass {flag} to continue it" in said
+        assert f"{out / name} is from an earlier session" in warnings
+        assert f"pass {flag} to continue it" in warnings
 
 
 def epoch(member, members=None, **metrics):
@@ -359,7 +359,7 @@ def by_name(found, name):
     return {tag.split("/")[0]: x for tag, x in found.items() if tag.split("/")[1] == name}
 
 
-def test_aggregates_are_over_finite_values():
+def test_aggregates_use_finite_values_only():
     nan, inf = np.nan, np.inf
     found = scalars(epoch([0, 1, 2], eval_return=[[1, 3], [nan, nan], [4, 4]], q=[1, inf, 2]))
     assert by_name(found, "seed_0") == {"eval_return": 2, "eval_return_std": 1, "q": 1}
@@ -370,12 +370,12 @@ def test_aggregates_are_over_finite_values():
     assert scalars(epoch([0], eval_return=[[nan]])) == {}
 
 
-def test_a_point_of_a_sweep_is_in_the_tag():
+def test_tags_name_the_setting_of_a_sweep():
     found = scalars(epoch([0, 1], q=[1, 2]) | {"tau": np.array([0.005, 0.02])})
     assert {tag for tag in found if "seed" in tag} == {"q/seed_0_tau_0.005", "q/seed_1_tau_0.02"}
 
 
-def test_a_batch_has_the_name_of_its_members_and_its_own_aggregates():
+def test_a_batch_has_its_own_name_and_aggregates():
     assert batch_name(epoch([0, 1, 2])) == ""
     assert batch_name(epoch([2, 3], 6)) == "members_2_3"
     assert by_name(scalars(epoch([0, 1], 3, q=[1, 2])), "max") == {"q": 2}
@@ -383,28 +383,29 @@ def test_a_batch_has_the_name_of_its_members_and_its_own_aggregates():
 
 
 @pytest.mark.processes
-def test_a_run_in_batches_is_logged_as_if_it_had_not_been_stopped(tmp_path):
-    """Stopped in the second of three batches, after four of eight epochs."""
-    whole, torso, epochs = tmp_path / "whole", tmp_path / "torso", []
+def test_a_resumed_run_in_batches_logs_like_an_uninterrupted_run(tmp_path):
+    """The run is stopped in the second of three batches, after 4 of 8 epochs."""
+    whole, killed, epochs = tmp_path / "whole", tmp_path / "killed", []
     how = {"seeds": 3, "members_per_batch": 1, "checkpoint_every": 1}
     with TensorBoard(whole) as tensorboard, WandB(whole) as service:
-        tell = [tensorboard, service, ProgressBar(show=False)]
-        run(CONFIG, directory=whole, on_epoch=tell, **how)
-    with TensorBoard(torso) as tensorboard, WandB(torso) as service:
-        tell = [tensorboard, service, lambda step, metrics: epochs.append(step)]
-        run(CONFIG, directory=torso, on_epoch=tell, should_stop=lambda: len(epochs) == 12, **how)
-    with TensorBoard(torso) as tensorboard, WandB(torso) as service:
-        assert resume(torso, on_epoch=[tensorboard, service]).completed
+        loggers = [tensorboard, service, ProgressBar(show=False)]
+        run(CONFIG, directory=whole, on_epoch=loggers, **how)
+    with TensorBoard(killed) as tensorboard, WandB(killed) as service:
+        loggers = [tensorboard, service, lambda step, metrics: epochs.append(step)]
+        stop = {"should_stop": lambda: len(epochs) == 12}
+        run(CONFIG, directory=killed, on_epoch=loggers, **stop, **how)
+    with TensorBoard(killed) as tensorboard, WandB(killed) as service:
+        assert resume(killed, on_epoch=[tensorboard, service]).completed
     batches = ["members_0_0", "members_1_1", "members_2_2"]
     assert sorted(path.name for path in (whole / "tensorboard").iterdir()) == batches
     for member, batch in enumerate(batches):
-        want, got = (series_of(folder / "tensorboard" / batch) for folder in (whole, torso))
+        want, got = (series_of(folder / "tensorboard" / batch) for folder in (whole, killed))
         assert list(want[f"eval_return/seed_{member}"]) == list(range(150, 501, 50))
         assert want.keys() == got.keys()
         for metric, values in want.items():
             assert got[metric] == pytest.approx(values, rel=1e-5)
     (file,) = whole.glob("wandb/offline-run-*/*.wandb")
-    files = sorted(torso.glob("wandb/offline-run-*/*.wandb"))
+    files = sorted(killed.glob("wandb/offline-run-*/*.wandb"))
     rows = [row for f, n in zip(files, (12, 12), strict=True) for row in written(f, n)[0]]
     for row, other in zip(written(file, 24)[0], rows, strict=True):
         assert row["env_steps"] == other["env_steps"]

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""A file is complete or keeps its previous content."""
 
 import errno
 
@@ -8,7 +8,7 @@ from sacjax.runs.files import remedy, replacing, write_text
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError])
-def test_an_interrupted_write_leaves_what_was_there(tmp_path, failure):
+def test_an_interrupted_write_keeps_the_previous_content(tmp_path, failure):
     path = tmp_path / "config.json"
     write_text(path, "before")
 
@@ -25,8 +25,8 @@ def test_an_interrupted_write_leaves_what_was_there(tmp_path, failure):
     assert path.read_text() == "after"
 
 
-def test_the_part_keeps_the_files_ending(tmp_path):
-    """Some writers go by it."""
+def test_the_temporary_file_keeps_the_suffix(tmp_path):
+    """Some writers choose the format by the suffix."""
     with replacing(tmp_path / "pendulum.gif") as part:
         part.write_bytes(b"GIF")
         assert part.suffix == ".gif"
@@ -49,10 +49,10 @@ def raised(outer, inner):
         (OSError(errno.ENOSPC, "in any language"), "make room"),
         (ValueError("RESOURCE_EXHAUSTED: ... [OS error 28: No space left on device]"), "make room"),
         (raised(ValueError("orbax"), OSError(errno.EDQUOT, "")), "make room"),
-        (OSError(errno.EACCES, "Permission denied"), "mend that"),
-        (ValueError("Cannot save arrays with zero size"), "mend that"),
-        (None, "mend that"),
+        (OSError(errno.EACCES, "Permission denied"), "fix the cause"),
+        (ValueError("Cannot save arrays with zero size"), "fix the cause"),
+        (None, "fix the cause"),
     ],
 )
-def test_room_is_asked_for_where_that_helps(error, what):
+def test_the_remedy_is_to_make_room_only_if_the_disk_is_full(error, what):
     assert remedy(error) == what

@@ -1,4 +1,4 @@
-"""A folder that sacjax 0.2.0 wrote is loaded and resumed by every later version."""
+"""Every version loads and resumes a folder that sacjax 0.2.0 wrote."""
 
 import json
 import shutil
@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from checks import refused
 
-from sacjax import InputError, evaluate_run, load, resume
+from sacjax import evaluate_run, load, resume
 
 OLD = Path(__file__).parents[1] / "data" / "run-0.2.0"
 
@@ -17,7 +18,7 @@ def folder(tmp_path):
     return Path(shutil.copytree(OLD, tmp_path / "run"))
 
 
-def test_an_old_folder_is_loaded_and_evaluated(folder):
+def test_load_and_evaluate_a_folder_of_version_0_2_0(folder):
     run = load(folder)
     assert [member["tau"] for member in run.members] == [0.005, 0.005, 0.02, 0.02]
     assert run.epochs.tolist() == [2] * 4
@@ -25,7 +26,7 @@ def test_an_old_folder_is_loaded_and_evaluated(folder):
     np.testing.assert_allclose(returns, run.metrics["eval_return"][:, -1], rtol=1e-3)
 
 
-def test_an_old_folder_is_resumed_to_its_end(folder):
+def test_resume_a_folder_of_version_0_2_0(folder):
     before = (folder / "metrics.csv").read_text().splitlines()
     run = resume(folder)
     assert run.completed
@@ -36,11 +37,11 @@ def test_an_old_folder_is_resumed_to_its_end(folder):
     assert json.loads((folder / "config.json").read_text())["algorithm"] == "sac"
 
 
-def test_a_folder_of_another_format_names_the_tag_that_reads_it(folder):
+def test_load_and_resume_reject_another_format(folder):
     path = folder / "config.json"
     content = json.loads(path.read_text())
     content |= {"format": 3, "versions": content["versions"] | {"sacjax": "0.1.0"}}
     path.write_text(json.dumps(content))
     for use in load, resume:
-        with pytest.raises(InputError, match=r"has format 3, .* reads 4: .* git tag v0\.1\.0$"):
+        with refused("config.json"):
             use(folder)

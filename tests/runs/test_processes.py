@@ -1,4 +1,4 @@
-"""Two processes on this machine, with two devices each, train one population."""
+"""Two processes with two devices each train one population."""
 
 import os
 import shutil
@@ -43,16 +43,16 @@ def start_two(*arguments):
 
 
 @pytest.mark.processes
-def test_two_processes_are_one_with_as_many_devices(tmp_path):
-    """metrics.csv to the byte; agents and checkpoints are whole, and only the first one tells."""
+def test_two_processes_give_the_bits_of_one_with_as_many_devices(tmp_path):
+    """metrics.csv and checkpoints are equal. Only the first process prints."""
     one, two = tmp_path / "one", tmp_path / "two"
     command = ["train", "Pendulum-v1", "--total-steps", 400, *FLAGS, "--out"]
     pair = start_two(*command, two)
-    (told, errors), (other, _) = (process.communicate(timeout=200) for process in pair)
+    (printed, errors), (other, _) = (process.communicate(timeout=200) for process in pair)
     assert [process.returncode for process in pair] == [0, 0], errors
     alone = start(4, *command, one)
     alone.communicate(timeout=200)
-    assert "seed 5" in told
+    assert "seed 5" in printed
     assert "seed" not in other
     assert (one / "metrics.csv").read_bytes() == (two / "metrics.csv").read_bytes()
     first, second = checkpoints.restore(one), checkpoints.restore(two)
@@ -64,8 +64,8 @@ def test_two_processes_are_one_with_as_many_devices(tmp_path):
 
 
 @pytest.mark.nightly
-def test_batches_that_one_process_has_finished_are_gone_on_with_by_two(tmp_path):
-    """To the bytes of one that one process has gone on with, on as many devices."""
+def test_two_processes_resume_the_batches_of_one(tmp_path):
+    """The result equals that of one process with as many devices."""
     one, two = tmp_path / "one", tmp_path / "two"
     command = ["train", "Pendulum-v1", "--total-steps", 200, *FLAGS, "--members-per-batch", 4]
     alone = start(4, *command, "--out", one)
@@ -73,15 +73,15 @@ def test_batches_that_one_process_has_finished_are_gone_on_with_by_two(tmp_path)
     shutil.copytree(one, two)
     shutil.rmtree(two / "batches" / "2")
     pair = start_two("resume", two)
-    (told, errors), (_, other) = (process.communicate(timeout=200) for process in pair)
+    (printed, errors), (_, other) = (process.communicate(timeout=200) for process in pair)
     assert [process.returncode for process in pair] == [0, 0], errors
-    assert "seed 5" in told
+    assert "seed 5" in printed
     assert "damaged" not in errors + other
     assert (one / "metrics.csv").read_bytes() == (two / "metrics.csv").read_bytes()
 
 
 @pytest.mark.processes
-def test_what_stops_one_stops_all_with_its_exit_code(tmp_path):
+def test_a_signal_to_one_process_stops_all(tmp_path):
     folder = tmp_path / "run"
     pair = start_two("train", "Pendulum-v1", "--total-steps", 200_100, *FLAGS, "--out", folder)
     end = time.monotonic() + 200
@@ -89,15 +89,15 @@ def test_what_stops_one_stops_all_with_its_exit_code(tmp_path):
         assert pair[0].poll() is None, pair[0].communicate()
         time.sleep(0.05)
     pair[1].send_signal(signal.SIGTERM)
-    told = [process.communicate(timeout=200) for process in pair]
-    assert [process.returncode for process in pair] == [143, 143], told
+    printed = [process.communicate(timeout=200) for process in pair]
+    assert [process.returncode for process in pair] == [143, 143], printed
     assert load(folder).epochs[0] == checkpoints.epochs(folder)[-1]
 
 
 @pytest.mark.processes
 @pytest.mark.parametrize("killed", [1, 0])
-def test_one_is_killed_the_other_says_so_and_the_run_goes_on_here(tmp_path, killed):
-    """In one process, with another number of devices."""
+def test_a_killed_process_ends_the_other_and_one_can_resume(tmp_path, killed):
+    """The resuming process has another number of devices."""
     folder = tmp_path / "run"
     command = ["train", "Pendulum-v1", "--total-steps", 200_100, *FLAGS, "--out", folder]
     pair = start_two(*command)
@@ -109,11 +109,11 @@ def test_one_is_killed_the_other_says_so_and_the_run_goes_on_here(tmp_path, kill
     left = pair[1 - killed]
     _, errors = left.communicate(timeout=200)
     pair[killed].communicate()
-    if left.returncode == -signal.SIGABRT and killed == 0:  # JAX noticed before the next epoch
+    if left.returncode == -signal.SIGABRT and killed == 0:  # JAX ended it before the next epoch
         assert "another task died" in errors
     else:
         assert left.returncode == 3, errors
-        assert "another process of this run is gone" in errors
+        assert "another process of this run has died" in errors
         assert "sacjax resume" in errors
     last = checkpoints.epochs(folder)[-1]
     before = (folder / "metrics.csv").read_text().splitlines()[: 1 + 6 * last]
@@ -146,7 +146,7 @@ def stop_after(folder, epochs):
         (["--distributed"], "start all of them"),
     ],
 )
-def test_processes_that_cannot_be_joined_are_bad_input(flags, remedy, tmp_path, capsys):
+def test_processes_that_cannot_be_joined_exit_with_2(flags, remedy, tmp_path, capsys):
     assert main(["train", "Pendulum-v1", "--out", str(tmp_path / "run"), *flags]) == 2
     assert remedy in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
