@@ -50,7 +50,7 @@ class SquashedGaussian(distrax.Transformed):
         gaussian = distrax.Independent(_Normal(mean, jnp.exp(log_std)), 1)
         super().__init__(gaussian, distrax.Block(distrax.Tanh(), 1))
 
-    def log_prob(self, value: Array) -> Array:
+    def log_prob(self, value: Array) -> Any:
         """Return log pi(value|s) [...] of actions [..., A].
 
         Actions at -1 and 1, which the environments' bounds and float32 produce, count as the

@@ -38,12 +38,7 @@ from sacjax.types import (
     Step,
     Transition,
 )
-from sacjax.validation import (
-    check_arguments,
-    check_settings_of_jax,
-    check_target_entropy,
-    must_be,
-)
+from sacjax.validation import check_arguments, check_jax, check_target_entropy, must_be
 
 MakeAlgorithm = Callable[[Config, Env], Algorithm]
 
@@ -131,7 +126,7 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
       (2,)
     """
     must_be(Config, config, "config", "Config('Pendulum-v1')")
-    check_settings_of_jax()
+    check_jax()
     make_copies = make_env(config.env)
     env = make_copies(config.num_envs)
     parts = Parts(
@@ -188,7 +183,7 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
     ) -> TrainResult:
         if env_params is None:
             env_params = program.default_params
-        check_arguments(key, hp, env_params, program.default_params)
+        check_arguments(key, hp, env_params, Hyperparams(), program.default_params)
         if algorithm is make_sac:
             check_target_entropy(config, hp)
         hp, env_params = as_arrays(hp, env_params)

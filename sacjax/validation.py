@@ -263,7 +263,7 @@ def largest_entropy(log_std_min: float, log_std_max: float) -> float:
     return float(entropy.max())
 
 
-def check_settings_of_jax() -> None:
+def check_jax() -> None:
     """Raise InputError if JAX stops a program at a NaN or inf, since those of sacjax have some."""
     settings: Any = jax.config
     for name in ("jax_debug_nans", "jax_debug_infs"):
@@ -285,14 +285,14 @@ def must_be(kind: type, value: Any, name: str, use: str) -> None:
         raise InputError(f"{name} ({value!r}) must be of type {kind.__name__}: use {use}", name)
 
 
-def check_arguments(key: Any, hp: Any, env_params: Any, default_params: Any) -> None:
+def check_arguments(
+    key: Any, hp: Any, env_params: Any, default_hp: Any, default_params: Any
+) -> None:
     """Raise InputError unless these are the arguments of one run, in the right types."""
-    from sacjax.config import Hyperparams
-
     _check_key(key)
-    must_be(Hyperparams, hp, "hp", "Hyperparams(tau=0.005)")
+    must_be(type(default_hp), hp, "hp", "Hyperparams(tau=0.005)")
     must_be(type(default_params), env_params, "env_params", "None for the defaults")
-    _check_one(hp, Hyperparams(), "hp", "jax.vmap(train, (None, 0))(key, hp)")
+    _check_one(hp, default_hp, "hp", "jax.vmap(train, (None, 0))(key, hp)")
     mapped = "jax.vmap(train, (None, None, 0))(key, hp, env_params)"
     _check_one(env_params, default_params, "env_params", mapped)
 
