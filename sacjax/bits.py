@@ -8,6 +8,7 @@ one program, but has one as an argument from Python. Equal bits rely on XLA's de
 check them on the CPU with the newest jaxlib.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -38,6 +39,19 @@ def tied_to(key: Key, state: Any) -> Any:
         return jax.lax.select(jnp.broadcast_to(always, x.shape), x, x)
 
     return jax.tree.map(tie, state)
+
+
+def bind(f: Callable, parts: Any) -> Callable:
+    """Return `partial(f, parts)`, traced with JAX's standard promotion of dtypes.
+
+    gymnax's environments and optax need it where a program asks for strict promotion.
+    """
+
+    def bound(*args: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"):
+            return f(parts, *args)
+
+    return bound
 
 
 def strong(x: Any) -> Array:

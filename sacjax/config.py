@@ -65,6 +65,8 @@ class Config:
     """Environment steps per epoch; each epoch ends with an evaluation and a row of metrics."""
     eval_episodes: int = 16
     """Greedy episodes per evaluation."""
+    eval_max_steps: int = 100_000
+    """Steps after which an evaluation episode is cut, so that every evaluation ends."""
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers of actor and critics (table 1)."""
     num_critics: int = 2

@@ -11,13 +11,17 @@ from sacjax.types import Array, Env, EnvParams, Key, Metrics, TimeStep
 
 
 def evaluate(
-    env: Env, policy: Callable[[Array], Array], key: Key, env_params: EnvParams
+    env: Env,
+    policy: Callable[[Array], Array],
+    key: Key,
+    env_params: EnvParams,
+    max_steps: int,
 ) -> tuple[Array, Array]:
     """Run one episode in each of E copies; return undiscounted returns [E] and lengths [E].
 
     `policy` maps obs [E, O] to action [E, A]. Only the first episode of each copy counts. The loop
-    runs until every copy has finished its episode. Episodes may have any length, and a time limit
-    in `env_params` applies.
+    runs until every copy has finished its episode, so a time limit in `env_params` applies. After
+    `max_steps` the episodes that are still open are cut.
     """
     key_reset, key_steps = jax.random.split(key)
     env_state, obs = env.reset(key_reset, env_params)
@@ -34,8 +38,12 @@ def evaluate(
         running &= ~(timestep.terminated | timestep.truncated)
         return env_state, timestep.obs, key, running, returns, lengths
 
+    def is_open(carry):
+        *_, running, _, lengths = carry
+        return running.any() & (lengths.max() < max_steps)
+
     carry = (env_state, obs, key_steps, running, returns, lengths)
-    *_, returns, lengths = jax.lax.while_loop(lambda carry: carry[3].any(), step, carry)
+    *_, returns, lengths = jax.lax.while_loop(is_open, step, carry)
     return returns, lengths
 
 

@@ -50,6 +50,15 @@ class SquashedGaussian(distrax.Transformed):
         gaussian = distrax.Independent(_Normal(mean, jnp.exp(log_std)), 1)
         super().__init__(gaussian, distrax.Block(distrax.Tanh(), 1))
 
+    def log_prob(self, value: Array) -> Any:
+        """Return log pi(value|s) [...] of actions [..., A].
+
+        Actions at -1 and 1, which the environments' bounds and float32 produce, count as the
+        nearest number inside. So the result and its gradients are finite.
+        """
+        edge = 1 - jnp.finfo(value.dtype).epsneg
+        return super().log_prob(jnp.clip(value, -edge, edge))
+
     def mode(self) -> Array:
         """Return the greedy action tanh(mean), [..., A]. distrax leaves tanh's mode undefined."""
         return jnp.tanh(self.distribution.mean())

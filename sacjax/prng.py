@@ -10,6 +10,7 @@ A lean key has another dtype than JAX's keys. A few functions check the dtype, s
 """
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +26,10 @@ JAXS = "threefry2x32"  # JAX's name for its default keys
 
 def lean(key: Key) -> Key:
     """Convert keys of any shape to the quicker hash, if the backend is a CPU."""
-    if jax.default_backend() != "cpu" or not jax.config.jax_threefry_partitionable:  # pyright: ignore[reportAttributeAccessIssue]
+    settings: Any = jax.config
+    if settings.jax_disable_jit or not settings.jax_threefry_partitionable:
+        return key
+    if jax.default_backend() != "cpu":
         return key
     typed = key if is_key(key) else jax.random.wrap_key_data(key)
     if jax.random.key_impl(typed) != JAXS:

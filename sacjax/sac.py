@@ -125,8 +125,9 @@ def adam(
 ) -> tuple[Params, optax.OptState]:
     """One step of Adam (Kingma & Ba 2015); `lr` is traced, so that it can be swept."""
     del step
-    updates, opt_state = optax.adam(lr).update(grads, opt_state)
-    return optax.apply_updates(params, updates), opt_state
+    with jax.numpy_dtype_promotion("standard"):  # optax needs it, whatever the program asks for
+        updates, opt_state = optax.adam(lr).update(grads, opt_state)
+        return optax.apply_updates(params, updates), opt_state
 
 
 class Learner(NamedTuple):

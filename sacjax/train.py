@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax.flatten_util import ravel_pytree
 
-from sacjax.bits import as_arguments, as_arrays, tied_to
+from sacjax.bits import as_arguments, as_arrays, bind, tied_to
 from sacjax.config import Config, Hyperparams
 from sacjax.envs.names import make_env
 from sacjax.evaluate import (
@@ -38,7 +38,7 @@ from sacjax.types import (
     Step,
     Transition,
 )
-from sacjax.validation import check_key, check_one, must_be
+from sacjax.validation import check_arguments, check_jax, check_target_entropy, must_be
 
 MakeAlgorithm = Callable[[Config, Env], Algorithm]
 
@@ -126,6 +126,7 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
       (2,)
     """
     must_be(Config, config, "config", "Config('Pendulum-v1')")
+    check_jax()
     make_copies = make_env(config.env)
     env = make_copies(config.num_envs)
     parts = Parts(
@@ -136,9 +137,9 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
         replay=make_replay(config, _item(config, env.example, env.example.reward)),
     )
     return Program(
-        init=partial(_init, parts),
-        epoch=partial(_epoch, parts),
-        evaluate=partial(_evaluate, parts),
+        init=bind(_init, parts),
+        epoch=bind(_epoch, parts),
+        evaluate=bind(_evaluate, parts),
         mode=parts.agent.mode,
         default_params=env.default_params,
         example=env.example,
@@ -180,14 +181,11 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
     def train(
         key: Key, hp: Hyperparams = Hyperparams(), env_params: EnvParams = None
     ) -> TrainResult:
-        check_key(key)
-        must_be(Hyperparams, hp, "hp", "Hyperparams(tau=0.005)")
         if env_params is None:
             env_params = program.default_params
-        must_be(type(program.default_params), env_params, "env_params", "None for the defaults")
-        check_one(hp, Hyperparams(), "hp", "jax.vmap(train, (None, 0))(key, hp)")
-        mapped = "jax.vmap(train, (None, None, 0))(key, hp, env_params)"
-        check_one(env_params, program.default_params, "env_params", mapped)
+        check_arguments(key, hp, env_params, Hyperparams(), program.default_params)
+        if algorithm is make_sac:
+            check_target_entropy(config, hp)
         hp, env_params = as_arrays(hp, env_params)
         hp, env_params = as_arguments(hp, env_params)  # so the bits equal those of `sacjax.run`
         loop = program.init(key, hp, env_params)
@@ -322,7 +320,8 @@ def _item(config: Config, transition: Transition, ended: Array) -> Any:
 def _evaluate(parts: Parts, state: Any, key: Key, env_params: EnvParams) -> tuple[Array, Array]:
     """Run greedy episodes; return their returns and lengths, [eval_episodes] each."""
     policy = partial(parts.agent.mode, state)
-    return evaluate(parts.eval_env, policy, lean(key), env_params)
+    limit = parts.config.eval_max_steps
+    return evaluate(parts.eval_env, policy, lean(key), env_params, limit)
 
 
 def _scan_mean(

@@ -230,6 +230,52 @@ def check_choice(value: Any, choices: Collection[str], name: str) -> None:
         raise InputError(f"{name} ({value!r}) must be one of {', '.join(choices)}", name)
 
 
+def check_target_entropy(config: Any, hp: Any) -> None:
+    """Raise InputError if no policy of the built-in networks reaches the target of a learned alpha.
+
+    The temperature would grow without bound. Traced hyperparameters are not checked.
+    """
+    if not all(map(_is_concrete, (hp.target_entropy_per_dim, hp.alpha_lr))):
+        return
+    most = largest_entropy(config.log_std_min, config.log_std_max)
+    target, lr = np.broadcast_arrays(hp.target_entropy_per_dim, hp.alpha_lr)
+    if np.any((target >= most) & (lr > 0)):
+        raise InputError(
+            f"target_entropy_per_dim ({target.max():g}) must be below {most:.3f} nats, the largest "
+            f"entropy of the policy with log_std_min={config.log_std_min:g} and "
+            f"log_std_max={config.log_std_max:g}: use -1, or alpha_lr=0 for a fixed temperature",
+            "target_entropy_per_dim",
+        )
+
+
+def largest_entropy(log_std_min: float, log_std_max: float) -> float:
+    """Return the largest entropy in nats of tanh(u), u ~ N(0, std^2), within these bounds.
+
+    The sum is the trapezoid rule for H[u] + E[log(1 - tanh(u)^2)]. It has one maximum, which lies
+    between log_std -1 and 0: at 0.684 nats. A mean other than 0 has less.
+    """
+    z = np.linspace(-10, 10, 4001)
+    density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
+    log_std = np.clip(np.linspace(-1, 0, 101), log_std_min, log_std_max)[:, None]
+    u = np.abs(np.exp(log_std) * z)
+    jacobian = 2 * (np.log(2) - u - np.log1p(np.exp(-2 * u)))  # log(1 - tanh(u)^2)
+    entropy = np.log(2 * np.pi * np.e) / 2 + log_std[:, 0] + (density * jacobian).sum(1)
+    return float(entropy.max())
+
+
+def check_jax() -> None:
+    """Raise InputError if JAX stops a program at a NaN or inf, since those of sacjax have some."""
+    settings: Any = jax.config
+    for name in ("jax_debug_nans", "jax_debug_infs"):
+        if getattr(settings, name):
+            raise InputError(
+                f"{name} ({name.upper()}) cannot be used: returns are NaN in an epoch in which no "
+                "episode ends, and log(min_alpha) is -inf. Unset it: sacjax reports a member whose "
+                "losses or parameters are not finite",
+                name,
+            )
+
+
 def must_be(kind: type, value: Any, name: str, use: str) -> None:
     """Raise InputError unless `value` has the type `kind`.
 
@@ -239,7 +285,19 @@ def must_be(kind: type, value: Any, name: str, use: str) -> None:
         raise InputError(f"{name} ({value!r}) must be of type {kind.__name__}: use {use}", name)
 
 
-def check_key(key: Any) -> None:
+def check_arguments(
+    key: Any, hp: Any, env_params: Any, default_hp: Any, default_params: Any
+) -> None:
+    """Raise InputError unless these are the arguments of one run, in the right types."""
+    _check_key(key)
+    must_be(type(default_hp), hp, "hp", "Hyperparams(tau=0.005)")
+    must_be(type(default_params), env_params, "env_params", "None for the defaults")
+    _check_one(hp, default_hp, "hp", "jax.vmap(train, (None, 0))(key, hp)")
+    mapped = "jax.vmap(train, (None, None, 0))(key, hp, env_params)"
+    _check_one(env_params, default_params, "env_params", mapped)
+
+
+def _check_key(key: Any) -> None:
     """Raise InputError unless `key` is one PRNG key."""
     is_legacy = getattr(key, "dtype", None) == jnp.uint32
     if not (is_key(key) or is_legacy):
@@ -252,7 +310,7 @@ def check_key(key: Any) -> None:
         )
 
 
-def check_one(given: Any, like: Any, name: str, use: str) -> None:
+def _check_one(given: Any, like: Any, name: str, use: str) -> None:
     """Raise InputError if `given` holds an array where `like` holds a number."""
     leaves = zip(jax.tree.leaves(given), jax.tree.leaves(like), strict=False)
     if any(jnp.ndim(x) and not jnp.ndim(y) for x, y in leaves):

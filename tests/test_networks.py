@@ -325,3 +325,36 @@ def test_bfloat16_changes_only_hidden_products():
 
 def exact_single(config):
     return mlp(replace(config, hidden_precision="float32"), 1)
+
+
+def exact_log_prob(action, mean, log_std):
+    """log pi in float64, for numbers."""
+    a, mean, log_std = (np.asarray(x, np.float64) for x in (action, mean, log_std))
+    z = (np.arctanh(a) - mean) / np.exp(log_std)
+    return -(z**2) / 2 - log_std - np.log(2 * np.pi) / 2 - np.log1p(-(a**2))
+
+
+@pytest.mark.parametrize("std", [0.05, 0.5, 3.0])
+@pytest.mark.parametrize("mean", [0.0, 3.0, -5.0])
+def test_log_prob_of_given_actions_is_right_to_a_hundredth_of_a_nat(mean, std):
+    rng = np.random.default_rng(0)
+    near_one = (1 - 10 ** rng.uniform(-5, -1, 1000)) * rng.choice([-1, 1], 1000)
+    action = np.concatenate([near_one, rng.uniform(-1, 1, 1000)]).astype(np.float32)
+    action = np.clip(action, -1 + 1e-5, 1 - 1e-5)
+    means = np.full_like(action, mean)
+    log_stds = np.full_like(action, np.log(std))
+    policy = SquashedGaussian(means[:, None], log_stds[:, None])
+    exact = exact_log_prob(action, means, log_stds)
+    np.testing.assert_allclose(policy.log_prob(action[:, None]), exact, rtol=0, atol=0.01)
+
+
+@pytest.mark.parametrize("log_std", [-20.0, 0.0, 2.0])
+@pytest.mark.parametrize("action", [1.0, -1.0, 1 - 1e-7])
+def test_log_prob_and_its_gradients_are_finite_at_the_bounds(action, log_std):
+    def log_prob(action, mean, log_std):
+        return SquashedGaussian(mean, log_std).log_prob(action)
+
+    args = jnp.full(3, action), jnp.zeros(3), jnp.full(3, log_std)
+    value, gradients = jax.value_and_grad(log_prob, argnums=(0, 1, 2))(*args)
+    assert np.isfinite(value)
+    assert all(np.isfinite(x).all() for x in gradients)

@@ -13,6 +13,7 @@ from sacjax.cli import flags
 from sacjax.cli.console import print_error, train_with_loggers
 from sacjax.config import Config, Hyperparams
 from sacjax.presets import settle
+from sacjax.runs.signals import GRACE
 from sacjax.types import InputError, named
 
 
@@ -30,7 +31,8 @@ def train(argv: list[str]) -> int:
     place = directory.claimed(Path("runs") / path_of(config.env))
     with place if args.out is None else contextlib.nullcontext(args.out) as out:
         start = partial(run, config, hp, seeds=args.seeds, directory=out, **args.options)
-        return train_with_loggers(start, out, _make_loggers(args.logs, out))
+        loggers, grace = _make_loggers(args.logs, out), args.options.get("grace", GRACE)
+        return train_with_loggers(start, out, loggers, grace)
 
 
 def plan(argv: list[str]) -> int:
@@ -69,7 +71,8 @@ def resume(argv: list[str]) -> int:
 
     check_is_run(args.dir)
     start = partial(resume, args.dir, extend_to=args.extend_to, **args.run)
-    return train_with_loggers(start, args.dir, _make_loggers(args.logs, args.dir))
+    loggers, grace = _make_loggers(args.logs, args.dir), args.run.get("grace", GRACE)
+    return train_with_loggers(start, args.dir, loggers, grace)
 
 
 @flags.command

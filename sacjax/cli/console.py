@@ -46,13 +46,14 @@ def print_json_error(argv: list[str], error: BaseException) -> None:
             print(json_lines.error_event(error), flush=True)
 
 
-def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any]) -> int:
+def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace: float) -> int:
     """Train until the end or until a signal stops the run, then print the outcome.
 
     Args:
       start: `run` or `resume` with its settings.
       out: the run's directory.
       loggers: the loggers; none in a process that is not the first one.
+      grace: seconds from a signal until the run stops in the middle of an epoch.
 
     Returns:
       The exit code.
@@ -65,7 +66,7 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any]) -> in
     logged = []
     with contextlib.ExitStack() as stack:
         stack.enter_context(processes.watched())
-        stop = stack.enter_context(StopOnSignal())
+        stop = stack.enter_context(StopOnSignal(grace))
         json_lines = next((x for x in loggers if isinstance(x, JsonLines)), None)
         if json_lines is not None:  # stdout is for JSON only
             stack.enter_context(contextlib.redirect_stdout(sys.stderr))

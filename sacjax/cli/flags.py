@@ -19,6 +19,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.devices import Strategy
 from sacjax.field_names import OTHER_NAMES, right_name
 from sacjax.presets import preset_of
+from sacjax.runs.signals import GRACE
 from sacjax.types import InputError, OnNan
 
 Dir = Annotated[Path, tyro.conf.arg(metavar="DIR")]
@@ -58,6 +59,8 @@ class RunFlags:
     """Number of checkpoints to keep."""
     on_nan: OnNan = "freeze"
     """If an agent diverges (NaN or inf): freeze it and continue (freeze), or end the run (stop)."""
+    grace: float = GRACE
+    """Seconds after Ctrl-C or SIGTERM until the run stops in the middle of an epoch."""
 
 
 @dataclass(frozen=True)

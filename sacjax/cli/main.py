@@ -8,6 +8,7 @@ imports JAX and environments itself, so that help is quick.
 import importlib
 import io
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -41,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of stdout is gone, as in `sacjax envs | head`
         code = drop_stdout(0)
     except KeyboardInterrupt as error:
-        code = _fail(argv, error, "\nsacjax: stopped", 130)
+        code = 128 + (error.args[0] if error.args else signal.SIGINT)
+        code = _fail(argv, error, "\nsacjax: stopped", code)
         if from_shell:  # Python would wait for the epoch that is still running
             _leave(code)
     except InputError as error:

@@ -77,8 +77,8 @@ class Compiled(NamedTuple):
     @property
     def memory(self) -> int:
         """Bytes that the epoch needs on one device, as XLA reports; 0 if it does not report."""
-        found = self.epoch.memory_analysis()
-        if found is None:
+        found = isinstance(self.epoch, jax.stages.Compiled) and self.epoch.memory_analysis()
+        if not found:
             return 0
         new = found.output_size_in_bytes - found.alias_size_in_bytes
         return found.argument_size_in_bytes + found.temp_size_in_bytes + new
@@ -100,7 +100,7 @@ def epochs(
         return
     (hp, keys, env_params), (init, epoch) = _place_inputs(population), compiled
     loop, history, diverged, host, *_ = state or State(None, [], [])
-    history, diverged = list(history), list(diverged)
+    history, diverged, cut = list(history), list(diverged), 0
     with errors_named(population.program.host, population.config.env):
         if loop is None:
             assert init is not None
@@ -121,6 +121,7 @@ def epochs(
         history.append(divergence.blank_frozen(metrics, diverged))
         state = State(loop, history, diverged, None, time.perf_counter() - begin, len(new))
         _warn_of_divergence(population, new, state.env_steps)
+        cut = cut or _warn_of_cuts(metrics["eval_length"], population.config.eval_max_steps)
         yield state
 
 
@@ -187,6 +188,8 @@ def compile_programs(population: Population, fresh: bool = True) -> Compiled:
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
         jax.eval_shape(init, keys, hp, env_params),
     )
+    if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
+        return Compiled(init, epoch)
     # Both compile at the same time. Tracing `init` cannot fail: eval_shape has traced it already.
     lowered = epoch.lower(like, _place_frozen(population, []), hp, env_params)
     epoch_ready = _start_thread(lowered.compile)
@@ -264,6 +267,18 @@ def _mask_frozen(population: Population, diverged: list[Divergence]) -> np.ndarr
     mask = np.zeros(population.size, bool)
     mask[[d.member for d in diverged]] = True
     return mask
+
+
+def _warn_of_cuts(lengths: np.ndarray, limit: int) -> int:
+    """Return how many evaluation episodes reached the limit, with a warning if any did."""
+    cut = int((lengths >= limit).sum())
+    if cut and is_first():
+        _LOG.warning(
+            f"{cut} of {lengths.size} evaluation episodes were cut after eval_max_steps ({limit}) "
+            "steps: give the environment a time limit, or set eval_max_steps. This warning comes "
+            "once"
+        )
+    return cut
 
 
 def _warn_of_divergence(population: Population, new: list[Divergence], env_steps: int) -> None:

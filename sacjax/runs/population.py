@@ -14,9 +14,10 @@ from sacjax.bits import as_arrays
 from sacjax.config import Config, Hyperparams
 from sacjax.runs import provenance
 from sacjax.runs.provenance import Description
+from sacjax.sac import make_sac
 from sacjax.train import Program, make_program
 from sacjax.types import InputError, Key, is_whole
-from sacjax.validation import must_be
+from sacjax.validation import check_target_entropy, must_be
 
 
 class Grid(NamedTuple):
@@ -171,6 +172,9 @@ def make_population(
     if per_batch is not None and (not is_whole(per_batch) or per_batch < 1):
         name = "members_per_batch"
         raise InputError(f"{name} ({per_batch}) must be a whole number from 1: use 64", name)
+    if algorithm is make_sac:
+        for point in grid.settings:
+            check_target_entropy(config, point)
     program = make_program(config, algorithm)
     if program.host is not None:  # environments outside of JAX: one member after the other
         if jax.process_count() > 1:

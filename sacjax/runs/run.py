@@ -27,7 +27,7 @@ from sacjax.runs.processes import any_of, is_first, on_first, several
 from sacjax.runs.provenance import Description
 from sacjax.runs.recorder import Options, Recorder, restore_state, write_summary
 from sacjax.runs.result import Run, merge, read, to_host
-from sacjax.runs.signals import deferred
+from sacjax.runs.signals import GRACE, deferred
 from sacjax.sac import make_sac
 from sacjax.types import InputError, OnEpoch, OnNan, is_whole
 
@@ -58,6 +58,7 @@ def run(
     checkpoint_every: int | None = None,
     keep: int = 2,
     on_nan: OnNan = "freeze",
+    grace: float = GRACE,
 ) -> Run:
     """Train a population: one member per point of the grid `hp` and seed, as one compiled program.
 
@@ -92,6 +93,8 @@ def run(
       keep: the number of checkpoints to keep.
       on_nan: "freeze" to continue without a diverged member, "stop" to stop the run after the
         epoch.
+      grace: seconds from a signal until the run stops in the middle of an epoch, with the files of
+        its last checkpoint.
 
     Returns:
       The run, with trained agents and all metrics.
@@ -114,7 +117,7 @@ def run(
             raise InputError("checkpoint_every needs a folder: give directory=", "checkpoint_every")
         return _train_all(population, None, session)
     path = Path(directory)
-    with deferred(should_stop) as stop, _enter_on_first(lambda: folders.created(path)):
+    with deferred(should_stop, grace) as stop, _enter_on_first(lambda: folders.created(path)):
         return _train_all(population, path, session._replace(should_stop=stop))
 
 
@@ -131,6 +134,7 @@ def resume(
     checkpoint_every: int | None = None,
     keep: int | None = None,
     on_nan: OnNan | None = None,
+    grace: float = GRACE,
 ) -> Run:
     """Resume the run in `directory` from its last complete checkpoint.
 
@@ -151,6 +155,7 @@ def resume(
       checkpoint_every: as in `run`; None to keep the run's.
       keep: as in `run`; None to keep the run's.
       on_nan: as in `run`; None to keep the run's.
+      grace: as in `run`.
 
     Returns:
       The run from its first to its last epoch.
@@ -161,7 +166,7 @@ def resume(
     """
     path, on_epoch = Path(directory), _check_callables(on_epoch, should_stop)
     folders.check_is_run(path)
-    with deferred(should_stop) as stop, _enter_on_first(lambda: folders.locked(path)):
+    with deferred(should_stop, grace) as stop, _enter_on_first(lambda: folders.locked(path)):
         config, grid, content = folders.read_config(path, env)
         if mismatch := describe_mismatch(content, algorithm):
             raise InputError(

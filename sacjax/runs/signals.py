@@ -1,6 +1,7 @@
-"""Ctrl-C and SIGTERM: the run stops after the current epoch, with complete files."""
+"""Ctrl-C and SIGTERM: the run stops after the current epoch, or after a grace period."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -10,13 +11,22 @@ from typing import Any
 _DEFAULTS = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
 
 
+GRACE = 20.0  # seconds
+
+
 class StopOnSignal:
-    """Stop the run after the current epoch at the first signal, and at once at the second."""
+    """Stop a run on Ctrl-C or SIGTERM.
+
+    The first signal stops the run after the current epoch. A second signal, or the end of the grace
+    period, stops it at once by KeyboardInterrupt, whose argument is the signal's number. The files
+    are complete in both cases, and the run can be resumed from its last checkpoint.
+    """
 
     number: int = signal.SIGINT
 
-    def __init__(self, numbers: Sequence[int] = tuple(_DEFAULTS)):
-        self._numbers = numbers
+    def __init__(self, grace: float = GRACE, numbers: Sequence[int] = tuple(_DEFAULTS)):
+        self._grace, self._numbers = grace, numbers
+        self._timer: threading.Timer | None = None
 
     def __enter__(self) -> "StopOnSignal":
         self._asked = False
@@ -24,26 +34,34 @@ class StopOnSignal:
         return self
 
     def __exit__(self, *_: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def asked(self) -> bool:
-        """Return whether a signal has arrived."""
+        """Return whether a signal has arrived. The caller then stops, so the grace period ends."""
+        if self._asked and self._timer is not None:
+            self._timer.cancel()
         return self._asked
 
     def _handle(self, number: int, _: Any) -> None:
         if self._asked:
-            raise KeyboardInterrupt
+            raise KeyboardInterrupt(self.number)
         self._asked, self.number = True, number
+        self._timer = threading.Timer(self._grace, os.kill, (os.getpid(), number))
+        self._timer.daemon = True
+        self._timer.start()
         with contextlib.suppress(OSError, RuntimeError):  # the terminal may be closed already
             print(
-                "\nStopping after this epoch, files will be complete (Ctrl-C again: at once)",
+                f"\nStopping after this epoch, or in {self._grace:g} s at the last checkpoint. All "
+                "files stay complete. Press Ctrl-C again to stop at once.",
                 file=sys.stderr,
             )
 
 
 @contextlib.contextmanager
-def deferred(should_stop: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
+def deferred(should_stop: Callable[[], bool], grace: float) -> Iterator[Callable[[], bool]]:
     """Defer signals to the end of the block, and yield a `should_stop` that reports them.
 
     Only signals with Python's default handler are deferred, and only in the main thread, the only
@@ -51,7 +69,7 @@ def deferred(should_stop: Callable[[], bool]) -> Iterator[Callable[[], bool]]:
     """
     main = threading.current_thread() is threading.main_thread()
     mine = [n for n, default in _DEFAULTS.items() if main and signal.getsignal(n) == default]
-    with StopOnSignal(mine) as stop:
+    with StopOnSignal(grace, mine) as stop:
         yield lambda: stop.asked() or should_stop()
     if stop.asked():
         signal.raise_signal(stop.number)
