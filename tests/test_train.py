@@ -540,9 +540,8 @@ def test_typed_and_legacy_keys_give_the_same_run():
 def test_evaluate_plays_the_first_episode_of_each_copy():
     env, params = make_env(Noise())(5), NoiseParams(max_steps_in_episode=6, hazard=0.3)
     key = jax.random.key(0)
-    returns, lengths = quick_jit(lambda key: evaluate(env, lambda obs: 2 * obs - 1, key, params))(
-        key
-    )
+    play = quick_jit(lambda key: evaluate(env, lambda obs: 2 * obs - 1, key, params, 100))
+    returns, lengths = play(key)
 
     key_reset, key = jax.random.split(key)
     state, obs = quick_jit(env.reset)(key_reset, params)
