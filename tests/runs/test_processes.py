@@ -150,3 +150,30 @@ def test_processes_that_cannot_be_joined_exit_with_2(flags, remedy, tmp_path, ca
     assert main(["train", "Pendulum-v1", "--out", str(tmp_path / "run"), *flags]) == 2
     assert remedy in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+REFUSED = """
+import sys
+from sacjax import InputError
+from sacjax.runs.processes import join, on_first
+
+def refuse():
+    raise InputError("seeds (0) must be more: use 8", "seeds")
+
+join(sys.argv[1], 2, int(sys.argv[2]))
+try:
+    on_first(refuse)
+except InputError as error:
+    print(error, error.field, sep="|")
+"""
+
+
+@pytest.mark.processes
+def test_an_error_of_the_first_process_keeps_its_field_in_all():
+    where = f"localhost:{port()}"
+    pair = [
+        subprocess.Popen([sys.executable, "-c", REFUSED, where, str(i)], stdout=-1, text=True)
+        for i in range(2)
+    ]
+    printed = [process.communicate(timeout=100)[0].splitlines()[-1] for process in pair]
+    assert printed == ["seeds (0) must be more: use 8|seeds"] * 2
