@@ -1,7 +1,8 @@
-"""What sacjax says when something cannot work: the wording of its messages, each held once.
+"""Test the wording of every error message of sacjax.
 
-All other tests hold the kind and the `field` of an error. A case is a function that must fail; its
-decorator has the kind, the field and the whole message. `{path}` stands for the test's folder.
+All other tests check only the class and the `field` of an error. A case is a function that must
+fail. Its decorator contains the class, the field and the whole message. `{path}` stands for the
+folder of the test.
 """
 
 import fcntl
@@ -60,7 +61,7 @@ CASES = []
 
 
 def says(field, message, kind=InputError):
-    """Register a case: `do(path)` raises `kind` about `field`, and says `message`."""
+    """Register a function `do(path)` that must raise `kind` with this field and this message."""
 
     def register(do):
         CASES.append(pytest.param(do, kind, field, message, id=do.__name__))
@@ -680,7 +681,7 @@ class SaysThree(Chain):
 
 
 def unsupported(id, backend):
-    """Fail as Brax does."""
+    """Raise the error that Brax raises."""
     raise ValueError(f"Unsupported backend: {backend}.")
 
 
@@ -747,7 +748,7 @@ def repeated_point(path):
 
 
 class WithBeta(Hyperparams):
-    """Hyperparameters with a field of their own."""
+    """Hyperparameters with the additional field `beta`."""
 
     def __init__(self):
         super().__init__()
@@ -1287,7 +1288,7 @@ def a_folder_with_other_files(path):
 
 
 @pytest.mark.parametrize(("do", "kind", "field", "message"), CASES)
-def test_message(do, kind, field, message, tmp_path):
+def test_each_error_message_has_the_documented_words(do, kind, field, message, tmp_path):
     with pytest.raises(kind) as caught:
         do(tmp_path)
     assert str(caught.value).replace(str(tmp_path), "{path}") == message
