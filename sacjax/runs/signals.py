@@ -54,8 +54,9 @@ class StopOnSignal:
         self._timer.start()
         with contextlib.suppress(OSError, RuntimeError):  # the terminal may be closed already
             print(
-                f"\nStopping after this epoch. If it takes more than {self._grace:g} s, the run stops "
-                "at its last checkpoint. All files stay complete. Press Ctrl-C again to stop at once.",
+                f"\nStopping after this epoch. If it takes more than {self._grace:g} s, the run "
+                "stops at its last checkpoint. All files stay complete. Press Ctrl-C again to stop at "
+                "once.",
                 file=sys.stderr,
             )
 
