@@ -55,8 +55,8 @@ class StopOnSignal:
         with contextlib.suppress(OSError, RuntimeError):  # the terminal may be closed already
             print(
                 f"\nStopping after this epoch. If it takes more than {self._grace:g} s, the run "
-                "stops at its last checkpoint. All files stay complete. Press Ctrl-C again to stop at "
-                "once.",
+                "stops at its last checkpoint. All files stay complete. Press Ctrl-C again to stop "
+                "at once.",
                 file=sys.stderr,
             )
 
