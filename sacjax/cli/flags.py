@@ -143,6 +143,7 @@ def _with_typed(flags: type, **records: Any) -> type:
 def parse_resume(argv: list[str]) -> Any:
     """Parse the arguments after `resume` into `ResumeFlags`. Its `run` holds the options typed."""
     as_before = {field.name: "as in the run" for field in dataclasses.fields(RunFlags)}
+    as_before["grace"] = str(GRACE)
     return parse(_with_typed(ResumeFlags, run=typed_only(RunFlags, as_before)), argv, "resume")
 
 
