@@ -146,7 +146,7 @@ def large_gamma(path):
 
 @says(
     "utd",
-    "utd (1e-05) must be a ratio of small whole numbers, or have a rollout_length: use 0.0001",
+    "utd (1e-05) must be a ratio of small whole numbers, unless you set rollout_length: use 0.0001",
 )
 def small_utd(path):
     Config(ENV, utd=1e-5)
@@ -154,8 +154,8 @@ def small_utd(path):
 
 @says(
     "utd",
-    "utd (3.141592653589793) must be a ratio of small whole numbers, or have a rollout_length: use "
-    "3.1415929203539825",
+    "utd (3.141592653589793) must be a ratio of small whole numbers, unless you set "
+    "rollout_length: use 3.1415929203539825",
 )
 def irrational_utd(path):
     Config(ENV, utd=np.pi)
@@ -163,7 +163,7 @@ def irrational_utd(path):
 
 @says(
     "utd",
-    "utd (0.3333) must be a ratio of small whole numbers, or have a rollout_length: use "
+    "utd (0.3333) must be a ratio of small whole numbers, unless you set rollout_length: use "
     "0.3333333333333333",
 )
 def rounded_third(path):
@@ -172,7 +172,7 @@ def rounded_third(path):
 
 @says(
     "utd",
-    "utd (0.667) must be a ratio of small whole numbers, or have a rollout_length: use "
+    "utd (0.667) must be a ratio of small whole numbers, unless you set rollout_length: use "
     "0.6666666666666666",
 )
 def rounded_two_thirds(path):
@@ -199,8 +199,9 @@ def two_thirds_of_an_update(path):
 
 @says(
     "replay_size",
-    "replay must hold a batch (batch_size=256) and, when learning starts, n_step (1) steps of all "
-    "num_envs (1): use replay_size=256, total_steps=1000000, warmup_steps=1000",
+    "the replay buffer must have room for batch_size (256) transitions, and must contain n_step "
+    "(1) steps of each environment (num_envs=1) when learning starts: use replay_size=256, "
+    "total_steps=1000000, warmup_steps=1000",
 )
 def small_replay(path):
     Config(ENV, replay_size=255)
@@ -208,8 +209,9 @@ def small_replay(path):
 
 @says(
     "total_steps",
-    "replay must hold a batch (batch_size=4000) and, when learning starts, n_step (1) steps of all "
-    "num_envs (1): use replay_size=1000000, total_steps=4000, warmup_steps=1000",
+    "the replay buffer must have room for batch_size (4000) transitions, and must contain n_step "
+    "(1) steps of each environment (num_envs=1) when learning starts: use replay_size=1000000, "
+    "total_steps=4000, warmup_steps=1000",
 )
 def short_run(path):
     Config(ENV, total_steps=2_000, batch_size=4_000)
@@ -217,8 +219,9 @@ def short_run(path):
 
 @says(
     "replay_size",
-    "replay must hold a batch (batch_size=256) and, when learning starts, n_step (1) steps of all "
-    "num_envs (1000): use replay_size=1000, total_steps=1000000, warmup_steps=1000",
+    "the replay buffer must have room for batch_size (256) transitions, and must contain n_step "
+    "(1) steps of each environment (num_envs=1000) when learning starts: use replay_size=1000, "
+    "total_steps=1000000, warmup_steps=1000",
 )
 def replay_below_the_environments(path):
     Config(ENV, num_envs=1_000, replay_size=999)
@@ -226,8 +229,9 @@ def replay_below_the_environments(path):
 
 @says(
     "warmup_steps",
-    "replay must hold a batch (batch_size=256) and, when learning starts, n_step (5) steps of all "
-    "num_envs (2): use replay_size=1000000, total_steps=602, warmup_steps=8",
+    "the replay buffer must have room for batch_size (256) transitions, and must contain n_step "
+    "(5) steps of each environment (num_envs=2) when learning starts: use replay_size=1000000, "
+    "total_steps=602, warmup_steps=8",
 )
 def short_warmup(path):
     Config(ENV, n_step=5, num_envs=2, warmup_steps=2, eval_every=2, total_steps=602)
@@ -235,8 +239,9 @@ def short_warmup(path):
 
 @says(
     "replay_size",
-    "replay must hold a batch (batch_size=4) and, when learning starts, n_step (5) steps of all "
-    "num_envs (2): use replay_size=10, total_steps=10, warmup_steps=8",
+    "the replay buffer must have room for batch_size (4) transitions, and must contain n_step (5) "
+    "steps of each environment (num_envs=2) when learning starts: use replay_size=10, "
+    "total_steps=10, warmup_steps=8",
 )
 def replay_below_n_steps(path):
     sizes = {"warmup_steps": 2, "eval_every": 2, "total_steps": 4, "replay_size": 4}
@@ -272,7 +277,7 @@ def warmup_of_some_environments(path):
 
 @says(
     "eval_every",
-    "eval_every (1000) must be a multiple of the steps of an iteration (3): use "
+    "eval_every (1000) must be a multiple of the steps per iteration (3): use "
     "warmup_steps=1000, eval_every=1002, total_steps=1000996",
 )
 def half_an_iteration(path):
@@ -281,7 +286,7 @@ def half_an_iteration(path):
 
 @says(
     "log_std_min",
-    "log_std_min (2.0) must be below log_std_max (2.0): use -20 and 2, the defaults",
+    "log_std_min (2.0) must be below log_std_max (2.0): use the defaults, -20 and 2",
 )
 def log_std_bounds_in_the_wrong_order(path):
     Config(ENV, log_std_min=2.0)
@@ -289,7 +294,7 @@ def log_std_bounds_in_the_wrong_order(path):
 
 @says(
     "policy_delay",
-    "policy_delay (1001) must not exceed the gradient steps of an epoch: use policy_delay=1000 or "
+    "policy_delay (1001) must not exceed the gradient steps per epoch: use policy_delay=1000 or "
     "a larger eval_every",
 )
 def policy_delay_past_the_epoch(path):
@@ -298,8 +303,8 @@ def policy_delay_past_the_epoch(path):
 
 @says(
     "total_steps",
-    "total_steps (2000001000) must make at most 2147483647 gradient steps, but makes 4000000000 at "
-    "utd=2: use fewer total_steps",
+    "total_steps (2000001000) must lead to at most 2147483647 gradient steps, but leads to "
+    "4000000000 with utd=2: use fewer total_steps",
 )
 def gradient_steps_past_int32(path):
     Config(ENV, total_steps=2_000_001_000, utd=2.0)
@@ -307,8 +312,8 @@ def gradient_steps_past_int32(path):
 
 @says(
     "init_alpha",
-    "init_alpha (0.0) must lie between min_alpha (0.0) and max_alpha (inf), and above 0 if it is "
-    "learned: use init_alpha within the bounds, or alpha_lr=0 for a fixed temperature of 0",
+    "init_alpha (0.0) must be between min_alpha (0.0) and max_alpha (inf), and above 0 unless "
+    "alpha_lr is 0: use init_alpha within the bounds, or alpha_lr=0 for a fixed temperature of 0",
 )
 def temperature_of_zero(path):
     Hyperparams(init_alpha=0.0)
@@ -316,7 +321,7 @@ def temperature_of_zero(path):
 
 @says(
     None,
-    "grids must broadcast against each other, but their shapes differ (gamma (2,), tau (3,)): use "
+    "arrays of hyperparameters must broadcast against each other (gamma (2,), tau (3,)): use "
     "gamma[:, None] and tau[None, :], for example",
 )
 def grids_of_different_lengths(path):
@@ -407,7 +412,7 @@ def number_instead_of_hyperparameters(path):
 
 @says(
     "hp",
-    "hp must hold the numbers of one run, not arrays: for a grid use "
+    "hp must have the numbers of one run, not arrays: for a grid use "
     "jax.vmap(train, (None, 0))(key, hp)",
 )
 def grid_instead_of_hyperparameters(path):
@@ -421,7 +426,7 @@ def unknown_units(path):
 
 @says(
     "obs",
-    "obs of shape (2,) must be [..., 3], as Pendulum-v1 returns them: flatten each observation",
+    "obs has shape (2,), but Pendulum-v1 needs shape [..., 3]: flatten each observation",
 )
 def observation_of_another_size(path):
     agent = jax.eval_shape(make_sac(TINY, make_env(ENV)(1)).init, jax.random.key(0), Hyperparams())
@@ -438,9 +443,8 @@ def unknown_strategy(path):
 
 @says(
     "devices",
-    "devices (0) must be from 1 to 2, the number that JAX has here: leave devices (--devices) out, "
-    "or make each CPU core a device by calling sacjax.use_all_cores() before JAX's first "
-    "computation",
+    "devices (0) must be from 1 to 2, the number of JAX devices: omit devices (--devices), or call "
+    "sacjax.use_all_cores() before JAX's first computation to make each CPU core a device",
 )
 def no_devices(path):
     layout(8, "auto", 0)
@@ -448,8 +452,8 @@ def no_devices(path):
 
 @says(
     "in_axes",
-    "in_axes (1) must be 0 for arguments with a members' axis and None for arguments that all "
-    "members share: move the members' axis to the front",
+    "in_axes (1) must be 0 for an argument with an axis of members, and None for an argument that "
+    "all members share: make the axis of members the first",
 )
 def members_on_the_last_axis(path):
     over_members(jnp.add, 1)(jnp.zeros((2, 2)), jnp.zeros((2, 2)))
@@ -462,7 +466,7 @@ def number_instead_of_env_params(path):
 
 @says(
     "env_params",
-    "env_params must hold the numbers of one run, not arrays: for a grid use "
+    "env_params must have the numbers of one run, not arrays: for a grid use "
     "jax.vmap(train, (None, None, 0))(key, hp, env_params)",
 )
 def env_params_of_several_runs(path):
