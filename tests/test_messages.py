@@ -567,7 +567,7 @@ def option_that_is_not_a_count(path):
 
 @says(
     "env",
-    "brax/ant cannot import no_such_package (No module named 'no_such_package'): "
+    "cannot import no_such_package for brax/ant (No module named 'no_such_package'): "
     "pip install 'sacjax[brax]'",
 )
 def suite_that_is_not_installed(path):
@@ -591,7 +591,7 @@ def environment_that_brax_cannot_make(path):
     "cannot make gymnasium/no_such_module:Mine-v0 (ModuleNotFoundError: No module named "
     "'no_such_module'. Environment registration via importing a module failed. Check whether "
     "'no_such_module' contains env registration and can be imported.): install no_such_module, or "
-    "add its folder to PYTHONPATH; its options must be arguments of gymnasium.make",
+    "add its folder to PYTHONPATH; options must be arguments of gymnasium.make",
 )
 def module_that_is_not_installed(path):
     make_env("gymnasium/no_such_module:Mine-v0")
@@ -619,7 +619,7 @@ def discrete_actions(path):
 @says(
     "observation_space",
     "observation_space (Box of shape [8, 8, 3]) of ShowsImages must be a Box with one axis: wrap "
-    "the environment so that it returns one flat array (images are not supported)",
+    "the environment so that it returns flat observations (images are not supported)",
 )
 def images(path):
     make_env(ShowsImages())
@@ -628,7 +628,7 @@ def images(path):
 @says(
     "observation_space",
     "observation_space (float32[8, 8, 3]) of brax/Image must be one flat array: wrap the "
-    "environment so that it returns one",
+    "environment so that it returns flat observations",
 )
 def images_of_brax(path):
     raw = SimpleNamespace(reset=lambda key: HasObs(jnp.zeros((8, 8, 3))))
@@ -637,8 +637,8 @@ def images_of_brax(path):
 
 @says(
     "observation_space",
-    "observation_space of SaysThree has shape [3], but its observations have shape [2]: make them "
-    "the same",
+    "observation_space of SaysThree has shape [3], but its observations have shape [2]: make both "
+    "shapes the same",
 )
 def observations_of_another_shape(path):
     make_env(SaysThree())
