@@ -36,7 +36,7 @@ def tied_to(key: Key, state: Any) -> Any:
     def tie(x: Any) -> Array:
         if is_key(x):
             return x
-        x = strong(x)  # an algorithm's state may hold Python numbers
+        x = strong(x)  # an algorithm's state may contain Python numbers
         return jax.lax.select(jnp.broadcast_to(always, x.shape), x, x)
 
     return jax.tree.map(tie, state)

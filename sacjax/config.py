@@ -26,10 +26,10 @@ else:
 
 @dataclass(frozen=True)
 class Config:
-    """The environment, the sizes and the counts of a run, which compilation fixes.
+    """The static settings of a run, which are fixed when the run is compiled.
 
     A step is one transition of one environment, so the steps of all `num_envs` copies add up. A run
-    starts with a warm-up of `warmup_steps` random transitions. Then it trains for
+    starts with a warm-up of `warmup_steps` random transitions. Then the run trains for
     `(total_steps - warmup_steps) / eval_every` epochs, and each epoch ends with an evaluation.
     A Config is hashable and cannot be changed. `dataclasses.replace` makes a copy with new values.
 
@@ -102,7 +102,7 @@ class Config:
 
     @property
     def env_name(self) -> str:
-        """Name of the environment. If `env` is an object, this is its `name` or its class name."""
+        """Name of the environment. The name of an object is its `name` or its class name."""
         named = isinstance(self.env, str)
         return self.env if named else str(getattr(self.env, "name", type(self.env).__name__))
 
@@ -110,7 +110,7 @@ class Config:
     def rollout(self) -> int:
         """Steps of each environment per iteration.
 
-        If `rollout_length` is None, this is the smallest number that makes `utd` exact.
+        If `rollout_length` is None, `rollout` is the smallest number that makes `utd` exact.
         """
         return self.rollout_length or ratio(self.utd * self.num_envs).denominator
 

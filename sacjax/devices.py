@@ -106,7 +106,8 @@ def over_members(
         if not all(axis is None or axis == 0 for axis in axes) or 0 not in axes:
             raise InputError(
                 f"in_axes ({in_axes!r}) must be 0 for an argument with an axis of members, and "
-                "None for an argument that all members share: make the axis of members the first",
+                "None for an argument that all members share: move the axis of members to the "
+                "front",
                 "in_axes",
             )
         mapped = [arg for arg, axis in zip(args, axes, strict=True) if axis == 0]
@@ -200,7 +201,10 @@ def placement(devices: int) -> Sharding:
 
 
 def place(tree: Any, devices: int) -> Any:
-    """Divide arrays or keys [M', ...] among the devices. All processes pass the same arrays."""
+    """Divide arrays or PRNG keys [M', ...] among the devices.
+
+    All processes must pass the same arrays.
+    """
     where = placement(devices)
 
     def put(x: Any) -> Any:
@@ -213,7 +217,7 @@ def place(tree: Any, devices: int) -> Any:
 
 
 def gather(tree: Any) -> Any:
-    """Return all arrays to each process, as NumPy arrays. PRNG keys stay JAX arrays."""
+    """Return the complete arrays in every process as NumPy arrays. PRNG keys stay JAX arrays."""
     several = jax.process_count() > 1
     get = partial(multihost_utils.process_allgather, tiled=True) if several else np.asarray
     return _map_numbers(get, tree)
@@ -256,7 +260,7 @@ def use_all_cores() -> None:
 
 
 def _quota(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
-    """Return how many cores the control group allows this process, or None without a limit."""
+    """Return the number of cores that the control group of this process may use, or None."""
     try:
         quota, period = limit.read_text().split()
         return math.ceil(int(quota) / int(period))

@@ -7,9 +7,9 @@ class InputError(ValueError):
     sacjax raises this error before it traces or writes anything.
 
     Attributes:
-      field: name of the setting, argument, file or property of an environment that is wrong, such
-        as "replay_size", "seeds", "config.json" or "observation_space". The field is None if
-        several values are wrong together.
+      field: name of the wrong setting, argument, file or property of an environment, such as
+        "replay_size", "seeds", "config.json" or "observation_space". The field is None if several
+        values are wrong together.
 
     Example:
       >>> from sacjax import Config, InputError
@@ -31,8 +31,8 @@ class RunError(RuntimeError):
     The message says how to recover.
 
     Attributes:
-      field: name of the argument, file or property of an environment that caused the error, such
-        as "directory" or "reward". The field is None if there are several causes.
+      field: name of the faulty argument, file or property of an environment, such as "directory"
+        or "reward". The field is None if there are several causes.
     """
 
     def __init__(self, message: str, field: str | None = None):

@@ -1,4 +1,4 @@
-"""Options that the SAC paper does not have. All of them are off by default.
+"""Options that the SAC paper does not have. All options are off by default.
 
 The options clip gradients, decay learning rates, delay policy updates and normalise observations.
 Each option wraps a function of plain SAC. `make_sac` applies the options that `Config` sets.
@@ -80,7 +80,7 @@ def normalized(algorithm: Algorithm, env: Env) -> Algorithm:
 
     The mean and the variance include the observations of all minibatches so far (Chan, Golub &
     LeVeque 1979). Each update first adds its own minibatch. The n-th minibatch has weight 1/n, so
-    there are no growing sums. Only updates change the mean and the variance. The replay buffer
+    no sum grows without bound. Only updates change the mean and the variance. The replay buffer
     stores raw observations.
     """
 

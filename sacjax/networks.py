@@ -107,8 +107,8 @@ def _dot_general(precision: str) -> Any:
 def _head_product(x: Array, w: Array, dimensions: Any, precision: Any = None) -> Array:
     """Multiply x [..., I] by w [I, A], but transpose w first, because the gradient is then faster.
 
-    XLA computes the gradient of the transpose [A, I], and transposes only the small w. Otherwise
-    XLA transposes the large x, and the gradient takes ten times as long on a CPU
+    XLA computes the gradient of the transpose [A, I], and transposes only the small w. For a plain
+    product, XLA transposes the large x, and the gradient takes ten times as long on a CPU
     (benchmarks/NOTES.md).
     """
     del dimensions
@@ -120,8 +120,8 @@ class MLP(nn.Module):
     """Dense layers with a ReLU after each layer, and optionally a LayerNorm before each ReLU.
 
     With `precision="bfloat16"`, the inputs of the matrix products between hidden layers are rounded
-    to bfloat16. These products are most of the arithmetic. The first layer, the parameters and all
-    sums keep their dtype.
+    to bfloat16. Products between hidden layers are most of the arithmetic. The first layer, the
+    parameters and all sums keep their dtype.
     """
 
     hidden: tuple[int, ...]

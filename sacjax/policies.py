@@ -57,7 +57,7 @@ def policy(
 def of_program(
     program: Program, env_name: str, agent: Any, units: str = "environment"
 ) -> Callable[[Any], Array]:
-    """Return the greedy policy of an agent, and use an existing `Program`."""
+    """Return the greedy policy of an agent, which uses an existing `Program`."""
     check_choice(units, get_args(Units), "units")
     example, mode = program.example.obs, jax.jit(program.mode)
     size = program.example.action.shape

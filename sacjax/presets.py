@@ -28,7 +28,7 @@ def preset(env: Any, algorithm: str = "sac", **fields: Any) -> tuple[Config, Hyp
     Args:
       env: the name of an environment, or an environment object.
       algorithm: the name of the algorithm.
-      **fields: fields of `Config` or `Hyperparams` that replace the preset's.
+      **fields: fields of `Config` or `Hyperparams` that replace fields of the preset.
 
     Returns:
       A Config and a Hyperparams. If warmup_steps, eval_every or total_steps of the preset do not
@@ -86,6 +86,6 @@ def preset_of(env: Any) -> dict[str, Any]:
 
 
 def _with_base(table: dict[str, Any]) -> dict[str, Any]:
-    """Add the fields that a preset inherits from its `base`, and from the bases of that base."""
+    """Add the fields that a preset inherits from its `base`, directly or indirectly."""
     base = _with_base(PRESETS["bases"][table["base"]]) if "base" in table else {}
     return base | {name: value for name, value in table.items() if name != "base"}

@@ -47,7 +47,7 @@ def standard(key: Key) -> Key:
 
 @jax.jit
 def _hash(key: Array, low: Array) -> tuple[Array, Array]:
-    """Hash the counters (0, low) with Threefry-2x32 in 20 rounds, to two arrays like `low`."""
+    """Return the two words of the Threefry-2x32 hash of the counters (0, low), in 20 rounds."""
     k0, k1 = (jnp.broadcast_to(k, low.shape) for k in key)
     k2 = k0 ^ k1 ^ jnp.uint32(PARITY)
 

@@ -36,7 +36,7 @@ class Replay(NamedTuple):
 
 
 def make_replay(config: Config, example: Any) -> Replay:
-    """Build a replay buffer for items like `example`, such as a `Transition` without leading axis.
+    """Build a replay buffer for items like `example`, which has no leading axis.
 
     The capacity C is a multiple of E. `sample` gathers all U minibatches of an iteration at once.
     `sample` draws each row with probability 1 / size. The relative error of the probability is
@@ -62,7 +62,7 @@ def make_replay(config: Config, example: Any) -> Replay:
 
     def sample(state: ReplayState, key: Key) -> Any:
         shape = config.updates_per_iteration, config.batch_size
-        starts = state.size - int(between[-1])  # number of items with n - 1 later items
+        starts = state.size - int(between[-1])  # number of items that have n - 1 successors
         index = jax.random.bits(key, shape, jnp.uint32) % starts.astype(jnp.uint32)
         if config.n_step > 1:  # `index` counts from the oldest item
             oldest = state.position - state.size
@@ -80,9 +80,10 @@ def make_replay(config: Config, example: Any) -> Replay:
 
 
 def grow(state: ReplayState, capacity: int) -> ReplayState:
-    """Copy the transitions into a larger buffer. The old buffer must not have overwritten any.
+    """Copy all transitions into a larger buffer.
 
-    All arrays are NumPy arrays, and `state.rows` is [C, W] or [M, C, W].
+    The smaller buffer must not have overwritten a transition. All arrays are NumPy arrays, and
+    `state.rows` is [C, W] or [M, C, W].
     """
     more = capacity - state.rows.shape[-2]
     padding = [(0, 0)] * (state.rows.ndim - 2) + [(0, more), (0, 0)]
@@ -91,9 +92,10 @@ def grow(state: ReplayState, capacity: int) -> ReplayState:
 
 
 def ended(state: ReplayState, num_envs: int) -> ReplayState:
-    """Mark the last step of each environment as the end of its episode, for members [M].
+    """Mark the last step of each environment as the end of its episode.
 
-    The last number of a row is `types.Step.ended`, and 1 marks the end of an episode.
+    `state` has a leading axis [M]. The last number of a row is `types.Step.ended`, and 1 marks the
+    end of an episode.
     """
     capacity = state.rows.shape[-2]
     last = (state.position[..., None] - 1 - jnp.arange(num_envs)) % capacity  # [M, E]

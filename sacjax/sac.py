@@ -1,4 +1,4 @@
-"""One gradient step of Soft Actor-Critic (arXiv:1812.05905, Haarnoja et al. 2018).
+"""One gradient step of Soft Actor-Critic, from arXiv:1812.05905.
 
     y        = r + gamma d (min_i Q_i'(s', a') - alpha log pi(a'|s')),   a' ~ pi(.|s')
     J(Q_i)   = E[ 1/2 (Q_i(s, a) - y)^2 ]                                             (eq. 5)
@@ -67,7 +67,7 @@ def minimum(q: Array, key: Key) -> Array:
 
 
 def squared_error(q: Array, target: Array) -> Array:
-    """Return the squared error, averaged over the batch and summed over the critics (eq. 5)."""
+    """Return the squared error, as a batch mean that is summed over the critics (equation 5)."""
     return optax.l2_loss(q, jnp.broadcast_to(target, q.shape)).mean(axis=-1).sum()
 
 
@@ -92,7 +92,7 @@ def soft_target(
 def critic_loss(
     critic_params: Params, nets: Networks, rule: CriticRule, batch: Transition, target: Array
 ) -> tuple[Array, Metrics]:
-    """Return the loss J(Q) of all N critics, for the constant targets [.., B] (eq. 5)."""
+    """Return the loss J(Q) of all N critics, for the constant targets [.., B] (equation 5)."""
     q = nets.critic.apply(critic_params, batch.obs, batch.action)  # [N, .., B]
     loss = rule.loss(q, target)
     return loss, {"critic_loss": loss, "q": q.mean()}
@@ -107,7 +107,7 @@ def actor_loss(
     obs: Array,
     key: Key,
 ) -> tuple[Array, Array]:
-    """Return the loss J(pi) with reparameterised actions, and log pi(a~|s) [B] (eq. 9)."""
+    """Return the loss J(pi) with reparameterised actions, and log pi(a~|s) [B] (equation 9)."""
     key_action, key_value = jax.random.split(key)
     action, log_prob = nets.actor.apply(actor_params, obs).sample_and_log_prob(seed=key_action)
     value = rule.value(nets.critic.apply(critic_params, obs, action), key_value)  # [B]
@@ -116,7 +116,7 @@ def actor_loss(
 
 
 def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: Array) -> Array:
-    """Return J(alpha), which raises alpha if the entropy is below its target (eq. 18)."""
+    """Return J(alpha), which raises alpha if the entropy is below its target (equation 18)."""
     return (-jnp.exp(log_alpha) * (log_prob + target_entropy)).mean()
 
 
@@ -161,7 +161,7 @@ def update_critics(
 def update_actor(
     state: TrainState, batch: Transition, key: Key, hp: Hyperparams, learner: Learner
 ) -> tuple[TrainState, Metrics]:
-    """Take one gradient step of the actor on J(pi), and one of the temperature on J(alpha)."""
+    """Take one gradient step of the actor on J(pi) and of the temperature on J(alpha)."""
     nets, rule, descend = learner
     alpha = jnp.exp(state.log_alpha)
     (loss_pi, log_prob), actor_grads = jax.value_and_grad(actor_loss, has_aux=True)(
@@ -257,7 +257,7 @@ def update_step(
 
 
 def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> TrainState:
-    """Initialise an agent for transitions like `example`. Target critics are copies of critics."""
+    """Initialise an agent for transitions like `example`. Target critics copy the critics."""
     key_actor, key_critic = jax.random.split(key)
     actor_params = nets.actor.init(key_actor, example.obs)
     critic_params = nets.critic.init(key_critic, example.obs, example.action)

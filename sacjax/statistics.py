@@ -1,9 +1,9 @@
 """Statistics over seeds, from "Deep RL at the Edge of the Statistical Precipice".
 
-This paper (Agarwal et al. 2021, arXiv:2108.13264) recommends interquartile means, performance
-profiles and probabilities of improvement. The interquartile mean (IQM) is the mean of the middle
-half of the scores. Each statistic has a 95% percentile bootstrap interval over seeds. The formulas
-are the same as in the package rliable, and `tests/test_statistics.py` compares the results.
+The paper (arXiv:2108.13264) recommends interquartile means, performance profiles and probabilities
+of improvement. The interquartile mean (IQM) is the mean of the middle half of the scores. Each
+statistic has a 95% percentile bootstrap interval over seeds. The formulas are the same as in the
+package rliable, and `tests/test_statistics.py` compares the results.
 
 `scores` is a list with one array [S] per environment. An array has one score per seed. The number S
 of seeds may differ between environments. The bootstrap is stratified, so it resamples the seeds of
@@ -42,7 +42,7 @@ def iqm(x: np.ndarray, axis: int = 0) -> np.ndarray:
       axis: the axis of the seeds.
 
     Returns:
-      An array of means. The shape is that of `x`, but without `axis`.
+      An array of means, which has the shape of `x` without the axis `axis`.
 
     Example:
       >>> import numpy as np
@@ -142,8 +142,8 @@ def probability_of_improvement(x: Scores, y: Scores) -> Estimate:
 
     Args:
       x: scores of X, one array [S] per environment.
-      y: scores of Y, one array [S] per environment, in the order of `x`. The number of seeds may
-        differ.
+      y: scores of Y, one array [S] per environment, in the order of `x`. Y may have another number
+        of seeds than X.
 
     Returns:
       An Estimate whose fields are numbers in [0, 1].

@@ -1,7 +1,7 @@
 """The training loop of a run, as pure functions.
 
-A run is a warm-up and a number of epochs. An epoch repeats two phases, to collect transitions and
-to learn from them, and ends with an evaluation. `make_program` returns the functions `init` and
+A run is a warm-up and a number of epochs. An epoch alternately collects transitions and learns from
+the replay buffer, and ends with an evaluation. `make_program` returns the functions `init` and
 `epoch`. `make_train` scans `epoch` into one pure function for jit, vmap and notebooks. `sacjax.run`
 calls the same `epoch` from Python. E is the number of environments, and U is the number of gradient
 steps per iteration. `sacjax.types` lists all letters for shapes.
@@ -85,7 +85,7 @@ class TrainResult(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The static objects that the loop needs. `make_program` binds them to its functions."""
+    """The static objects that all functions of the loop need."""
 
     config: Config
     env: Env

@@ -28,7 +28,7 @@ Descend = Callable[[Scalar, Params, Any, Params, Array], tuple[Params, Any]]
 
 
 class EpochMetrics(dict[str, np.ndarray]):
-    """The metrics of one epoch, from names to NumPy arrays with leading axis [M].
+    """The metrics of one epoch, as a dictionary of NumPy arrays with leading axis [M].
 
     M is the number of members in the batch. The swept hyperparameters are also entries, and so are
     the metrics that your own algorithm returns.
@@ -45,13 +45,13 @@ class EpochMetrics(dict[str, np.ndarray]):
       eval_every: `Config.eval_every`.
       updates_per_epoch: gradient steps in one epoch.
       seconds: wall-clock seconds of the epoch, including its evaluation.
-      next_checkpoint: estimated seconds until the next checkpoint, or NaN after the last one.
+      next_checkpoint: estimated seconds until the next checkpoint, or NaN if there is none.
 
     Entries of the training loop:
       eval_return: undiscounted returns of the greedy episodes, [M, eval_episodes].
       eval_length: steps of the greedy episodes, [M, eval_episodes].
-      train_return: mean return of the training episodes that ended in the epoch, or NaN.
-      train_length: mean length of the training episodes that ended in the epoch, or NaN.
+      train_return: mean return of the training episodes that ended in the epoch, NaN without any.
+      train_length: mean length of the training episodes that ended in the epoch, NaN without any.
       train_episodes: number of training episodes that ended in the epoch.
       replay_size: transitions in the replay buffer.
       env_steps: environment steps since the start.
@@ -172,7 +172,7 @@ MakeEnv = Callable[[int], Env]  # the argument is the number of copies
 
 
 class Algorithm(NamedTuple):
-    """A learning algorithm as four pure functions. Its state is a pytree of arrays."""
+    """A learning algorithm as four pure functions, whose state is a pytree of arrays."""
 
     init: Callable[..., Any]  # (key, hp) -> state
     act: Callable[[Any, Array, Key], Array]  # (state, obs [E, O], key) -> action [E, A], sampled

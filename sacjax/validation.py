@@ -88,7 +88,7 @@ def _is_real(value: Any) -> bool:
 
 
 def _is_concrete(value: Any) -> bool:
-    """Return whether this process knows the numbers in `value`."""
+    """Return whether this process can read the numbers in `value`."""
     return not isinstance(value, Tracer) and getattr(value, "is_fully_addressable", True)
 
 
@@ -127,7 +127,10 @@ def fitted(config: Any, given: Collection[str] = ()) -> dict[str, int]:
 
 
 def check_sizes(c: Any) -> None:
-    """Check that the fields of a `Config` fit together. Report the most important problem."""
+    """Check that the fields of a `Config` fit together.
+
+    The order of the checks is the order in which a user should correct the fields.
+    """
     envs, iteration = c.num_envs, c.steps_per_iteration
     exact = max(ratio(c.utd), Fraction(1, 10_000))
     near = exact.limit_denominator(16)
@@ -237,7 +240,7 @@ def check_choice(value: Any, choices: Collection[str], name: str) -> None:
 def check_target_entropy(config: Any, hp: Any) -> None:
     """Raise InputError if the policy of the built-in networks cannot reach the target entropy.
 
-    A learned temperature would then grow without bound. Tracers are not checked.
+    Below the target entropy, a learned temperature grows without bound. Tracers are not checked.
     """
     if not all(map(_is_concrete, (hp.target_entropy_per_dim, hp.alpha_lr))):
         return

@@ -453,7 +453,7 @@ def no_devices(path):
 @says(
     "in_axes",
     "in_axes (1) must be 0 for an argument with an axis of members, and None for an argument that "
-    "all members share: make the axis of members the first",
+    "all members share: move the axis of members to the front",
 )
 def members_on_the_last_axis(path):
     over_members(jnp.add, 1)(jnp.zeros((2, 2)), jnp.zeros((2, 2)))

@@ -30,7 +30,7 @@ class TimeLimit(struct.PyTreeNode):
 
 
 class CopiesState(NamedTuple):
-    """The state of E copies. Arrays in checkpoints have the names of these fields."""
+    """The state of E copies. The field names are also the names of arrays in checkpoints."""
 
     inner: Any  # states of the raw environments, with leaves [E, ...]
     steps: Array  # [E] steps since the episode began
@@ -41,9 +41,9 @@ def make_autoreset_env(name: str, raw: Any, reset: str, limit: int) -> MakeEnv:
     """Return a function that makes E copies of a raw environment.
 
     With `reset="cached"`, each run computes K >= `FIRST_STATES` first states when it starts. Each
-    episode then begins with a random state from this cache. With `reset="fresh"`, each episode
-    begins with a new first state. Then every step also computes a reset, because any copy may need
-    one. `benchmarks/resets.py` measures the cost.
+    episode then begins with a random cached state. With `reset="fresh"`, each episode begins with a
+    new first state. A fresh reset is slow, because every step computes a reset of all copies.
+    `benchmarks/resets.py` measures the cost.
 
     Args:
       name: the name of the environment.
@@ -82,7 +82,7 @@ def make_autoreset_env(name: str, raw: Any, reset: str, limit: int) -> MakeEnv:
             return CopiesState(inner, jnp.where(ended, 0, steps), state.firsts), timestep
 
         def first_states(state: CopiesState, key: Key) -> Any:
-            """Return a first state for each copy. `step` uses it if the copy's episode ended."""
+            """Return a first state for each copy, which is used only if an episode ended."""
             if state.firsts is None:
                 return drop_weak_types(jax.vmap(raw.reset)(jax.random.split(key, num_envs)))
             key_index, key_rng = jax.random.split(key)

@@ -1,4 +1,4 @@
-"""Functions of all adapters, which build an `Env`, check its spaces and convert its arrays."""
+"""Functions that all adapters use to build an `Env`, check spaces and convert arrays."""
 
 from typing import Any
 

@@ -37,7 +37,7 @@ def pictures(env: Any, parsed: Any, episode: Episode) -> Iterator[np.ndarray]:
 
 
 def _set_square_limits(axes: Any, limit: float) -> None:
-    """Draw a frame from -limit to limit on both axes."""
+    """Set the range of both axes to [-limit, limit], and draw a frame."""
     axes.spines[:].set_visible(True)
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
 

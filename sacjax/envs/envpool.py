@@ -3,7 +3,7 @@
 A name has the form envpool/<id>[?option=value&...], such as "envpool/HalfCheetah-v5". The options
 are the arguments of `envpool.make`.
 
-envpool seeds its copies only when it makes them, so a checkpoint cannot restore an unfinished
+envpool accepts a seed only when it makes the copies, so a checkpoint cannot restore an unfinished
 episode. A resumed run begins new episodes, with a warning.
 """
 
@@ -27,7 +27,7 @@ class PooledEnvs(HostEnvs):
     envpool's own time limit would hide a termination in the same step.
 
     Args:
-      make: a function of (E, seed) that makes a pool. The pool's own time limit must be above
+      make: a function of (E, seed) that makes a pool. The time limit of the pool must be above
         `limit`.
       limit: the number of steps after which an episode is truncated.
       spaces: the spaces of a copy.
@@ -67,7 +67,7 @@ def known() -> list[str]:
     """Return the ids that envpool shares with Gymnasium.
 
     Returns:
-      A sorted list. It includes environments whose action space SAC cannot use.
+      A sorted list, which includes environments whose action space SAC cannot use.
 
     Raises:
       InputError: envpool is not installed.

@@ -30,7 +30,7 @@ def known() -> list[str]:
     """Return the ids of Gymnasium's environments.
 
     Returns:
-      A sorted list. It includes environments whose action space SAC cannot use.
+      A sorted list, which includes environments whose action space SAC cannot use.
 
     Raises:
       InputError: Gymnasium is not installed.

@@ -198,8 +198,7 @@ def continuous_envs() -> dict[str, tuple[Any, Any, Any]]:
     """Return gymnax's environments with a continuous action space.
 
     Returns:
-      A dictionary from names to tuples. A tuple has the environment, the default parameters and the
-      action space.
+      A dictionary from each name to (environment, default parameters, action space).
     """
     found = {}
     for name in gymnax.registered_envs:

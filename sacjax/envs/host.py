@@ -52,9 +52,9 @@ def read_spaces(name: str, action: Any, obs: Any) -> Spaces:
 
 
 class Ticket(NamedTuple):
-    """A number for the state of the environments, which the compiled loop carries.
+    """The state that the compiled loop carries in place of the environments.
 
-    Arrays in checkpoints have the names of these fields.
+    The field names are also the names of arrays in checkpoints.
 
     Attributes:
       seed: seed of the last reset of all copies, [].
@@ -88,7 +88,7 @@ class HostEnvs(ABC):
         """
 
     def replay(self, saved: dict[str, np.ndarray]) -> bool:
-        """Repeat the saved episodes after a reset. Return False if this is not possible."""
+        """Repeat the saved episodes after a reset. Return False if an episode is not repeatable."""
         del saved
         return False
 
@@ -97,7 +97,7 @@ class HostEnvs(ABC):
         """Close the simulators. The next reset makes new simulators."""
 
     def save(self) -> dict[str, np.ndarray]:
-        """Return the arrays that `load` needs. Checkpoints omit empty arrays, so none is empty."""
+        """Return the arrays that `load` needs. No array may be empty, or checkpoints omit it."""
         return {"seed": np.array(self.seed), "steps": np.array(self.steps)}
 
     def reset(self, seed: Any) -> np.ndarray:
@@ -126,7 +126,7 @@ class HostEnvs(ABC):
             return self.replay(saved)
 
     def close_all(self) -> None:
-        """Close all HostEnvs of a Program, but wait for the current step of each.
+        """Close all HostEnvs of a Program, after their current steps.
 
         After a second Ctrl-C, another thread may still step the environments.
         """
@@ -332,7 +332,7 @@ def derive_seed(*words: int) -> int:
     """Return a seed below 2**31, which depends only on `words`.
 
     Args:
-      *words: the seed of the last reset, then numbers that make the new seed unique. An example is
-        the index of a copy and the index of the episode.
+      *words: the seed of the last reset, followed by numbers that make the new seed unique, such as
+        the index of a copy and the index of an episode.
     """
     return int(np.random.SeedSequence(words).generate_state(1)[0]) % 2**31

@@ -27,7 +27,7 @@ class Name(NamedTuple):
     Attributes:
       suite: one of `SUITES`.
       id: the name of the environment within its suite.
-      options: the options after "?". Values become Python literals if possible.
+      options: the options after "?". Values that are Python literals are parsed.
     """
 
     suite: str
@@ -137,7 +137,7 @@ def resolve_options(name: str, options: dict[str, Any], **rules: Any) -> dict[st
       A dictionary with a value for each option that has a rule.
 
     Raises:
-      InputError: an option has no rule or breaks its rule.
+      InputError: an option is unknown, or its value is not allowed.
     """
     for option, value in options.items():
         if option not in rules:
@@ -165,7 +165,7 @@ def import_suite(module: str, name: str, extra: str) -> Any:
 
 @contextmanager
 def creation_errors(name: str, remedy: str) -> Iterator[None]:
-    """Convert the errors of a suite that makes an environment to InputError."""
+    """Raise InputError if a suite cannot make an environment within the `with` block."""
     try:
         yield
     except Exception as error:  # a suite can raise any error, such as a network error
