@@ -147,7 +147,7 @@ def large_gamma(path):
 
 @says(
     "utd",
-    "utd (1e-05) must be a ratio of small whole numbers, or have a rollout_length: use 0.0001",
+    "utd (1e-05) must be a ratio of small whole numbers, unless you set rollout_length: use 0.0001",
 )
 def small_utd(path):
     Config(ENV, utd=1e-5)
@@ -155,8 +155,8 @@ def small_utd(path):
 
 @says(
     "utd",
-    "utd (3.141592653589793) must be a ratio of small whole numbers, or have a rollout_length: use "
-    "3.1415929203539825",
+    "utd (3.141592653589793) must be a ratio of small whole numbers, unless you set "
+    "rollout_length: use 3.1415929203539825",
 )
 def irrational_utd(path):
     Config(ENV, utd=np.pi)
@@ -164,7 +164,7 @@ def irrational_utd(path):
 
 @says(
     "utd",
-    "utd (0.3333) must be a ratio of small whole numbers, or have a rollout_length: use "
+    "utd (0.3333) must be a ratio of small whole numbers, unless you set rollout_length: use "
     "0.3333333333333333",
 )
 def rounded_third(path):
@@ -173,7 +173,7 @@ def rounded_third(path):
 
 @says(
     "utd",
-    "utd (0.667) must be a ratio of small whole numbers, or have a rollout_length: use "
+    "utd (0.667) must be a ratio of small whole numbers, unless you set rollout_length: use "
     "0.6666666666666666",
 )
 def rounded_two_thirds(path):
@@ -200,8 +200,9 @@ def two_thirds_of_an_update(path):
 
 @says(
     "replay_size",
-    "replay must hold a batch (batch_size=256) and, when learning starts, n_step (1) steps of all "
-    "num_envs (1): use replay_size=256, total_steps=1000000, warmup_steps=1000",
+    "the replay buffer must have room for batch_size (256) transitions, and must contain n_step "
+    "(1) steps of each environment (num_envs=1) when learning starts: use replay_size=256, "
+    "total_steps=1000000, warmup_steps=1000",
 )
 def small_replay(path):
     Config(ENV, replay_size=255)
@@ -209,8 +210,9 @@ def small_replay(path):
 
 @says(
     "total_steps",
-    "replay must hold a batch (batch_size=4000) and, when learning starts, n_step (1) steps of all "
-    "num_envs (1): use replay_size=1000000, total_steps=4000, warmup_steps=1000",
+    "the replay buffer must have room for batch_size (4000) transitions, and must contain n_step "
+    "(1) steps of each environment (num_envs=1) when learning starts: use replay_size=1000000, "
+    "total_steps=4000, warmup_steps=1000",
 )
 def short_run(path):
     Config(ENV, total_steps=2_000, batch_size=4_000)
@@ -218,8 +220,9 @@ def short_run(path):
 
 @says(
     "replay_size",
-    "replay must hold a batch (batch_size=256) and, when learning starts, n_step (1) steps of all "
-    "num_envs (1000): use replay_size=1000, total_steps=1000000, warmup_steps=1000",
+    "the replay buffer must have room for batch_size (256) transitions, and must contain n_step "
+    "(1) steps of each environment (num_envs=1000) when learning starts: use replay_size=1000, "
+    "total_steps=1000000, warmup_steps=1000",
 )
 def replay_below_the_environments(path):
     Config(ENV, num_envs=1_000, replay_size=999)
@@ -227,8 +230,9 @@ def replay_below_the_environments(path):
 
 @says(
     "warmup_steps",
-    "replay must hold a batch (batch_size=256) and, when learning starts, n_step (5) steps of all "
-    "num_envs (2): use replay_size=1000000, total_steps=602, warmup_steps=8",
+    "the replay buffer must have room for batch_size (256) transitions, and must contain n_step "
+    "(5) steps of each environment (num_envs=2) when learning starts: use replay_size=1000000, "
+    "total_steps=602, warmup_steps=8",
 )
 def short_warmup(path):
     Config(ENV, n_step=5, num_envs=2, warmup_steps=2, eval_every=2, total_steps=602)
@@ -236,8 +240,9 @@ def short_warmup(path):
 
 @says(
     "replay_size",
-    "replay must hold a batch (batch_size=4) and, when learning starts, n_step (5) steps of all "
-    "num_envs (2): use replay_size=10, total_steps=10, warmup_steps=8",
+    "the replay buffer must have room for batch_size (4) transitions, and must contain n_step (5) "
+    "steps of each environment (num_envs=2) when learning starts: use replay_size=10, "
+    "total_steps=10, warmup_steps=8",
 )
 def replay_below_n_steps(path):
     sizes = {"warmup_steps": 2, "eval_every": 2, "total_steps": 4, "replay_size": 4}
@@ -273,7 +278,7 @@ def warmup_of_some_environments(path):
 
 @says(
     "eval_every",
-    "eval_every (1000) must be a multiple of the steps of an iteration (3): use "
+    "eval_every (1000) must be a multiple of the steps per iteration (3): use "
     "warmup_steps=1000, eval_every=1002, total_steps=1000996",
 )
 def half_an_iteration(path):
@@ -282,7 +287,7 @@ def half_an_iteration(path):
 
 @says(
     "log_std_min",
-    "log_std_min (2.0) must be below log_std_max (2.0): use -20 and 2, the defaults",
+    "log_std_min (2.0) must be below log_std_max (2.0): use the defaults, -20 and 2",
 )
 def log_std_bounds_in_the_wrong_order(path):
     Config(ENV, log_std_min=2.0)
@@ -290,7 +295,7 @@ def log_std_bounds_in_the_wrong_order(path):
 
 @says(
     "policy_delay",
-    "policy_delay (1001) must not exceed the gradient steps of an epoch: use policy_delay=1000 or "
+    "policy_delay (1001) must not exceed the gradient steps per epoch: use policy_delay=1000 or "
     "a larger eval_every",
 )
 def policy_delay_past_the_epoch(path):
@@ -299,8 +304,8 @@ def policy_delay_past_the_epoch(path):
 
 @says(
     "total_steps",
-    "total_steps (2000001000) must make at most 2147483647 gradient steps, but makes 4000000000 at "
-    "utd=2: use fewer total_steps",
+    "total_steps (2000001000) must lead to at most 2147483647 gradient steps, but leads to "
+    "4000000000 with utd=2: use fewer total_steps",
 )
 def gradient_steps_past_int32(path):
     Config(ENV, total_steps=2_000_001_000, utd=2.0)
@@ -308,8 +313,8 @@ def gradient_steps_past_int32(path):
 
 @says(
     "init_alpha",
-    "init_alpha (0.0) must lie between min_alpha (0.0) and max_alpha (inf), and above 0 if it is "
-    "learned: use init_alpha within the bounds, or alpha_lr=0 for a fixed temperature of 0",
+    "init_alpha (0.0) must be between min_alpha (0.0) and max_alpha (inf), and above 0 unless "
+    "alpha_lr is 0: use init_alpha within the bounds, or alpha_lr=0 for a fixed temperature of 0",
 )
 def temperature_of_zero(path):
     Hyperparams(init_alpha=0.0)
@@ -317,7 +322,7 @@ def temperature_of_zero(path):
 
 @says(
     None,
-    "grids must broadcast against each other, but their shapes differ (gamma (2,), tau (3,)): use "
+    "arrays of hyperparameters must broadcast against each other (gamma (2,), tau (3,)): use "
     "gamma[:, None] and tau[None, :], for example",
 )
 def grids_of_different_lengths(path):
@@ -408,7 +413,7 @@ def number_instead_of_hyperparameters(path):
 
 @says(
     "hp",
-    "hp must hold the numbers of one run, not arrays: for a grid use "
+    "hp must have the numbers of one run, not arrays: for a grid use "
     "jax.vmap(train, (None, 0))(key, hp)",
 )
 def grid_instead_of_hyperparameters(path):
@@ -422,7 +427,7 @@ def unknown_units(path):
 
 @says(
     "obs",
-    "obs of shape (2,) must be [..., 3], as Pendulum-v1 returns them: flatten each observation",
+    "obs has shape (2,), but Pendulum-v1 needs shape [..., 3]: flatten each observation",
 )
 def observation_of_another_size(path):
     agent = jax.eval_shape(make_sac(TINY, make_env(ENV)(1)).init, jax.random.key(0), Hyperparams())
@@ -439,9 +444,8 @@ def unknown_strategy(path):
 
 @says(
     "devices",
-    "devices (0) must be from 1 to 2, the number that JAX has here: leave devices (--devices) out, "
-    "or make each CPU core a device by calling sacjax.use_all_cores() before JAX's first "
-    "computation",
+    "devices (0) must be from 1 to 2, the number of JAX devices: omit devices (--devices), or call "
+    "sacjax.use_all_cores() before JAX's first computation to make each CPU core a device",
 )
 def no_devices(path):
     layout(8, "auto", 0)
@@ -449,8 +453,8 @@ def no_devices(path):
 
 @says(
     "in_axes",
-    "in_axes (1) must be 0 for arguments with a members' axis and None for arguments that all "
-    "members share: move the members' axis to the front",
+    "in_axes (1) must be 0 for an argument with an axis of members, and None for an argument that "
+    "all members share: move the axis of members to the front",
 )
 def members_on_the_last_axis(path):
     over_members(jnp.add, 1)(jnp.zeros((2, 2)), jnp.zeros((2, 2)))
@@ -463,7 +467,7 @@ def number_instead_of_env_params(path):
 
 @says(
     "env_params",
-    "env_params must hold the numbers of one run, not arrays: for a grid use "
+    "env_params must have the numbers of one run, not arrays: for a grid use "
     "jax.vmap(train, (None, None, 0))(key, hp, env_params)",
 )
 def env_params_of_several_runs(path):
@@ -564,7 +568,7 @@ def option_that_is_not_a_count(path):
 
 @says(
     "env",
-    "brax/ant cannot import no_such_package (No module named 'no_such_package'): "
+    "cannot import no_such_package for brax/ant (No module named 'no_such_package'): "
     "pip install 'sacjax[brax]'",
 )
 def suite_that_is_not_installed(path):
@@ -588,7 +592,7 @@ def environment_that_brax_cannot_make(path):
     "cannot make gymnasium/no_such_module:Mine-v0 (ModuleNotFoundError: No module named "
     "'no_such_module'. Environment registration via importing a module failed. Check whether "
     "'no_such_module' contains env registration and can be imported.): install no_such_module, or "
-    "add its folder to PYTHONPATH; its options must be arguments of gymnasium.make",
+    "add its folder to PYTHONPATH; options must be arguments of gymnasium.make",
 )
 def module_that_is_not_installed(path):
     make_env("gymnasium/no_such_module:Mine-v0")
@@ -616,7 +620,7 @@ def discrete_actions(path):
 @says(
     "observation_space",
     "observation_space (Box of shape [8, 8, 3]) of ShowsImages must be a Box with one axis: wrap "
-    "the environment so that it returns one flat array (images are not supported)",
+    "the environment so that it returns flat observations (images are not supported)",
 )
 def images(path):
     make_env(ShowsImages())
@@ -625,7 +629,7 @@ def images(path):
 @says(
     "observation_space",
     "observation_space (float32[8, 8, 3]) of brax/Image must be one flat array: wrap the "
-    "environment so that it returns one",
+    "environment so that it returns flat observations",
 )
 def images_of_brax(path):
     raw = SimpleNamespace(reset=lambda key: HasObs(jnp.zeros((8, 8, 3))))
@@ -634,8 +638,8 @@ def images_of_brax(path):
 
 @says(
     "observation_space",
-    "observation_space of SaysThree has shape [3], but its observations have shape [2]: make them "
-    "the same",
+    "observation_space of SaysThree has shape [3], but its observations have shape [2]: make both "
+    "shapes the same",
 )
 def observations_of_another_shape(path):
     make_env(SaysThree())
