@@ -36,6 +36,6 @@ def test_one_signal_stops_a_long_epoch_after_the_grace_period(tmp_path, number, 
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert 1.5 <= time.monotonic() - begin < 20
-    assert "Stopping after this epoch, or in 1.5 s from the last checkpoint." in errors
+    assert "Stopping after this epoch, but in 1.5 s at the latest." in errors
     assert checkpoints.epochs(folder) == []
     assert not list(folder.glob(f"{PART}*"))
