@@ -1064,7 +1064,7 @@ def no_agents(path):
     "agents",
     "{path}/run/agents is damaged, or does not fit this environment and algorithm (ValueError: "
     "0.npz has changed): pass the run's environment and algorithm, restore the folder, or use "
-    "`sacjax resume {path}/run`, which rewrites it from the last checkpoint",
+    "`sacjax resume {path}/run`, which writes the folder again",
 )
 def damaged_agents(path):
     damage(old_run(path) / "agents")

@@ -27,7 +27,9 @@ def train(argv: list[str]) -> int:
     from sacjax.runs.run import run
 
     if args.out is None and processes.several():
-        raise InputError("several processes share one folder: give all the same --out", "out")
+        raise InputError(
+            "several processes share one folder: give every process the same --out", "out"
+        )
     place = directory.claimed(Path("runs") / path_of(config.env))
     with place if args.out is None else contextlib.nullcontext(args.out) as out:
         start = partial(run, config, hp, seeds=args.seeds, directory=out, **args.options)
@@ -79,7 +81,7 @@ def resume(argv: list[str]) -> int:
 def evaluate(dir: flags.Dir, /, *, episodes: int | None = None) -> int:
     """Print the greedy returns of the agents in DIR.
 
-    The episodes have the same initial states as in the run's last evaluation.
+    The episodes use the random keys of the run's last evaluation.
 
     Args:
       dir: folder that `sacjax train` wrote.
@@ -151,7 +153,7 @@ def report(
     Args:
       dirs: folders that `sacjax train` wrote.
       labels: a name for each DIR (default: the folder's name). Runs with the same name are
-        aggregated over their environments, as in report a/pendulum a/reacher --labels a a
+        aggregated over their environments, as in report a/pendulum a/reacher --labels a a.
       last: number of final evaluations. The mean of these evaluations is a seed's score.
       until: ignore evaluations after this many environment steps (None: use all evaluations).
       out: folder for the page. The folder must be new, empty, or an earlier report to replace.
@@ -209,7 +211,7 @@ def settings(args: flags.Train) -> tuple[Config, Hyperparams]:
 def start_jax(subject: Any = None, log_format: str = "none", several: Any = None) -> None:
     """Configure JAX, and connect to the other processes, if there are any.
 
-    Call this before you import a module that creates arrays, such as gymnax.
+    Call this function before you import a module that creates arrays, such as gymnax.
     """
     if log_format in ("auto", "bar") and sys.stderr.isatty():  # the progress bar replaces this line
         print(f"loading JAX and {subject} ...", end="\r", file=sys.stderr, flush=True)

@@ -19,7 +19,7 @@ def print_error(text: str) -> None:
 def drop_stdout(code: int) -> int:
     """Discard all later output to stdout, and return `code`.
 
-    Python's last flush of stdout, before it exits, is discarded too.
+    The text that Python flushes at its exit is discarded too.
     """
     sys.stdout = io.StringIO()
     return code

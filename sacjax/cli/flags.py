@@ -32,7 +32,7 @@ def typed_only(record: type, defaults: dict[str, Any]) -> Any:
     After parsing, the dictionary has only the flags that the user typed.
 
     Args:
-      record: the dataclass. Its docstrings are the help texts of the flags.
+      record: the dataclass, whose docstrings are the help texts of the flags.
       defaults: the defaults that the help shows instead of the dataclass's defaults, by field.
     """
     params = parse_from_object(record).params

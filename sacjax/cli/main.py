@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         code = _fail(argv, error, f"sacjax: error: {error}: change its permissions or owner", 2)
     except RunError as error:
         code = _fail(argv, error, f"sacjax: {error}", 3)
-    except OSError as error:  # stdout failed, because files raise RunError
+    except OSError as error:  # only stdout raises OSError here
         code = drop_stdout(3)
         print_error(f"sacjax: cannot write ({error}): make room, or write to another place")
     except SystemExit as stop:  # the parser has printed help or an error

@@ -86,7 +86,7 @@ def scalars(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def aggregate(x: np.ndarray) -> dict[str, float]:
-    """Return the IQM, minimum and maximum of the finite values of x [M], or NaN without any."""
+    """Return the IQM, minimum and maximum of the finite values of x [M], or NaN without values."""
     x = x[np.isfinite(x)]
     return {name: float(over(x)) if x.size else math.nan for name, over in _OVER_MEMBERS.items()}
 

@@ -56,7 +56,7 @@ class TensorBoard(Logger):
         place = self._directory / batch_name(metrics)
         if place != self._place:
             self._open(place)
-            self._write(step, session_log={"status": "START"})  # hides old values from here
+            self._write(step, session_log={"status": "START"})  # hides older values
         values = [{"tag": tag, "simple_value": x} for tag, x in scalars(metrics).items()]
         self._write(step, summary={"value": values})
 

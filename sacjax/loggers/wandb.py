@@ -84,7 +84,9 @@ def _start(wandb: Any, directory: Path, project: str) -> Any:
     directory.mkdir(parents=True, exist_ok=True)
     known = json.loads(note.read_text()) if note.exists() else {"id": secrets.token_hex(4)}
     known["project"] = project
-    write_text(note, json.dumps(known, indent=2) + "\n")  # first, to keep the id after a crash
+    write_text(
+        note, json.dumps(known, indent=2) + "\n"
+    )  # written first, so that a crash keeps the id
     options = {
         "project": project,
         "name": directory.resolve().name,

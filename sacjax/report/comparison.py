@@ -58,7 +58,7 @@ class Panel(NamedTuple):
     """The scores in one environment, or the normalised scores in all environments."""
 
     title: str
-    scores: dict[str, list[np.ndarray]]  # for a label, finite scores by environment
+    scores: dict[str, list[np.ndarray]]  # label -> finite scores per environment
 
     @property
     def together(self) -> bool:
@@ -191,7 +191,10 @@ def folders(entries: Iterable[Entry]) -> list[Folder]:
 
 
 def panels(entries: list[Entry]) -> list[Panel]:
-    """Return a panel per environment, and a panel of all if some label has every environment."""
+    """Return a panel per environment.
+
+    If a label has scores in every environment, another panel shows all environments together.
+    """
     scores = {
         env: {e.label: e.alive for e in entries if e.env == env and len(e.alive)}
         for env in environments(entries)

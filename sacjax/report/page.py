@@ -40,7 +40,7 @@ def write(
     text = _html(entries=entries, panels=panels, images=images, last=last, command=command)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        files.write_text(path / PAGE, text)  # first, to mark an unfinished report
+        files.write_text(path / PAGE, text)  # written first, to mark the report
         for name in figures.NAMES:
             if name in images:
                 files.write_bytes(path / name, images[name])
@@ -79,7 +79,7 @@ def _html(**shown: Any) -> str:
 
 
 def _encode_image(png: bytes) -> dict[str, Any]:
-    """Return the content and width of an <img>. One inch is 150 pixels in the PNG and 100 here."""
+    """Return the content and width of an <img>. One inch is 150 pixels in the PNG, 100 in HTML."""
     width = int.from_bytes(png[16:20]) * 100 // 150
     return {"width": width, "data": base64.b64encode(png).decode()}
 

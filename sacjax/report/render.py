@@ -111,7 +111,7 @@ def _episode(run: Run, env: Env, member: int, agent: Any, frames: int) -> Episod
         seen = jax.tree.map(part, (env_state, action, timestep))
         return (after, timestep.obs, key), seen
 
-    def part(x):  # keep arrays that have no axis for the copies
+    def part(x):  # some arrays have no axis for the copies
         return x[copy] if x.ndim and len(x) == copies else x
 
     carry, seen, ended = (*jax.jit(env.reset)(key_reset, params), key), [], False

@@ -178,7 +178,7 @@ def estimate(x: Estimate, digits: str) -> str:
 
 
 def _summarize(scores: np.ndarray) -> tuple[str, str, str]:
-    """Return three texts with the number of finite scores, their IQM and its interval."""
+    """Return the number of finite scores, the IQM and the interval of the IQM, each as text."""
     alive = scores[np.isfinite(scores)]
     counted = f"{len(alive)} of {len(scores)}" if len(alive) < len(scores) else str(len(scores))
     if len(alive) == 0:

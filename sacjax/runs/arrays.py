@@ -4,8 +4,8 @@
 - `note.json`: the names and dtypes of the arrays, the SHA-256 of each file, and the caller's note.
   The first line is the SHA-256 of the other lines.
 
-`write_part` writes into a temporary folder. `complete` syncs and renames this folder, so a folder
-with its final name is complete. `Stored` verifies every checksum before it reads an array.
+`write_part` writes into a temporary folder. `complete` syncs and renames the temporary folder, so
+a folder with its final name is complete. `Stored` verifies every checksum before it reads an array.
 """
 
 import hashlib
@@ -47,7 +47,7 @@ def unflatten(like: Any, arrays: Arrays, place: Callable[[Any], Any] = lambda x:
       place: a function that is applied to each array.
 
     Returns:
-      A tree with the structure of `like`. Its leaves are the results of `place`.
+      A tree with the structure of `like`, and the results of `place` as leaves.
 
     Raises:
       ValueError: an array is missing, or its shape or dtype differs from `like`.
@@ -83,7 +83,7 @@ def part_of(folder: Path) -> Path:
 
 
 def make_room(folder: Path) -> None:
-    """Create an empty temporary folder. Delete the files that an interrupted write left."""
+    """Create an empty temporary folder. The files of an interrupted write are deleted."""
     shutil.rmtree(part_of(folder), ignore_errors=True)
     part_of(folder).mkdir(parents=True)
 
@@ -175,7 +175,7 @@ def _read_entry(path: Path, offset: int) -> np.ndarray:
     The function ignores the zip's CRC, because `Stored` has verified the SHA-256 of the file.
     """
     with path.open("rb") as file:
-        file.seek(offset + 26)  # the header has the lengths of two fields here
+        file.seek(offset + 26)  # two field lengths follow here
         file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
         return np.lib.format.read_array(file)
 

@@ -151,7 +151,10 @@ def restore(directory: Path) -> Checkpoint | None:
 
 @contextmanager
 def explain_read_errors(directory: Path, epoch: int) -> Iterator[None]:
-    """Raise RunError if an intact checkpoint cannot be read. An older one would lose epochs."""
+    """Raise RunError if an intact checkpoint cannot be read.
+
+    The previous checkpoint is not used instead, because the run would lose epochs.
+    """
     try:
         yield
     except (OSError, MemoryError, RuntimeError) as error:  # JAX raises RuntimeError

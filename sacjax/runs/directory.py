@@ -39,7 +39,10 @@ def whole_run(directory: Path) -> Path:
 
 
 def resume_command(directory: Path) -> str:
-    """Return the command that resumes the run. The command is Python if the run needs an object."""
+    """Return the command that resumes the run.
+
+    The command is Python code if the run has an environment object or a custom algorithm.
+    """
     whole = whole_run(directory)
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         content = json.loads((whole / "config.json").read_text())

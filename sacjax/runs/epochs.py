@@ -41,7 +41,7 @@ class State(NamedTuple):
       loop: the training loop's state, with leaves [M', ...]. The next epoch overwrites this state.
       history: the metrics of all epochs.
       diverged: the members that have diverged so far.
-      host: the saved environments that run outside of JAX. Only a restored state has them.
+      host: the saved environments that run outside of JAX. Only a restored state has this.
       seconds: the duration of the epoch in seconds.
       new: the number of members that diverged in this epoch.
     """
@@ -192,7 +192,7 @@ def compile_programs(population: Population, fresh: bool = True) -> Compiled:
     )
     if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return Compiled(init, epoch)
-    # The functions compile in parallel. eval_shape has traced `init`, so it cannot fail here.
+    # Both functions compile in parallel. eval_shape has shown that `init` can be traced.
     lowered = epoch.lower(like, _place_frozen(population, []), hp, env_params)
     epoch_ready = _start_thread(lowered.compile)
     init_ready = _start_thread(init.lower(keys, hp, env_params).compile) if fresh else None

@@ -36,8 +36,8 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     Args:
       directory: the folder that `run` wrote.
       env: the environment of the run, if it was an object. A folder stores only the object's name.
-      algorithm: the function that made the run's algorithm. If its name differs from the run's,
-        sacjax warns, because the policy may behave differently.
+      algorithm: the function that made the run's algorithm. If the function has another name than
+        in config.json, sacjax warns, because the policy may behave differently.
 
     Returns:
       The run, with agents as NumPy arrays.
@@ -111,7 +111,7 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
 
 
 def describe_mismatch(content: Description, algorithm: Callable) -> str:
-    """Say how the name of `algorithm` differs from config.json. Returns "" if the names agree."""
+    """Compare the name of `algorithm` with config.json. Returns "" if the names are equal."""
     trained_with, given = content.get("algorithm"), algorithm_name(algorithm)
     if trained_with in (None, given):
         return ""

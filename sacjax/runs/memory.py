@@ -22,7 +22,7 @@ class Memory(NamedTuple):
       devices: the number of devices that train the members.
       per_device: the number of members on each device, rounded up.
       sharing: the number of devices that share one memory. Only CPU devices share memory.
-      parts: the bytes of one member for "replay", "agent", and "environments" with everything else.
+      parts: the bytes of one member in its "replay", "agent" and "environments", by these names.
       temporary: the bytes that the compiled epoch adds on each device, or 0 before compilation.
       available: the size of the memory, or None if the device does not report the size.
     """

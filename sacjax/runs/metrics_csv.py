@@ -24,7 +24,10 @@ _REMEDY = "restore the file, or use `sacjax resume`, which rewrites it from the 
 
 
 class MetricsFile:
-    """A metrics.csv that is open for appending. After a resume, it starts with the older rows."""
+    """A metrics.csv that is open for appending.
+
+    In a resumed run, the file starts with the rows before the checkpoint.
+    """
 
     def __init__(self, path: Path, before: Sequence[Row] = ()):
         write_table(path, before)

@@ -145,7 +145,10 @@ class Population(NamedTuple):
         return self._replace(config=then, program=make_program(then, self.algorithm))
 
     def batches(self) -> list["Population"]:
-        """Split the members into as few batches as possible. Their sizes differ by at most one."""
+        """Split the members into as few batches as possible.
+
+        The sizes of the batches differ by at most one member.
+        """
         first, _ = self.grid.part
         number = -(-self.size // (self.per_batch or self.size))
         if number == 1:
@@ -218,7 +221,10 @@ def make_grid(hp: Hyperparams, seeds: list[int]) -> Grid:
 
 
 def extended(config: Config, total_steps: int) -> Config:
-    """Return the config with larger total_steps. Raises InputError if no epoch ends there."""
+    """Return the config with larger total_steps.
+
+    Raises InputError if no epoch ends after this number of steps.
+    """
     name, end = f"extend_to ({total_steps!r})", config.total_steps
     if not is_whole(total_steps):
         raise InputError(f"{name} must be a whole number of steps: use 1000000", "extend_to")

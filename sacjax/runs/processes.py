@@ -17,7 +17,9 @@ from sacjax.types import InputError, RunError
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Connect this process to the other processes. Call this before JAX's first computation.
+    """Connect this process to the other processes.
+
+    Call this function before JAX's first computation.
 
     If all arguments are None, JAX detects the processes of Slurm, MPI, Kubernetes or a TPU pod.
 
@@ -107,7 +109,7 @@ def on_first(do: Callable[[], Any]) -> Any:
 
 
 def _send_from_first(*values: Any) -> list[Any]:
-    """Return the values of the first process in every process. They must be valid in JSON."""
+    """Return the values of the first process in every process. JSON must support the values."""
     text = np.frombuffer(json.dumps(values).encode(), np.uint8)
     padded = np.zeros(largest(text.size), np.uint8)
     padded[: text.size] = text

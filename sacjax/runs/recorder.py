@@ -46,7 +46,7 @@ class Options(NamedTuple):
     on_nan: OnNan = "freeze"
 
     def check(self) -> "Options":
-        """Return the options with Python's number types. Raises InputError if one is invalid."""
+        """Return the options as Python numbers. Raises InputError if an option is invalid."""
         every, keep, on_nan = self
         if on_nan not in get_args(OnNan):
             choices = ", ".join(get_args(OnNan))
@@ -62,7 +62,9 @@ class Options(NamedTuple):
 
 
 class Recorder:
-    """Write the files of a run into a folder that the caller has locked. Without one, do nothing.
+    """Write the files of a run into a folder that the caller has locked.
+
+    If `path` is None, the recorder writes nothing.
 
     All processes call the methods with the same arguments. Each process writes its own shards of a
     checkpoint. The first process writes all other files.
@@ -198,7 +200,7 @@ def restore_state(population: Population, path: Path) -> State | None:
 def _restore_loop(population: Population, then: Population, found: checkpoints.Checkpoint) -> Any:
     """Return the loop's state, with leaves [M', ...], on the population's devices.
 
-    `then` is the population of the checkpoint. Its replay buffer may be smaller.
+    `then` is the population of the checkpoint, whose replay buffer may be smaller.
     """
     devices, capacity = population.devices, population.config.capacity
 

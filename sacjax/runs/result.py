@@ -128,7 +128,7 @@ def _make(population: Population, trained: Any, metrics: Any, diverged: list[Div
 
 
 def save(run: Run, directory: Path) -> None:
-    """Write the folder agents/ atomically. Raises RunError if this fails."""
+    """Write the folder agents/ atomically. Raises RunError if the write fails."""
     folder = directory / "agents"
     note = {"diverged": [d._asdict() for d in run.diverged]}
     arrays = stored.flatten((run.agents, run.keys))
@@ -145,7 +145,7 @@ def save(run: Run, directory: Path) -> None:
 
 
 def read(population: Population, directory: Path) -> Run:
-    """Read the folder agents/. Raises InputError if this folder is missing or does not fit."""
+    """Read the folder agents/. Raises InputError if the folder is missing or damaged."""
     folder = directory / "agents"
     if not folder.is_dir():
         raise InputError(
@@ -162,7 +162,7 @@ def read(population: Population, directory: Path) -> Run:
         raise InputError(
             f"{folder} is damaged, or does not fit this environment and algorithm "
             f"({one_line(error)}): pass the run's environment and algorithm, restore the folder, "
-            f"or use {resume_command(directory)}, which rewrites it from the last checkpoint",
+            f"or use {resume_command(directory)}, which writes the folder again",
             "agents",
         ) from error
 

@@ -64,7 +64,7 @@ def run(
     """Train a member for each hyperparameter point and seed, all in one compiled program.
 
     If you pass a `directory`, the run writes its settings, metrics, checkpoints, learning curve and
-    trained agents, and `resume` can continue the run. `sacjax.runs.directory` lists the files.
+    trained agents. `sacjax.runs.directory` lists the files, and `resume` can continue the run.
     Ctrl-C and SIGTERM then stop the run after the current epoch, with complete files. A second
     signal stops the run at once. If your program has its own handler for a signal, the run does not
     replace this handler.
@@ -144,7 +144,7 @@ def resume(
     """Resume the run in `directory` from its last complete checkpoint.
 
     The result has the same bits as an uninterrupted run. If the layout, the device or the version
-    of a package has changed, only the rounding differs, and a warning names the change. A run
+    of a package has changed, the result has another rounding, and a warning names the change. A run
     without a checkpoint starts from the beginning, with a warning.
 
     Args:
@@ -167,7 +167,7 @@ def resume(
       The run from its first to its last epoch.
 
     Raises:
-      InputError: `directory` is not the folder of a run, is damaged, or another process uses it.
+      InputError: `directory` is not the folder of a run, is damaged, or is in use.
       RunError: a file cannot be written, or an environment failed.
     """
     path, on_epoch = Path(directory), _check_callables(on_epoch, should_stop)
@@ -267,7 +267,7 @@ def _write_config(path: Path, population: Population, options: Options, resumed:
 
 
 def _has_started(batch: Population, place: Path | None) -> bool:
-    """Return whether the batch has a folder. Raises InputError if its config.json does not fit."""
+    """Return whether the batch has a folder. Raises InputError if config.json does not match."""
     if place is None or not (place / "config.json").exists():
         return False
     batch.match(folders.read_config(place, batch.config.env).content)
@@ -344,7 +344,10 @@ def _check_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[OnE
 def _choose_layout(
     content: Description, strategy: str | None, devices: int | None
 ) -> tuple[str, int | None]:
-    """Return the layout. Arguments that are None get the run's values, if this machine has them."""
+    """Return the strategy and the number of devices.
+
+    An argument that is None gets the run's value, if this machine supports the value.
+    """
     then = content.get("layout", {})
     if content["device"]["platform"] != jax.default_backend():
         then = {}
@@ -355,7 +358,7 @@ def _choose_layout(
 
 @contextmanager
 def _enter_on_first(make: Callable[[], Any]) -> Iterator[None]:
-    """Enter a context manager in the first process. If this fails, every process raises."""
+    """Enter a context manager in the first process. Its error is raised in every process."""
     with ExitStack() as stack:
         on_first(lambda: stack.enter_context(make()))
         yield

@@ -18,8 +18,8 @@ class StopOnSignal:
     """Stop a run on Ctrl-C or SIGTERM.
 
     The first signal stops the run after the current epoch. A second signal, or the end of the grace
-    period, stops the run at once. It raises KeyboardInterrupt with the number of the signal. The
-    files are always complete, and the run can be resumed from its last checkpoint.
+    period, stops the run at once: the run raises KeyboardInterrupt with the number of the signal.
+    The files are always complete, and the run can be resumed from its last checkpoint.
     """
 
     number: int = signal.SIGINT
@@ -40,7 +40,7 @@ class StopOnSignal:
             signal.signal(number, handler)
 
     def asked(self) -> bool:
-        """Return whether a signal has arrived. If so, end the grace period."""
+        """Return whether a signal has arrived. After a signal, also end the grace period."""
         if self._asked and self._timer is not None:
             self._timer.cancel()
         return self._asked
