@@ -41,7 +41,7 @@ class State(NamedTuple):
       loop: the training loop's state, with leaves [M', ...]. The next epoch overwrites this state.
       history: the metrics of all epochs.
       diverged: the members that have diverged so far.
-      host: the saved environments that run outside of JAX. Only a restored state has this.
+      host: the saved environments that run outside of JAX, or None if the state was not restored.
       seconds: the duration of the epoch in seconds.
       new: the number of members that diverged in this epoch.
     """

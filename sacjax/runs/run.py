@@ -144,7 +144,7 @@ def resume(
     """Resume the run in `directory` from its last complete checkpoint.
 
     The result has the same bits as an uninterrupted run. If the layout, the device or the version
-    of a package has changed, the result has another rounding, and a warning names the change. A run
+    of a package has changed, the result differs by rounding, and a warning names the change. A run
     without a checkpoint starts from the beginning, with a warning.
 
     Args:
