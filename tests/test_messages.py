@@ -736,7 +736,7 @@ def negative_checkpoint_interval(path):
     run(TINY, checkpoint_every=-1)
 
 
-@says("checkpoint_every", "checkpoint_every needs a folder: give directory=")
+@says("checkpoint_every", "checkpoint_every needs a folder: pass directory")
 def checkpoints_without_a_folder(path):
     run(TINY, checkpoint_every=3)
 
@@ -761,8 +761,8 @@ class WithBeta(Hyperparams):
 
 @says(
     "hp",
-    "hp has beta in addition to the fields of Hyperparams, which a run does not keep: give that to "
-    "algorithm=partial(f, ...), or sweep it by make_train",
+    "hp has beta in addition to the fields of Hyperparams, but a run stores only those fields: "
+    "pass the value in algorithm=partial(f, ...), or sweep it with make_train",
 )
 def own_hyperparameter(path):
     run(TINY, WithBeta())
@@ -775,7 +775,7 @@ def text_as_the_end(path):
 
 @says(
     "extend_to",
-    "extend_to (400) must not be below total_steps (500): use more",
+    "extend_to (400) must be total_steps (500) or more: use 500",
 )
 def earlier_end(path):
     extended(CONFIG, 400)
@@ -797,8 +797,8 @@ def end_of_a_schedule(path):
 
 @says(
     "hidden",
-    "training 8 at once needs 0.03 MiB (replays 0.01 MiB), but 0.00 MiB are available: use smaller "
-    "networks",
+    "training 8 members at once needs 0.03 MiB of memory, 0.01 MiB of it for replay buffers, but "
+    "only 0.00 MiB are available: use smaller networks",
 )
 def no_memory(path):
     with patch.object(memory, "available", lambda: 1_000):
@@ -810,8 +810,8 @@ def no_memory(path):
 
 @says(
     "directory",
-    "{path} is not empty, it may hold another run: give a new folder with --out, remove it "
-    "yourself, or resume it by `sacjax resume {path}`",
+    "{path} is not empty and may contain a run: give a new folder with --out, delete this folder, "
+    "or resume the run with `sacjax resume {path}`",
 )
 def folder_in_use(path):
     (path / "notes.txt").write_text("mine")
@@ -826,7 +826,7 @@ def file_as_a_folder(path):
 
 @says(
     "directory",
-    "cannot write to {path}/file/run (Not a directory): give a folder you may write to with --out",
+    "cannot write to {path}/file/run (Not a directory): give a writable folder with --out",
 )
 def folder_in_a_file(path):
     (path / "file").write_text("mine")
@@ -857,13 +857,14 @@ def full_disk(path):
 
 @says(
     "directory",
-    "{path}/run is not a run's folder (no config.json): give the folder that --out named",
+    "{path}/run is not the folder of a run (no config.json): give the folder that `sacjax train` "
+    "wrote",
 )
 def no_folder(path):
     resume(path / "run")
 
 
-@says("directory", "{path}/run/batches/1 is a batch of {path}/run: give that folder")
+@says("directory", "{path}/run/batches/1 is only a batch: give the run's folder {path}/run")
 def folder_of_a_batch(path):
     folder = old_run(path)
     load(shutil.copytree(RUN_020, folder / "batches" / "1"))
@@ -871,8 +872,8 @@ def folder_of_a_batch(path):
 
 @says(
     "config.json",
-    "{path}/run/config.json has format 3, this sacjax reads 4: use the version that wrote it, git "
-    "tag v0.1.0",
+    "{path}/run/config.json has format 3, but this version of sacjax reads format 4: use the git "
+    "tag v0.1.0, which wrote the file",
 )
 def older_format(path):
     load(old_run(path, format=3, versions={"sacjax": "0.1.0"}))
@@ -880,7 +881,7 @@ def older_format(path):
 
 @says(
     "config.json",
-    "{path}/run/config.json is damaged (KeyError: 'format'): restore it, or train again",
+    "{path}/run/config.json is damaged (KeyError: 'format'): restore the file, or train again",
 )
 def damaged_config(path):
     (old_run(path) / "config.json").write_text("{}")
@@ -889,8 +890,7 @@ def damaged_config(path):
 
 @says(
     "config.json",
-    "config.json is not the one that the checkpoints were made with: restore it, or train again in "
-    "a new folder",
+    "config.json does not match the checkpoints: restore the file, or train again in a new folder",
 )
 def edited_seeds(path):
     resume(old_run(path, seeds=[0, 2]))
@@ -898,8 +898,8 @@ def edited_seeds(path):
 
 @says(
     "config.json",
-    "{path}/run/config.json is of a run in one batch, but {path}/run/batches exists: restore it, "
-    "or train again in a new folder",
+    "{path}/run/config.json describes a run without batches, but {path}/run/batches exists: "
+    "restore config.json, or train again in a new folder",
 )
 def edited_batches(path):
     folder = old_run(path)
@@ -913,14 +913,14 @@ def with_env(env):
 
 @says(
     "env",
-    "{path}/run was trained on an environment object: in Python, give it to sacjax.load or "
-    "sacjax.resume(directory, env=...)",
+    "{path}/run was trained on an environment object: in Python, pass the object as `env` to "
+    "sacjax.load or sacjax.resume",
 )
 def missing_environment_object(path):
     load(old_run(path, config=with_env(None), env_object="Noise"))
 
 
-@says("env", "{path}/run was trained on Noise, not Chain: give env")
+@says("env", "{path}/run was trained on Noise, not Chain: pass a Noise object as `env`")
 def another_environment_object(path):
     load(old_run(path, config=with_env(None), env_object="Noise"), env=Chain())
 
@@ -948,8 +948,8 @@ def another_kind_of_keys(path):
 
 @says(
     "metrics.csv",
-    "{path}/metrics.csv is missing: restore it, or `sacjax resume` its run, which rewrites it from "
-    "the last checkpoint",
+    "{path}/metrics.csv is missing: restore the file, or use `sacjax resume`, which rewrites it "
+    "from the last checkpoint",
 )
 def missing_metrics(path):
     read_metrics(path / "metrics.csv")
@@ -957,7 +957,7 @@ def missing_metrics(path):
 
 @says(
     "metrics.csv",
-    "{path}/metrics.csv has no evaluation yet: wait for the first, or `sacjax resume` its run",
+    "{path}/metrics.csv has no evaluation yet: wait for the first one, or use `sacjax resume`",
 )
 def empty_metrics(path):
     (path / "metrics.csv").write_text("")
@@ -966,8 +966,8 @@ def empty_metrics(path):
 
 @says(
     "metrics.csv",
-    "{path}/metrics.csv is damaged (its first column is not member): restore it, or `sacjax "
-    "resume` its run, which rewrites it from the last checkpoint",
+    "{path}/metrics.csv is damaged (the first column is not member): restore the file, or use "
+    "`sacjax resume`, which rewrites it from the last checkpoint",
 )
 def damaged_metrics(path):
     (path / "metrics.csv").write_text("seed,env_steps\n0,1\n")
@@ -980,8 +980,8 @@ def damage(folder):
 
 @says(
     "checkpoints",
-    "no intact checkpoint: {path}/run/checkpoints/2 is damaged (ValueError: 0.npz has "
-    "changed): restore it, or train again",
+    "no checkpoint is intact: {path}/run/checkpoints/2 is damaged (ValueError: 0.npz has "
+    "changed): restore the folder, or train again",
 )
 def damaged_checkpoints(path):
     damage(old_run(path) / "checkpoints" / "2")
@@ -1012,8 +1012,8 @@ def unreadable_checkpoint(path):
 @says(
     "checkpoints",
     "the checkpoint of epoch 3 could not be written to {path}/run/checkpoints (OSError: [Errno 28] "
-    "No space left on device); the one of epoch 2 is complete: make room, then `sacjax resume "
-    "{path}/run`",
+    "No space left on device); the checkpoint of epoch 2 is complete: make room, then `sacjax "
+    "resume {path}/run`",
     RunError,
 )
 def checkpoint_on_a_full_disk(path):
@@ -1029,9 +1029,9 @@ def larger(config, env):
 
 @says(
     "algorithm",
-    "the checkpoint of epoch 2 does not fit this program (it has no .agent['sac'].actor_params['"
-    "params']['MLP_0']['Dense_0']['bias']): resume with sacjax 0.2.0 and the algorithm that "
-    "trained it",
+    "the checkpoint of epoch 2 does not fit this version of sacjax or this algorithm "
+    "(.agent['sac'].actor_params['params']['MLP_0']['Dense_0']['bias'] is missing): resume with "
+    "sacjax 0.2.0 and the run's algorithm",
 )
 def checkpoint_of_another_algorithm(path):
     resume(old_run(path, algorithm=None), algorithm=larger)
@@ -1039,8 +1039,8 @@ def checkpoint_of_another_algorithm(path):
 
 @says(
     "algorithm",
-    "{path}/run was trained with the algorithm sac, not sac(rule=None): give that to resume(..., "
-    "algorithm=...) in Python",
+    "{path}/run was trained with the algorithm sac, not sac(rule=None): pass the run's algorithm "
+    "to resume(..., algorithm=...) in Python",
 )
 def resumed_with_another_algorithm(path):
     resume(old_run(path), algorithm=partial(make_sac, rule=None))
@@ -1048,8 +1048,8 @@ def resumed_with_another_algorithm(path):
 
 @says(
     "algorithm",
-    "{path}/run was trained with the algorithm sac, not larger: give that to load(..., "
-    "algorithm=...)",
+    "{path}/run was trained with the algorithm sac, not larger: pass the run's algorithm to "
+    "load(..., algorithm=...)",
 )
 def loaded_with_another_algorithm(path):
     load(old_run(path), algorithm=larger)
@@ -1057,8 +1057,8 @@ def loaded_with_another_algorithm(path):
 
 @says(
     "agents",
-    "{path}/run has no trained agents (no folder agents/): its run has not finished; `sacjax "
-    "resume {path}/run` resumes it",
+    "{path}/run has no trained agents (no folder agents/), because the run has not finished: "
+    "resume the run with `sacjax resume {path}/run`",
 )
 def no_agents(path):
     shutil.rmtree(old_run(path) / "agents")
@@ -1068,8 +1068,8 @@ def no_agents(path):
 @says(
     "agents",
     "{path}/run/agents is damaged, or does not fit this environment and algorithm (ValueError: "
-    "0.npz has changed): give those of the run, restore the folder, or `sacjax resume {path}/run`, "
-    "which rewrites it from the last checkpoint",
+    "0.npz has changed): pass the run's environment and algorithm, restore the folder, or use "
+    "`sacjax resume {path}/run`, which writes the folder again",
 )
 def damaged_agents(path):
     damage(old_run(path) / "agents")
@@ -1107,14 +1107,14 @@ def coordinator_alone(path):
 
 @says(
     "coordinator",
-    "coordinator ('here') must be HOST:PORT, as in here:1234, and process-id (0) from 0 to "
+    "coordinator ('here') must be HOST:PORT, as in here:1234, and process-id (0) must be from 0 to "
     "num-processes (2) - 1",
 )
 def coordinator_without_a_port(path):
     processes.join("here", 2, 0)
 
 
-@says(None, "several processes cannot evaluate a run together: load it in one")
+@says(None, "several processes cannot evaluate a run: load the run in one process")
 def evaluation_by_several_processes(path):
     done = load(old_run(path))
     with patch.object(jax, "process_count", lambda: 2):
@@ -1129,7 +1129,7 @@ def no_environment(path):
     parse_train(["--seeds", "2"])
 
 
-@says("env", "{path} is a run: `sacjax resume {path}` resumes it")
+@says("env", "{path} is a run: use `sacjax resume {path}`")
 def train_a_run(path):
     (path / "config.json").write_text("{}")
     parse_train([str(path)])
@@ -1142,8 +1142,8 @@ def a_flag_of_another_library(path):
 
 @says(
     "seed",
-    "seeds (2) must be 1 or more, and every seed, from the first (4294967295) to the last "
-    "(4294967296), must be from 0 to 4294967295: use --seed 0 or fewer seeds",
+    "seeds (2) must be 1 or more, and the seeds (4294967295 to 4294967296) must be from 0 to "
+    "4294967295: use --seed 0 or fewer seeds",
 )
 def too_large_a_seed(path):
     parse_train(["Pendulum-v1", "--seed", "4294967295", "--seeds", "2"])
@@ -1151,8 +1151,7 @@ def too_large_a_seed(path):
 
 @says(
     "config",
-    "cannot read --config {path}/none.toml (No such file or directory): give a file that you may "
-    "read",
+    "cannot read --config {path}/none.toml (No such file or directory): give a readable file",
 )
 def no_settings_file(path):
     parse_train(["Pendulum-v1", "--config", str(path / "none.toml")])
@@ -1200,7 +1199,7 @@ def a_sweep_of_words(path):
 
 @says(
     "coordinator",
-    "`sacjax plan` plans for one process: pass that process's share of the seeds, without "
+    "`sacjax plan` plans for one process: pass only the seeds of one process, without "
     "--distributed or --coordinator",
 )
 def a_plan_for_several_processes(path):
@@ -1264,8 +1263,8 @@ def too_few_evaluations(path):
 
 @says(
     "labels",
-    "{path}/a and {path}/b are both 'sac' in Pendulum-v1, and seed 0 is in both: give each run its "
-    "own name with --labels",
+    "{path}/a and {path}/b have the same label 'sac' in Pendulum-v1, but seed 0 is in both: give "
+    "each run its own name with --labels",
 )
 def the_same_seed_twice(path):
     compare(write_run(path, "a"), write_run(path, "b"), labels=["sac", "sac"])
@@ -1273,19 +1272,22 @@ def the_same_seed_twice(path):
 
 @says(
     "labels",
-    "{path}/a and {path}/b are both 'sac' in Pendulum-v1, and their settings differ: give each run "
-    "its own name with --labels",
+    "{path}/a and {path}/b have the same label 'sac' in Pendulum-v1, but their settings differ: "
+    "give each run its own name with --labels",
 )
 def different_settings_with_one_label(path):
     compare(write_run(path, "a"), write_run(path, "b", seed=1, tau=0.5), labels=["sac", "sac"])
 
 
-@says("metrics.csv", "{path}/a/metrics.csv does not match config.json: restore it, or train again")
+@says(
+    "metrics.csv",
+    "{path}/a/metrics.csv does not match config.json: restore the file, or train again",
+)
 def metrics_of_another_run(path):
     compare(write_run(path, "a", rows="0,9,100,1.5"))
 
 
-@says("out", "{path} is not an earlier report: give a new folder with --out, or empty this one")
+@says("out", "{path} is not an earlier report: give a new folder with --out, or an empty folder")
 def a_folder_with_other_files(path):
     (path / "mine.txt").touch()
     page.write(comparison.read([write_run(path, "a")]), path)

@@ -67,7 +67,7 @@ def test_the_suggested_number_of_members_fits_in_memory(monkeypatch, strategy, d
     monkeypatch.setattr(memory, "available", lambda: 100_000_000)
     with refused("members_per_batch") as error:
         memory.check(plan(200, strategy, devices, **changes))
-    most = int(re.findall(r"at most (\d+) at once", str(error.value))[0])
+    most = int(re.findall(r"at most (\d+) members at once", str(error.value))[0])
     assert 10 < most < 200
     memory.check(plan(most, strategy, devices, **changes))
     memory.check(plan(200, strategy, devices, per_batch=most, **changes))
@@ -84,7 +84,7 @@ def test_fewer_devices_are_used_if_memory_is_short(monkeypatch):
     monkeypatch.setattr(memory, "available", lambda: int(1.5 * one))
     with refused("members_per_batch") as error:
         memory.check(plan(4, "map", 2))
-    assert "train at most 1 at once" in str(error.value)
+    assert "train at most 1 members at once" in str(error.value)
     memory.check(plan(4, "map", None, per_batch=1))
 
 

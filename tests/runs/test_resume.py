@@ -277,7 +277,7 @@ def test_resume_rejects_another_algorithm(killed):
             resume(killed)
         with refused("algorithm") as caught:
             use(killed, algorithm=other)
-        assert "<locals>.other: give that to" in str(caught.value)
+        assert "<locals>.other: pass the run's algorithm to" in str(caught.value)
     edit(killed, algorithm=None)  # as an older sacjax wrote it
     with refused("algorithm"):
         resume(killed, algorithm=other)
@@ -637,7 +637,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_previous_checkpoint(tmp_path):
     )
     assert done.returncode == 3, done.stderr
     assert "sacjax: the checkpoint of epoch 4 could not be written" in done.stderr
-    assert "the one of epoch 3 is complete: make room, then `sacjax resume" in done.stderr
+    assert "the checkpoint of epoch 3 is complete: make room, then `sacjax resume" in done.stderr
     assert done.stderr.count("\n") == 1  # no other message
     assert checkpoints.epochs(folder) == [2, 3]
     assert main(["resume", str(folder), "--checkpoint-every", "1"]) == 0
