@@ -194,8 +194,8 @@ def _check_others(c: Any) -> None:
         )
     if c.gradient_steps > _MOST:
         raise InputError(
-            f"total_steps ({c.total_steps}) must lead to at most {_MOST} gradient steps, but leads "
-            f"to {c.gradient_steps} with utd={c.utd:g}: use fewer total_steps",
+            f"total_steps ({c.total_steps}) with utd={c.utd:g} gives {c.gradient_steps} gradient "
+            f"steps, but at most {_MOST} can be counted: use fewer total_steps",
             "total_steps",
         )
 

@@ -304,8 +304,8 @@ def policy_delay_past_the_epoch(path):
 
 @says(
     "total_steps",
-    "total_steps (2000001000) must lead to at most 2147483647 gradient steps, but leads to "
-    "4000000000 with utd=2: use fewer total_steps",
+    "total_steps (2000001000) with utd=2 gives 4000000000 gradient steps, but at most 2147483647 "
+    "can be counted: use fewer total_steps",
 )
 def gradient_steps_past_int32(path):
     Config(ENV, total_steps=2_000_001_000, utd=2.0)
@@ -558,7 +558,7 @@ def option_that_is_not_a_choice(path):
     names.resolve_options("brax/ant?backend=bullet", options, backend=(None, "spring", "mjx"))
 
 
-@says("limit", "limit (0) of 'brax/ant?limit=0' must be a whole number from 1")
+@says("limit", "limit (0) of 'brax/ant?limit=0' must be a whole number of at least 1")
 def option_that_is_not_a_count(path):
     names.resolve_options("brax/ant?limit=0", {"limit": 0}, limit=1000)
 
@@ -718,7 +718,7 @@ def no_function(path):
     run(TINY, should_stop=False)
 
 
-@says("members_per_batch", "members_per_batch (0) must be a whole number from 1: use 64")
+@says("members_per_batch", "members_per_batch (0) must be a whole number of at least 1: use 64")
 def no_members(path):
     run(TINY, members_per_batch=0)
 
@@ -741,7 +741,7 @@ def checkpoints_without_a_folder(path):
     run(TINY, checkpoint_every=3)
 
 
-@says("keep", "keep (0) must be a whole number from 1: use 2")
+@says("keep", "keep (0) must be a whole number of at least 1: use 2")
 def no_checkpoints_to_keep(path):
     run(TINY, keep=0)
 

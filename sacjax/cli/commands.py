@@ -156,7 +156,7 @@ def report(
         aggregated over their environments, as in report a/pendulum a/reacher --labels a a.
       last: number of final evaluations. The mean of these evaluations is a seed's score.
       until: ignore evaluations after this many environment steps (None: use all evaluations).
-      out: folder for the page. The folder must be new, empty, or an earlier report to replace.
+      out: folder for the page: a new folder, an empty one, or an earlier report, which is replaced.
     """
     from sacjax.report import compare
 

@@ -82,7 +82,7 @@ def make_autoreset_env(name: str, raw: Any, reset: str, limit: int) -> MakeEnv:
             return CopiesState(inner, jnp.where(ended, 0, steps), state.firsts), timestep
 
         def first_states(state: CopiesState, key: Key) -> Any:
-            """Return a first state for each copy, which is used only if an episode ended."""
+            """Return a new initial state for each copy, to use where the episode ended."""
             if state.firsts is None:
                 return drop_weak_types(jax.vmap(raw.reset)(jax.random.split(key, num_envs)))
             key_index, key_rng = jax.random.split(key)

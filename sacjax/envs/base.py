@@ -98,7 +98,7 @@ def make_timestep(
 
 
 def keep_dtypes(new: Any, old: Any) -> Any:
-    """Cast the arrays of `new` to the dtypes of `old`, because a scan's carry keeps its dtypes."""
+    """Cast the arrays of `new` to the dtypes of `old`, as the carry of a scan needs."""
     return jax.tree.map(lambda x, was: x if x.dtype == was.dtype else x.astype(was.dtype), new, old)
 
 

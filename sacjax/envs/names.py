@@ -149,7 +149,7 @@ def resolve_options(name: str, options: dict[str, Any], **rules: Any) -> dict[st
             raise InputError(f"{option} ({value!r}) of {name!r} must be one of {known}", option)
         if isinstance(rule, int) and not (is_whole(value) and value >= 1):
             bad = f"{option} ({value!r}) of {name!r}"
-            raise InputError(f"{bad} must be a whole number from 1", option)
+            raise InputError(f"{bad} must be a whole number of at least 1", option)
     defaults = {x: rule[0] if isinstance(rule, tuple) else rule for x, rule in rules.items()}
     return defaults | options
 

@@ -25,8 +25,8 @@ class WandB(Logger):
     run. If WANDB_MODE is offline or W&B cannot be reached, the data stay in DIRECTORY/wandb. The
     command `wandb sync` uploads the data later.
 
-    The first call starts the W&B run, because a run needs an empty directory. If W&B fails later,
-    sacjax logs one warning and the run continues without W&B. metrics.csv has the same numbers.
+    The W&B run starts at the first call, because `run` needs an empty folder at its start. If W&B
+    fails later, sacjax logs one warning and continues without it. metrics.csv has all numbers.
 
     >>> with WandB("runs/a", project="walkers") as wandb:
     ...   run(config, directory="runs/a", on_epoch=[wandb])

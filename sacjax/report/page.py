@@ -40,7 +40,7 @@ def write(
     text = _html(entries=entries, panels=panels, images=images, last=last, command=command)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        files.write_text(path / PAGE, text)  # written first, to mark the report
+        files.write_text(path / PAGE, text)  # written first: it shows that the folder is a report
         for name in figures.NAMES:
             if name in images:
                 files.write_bytes(path / name, images[name])

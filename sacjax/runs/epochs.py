@@ -192,7 +192,7 @@ def compile_programs(population: Population, fresh: bool = True) -> Compiled:
     )
     if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return Compiled(init, epoch)
-    # Both functions compile in parallel. eval_shape has shown that `init` can be traced.
+    # Both functions compile in parallel. `init` can be traced: eval_shape did it above.
     lowered = epoch.lower(like, _place_frozen(population, []), hp, env_params)
     epoch_ready = _start_thread(lowered.compile)
     init_ready = _start_thread(init.lower(keys, hp, env_params).compile) if fresh else None

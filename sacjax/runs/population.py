@@ -128,7 +128,7 @@ class Population(NamedTuple):
         another setting differs.
         """
         now, config = self.description(), self.config
-        env = note["config"]["env"] or config.env  # a note stores no environment object
+        env = note["config"]["env"] or config.env  # JSON cannot store an environment object
         then = Config(**(note["config"] | {"env": env}))
         same = replace(then, total_steps=config.total_steps) == config
         same &= then.total_steps <= config.total_steps
@@ -175,7 +175,7 @@ def make_population(
     """
     if per_batch is not None and (not is_whole(per_batch) or per_batch < 1):
         name = "members_per_batch"
-        raise InputError(f"{name} ({per_batch}) must be a whole number from 1: use 64", name)
+        raise InputError(f"{name} ({per_batch}) must be a whole number of at least 1: use 64", name)
     if algorithm is make_sac:
         for point in grid.settings:
             check_target_entropy(config, point)

@@ -71,7 +71,7 @@ def description(
     if isinstance(fields["env"], str):
         around["versions"] |= versions(SUITES.get(parse(env_name).suite, []))
     else:
-        fields = fields | {"env": None}  # JSON cannot store an object, so `load` needs it
+        fields = fields | {"env": None}  # JSON cannot store a Python object: pass it to `load`
         around["env_object"] = env_name
     return {
         "format": FORMAT,

@@ -57,7 +57,7 @@ class Options(NamedTuple):
                 "checkpoint_every",
             )
         if not is_whole(keep) or keep < 1:
-            raise InputError(f"keep ({keep}) must be a whole number from 1: use 2", "keep")
+            raise InputError(f"keep ({keep}) must be a whole number of at least 1: use 2", "keep")
         return Options(every if every is None else int(every), int(keep), on_nan)
 
 
