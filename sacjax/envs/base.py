@@ -1,6 +1,8 @@
 """The code that all adapters share: build an `Env`, check its spaces, and convert its arrays."""
 
-from typing import Any
+import logging
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,23 @@ import numpy as np
 
 from sacjax import bits
 from sacjax.types import Array, Env, EnvParams, InputError, TimeStep, Transition, is_key
+
+_LOG = logging.getLogger("sacjax")
+_LARGE = 1e6  # no real task has larger actions
+
+
+class Spaces(NamedTuple):
+    """The size of an observation and the bounds of an action.
+
+    Attributes:
+      obs_size: the number of elements O of an observation.
+      low: lower bounds in the simulator's units, in the shape of an action.
+      high: upper bounds, in the same units and shape.
+    """
+
+    obs_size: int
+    low: np.ndarray
+    high: np.ndarray
 
 
 def make_record(
@@ -56,26 +75,55 @@ def rescale(action: Any, low: Any, high: Any) -> Any:
     return (low + (unit + 1) / 2 * (high - low)).clip(low, high)  # rounding can pass a bound
 
 
-def check_spaces(name: str, action: Any, obs: Any, box: type) -> None:
-    """Raise InputError unless SAC can use both spaces.
+def check_spaces(name: str, action: Any, obs: Any, *boxes: type) -> Spaces:
+    """Return the sizes and bounds of both spaces, or raise InputError if SAC cannot use them.
 
     The action space must be a Box of floats with finite bounds. The observation space must be a Box
-    with at most one axis. `box` is the Box class of the suite.
+    with at most one axis. `boxes` are the Box classes of the suite. Bounds above 1e6 log a warning.
     """
-    continuous = isinstance(action, box) and jnp.issubdtype(action.dtype, jnp.floating)
-    if not (continuous and np.isfinite(np.subtract(action.high, action.low)).all()):
+    low, high = _read_bounds(action, boxes)
+    with np.errstate(all="ignore"):
+        usable = low.size and np.isfinite(high - low).all() and (low <= high).all()
+    if not usable:
         raise InputError(
-            f"action_space ({action}) of {name} must be a Box of floats with finite bounds: wrap "
-            "the environment, or use one that `sacjax envs` lists",
+            f"action_space ({action}) of {name} must be a Box of floats with finite bounds, low <= "
+            "high, and a finite high - low: wrap the environment, or use one that `sacjax envs` "
+            "lists",
             "action_space",
         )
-    if not isinstance(obs, box) or len(obs.shape) > 1:
-        shown = f"Box of shape {list(obs.shape)}" if isinstance(obs, box) else obs
+    shape = _read_shape(obs, boxes)
+    if len(shape) > 1 or 0 in shape:
+        shown = f"Box of shape {list(shape)}" if isinstance(obs, boxes) else obs
         raise InputError(
             f"observation_space ({shown}) of {name} must be a Box with one axis: wrap the "
-            "environment so that it returns one flat array (images are not supported)",
+            "environment so that it returns one flat array that is not empty (images are not "
+            "supported)",
             "observation_space",
         )
+    if (largest := max(-low.min(), high.max())) > _LARGE:
+        _LOG.warning(
+            "action_space of %s has bounds of up to %g, and policies act in all of it: use the "
+            "bounds that the task needs",
+            *(name, largest),
+        )
+    return Spaces(int(np.prod(shape)), low, high)
+
+
+def _read_shape(space: Any, boxes: tuple[type, ...]) -> tuple[int, ...]:
+    """Return the shape of a Box, which can be a list or a number; (0,) for anything else."""
+    with suppress(TypeError, ValueError):
+        return tuple(int(x) for x in np.atleast_1d(space.shape if isinstance(space, boxes) else 0))
+    return (0,)
+
+
+def _read_bounds(space: Any, boxes: tuple[type, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """Return both bounds of a Box of floats, in its shape; arrays without elements otherwise."""
+    shape, empty = _read_shape(space, boxes), np.zeros(0)
+    with suppress(TypeError, ValueError), np.errstate(all="ignore"):
+        if jnp.issubdtype(space.dtype, jnp.floating):
+            low, high = (np.asarray(bound, space.dtype) for bound in (space.low, space.high))
+            return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
+    return empty, empty
 
 
 def flatten(obs: Array) -> Array:
