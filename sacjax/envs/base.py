@@ -81,9 +81,10 @@ def check_spaces(name: str, action: Any, obs: Any, *boxes: type) -> Spaces:
     The action space must be a Box of floats with finite bounds. The observation space must be a Box
     with at most one axis. `boxes` are the Box classes of the suite. Bounds above 1e6 log a warning.
     """
-    low, high = _read_bounds(action, boxes)
+    (_, low, high), (shape, *_) = _read_box(action, boxes), _read_box(obs, boxes)
     with np.errstate(all="ignore"):
-        usable = low.size and np.isfinite(high - low).all() and (low <= high).all()
+        usable = low.size and jnp.issubdtype(low.dtype, jnp.floating)
+        usable = usable and np.isfinite(high - low).all() and (low <= high).all()
     if not usable:
         raise InputError(
             f"action_space ({action}) of {name} must be a Box of floats with finite bounds, low <= "
@@ -91,7 +92,6 @@ def check_spaces(name: str, action: Any, obs: Any, *boxes: type) -> Spaces:
             "lists",
             "action_space",
         )
-    shape = _read_shape(obs, boxes)
     if len(shape) > 1 or 0 in shape:
         shown = f"Box of shape {list(shape)}" if isinstance(obs, boxes) else obs
         raise InputError(
@@ -109,21 +109,18 @@ def check_spaces(name: str, action: Any, obs: Any, *boxes: type) -> Spaces:
     return Spaces(int(np.prod(shape)), low, high)
 
 
-def _read_shape(space: Any, boxes: tuple[type, ...]) -> tuple[int, ...]:
-    """Return the shape of a Box, which can be a list or a number; (0,) for anything else."""
-    with suppress(TypeError, ValueError):
-        return tuple(int(x) for x in np.atleast_1d(space.shape if isinstance(space, boxes) else 0))
-    return (0,)
+def _read_box(space: Any, boxes: tuple[type, ...]) -> tuple[tuple, np.ndarray, np.ndarray]:
+    """Return the shape of a Box, and its bounds in this shape; nothing of another space.
 
-
-def _read_bounds(space: Any, boxes: tuple[type, ...]) -> tuple[np.ndarray, np.ndarray]:
-    """Return both bounds of a Box of floats, in its shape; arrays without elements otherwise."""
-    shape, empty = _read_shape(space, boxes), np.zeros(0)
+    Users write the shape as a tuple, list or number, and the bounds as numbers, lists or arrays.
+    """
+    shape, low, high = (0,), np.zeros(0), np.zeros(0)
     with suppress(TypeError, ValueError), np.errstate(all="ignore"):
-        if jnp.issubdtype(space.dtype, jnp.floating):
-            low, high = (np.asarray(bound, space.dtype) for bound in (space.low, space.high))
-            return np.broadcast_to(low, shape), np.broadcast_to(high, shape)
-    return empty, empty
+        if isinstance(space, boxes):
+            shape = tuple(int(x) for x in np.atleast_1d(space.shape))
+            bounds = (np.asarray(bound, space.dtype) for bound in (space.low, space.high))
+            low, high = (np.broadcast_to(bound, shape) for bound in bounds)
+    return shape, low, high
 
 
 def flatten(obs: Array) -> Array:

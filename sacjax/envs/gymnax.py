@@ -102,26 +102,21 @@ def make_object(env: Environment) -> MakeEnv:
         `step_env` return does not fit together.
     """
     make = _make(base_env(env).name, env, convert_keys=standard)
-    params, one = env.default_params, make(1)
-    state = _check_steps(env, params, one.bounds[0], one.example.obs.size)
-    own_limit = type(env).is_truncated is not Environment.is_truncated
-    if hasattr(state, "time") and not own_limit:
-        _check_time(env, params, one.bounds[0])
+    _check_steps(env, make(1))
+    if type(env).is_truncated is Environment.is_truncated:  # the limit is of `state.time`
+        _check_time(env, make(1))
     return make
 
 
-def _check_steps(env: Environment, params: EnvParams, action: Array, obs_size: int) -> Any:
-    """Trace a reset and a step, and return the traced state.
-
-    Raises:
-      InputError: the values do not fit together, or gymnax or sacjax cannot use them.
-    """
-    key = jax.random.key(0)
+def _check_steps(env: Environment, made: Env) -> None:
+    """Trace a reset and a step. Raise InputError unless gymnax and sacjax can use their values."""
+    key, params, action = jax.random.key(0), made.default_params, made.bounds[0]
+    size = made.example.obs.size
     obs, state = _trace(env, "reset_env", 2, key, params)
     *after, reward, terminated, info = _trace(env, "step_env", 5, key, state, action, params)
     was, now = (_kinds({"observation": x, "state": y}) for x, y in ((obs, state), after))
     for name, kind, *allowed in (
-        ("observation", _kind(obs), f"[{obs_size}]", *["[]"][: obs_size == 1]),
+        ("observation", _kind(obs), f"[{size}]", *["[]"][: size == 1]),
         ("reward", _kind(reward), "[]", "[1]"),
         ("terminated", _kind(terminated), "[]"),
         ("info", _kind(info), "dict", "Dict"),
@@ -135,12 +130,11 @@ def _check_steps(env: Environment, params: EnvParams, action: Array, obs_size: i
         if not kind.endswith(tuple(allowed)):
             raise InputError(
                 f"{name} of {env.name} is {kind}, but must have the shape or type {allowed[0]}: "
-                f"{_REMEDY}",
+                + _REMEDY,
                 name.partition(".")[0],
             )
     with names.creation_errors(env.name, _REMEDY):  # such as a state without `time`
         jax.eval_shape(env.step, key, state, action, params)
-    return state
 
 
 def _trace(env: Environment, method: str, count: int, *given: Any) -> Any:
@@ -155,44 +149,39 @@ def _trace(env: Environment, method: str, count: int, *given: Any) -> Any:
     return found[0]
 
 
-def _check_time(env: Environment, params: EnvParams, action: Array) -> None:
+def _check_time(env: Environment, made: Env) -> None:
     """Warn if a step does not count `state.time`, or terminates because of the time limit."""
     with names.creation_errors(env.name, _REMEDY), jax.ensure_compile_time_eval():
-        times = params.max_steps_in_episode - jnp.array([2, 1])
-        terminated, counted = _step_from(env, times, params, action)
-    if not counted.any():
+        times = (made.default_params.max_steps_in_episode - left for left in (2, 1))
+        steps = [_step_at(env, time, made.default_params, made.bounds[0]) for time in times]
+    (before, at_limit), counted = zip(*steps, strict=True)
+    if not any(counted):
         _LOG.warning(
             "step_env of %s does not change state.time, so there is no time limit and an "
             "evaluation may never end: add 1 to state.time in every step",
             env.name,
         )
-    if terminated.tolist() == [False, True]:
+    if at_limit and not before:
         _LOG.warning(
-            "step_env of %s returns terminated at the time limit, so the value of the last "
-            "observation counts as 0: leave the limit to max_steps_in_episode. If the task itself "
-            "ends there, set max_steps_in_episode above it",
+            "step_env of %s terminates at the time limit, so the target does not bootstrap there: "
+            "leave the limit to max_steps_in_episode. If the task itself ends there, set "
+            "max_steps_in_episode above it",
             env.name,
         )
 
 
 @partial(jax.jit, static_argnums=0)
-def _step_from(env: Any, times: Array, params: EnvParams, action: Array) -> tuple[Array, Array]:
-    """Step once at each time [T]; return `terminated` [T], and whether `time` changed [T]."""
+def _step_at(env: Any, time: Any, params: EnvParams, action: Array) -> tuple[Any, Any]:
+    """Step once from a first state at `time`; return `terminated` and whether the time changed."""
+
+    def replace_time(path: Any, x: Any) -> Any:
+        is_time = jax.tree_util.keystr(path) == ".time"
+        return jnp.asarray(time, jnp.result_type(x)) if is_time else x
+
     key = jax.random.key(0)
-    _, state = env.reset_env(key, params)
-
-    def step(time: Array) -> tuple[Array, Array]:
-        began = jax.tree_util.tree_map_with_path(partial(_replace_time, time), state)
-        _, ended, _, terminated, _ = env.step_env(key, began, action, params)
-        return jnp.asarray(terminated, bool), ended.time != began.time
-
-    return jax.vmap(step)(times)
-
-
-def _replace_time(time: Array, path: Any, x: Any) -> Any:
-    """Return `time` for the leaf `.time` of a state, and any other leaf unchanged."""
-    is_time = jax.tree_util.keystr(path) == ".time"
-    return time.astype(jnp.result_type(x)) if is_time else x
+    state = jax.tree_util.tree_map_with_path(replace_time, env.reset_env(key, params)[1])
+    _, after, _, terminated, _ = env.step_env(key, state, action, params)
+    return terminated, after.time != state.time
 
 
 def _kinds(tree: Any) -> dict[str, str]:

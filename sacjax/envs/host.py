@@ -136,11 +136,12 @@ class HostEnvs(ABC):
             problem = f"is {found[tuple(bad[0])]} in float32"
             copy = bad[0, 0] if copy is None else copy
         except (TypeError, ValueError):  # None, text, a dictionary, or a list of another size
-            problem = f"must be numbers of shape {list(shape)}, but is {_shorten(value)}"
+            problem = f"must be numbers of shape {list(shape)}, but is {value!r}"
         raise self.fault(field, problem, copy)
 
     def fault(self, field: str, problem: str, copy: int | None) -> RunError:
         """Return the error of one copy. `errors_named` adds the name of the environment."""
+        problem = " ".join(problem[:200].split())
         return RunError(f"{field} {problem}, in step {self.steps} of copy {copy}", field)
 
     @contextmanager
@@ -344,14 +345,9 @@ class Copies(HostEnvs):
                 raise
             values = error
         if not isinstance(values, tuple) or len(values) != count:
-            problem = f"must return {count} values in a tuple, not {_shorten(values)}"
+            problem = f"must return {count} values in a tuple, not {values!r}"
             raise self.fault(method, problem, i)
         return values
-
-
-def _shorten(value: Any) -> str:
-    """Return the start of a value's representation, in one line."""
-    return " ".join(repr(value)[:100].split())
 
 
 def derive_seed(*words: int) -> int:
