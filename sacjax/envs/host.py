@@ -7,6 +7,7 @@ environments, another run has stepped them, and the callback raises an error.
 Callbacks use NumPy only: a callback that calls JAX can deadlock.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -129,7 +130,7 @@ class HostEnvs(ABC):
         """
         try:
             with np.errstate(over="ignore"):
-                found = np.array(np.multiply(value, 1.0), np.float32).reshape(shape)
+                found = np.asarray(value).astype(np.float32, casting="same_kind").reshape(shape)
             bad = np.argwhere(~np.isfinite(found))
             if not len(bad):
                 return found
@@ -159,6 +160,9 @@ class HostEnvs(ABC):
 @contextmanager
 def errors_named(envs: HostEnvs | None, name: str) -> Iterator[None]:
     """Re-raise the error of a host environment as a RunError that names the environment."""
+    logger = logging.getLogger("jax._src.callback")  # it would print the traceback of this error
+    is_other = lambda _: not (envs and envs.errors)  # noqa: E731
+    logger.addFilter(is_other)
     try:
         yield
     except Exception:
@@ -171,6 +175,8 @@ def errors_named(envs: HostEnvs | None, name: str) -> Iterator[None]:
             "checkpoint with `sacjax resume`",
             getattr(cause, "field", "env"),
         ) from cause
+    finally:
+        logger.removeFilter(is_other)
 
 
 @contextmanager
