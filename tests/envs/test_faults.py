@@ -152,7 +152,7 @@ def test_a_run_of_an_environment_at_fault_exits_with_3(tmp_path, capsys):
 
     brax.envs.register_environment("Nan", Nan)
     flags = "--total-steps 60 --warmup-steps 40 --eval-every 20 --batch-size 8 --hidden 8"
-    flags += " --eval-episodes 1 --eval-max-steps 5 --seeds 2 --log-format json --out"
+    flags += " --eval-episodes 1 --eval-max-steps 5 --num-envs 1 --seeds 2 --log-format json --out"
     try:
         code = main(["train", "brax/Nan", *flags.split(), str(tmp_path / "run")])
     finally:
