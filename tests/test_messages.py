@@ -23,6 +23,7 @@ import numpy as np
 import pytest
 from checks import CONFIG, TINY
 from gymnax.environments import spaces
+from gymnax.environments.environment import Environment
 from probes import Chain
 
 import sacjax.envs.brax
@@ -47,7 +48,8 @@ from sacjax.cli.flags import parse_train
 from sacjax.devices import layout
 from sacjax.envs import names
 from sacjax.envs.autoreset import make_autoreset_env
-from sacjax.envs.host import errors_named
+from sacjax.envs.base import Spaces
+from sacjax.envs.host import Copies, errors_named
 from sacjax.envs.names import make_env
 from sacjax.loggers import TensorBoard
 from sacjax.report import compare, comparison, page
@@ -611,7 +613,8 @@ def drawing_of_an_environment_without_bodies(path):
 @says(
     "action_space",
     "action_space (Discrete(2)) of gymnasium/CartPole-v1 must be a Box of floats with finite "
-    "bounds: wrap the environment, or use one that `sacjax envs` lists",
+    "bounds, low <= high, and a finite high - low: wrap the environment, or use one that `sacjax "
+    "envs` lists",
 )
 def discrete_actions(path):
     make_env("gymnasium/CartPole-v1")
@@ -620,7 +623,8 @@ def discrete_actions(path):
 @says(
     "observation_space",
     "observation_space (Box of shape [8, 8, 3]) of ShowsImages must be a Box with one axis: wrap "
-    "the environment so that it returns flat observations (images are not supported)",
+    "the environment so that it returns one flat array that is not empty (images are not "
+    "supported)",
 )
 def images(path):
     make_env(ShowsImages())
@@ -637,9 +641,9 @@ def images_of_brax(path):
 
 
 @says(
-    "observation_space",
-    "observation_space of SaysThree has shape [3], but its observations have shape [2]: make both "
-    "shapes the same",
+    "observation",
+    "observation of SaysThree is float32[2], but must have the shape or type [3]: reset_env, "
+    "step_env and the spaces must fit together, as in docs/environments.md",
 )
 def observations_of_another_shape(path):
     make_env(SaysThree())
@@ -670,6 +674,47 @@ def environment_that_fails(path):
         raise RuntimeError("as JAX reports it")
 
 
+@says(
+    "reward",
+    "Mine failed (reward is nan in float32, in step 0 of copy 1): fix the environment, then "
+    "continue the run from its last checkpoint with `sacjax resume`",
+    RunError,
+)
+def reward_outside_of_jax_that_is_not_finite(path):
+    envs = host_envs()
+    with errors_named(envs, "Mine"), envs._callback():
+        envs.read("reward", [1.0, np.nan], 2)
+
+
+@says(
+    "observation",
+    "Mine failed (observation must be numbers of shape [3], but is None, in step 0 of copy 1): fix "
+    "the environment, then continue the run from its last checkpoint with `sacjax resume`",
+    RunError,
+)
+def observation_outside_of_jax_that_is_missing(path):
+    envs = host_envs()
+    with errors_named(envs, "Mine"), envs._callback():
+        envs.read("observation", None, 3, copy=1)
+
+
+@says(
+    "reset",
+    "Mine failed (reset must return 2 values in a tuple, not 0, in step 0 of copy 0): fix the "
+    "environment, then continue the run from its last checkpoint with `sacjax resume`",
+    RunError,
+)
+def reset_without_info(path):
+    envs = host_envs(lambda seed: 0)
+    with errors_named(envs, "Mine"):
+        envs.reset(np.uint32(0))
+
+
+def host_envs(reset=None):
+    simulator = SimpleNamespace(reset=reset)
+    return Copies(lambda: simulator, Spaces(1, np.zeros(1), np.ones(1)), 1)
+
+
 class HasObs(NamedTuple):
     obs: jax.Array
 
@@ -682,6 +727,17 @@ class ShowsImages(Chain):
 class SaysThree(Chain):
     def observation_space(self, params):
         return spaces.Box(0.0, 1.0, (3,), np.float32)
+
+
+class Counts(Chain):
+    def reset_env(self, key, params):
+        _, state = super().reset_env(key, params)
+        return jnp.zeros(2, int), state
+
+
+class ReturnsFour(Chain):
+    def step_env(self, key, state, action, params):
+        return super().step_env(key, state, action, params)[:4]
 
 
 def unsupported(id, backend):
@@ -1291,6 +1347,37 @@ def metrics_of_another_run(path):
 def a_folder_with_other_files(path):
     (path / "mine.txt").touch()
     page.write(comparison.read([write_run(path, "a")]), path)
+
+
+# --- what an environment returns -----------------------------------------------------------------
+
+
+@says(
+    "observation",
+    "observation of Counts is float32[2] after step_env, but must have the shape or type int32[2] "
+    "as after reset_env: reset_env, step_env and the spaces must fit together, as in "
+    "docs/environments.md",
+)
+def observations_of_two_types(path):
+    make_env(Counts())
+
+
+@says(
+    "step_env",
+    "step_env of ReturnsFour must return 5 values, but returns 4: reset_env, step_env and the "
+    "spaces must fit together, as in docs/environments.md",
+)
+def step_with_four_values(path):
+    make_env(ReturnsFour())
+
+
+@says(
+    "env",
+    "cannot make Environment (NotImplementedError): reset_env, step_env and the spaces must fit "
+    "together, as in docs/environments.md",
+)
+def environment_without_spaces(path):
+    make_env(Environment())
 
 
 @pytest.mark.parametrize(("do", "kind", "field", "message"), CASES)

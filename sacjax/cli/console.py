@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sacjax.errors import RunError
+
 
 def print_error(text: str) -> None:
     """Print on stderr. A closed stderr is ignored."""
@@ -57,6 +59,9 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace
 
     Returns:
       The exit code.
+
+    Raises:
+      RunError: all agents diverged, and an environment is at fault.
     """
     from sacjax.loggers import JsonLines
     from sacjax.runs import processes
@@ -88,6 +93,9 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace
     if done.completed:
         return 0
     if len(done.diverged) == len(done.members):
+        if fault := next((d.fault for d in done.diverged if d.fault), ""):
+            message = f"all agents diverged, because {done.config.env_name} failed: {fault}"
+            raise RunError(f"{message}. Fix it, then train again", fault.split()[0])
         print_error("sacjax: all agents diverged: use smaller learning rates")
         return 4
     print_error(

@@ -1,6 +1,8 @@
 """Functions that all adapters use to build an `Env`, check spaces and convert arrays."""
 
-from typing import Any
+import logging
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +10,23 @@ import numpy as np
 
 from sacjax import bits
 from sacjax.types import Array, Env, EnvParams, InputError, TimeStep, Transition, is_key
+
+_LOG = logging.getLogger("sacjax")
+_LARGE = 1e6  # no real task has larger actions
+
+
+class Spaces(NamedTuple):
+    """The size of an observation and the bounds of an action.
+
+    Attributes:
+      obs_size: the number of elements O of an observation.
+      low: lower bounds in the simulator's units, in the shape of an action.
+      high: upper bounds, in the same units and shape.
+    """
+
+    obs_size: int
+    low: np.ndarray
+    high: np.ndarray
 
 
 def make_record(
@@ -56,26 +75,52 @@ def rescale(action: Any, low: Any, high: Any) -> Any:
     return (low + (unit + 1) / 2 * (high - low)).clip(low, high)  # rounding can exceed a bound
 
 
-def check_spaces(name: str, action: Any, obs: Any, box: type) -> None:
-    """Raise InputError unless SAC can use both spaces.
+def check_spaces(name: str, action: Any, obs: Any, *boxes: type) -> Spaces:
+    """Return the sizes and bounds of both spaces, or raise InputError if SAC cannot use them.
 
     The action space must be a Box of floats with finite bounds. The observation space must be a Box
-    with at most one axis. `box` is the Box class of the suite.
+    with at most one axis. `boxes` are the Box classes of the suite. Bounds above 1e6 log a warning.
     """
-    continuous = isinstance(action, box) and jnp.issubdtype(action.dtype, jnp.floating)
-    if not (continuous and np.isfinite(np.subtract(action.high, action.low)).all()):
+    (_, low, high), (shape, *_) = _read_box(action, boxes), _read_box(obs, boxes)
+    with np.errstate(all="ignore"):
+        usable = low.size and jnp.issubdtype(low.dtype, jnp.floating)
+        usable = usable and np.isfinite(high - low).all() and (low <= high).all()
+    if not usable:
         raise InputError(
-            f"action_space ({action}) of {name} must be a Box of floats with finite bounds: wrap "
-            "the environment, or use one that `sacjax envs` lists",
+            f"action_space ({action}) of {name} must be a Box of floats with finite bounds, low <= "
+            "high, and a finite high - low: wrap the environment, or use one that `sacjax envs` "
+            "lists",
             "action_space",
         )
-    if not isinstance(obs, box) or len(obs.shape) > 1:
-        shown = f"Box of shape {list(obs.shape)}" if isinstance(obs, box) else obs
+    if len(shape) > 1 or 0 in shape:
+        shown = f"Box of shape {list(shape)}" if isinstance(obs, boxes) else obs
         raise InputError(
             f"observation_space ({shown}) of {name} must be a Box with one axis: wrap the "
-            "environment so that it returns flat observations (images are not supported)",
+            "environment so that it returns one flat array that is not empty (images are not "
+            "supported)",
             "observation_space",
         )
+    if (largest := max(-low.min(), high.max())) > _LARGE:
+        _LOG.warning(
+            "action_space of %s has bounds of up to %g, and policies act in all of it: use the "
+            "bounds that the task needs",
+            *(name, largest),
+        )
+    return Spaces(int(np.prod(shape)), low, high)
+
+
+def _read_box(space: Any, boxes: tuple[type, ...]) -> tuple[tuple, np.ndarray, np.ndarray]:
+    """Return the shape of a Box, and its bounds in this shape; nothing of another space.
+
+    Users write the shape as a tuple, list or number, and the bounds as numbers, lists or arrays.
+    """
+    shape, low, high = (0,), np.zeros(0), np.zeros(0)
+    with suppress(TypeError, ValueError), np.errstate(all="ignore"):
+        if isinstance(space, boxes):
+            shape = tuple(int(x) for x in np.atleast_1d(space.shape))
+            bounds = (np.asarray(bound, space.dtype) for bound in (space.low, space.high))
+            low, high = (np.broadcast_to(bound, shape) for bound in bounds)
+    return shape, low, high
 
 
 def flatten(obs: Array) -> Array:

@@ -43,19 +43,22 @@ class PooledEnvs(HostEnvs):
         self.close()
         self._pool = self._make_pool(self.copies, derive_seed(self.seed, self.steps))
         self._lengths[:] = 0
-        return self._pool.reset()[0].astype(np.float32)
+        return self._read_obs(self._pool.reset()[0])
 
     def step_all(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
         pool: Any = self._pool
         final, reward, terminated, _, _ = pool.step(action)
-        final = final.astype(np.float32)
+        final, reward = self._read_obs(final), self.read("reward", reward, self.copies)
         self._lengths += 1
         truncated = self._lengths >= self._limit
         first, ended = final.copy(), np.flatnonzero(terminated | truncated)
         if len(ended):  # without a reset here, envpool resets in the next step, and ignores actions
             first[ended] = pool.reset(ended)[0]
             self._lengths[ended] = 0
-        return first, final, reward.astype(np.float32), terminated, truncated
+        return self._read_obs(first), final, reward, terminated, truncated
+
+    def _read_obs(self, obs: Any) -> np.ndarray:
+        return self.read("observation", obs, self.copies, self.spaces.obs_size)
 
     def close(self) -> None:
         if self._pool is not None:

@@ -12,7 +12,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -61,10 +61,11 @@ def _import_lazily(*names: str) -> Iterator[None]:
 with _import_lazily("matplotlib.pyplot", "seaborn"):
     import gymnax
     from gymnax.environments.environment import Environment
-    from gymnax.environments.spaces import Box
+    from gymnax.environments.spaces import Box, gspc
 
 _LOG = logging.getLogger("sacjax")
-_DOWNLOADS = ("MNISTBandit-bsuite",)  # its constructor downloads data, and actions are discrete
+_REMEDY = "reset_env, step_env and the spaces must fit together, as in docs/environments.md"
+_DOWNLOADS = ("MNISTBandit-bsuite",)  # downloads data when it is made, and has discrete actions
 
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
@@ -97,39 +98,103 @@ def make_object(env: Environment) -> MakeEnv:
       A function that takes the number of copies E and returns an `Env`.
 
     Raises:
-      InputError: `env` is not an `Environment`, SAC cannot use its spaces, or its observations do
-        not have the shape of its observation space.
+      InputError: `env` is not an `Environment`, SAC cannot use its spaces, or what `reset_env` and
+        `step_env` return does not fit together.
     """
     make = _make(base_env(env).name, env, convert_keys=standard)
-    params = env.default_params
-    declared = env.observation_space(params).shape
-    obs, state = jax.eval_shape(lambda key: env.reset(key, params), jax.random.key(0))
-    if obs.shape != declared:
-        raise InputError(
-            f"observation_space of {env.name} has shape {list(declared)}, but its observations "
-            f"have shape {list(obs.shape)}: make both shapes the same",
-            "observation_space",
-        )
-    if not _changes_time(env, state, params):
+    _check_steps(env, make(1))
+    if type(env).is_truncated is Environment.is_truncated:  # the limit is of `state.time`
+        _check_time(env, make(1))
+    return make
+
+
+def _check_steps(env: Environment, made: Env) -> None:
+    """Trace a reset and a step. Raise InputError unless gymnax and sacjax can use their values."""
+    key, params, action = jax.random.key(0), made.default_params, made.bounds[0]
+    size = made.example.obs.size
+    obs, state = _trace(env, "reset_env", 2, key, params)
+    *after, reward, terminated, info = _trace(env, "step_env", 5, key, state, action, params)
+    was, now = (_kinds({"observation": x, "state": y}) for x, y in ((obs, state), after))
+    for name, kind, *allowed in (
+        ("observation", _kind(obs), f"[{size}]", *["[]"][: size == 1]),
+        ("reward", _kind(reward), "[]", "[1]"),
+        ("terminated", _kind(terminated), "[]"),
+        ("info", _kind(info), "dict", "Dict"),
+        *((x, kind, "an array") for x, kind in _kinds({"info": info}).items() if "[" not in kind),
+        *(
+            (x, f"{now.get(x)} after step_env", f"{was.get(x)} as after reset_env")
+            for x in was | now
+            if was.get(x) != now.get(x)
+        ),
+    ):
+        if not kind.endswith(tuple(allowed)):
+            raise InputError(
+                f"{name} of {env.name} is {kind}, but must have the shape or type {allowed[0]}: "
+                + _REMEDY,
+                name.partition(".")[0],
+            )
+    with names.creation_errors(env.name, _REMEDY):  # such as a state without `time`
+        jax.eval_shape(env.step, key, state, action, params)
+
+
+def _trace(env: Environment, method: str, count: int, *given: Any) -> Any:
+    """Trace a method and return its values, or raise InputError if their number is not `count`."""
+    found: list[Any] = []
+    with names.creation_errors(env.name, _REMEDY):
+        jax.eval_shape(lambda *given: found.append(getattr(env, method)(*given)), *given)
+    number = len(found[0]) if isinstance(found[0], tuple | list) else 1
+    if number != count:
+        message = f"{method} of {env.name} must return {count} values, but returns {number}"
+        raise InputError(f"{message}: {_REMEDY}", method)
+    return found[0]
+
+
+def _check_time(env: Environment, made: Env) -> None:
+    """Warn if a step does not count `state.time`, or terminates because of the time limit."""
+    with names.creation_errors(env.name, _REMEDY), jax.ensure_compile_time_eval():
+        times = (made.default_params.max_steps_in_episode - left for left in (2, 1))
+        steps = [_step_at(env, time, made.default_params, made.bounds[0]) for time in times]
+    (before, at_limit), counted = zip(*steps, strict=True)
+    if not any(counted):
         _LOG.warning(
             "step_env of %s does not change state.time, so there is no time limit and an "
             "evaluation may take eval_max_steps steps: add 1 to state.time in every step",
             env.name,
         )
-    return make
+    if at_limit and not before:
+        _LOG.warning(
+            "step_env of %s terminates at the time limit, so the target does not bootstrap there: "
+            "leave the limit to max_steps_in_episode. If the task itself ends there, set "
+            "max_steps_in_episode above it",
+            env.name,
+        )
 
 
-def _changes_time(env: Environment, state: Any, params: EnvParams) -> bool:
-    """Return False if the time limit depends on `state.time`, but steps do not change the time."""
-    own = type(env).is_truncated is not Environment.is_truncated
-    after: list[bool] = []
+@partial(jax.jit, static_argnums=0)
+def _step_at(env: Any, time: Any, params: EnvParams, action: Array) -> tuple[Any, Any]:
+    """Step once from a first state at `time`; return `terminated` and whether the time changed."""
 
-    def step(key: Key, state: Any) -> None:
-        new = env.step_env(key, state, env.action_space(params).sample(key), params)[1]
-        after.append(own or not hasattr(state, "time") or new.time is not state.time)
+    def replace_time(path: Any, x: Any) -> Any:
+        is_time = jax.tree_util.keystr(path) == ".time"
+        return jnp.asarray(time, jnp.result_type(x)) if is_time else x
 
-    jax.eval_shape(step, jax.random.key(0), state)
-    return after[0]
+    key = jax.random.key(0)
+    state = jax.tree_util.tree_map_with_path(replace_time, env.reset_env(key, params)[1])
+    _, after, _, terminated, _ = env.step_env(key, state, action, params)
+    return terminated, after.time != state.time
+
+
+def _kinds(tree: Any) -> dict[str, str]:
+    """Return the kind of each leaf of a tree, by its name."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): _kind(x) for path, x in leaves}
+
+
+def _kind(x: Any) -> str:
+    """Return dtype and shape of numbers, such as "float32[2]", or the type of anything else."""
+    if isinstance(x, bool | int | float | np.ndarray | np.generic | jax.Array):
+        return f"{jnp.result_type(x)}{list(jnp.shape(x))}"
+    return type(x).__name__
 
 
 def known() -> list[str]:
@@ -142,12 +207,25 @@ def _make(name: str, base: Environment, convert_keys: Callable[[Key], Key] = lea
 
     `convert_keys` converts the PRNG keys that `base` receives (`sacjax.prng`).
     """
-    with jax.ensure_compile_time_eval():  # `make_env` needs the bounds, even under jit
-        default_params = base.default_params
-        action_space = base.action_space(default_params)
-        obs_space = base.observation_space(default_params)
-        check_spaces(name, action_space, obs_space, Box)
-    obs_size, action_size = int(np.prod(obs_space.shape)), int(np.prod(action_space.shape))
+    with jax.ensure_compile_time_eval():  # bounds are arrays, and `make_env` can run under jit
+        with names.creation_errors(name, _REMEDY):
+            default_params = base.default_params
+            given = base.action_space(default_params), base.observation_space(default_params)
+        spaces = check_spaces(name, *given, Box, gspc.Box)
+        bounds = _bounds(given[0], spaces.low.shape)
+
+    def bounds_of(params: EnvParams) -> tuple[Array, Array]:
+        return _bounds(base.action_space(params), spaces.low.shape)
+
+    try:
+        jax.eval_shape(bounds_of, default_params)
+    except (TypeError, ValueError):
+        _LOG.warning(
+            "action_space of %s cannot be traced, so all members use its bounds at default_params: "
+            "write it with jax.numpy if they depend on params",
+            name,
+        )
+        bounds_of = partial(lambda *found: found[:2], *bounds)
 
     def make(num_envs: int) -> Env:
         def reset(key: Key, params: EnvParams) -> tuple[Any, Array]:
@@ -157,16 +235,14 @@ def _make(name: str, base: Environment, convert_keys: Callable[[Key], Key] = lea
 
         def step(state: Any, action: Array, key: Key, params: EnvParams) -> tuple[Any, TimeStep]:
             keys = convert_keys(jax.random.split(key, num_envs))
-            low, high = _bounds(base.action_space(params), action.dtype)
-            raw_action = rescale(action, low, high)
+            raw_action = rescale(action, *bounds_of(params))
             obs, new_state, reward, terminated, truncated, info = jax.vmap(
                 base.step, (0, 0, 0, None)
             )(keys, state, raw_action, params)
             timestep = make_timestep(obs, info["final_observation"], reward, terminated, truncated)
             return keep_dtypes(new_state, state), timestep
 
-        bounds = action_space.low, action_space.high
-        sizes = num_envs, obs_size, action_size
+        sizes = num_envs, spaces.obs_size, spaces.low.size
         return make_record(name, *sizes, reset, step, default_params, bounds)
 
     return make
@@ -217,7 +293,7 @@ def _load(name: str) -> Environment:
     return gymnax.make(name)[0]
 
 
-def _bounds(space: Any, dtype: Any) -> tuple[Array, Array]:
+def _bounds(space: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
     """Return the lower and upper bounds of a Box, broadcast to the shape of an action."""
-    low, high = (jnp.asarray(bound, dtype) for bound in (space.low, space.high))
-    return jnp.broadcast_to(low, space.shape), jnp.broadcast_to(high, space.shape)
+    low, high = (jnp.asarray(bound, float) for bound in (space.low, space.high))
+    return jnp.broadcast_to(low, shape), jnp.broadcast_to(high, shape)

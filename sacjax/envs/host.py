@@ -8,6 +8,7 @@ callback raises an error.
 Callbacks use NumPy only, because a callback that calls JAX can deadlock.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +21,8 @@ import numpy as np
 from jax.custom_batching import custom_vmap
 from jax.experimental import io_callback
 
-from sacjax.envs.base import check_spaces, flatten, make_record, make_timestep, rescale
-from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, RunError
+from sacjax.envs.base import Spaces, check_spaces, flatten, make_record, make_timestep, rescale
+from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, RunError, one_line
 
 _WRONG_TICKET = (
     "another run has stepped the environments of this run: call make_program or make_train once "
@@ -29,26 +30,11 @@ _WRONG_TICKET = (
 )
 
 
-class Spaces(NamedTuple):
-    """The size of an observation and the bounds of an action.
-
-    Attributes:
-      obs_size: the number of elements O of an observation.
-      low: lower bounds in the simulator's units, in the shape of an action.
-      high: upper bounds, in the units and the shape of `low`.
-    """
-
-    obs_size: int
-    low: np.ndarray
-    high: np.ndarray
-
-
 def read_spaces(name: str, action: Any, obs: Any) -> Spaces:
     """Convert Gymnasium's spaces, or raise InputError if SAC cannot use them."""
     from gymnasium.spaces import Box
 
-    check_spaces(name, action, obs, Box)
-    return Spaces(int(np.prod(obs.shape)), np.asarray(action.low), np.asarray(action.high))
+    return check_spaces(name, action, obs, Box)
 
 
 class Ticket(NamedTuple):
@@ -113,8 +99,8 @@ class HostEnvs(ABC):
             seed, steps = (int(np.asarray(x)) for x in ticket)
             if (seed, steps) != (self.seed, self.steps):
                 raise RuntimeError(_WRONG_TICKET)
-            fields = self.step_all(rescale(np.asarray(action), self.spaces.low, self.spaces.high))
             self.steps += 1
+            fields = self.step_all(rescale(np.asarray(action), self.spaces.low, self.spaces.high))
             self.obs = fields[0]
             return fields
 
@@ -134,6 +120,32 @@ class HostEnvs(ABC):
             with envs._turn:
                 envs.close()
 
+    def read(self, field: str, value: Any, *shape: int, copy: int | None = None) -> np.ndarray:
+        """Return a value as a new array of float32, or raise RunError.
+
+        Args:
+          field: the name of the value: "observation", "reward", "terminated" or "truncated".
+          value: the value of one copy, or of all copies with a leading axis [E].
+          *shape: the shape of the result.
+          copy: the index of the copy; None for all copies.
+        """
+        try:
+            with np.errstate(over="ignore"):
+                found = np.asarray(value).astype(np.float32, casting="same_kind").reshape(shape)
+            bad = np.argwhere(~np.isfinite(found))
+            if not len(bad):
+                return found
+            problem = f"is {found[tuple(bad[0])]} in float32"
+            copy = bad[0, 0] if copy is None else copy
+        except (TypeError, ValueError):  # None, text, a dictionary, or a list of another size
+            problem = f"must be numbers of shape {list(shape)}, but is {value!r}"
+        raise self.fault(field, problem, copy)
+
+    def fault(self, field: str, problem: str, copy: int | None) -> RunError:
+        """Return the error of one copy. `errors_named` adds the name of the environment."""
+        problem = " ".join(problem[:200].split())
+        return RunError(f"{field} {problem}, in step {self.steps} of copy {copy}", field)
+
     @contextmanager
     def _callback(self) -> Iterator[None]:
         """Run one callback at a time, and store its error, because JAX raises another error."""
@@ -149,17 +161,23 @@ class HostEnvs(ABC):
 @contextmanager
 def errors_named(envs: HostEnvs | None, name: str) -> Iterator[None]:
     """Re-raise the error of a host environment as a RunError that names the environment."""
+    logger = logging.getLogger("jax._src.callback")  # it would print the traceback of this error
+    is_other = lambda _: not (envs and envs.errors)  # noqa: E731
+    logger.addFilter(is_other)
     try:
         yield
     except Exception:
         if envs is None or not envs.errors:
             raise
         cause = envs.errors[-1]
+        why = str(cause) if isinstance(cause, RunError) else one_line(cause)
         raise RunError(
-            f"{name} failed ({type(cause).__name__}: {cause}): fix the environment, then continue "
-            "the run from its last checkpoint with `sacjax resume`",
-            "env",
+            f"{name} failed ({why}): fix the environment, then continue the run from its last "
+            "checkpoint with `sacjax resume`",
+            getattr(cause, "field", "env"),
         ) from cause
+    finally:
+        logger.removeFilter(is_other)
 
 
 @contextmanager
@@ -304,12 +322,15 @@ class Copies(HostEnvs):
         self._envs = []
 
     def _step_copy(self, i: int, action: np.ndarray) -> tuple[Any, ...]:
-        """Step copy `i` and return the copy's entry in each field of `TimeStep`."""
-        obs, reward, terminated, truncated, _ = self._envs[i].step(action.copy())
+        """Step copy `i` and return its part of each field of `TimeStep`."""
+        obs, reward, terminated, truncated, _ = self._call(i, "step", 5, action.copy())
         self._actions[i].append(action)
-        final, reward = _flatten_copy(obs), np.float32(np.asarray(reward).item())
+        final = self.read("observation", obs, self.spaces.obs_size, copy=i)
+        reward = self.read("reward", reward, copy=i)
+        terminated = bool(self.read("terminated", terminated, copy=i))
+        truncated = bool(self.read("truncated", truncated, copy=i))
         first = self._new_episode(i) if terminated or truncated else final
-        return first, final, reward, bool(terminated), bool(truncated)
+        return first, final, reward, terminated, truncated
 
     def _new_episodes(self) -> np.ndarray:
         """Begin an episode in each copy and return obs [E, O]."""
@@ -319,13 +340,22 @@ class Copies(HostEnvs):
         """Begin an episode in copy `i` and return obs [O]."""
         self._episode[i] += 1
         self._actions[i] = []
-        obs, _ = self._envs[i].reset(seed=derive_seed(self.seed, i, int(self._episode[i])))
-        return _flatten_copy(obs)
+        seed = derive_seed(self.seed, i, int(self._episode[i]))
+        obs, _ = self._call(i, "reset", 2, seed=seed)
+        return self.read("observation", obs, self.spaces.obs_size, copy=i)
 
-
-def _flatten_copy(obs: Any) -> np.ndarray:
-    """Copy an observation to a new array [O], because some simulators reuse one array."""
-    return np.array(obs, np.float32).reshape(-1)
+    def _call(self, i: int, method: str, count: int, *args: Any, **kwargs: Any) -> Any:
+        """Call a method of copy `i`. Raise RunError unless it returns a tuple of `count` values."""
+        try:
+            values = getattr(self._envs[i], method)(*args, **kwargs)
+        except ValueError as error:
+            if "to unpack" not in str(error):  # a wrapper of Gymnasium unpacked the values
+                raise
+            values = error
+        if not isinstance(values, tuple) or len(values) != count:
+            problem = f"must return {count} values in a tuple, not {values!r}"
+            raise self.fault(method, problem, i)
+        return values
 
 
 def derive_seed(*words: int) -> int:

@@ -11,7 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sacjax.types import Array, Metrics
+from sacjax.devices import gather
+from sacjax.replay import ReplayState
+from sacjax.types import Array, Metrics, Transition
 
 _COUNTS = "env_steps", "gradient_steps", "replay_size"  # counts that grow even for frozen members
 
@@ -20,15 +22,18 @@ class Divergence(NamedTuple):
     """A member that diverged.
 
     Attributes:
-      member: the index of the member in the run, from 0.
-      epoch: the index of the first epoch whose result was discarded, from 0.
-      quantities: the names of the metrics and state fields that were not finite, separated by
-        commas.
+      member: its index in the run, from 0.
+      epoch: the first epoch whose result was discarded, from 0.
+      quantities: the names that were not finite, separated by commas: metrics, and fields of the
+        algorithm's state.
+      fault: what the environment did wrong, such as "reward is nan in environment step 204"; "" if
+        the environment is not at fault.
     """
 
     member: int
     epoch: int
     quantities: str
+    fault: str = ""
 
 
 def guard(epoch: Callable) -> Callable:
@@ -61,6 +66,57 @@ def find(finite: dict[str, np.ndarray], epoch: int, known: list[Divergence]) -> 
         for member in np.flatnonzero(bad.any(0)).tolist()
         if member not in before
     ]
+
+
+def add_faults(
+    new: list[Divergence], replay: ReplayState, example: Transition, env_steps: int, num_envs: int
+) -> list[Divergence]:
+    """Return the divergences of an epoch with what the environment did wrong.
+
+    The environment is at fault if an observation or a reward is not finite, or is so large that its
+    square overflows, and no action before it was NaN.
+
+    Args:
+      new: the members that diverged.
+      replay: the replays of all members, leaves [M', C, ...].
+      example: one transition, without leading axes.
+      env_steps: the number of steps that each member has put into its replay.
+      num_envs: the number of copies E of the environment.
+    """
+    rows, ages = gather(_find_bad_rows(replay))
+    fields = "observation", "action", "reward", "discount", "observation"
+    names = np.repeat(fields, [x.size for x in example])  # of the numbers of a row
+    found = []
+    for d in new:
+        row, age = rows[d.member], int(ages[d.member])
+        usable, first = _is_usable(row), int(_is_usable(row).argmin())
+        step = env_steps - replay.rows.shape[1] + age  # from 0
+        overwritten = step >= num_envs > age  # it is among the oldest steps that are left
+        fault = f"{names[first]} is {row[first]:g} {'in or before' if overwritten else 'in'} "
+        fault += f"environment step {step + 1:,}"
+        if num_envs > 1:
+            fault += f" (step {step // num_envs + 1:,} of copy {step % num_envs})"
+        is_fault = not usable[first] and names[first] != "action"
+        found.append(d._replace(fault=fault if is_fault else ""))
+    return found
+
+
+@jax.jit
+@jax.vmap
+def _find_bad_rows(replay: ReplayState) -> tuple[Array, Array]:
+    """Return the oldest row [W] with an unusable number, and its age: 0 for the oldest of C rows.
+
+    If there is none, it returns any row. Rows that have not been written hold zeros.
+    """
+    capacity = len(replay.rows)
+    age = (jnp.arange(capacity, dtype=replay.position.dtype) - replay.position) % capacity
+    bad = jnp.where(_is_usable(replay.rows).all(1), capacity, age).argmin()
+    return replay.rows[bad], age[bad]
+
+
+def _is_usable(x: Any) -> Any:
+    """Return which numbers have a finite square, which the losses need."""
+    return abs(x) < jnp.finfo(x.dtype).max ** 0.5
 
 
 def blank_frozen(metrics: dict[str, np.ndarray], known: list[Divergence]) -> dict[str, np.ndarray]:

@@ -119,6 +119,9 @@ def epochs(
             {name: x[: population.size] for name, x in got.items()} for got in gather(outcome)
         )
         new = divergence.find(finite, len(history), diverged)
+        if new:
+            stored = int(metrics["env_steps"][0]), population.config.num_envs
+            new = divergence.add_faults(new, loop.replay, population.program.example, *stored)
         diverged.extend(new)
         history.append(divergence.blank_frozen(metrics, diverged))
         state = State(loop, history, diverged, None, time.perf_counter() - begin, len(new))
@@ -287,7 +290,8 @@ def _warn_of_cuts(lengths: np.ndarray, limit: int) -> int:
 def _warn_of_divergence(population: Population, new: list[Divergence], env_steps: int) -> None:
     for d in new if is_first() else ():
         number, who = population.grid.part[0] + d.member, named(population.grid.members[d.member])
+        why = f"fix {population.config.env_name}: {d.fault}" if d.fault else d.quantities
         _LOG.warning(
-            f"member {number} ({who}) diverged before step {env_steps:,} ({d.quantities}): frozen "
-            "at its last finite state"
+            f"member {number} ({who}) diverged before step {env_steps:,} ({why}): frozen at its "
+            "last finite state"
         )

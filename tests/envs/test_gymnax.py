@@ -366,7 +366,7 @@ class WithSpaces(Echo):
             WithSpaces(observation_space=spaces.Box(0.0, 255.0, (8, 8, 3))),
             "observation_space",
         ),
-        (WithSpaces(observation_space=spaces.Box(0.0, 1.0, (2,))), "observation_space"),
+        (WithSpaces(observation_space=spaces.Box(0.0, 1.0, (2,))), "observation"),
         (
             WithSpaces(observation_space=spaces.Dict({"x": spaces.Box(0.0, 1.0, (1,))})),
             "observation_space",
