@@ -117,15 +117,18 @@ def _print_outcome(done: Any, out: Path, trained: bool) -> None:
 
 def _next_commands(done: Any, out: Path) -> list[str]:
     """Return the commands to try after a run that has finished, one per line."""
+    from sacjax.runs.directory import resume_command
+
     where = shlex.quote(str(out))
+    own = where + " --trust" * resume_command(out).endswith(" --trust`")
     commands = {
-        f"sacjax evaluate {where}": "print the agents' greedy returns again",
-        f"sacjax render {where}": "write a GIF of the best agent",
+        f"sacjax evaluate {own}": "print the agents' greedy returns again",
+        f"sacjax render {own}": "write a GIF of the best agent",
         f"sacjax report {where}": "write curves and statistics as an HTML page",
     }
     if done.config.lr_schedule == "constant":
         further = 2 * done.config.total_steps - done.config.warmup_steps
-        commands[f"sacjax resume {where} --extend-to {further}"] = "train further"
+        commands[f"sacjax resume {own} --extend-to {further}"] = "train further"
     width = max(map(len, commands))
     return ["", *(f"  {command:{width}}  {about}" for command, about in commands.items())]
 

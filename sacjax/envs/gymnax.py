@@ -1,6 +1,8 @@
 """The adapter for gymnax, by name or as an `Environment` object.
 
-A name is the id alone, such as "Pendulum-v1", or gymnax/<id>. There are no options.
+A name is the id alone, such as "Pendulum-v1", or gymnax/<id>. There are no options. The id
+"module:Name" is an environment of the user's own: an object, or a class or function that makes one
+from the options.
 
 gymnax (1.0 or later) resets episodes automatically. It keeps the observation before a reset in
 `info`, and separates `terminated` from `truncated`. The adapter makes the copies, rescales the
@@ -12,7 +14,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from types import ModuleType
 from typing import Any
 
@@ -62,6 +64,8 @@ with _import_lazily("matplotlib.pyplot", "seaborn"):
     import gymnax
     from gymnax.environments.environment import Environment
     from gymnax.environments.spaces import Box
+    from gymnax.wrappers import GymnaxToDmEnvWrapper
+    from gymnax.wrappers.purerl import GymnaxWrapper
 
 _LOG = logging.getLogger("sacjax")
 _DOWNLOADS = ("MNISTBandit-bsuite",)  # downloads data when it is made, and has discrete actions
@@ -80,6 +84,8 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
     Raises:
       InputError: the id is unknown, the name has options, or SAC cannot use the spaces.
     """
+    if ":" in parsed.id:
+        return make_object(_find(name))
     names.resolve_options(name, parsed.options)
     return _make(name, _load(parsed.id))
 
@@ -91,7 +97,7 @@ def make_object(env: Environment) -> MakeEnv:
     does not change `state.time`, a warning is logged.
 
     Args:
-      env: a gymnax `Environment` object.
+      env: a gymnax `Environment` object. gymnax's wrappers for JAX may be around it.
 
     Returns:
       A function from the number of copies E to an `Env`.
@@ -100,17 +106,18 @@ def make_object(env: Environment) -> MakeEnv:
       InputError: `env` is not an `Environment`, SAC cannot use its spaces, or its observations do
         not have the shape of its observation space.
     """
-    make = _make(base_env(env).name, env, convert_keys=standard)
+    base = base_env(env)
+    make = _make(base.name, env, convert_keys=standard)
     params = env.default_params
     declared = env.observation_space(params).shape
-    obs, state = jax.eval_shape(lambda key: env.reset(key, params), jax.random.key(0))
+    obs = jax.eval_shape(lambda key: env.reset(key, params)[0], jax.random.key(0))
     if obs.shape != declared:
         raise InputError(
             f"observation_space of {env.name} has shape {list(declared)}, but its observations "
             f"have shape {list(obs.shape)}: make them the same",
             "observation_space",
         )
-    if not _changes_time(env, state, params):
+    if not _changes_time(base, params):
         _LOG.warning(
             "step_env of %s does not change state.time, so there is no time limit and an "
             "evaluation may never end: add 1 to state.time in every step",
@@ -119,8 +126,9 @@ def make_object(env: Environment) -> MakeEnv:
     return make
 
 
-def _changes_time(env: Environment, state: Any, params: EnvParams) -> bool:
+def _changes_time(env: Environment, params: EnvParams) -> bool:
     """Return False if the time limit depends on `state.time` and a step does not change it."""
+    state = jax.eval_shape(lambda key: env.reset(key, params)[1], jax.random.key(0))
     own = type(env).is_truncated is not Environment.is_truncated
     after: list[bool] = []
 
@@ -173,7 +181,7 @@ def _make(name: str, base: Environment, convert_keys: Callable[[Key], Key] = lea
 
 
 def base_env(env: str | Environment) -> Environment:
-    """Return the gymnax environment itself.
+    """Return the gymnax environment itself, without wrappers.
 
     Args:
       env: the name of an environment of gymnax, or an `Environment` object.
@@ -184,14 +192,33 @@ def base_env(env: str | Environment) -> Environment:
     Raises:
       InputError: `env` is neither, or the name is unknown.
     """
-    base = _load(names.parse(env).id) if isinstance(env, str) else env
+    base = _find(env) if isinstance(env, str) else env
+    while isinstance(base, GymnaxWrapper) and not isinstance(base, GymnaxToDmEnvWrapper):
+        base = base._env
     if not isinstance(base, Environment):
         raise InputError(
-            f"env ({env!r}) must be a name or a gymnax Environment object, not a class or a "
-            "wrapper: `sacjax envs` lists the names",
+            f"env ({env!r}) must be a name or a gymnax Environment object, such as MyEnv() or "
+            "LogWrapper(MyEnv()): `sacjax envs` lists the names",
             "env",
         )
     return base
+
+
+def _find(name: str) -> Environment:
+    """Return the environment with this full name."""
+    id = names.parse(name).id
+    return _build(names.import_own(id, "env"), name) if ":" in id else _load(id)
+
+
+@cache  # as in `_load`; a module that is imported again has another class
+def _build(own: Any, name: str) -> Environment:
+    """Return an object of the user's own, or call a class or function with the name's options."""
+    options = names.parse(name).options
+    if not callable(own):
+        names.resolve_options(name, options)
+        return own
+    with names.creation_errors(name, "", partial(names.parameters, own)):
+        return own(**options)
 
 
 def continuous_envs() -> dict[str, tuple[Any, Any, Any]]:

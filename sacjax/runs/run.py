@@ -20,7 +20,7 @@ from sacjax.runs import directory as folders
 from sacjax.runs import memory
 from sacjax.runs.directory import BATCHES
 from sacjax.runs.epochs import Compiled, collect_metrics, epochs, prepare
-from sacjax.runs.load import describe_mismatch
+from sacjax.runs.load import choose_algorithm, describe_mismatch
 from sacjax.runs.metrics_csv import Row, to_rows, write_table
 from sacjax.runs.population import Population, extended, make_grid, make_population
 from sacjax.runs.processes import any_of, is_first, on_first, several
@@ -29,6 +29,7 @@ from sacjax.runs.recorder import Options, Recorder, restore_state, write_summary
 from sacjax.runs.result import Run, merge, read, to_host
 from sacjax.runs.signals import GRACE, deferred
 from sacjax.sac import make_sac
+from sacjax.train import MakeAlgorithm
 from sacjax.types import InputError, OnEpoch, OnNan, is_whole
 
 _LOG = logging.getLogger("sacjax")
@@ -51,7 +52,7 @@ def run(
     directory: str | os.PathLike | None = None,
     on_epoch: Sequence[OnEpoch] = (),
     should_stop: Callable[[], bool] = lambda: False,
-    algorithm: Callable = make_sac,
+    algorithm: MakeAlgorithm = make_sac,
     strategy: str = "auto",
     devices: int | None = None,
     members_per_batch: int | None = None,
@@ -82,7 +83,7 @@ def run(
         and the loggers in `sacjax.loggers`.
       should_stop: called after each epoch, after the callbacks; True stops the run there.
       algorithm: a function (config, env) -> `Algorithm`, such as
-        `functools.partial(make_sac, ...)`.
+        `functools.partial(make_sac, ...)`, or the name "module:function" of one.
       strategy: "vmap" to train the members of a device as one vectorised program, "map" to train
         them one after another, "auto" for the faster one. It changes speed and rounding only.
       devices: the number of devices to use; None for as many as are useful.
@@ -128,13 +129,14 @@ def resume(
     env: Any = None,
     on_epoch: Sequence[OnEpoch] = (),
     should_stop: Callable[[], bool] = lambda: False,
-    algorithm: Callable = make_sac,
+    algorithm: MakeAlgorithm | None = None,
     strategy: str | None = None,
     devices: int | None = None,
     checkpoint_every: int | None = None,
     keep: int | None = None,
     on_nan: OnNan | None = None,
     grace: float = GRACE,
+    trust: bool = False,
 ) -> Run:
     """Resume the run in `directory` from its last complete checkpoint.
 
@@ -149,13 +151,14 @@ def resume(
       env: the environment, if the run's was an object; a run's folder only holds its name.
       on_epoch: callbacks, as in `run`.
       should_stop: as in `run`.
-      algorithm: the `algorithm` that the run was trained with, if it was not `make_sac`.
+      algorithm: the `algorithm` that the run was trained with, as in `load`.
       strategy: as in `run`; None to keep the run's.
       devices: as in `run`; None to keep the run's, if this machine has that many devices.
       checkpoint_every: as in `run`; None to keep the run's.
       keep: as in `run`; None to keep the run's.
       on_nan: as in `run`; None to keep the run's.
       grace: as in `run`.
+      trust: whether to import the modules that config.json names, as in `load`.
 
     Returns:
       The run from its first to its last epoch.
@@ -167,7 +170,8 @@ def resume(
     path, on_epoch = Path(directory), _check_callables(on_epoch, should_stop)
     folders.check_is_run(path)
     with deferred(should_stop, grace) as stop, _enter_on_first(lambda: folders.locked(path)):
-        config, grid, content = folders.read_config(path, env)
+        config, grid, content = saved = folders.read_config(path, env)
+        algorithm = choose_algorithm(path, saved, env, algorithm, trust)
         if mismatch := describe_mismatch(content, algorithm):
             raise InputError(
                 f"{path} {mismatch}: give that to resume(..., algorithm=...) in Python", "algorithm"
