@@ -121,11 +121,8 @@ def over_members(
         if number == 1:
             return many(*args)
         if "members" in jax.sharding.get_abstract_mesh().axis_names:
-            raise InputError(
-                "over_members cannot be nested: for settings x seeds use over_grid(train, keys, "
-                "grid), or map the inner axis with jax.vmap",
-                "over_members",
-            )
+            use = "use over_grid(train, keys, grid), or jax.vmap for the inner axis"
+            raise InputError(f"over_members cannot be nested: {use}", "over_members")
         specs = tuple(PartitionSpec("members") if axis == 0 else PartitionSpec() for axis in axes)
         sharded = jax.shard_map(
             partial(_readable, many),
@@ -185,12 +182,11 @@ def _common_shape(trees: dict[str, Any], axes: int | None = None) -> tuple[int, 
     common = max(counts, key=lambda shape: counts[shape], default=())
     for field, shape in shapes:
         if not shape or shape != common:
-            raise InputError(
-                f"{field} has the axes {list(shape)}, but the others have {list(common) or '[M]'}: "
-                "give an array with one number per member, or share the argument by in_axes=None; "
-                "for settings x seeds use over_grid(train, keys, grid)",
-                field,
+            text = (
+                f"{field} has the shape {list(shape)}, not the {list(common) or '[M]'} of members"
             )
+            use = "give one number per member, or use in_axes=None to share it, or over_grid"
+            raise InputError(f"{text}: {use}", field)
     return common
 
 

@@ -53,7 +53,11 @@ def environment_like_no_other(path):
     make_env("zzz")
 
 
-@says("env", "unknown environment 'gymnasium/Qwertz': see `sacjax envs gymnasium`")
+@says(
+    "env",
+    "unknown environment 'gymnasium/Qwertz': see `sacjax envs gymnasium`. If your own module "
+    "registers it, write gymnasium/my_module:Qwertz",
+)
 def environment_of_a_suite_like_no_other(path):
     make_env("gymnasium/Qwertz")
 
@@ -65,16 +69,30 @@ def misspelled_suite(path):
 
 @says(
     "env",
-    "unknown suite 'zzz' in 'zzz/ant': use one of gymnax, brax, playground, gymnasium, envpool",
+    "unknown suite 'zzz' in 'zzz/zzz': use one of gymnax, brax, playground, gymnasium, envpool",
 )
 def suite_like_no_other(path):
-    make_env("zzz/ant")
+    make_env("zzz/zzz")
+
+
+@says("env", "unknown suite 'gym' in 'gym/Hopper-v5': did you mean gymnasium/Hopper-v5?")
+def suite_of_old_names(path):
+    make_env("gym/Hopper-v5")
 
 
 @says(
     "env",
-    "env (7) must be a name or a gymnax Environment object, not a class or a wrapper: "
-    "`sacjax envs` lists the names",
+    "cannot import json:Nothing (AttributeError: module 'json' has no attribute 'Nothing'): fix "
+    "json, or name something that it defines, as in my_module:MyName",
+)
+def name_that_a_module_lacks(path):
+    make_env("json:Nothing")
+
+
+@says(
+    "env",
+    "env (7) must be a name or a gymnax Environment object, such as MyEnv() or "
+    "LogWrapper(MyEnv()): `sacjax envs` lists the names",
 )
 def environment_of_another_type(path):
     make_env(7)
@@ -85,11 +103,20 @@ def environment_of_another_type(path):
 
 @says(
     "env",
-    "malformed option 'backend' in 'brax/ant?backend': write options as in "
+    "malformed option 'backend' in 'brax/ant?backend': write each once, with & between them: "
     "brax/ant?backend=spring&reset=fresh",
 )
 def option_without_a_value(path):
     make_env("brax/ant?backend")
+
+
+@says(
+    "range",
+    "range ((0.8,inf) is no tuple, list or dictionary (SyntaxError: '(' was never closed "
+    "(<unknown>, line 1)): write range=(0.8,inf)",
+)
+def tuple_without_its_end(path):
+    names.parse("gymnasium/Hopper-v5?range=(0.8,inf")
 
 
 @says("a", "unknown option 'a' in 'gymnax/Pendulum-v1?a=1': this suite has no options")
@@ -139,10 +166,8 @@ def environment_that_brax_cannot_make(path):
 
 @says(
     "env",
-    "cannot make gymnasium/no_such_module:Mine-v0 (ModuleNotFoundError: No module named "
-    "'no_such_module'. Environment registration via importing a module failed. Check whether "
-    "'no_such_module' contains env registration and can be imported.): install no_such_module, or "
-    "add its folder to PYTHONPATH; its options must be arguments of gymnasium.make",
+    "cannot import no_such_module (ModuleNotFoundError: No module named 'no_such_module'): "
+    "install no_such_module, or add its folder to PYTHONPATH",
 )
 def module_that_is_not_installed(path):
     make_env("gymnasium/no_such_module:Mine-v0")

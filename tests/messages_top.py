@@ -16,6 +16,7 @@ from sacjax import (
     make_program,
     make_sac,
     make_train,
+    over_grid,
     over_members,
     policy,
     preset,
@@ -421,6 +422,33 @@ def members_on_the_last_axis(path):
 
 
 # --- the harness -------------------------------------------------------------------------------
+
+
+@says(
+    "over_members",
+    "over_members cannot be nested: use over_grid(train, keys, grid), or jax.vmap for the inner "
+    "axis",
+)
+def nested_members(path):
+    inner = over_members(jnp.multiply, (0, None))
+    over_members(inner, (None, 0))(jnp.arange(2.0), jnp.arange(2.0))
+
+
+@says(
+    "gamma",
+    "gamma has the shape [], not the [M] of members: give one number per member, or use "
+    "in_axes=None to share it, or over_grid",
+)
+def grid_of_scalars(path):
+    over_grid(jnp.add, jax.random.split(jax.random.key(0)), Hyperparams())
+
+
+@says(
+    "algorithm",
+    "algorithm (json:__name__) must be a function (config, env) -> Algorithm: name one",
+)
+def algorithm_that_is_no_function(path):
+    make_program(TINY, "json:__name__")
 
 
 @pytest.mark.parametrize(("do", "kind", "field", "message"), CASES)

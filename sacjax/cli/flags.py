@@ -248,8 +248,7 @@ def parse_train(argv: list[str], command: str = "train") -> Train:
         sweep=_parse_sweeps(args.sweep, typed),
         seeds=range(args.seed, last + 1),
         out=args.out,
-        options=args.run
-        | {"members_per_batch": args.members_per_batch, "algorithm": args.algorithm},
+        options=args.run | {x: getattr(args, x) for x in ("members_per_batch", "algorithm")},
         processes=args.processes,
         logs=args.logs,
     )

@@ -12,6 +12,7 @@ import inspect
 import math
 import operator
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
@@ -60,15 +61,14 @@ def parse(name: str) -> Name:
         suite, rest = "gymnax", path
     if suite not in SUITES:
         near = difflib.get_close_matches("gymnasium" if suite == "gym" else suite, SUITES, n=1)
-        own = near[0] if near else ""
-        names = _similar(own, rest, (_listed(own) or [rest]) if own else [])
+        names = [f"{near[0]}/{rest}"] if near else _similar("", rest, [])
         hint = f"did you mean {' or '.join(names)}?" if names else f"use one of {', '.join(SUITES)}"
         raise InputError(f"unknown suite {suite!r} in {name!r}: {hint}", "env")
     options = {}
     for part in filter(None, query.split("&")):
         option, equals, value = part.partition("=")
         if not (option.isidentifier() and equals) or option in options or "?" in value:
-            example = "write each option once, as in brax/ant?backend=spring&reset=fresh"
+            example = "write each once, with & between them: brax/ant?backend=spring&reset=fresh"
             raise InputError(f"malformed option {part!r} in {name!r}: {example}", "env")
         options[option] = _literal(option, value)
     return Name(suite, rest, options)
@@ -87,8 +87,8 @@ def make_env(env: Any) -> MakeEnv:
     interface.
 
     Args:
-      env: a name, or a gymnax `Environment` object, with gymnax's wrappers or without. `sacjax envs`
-        lists the names. "module:Name" imports your own class, object or factory.
+      env: a name, or a gymnax `Environment` object, with or without gymnax's wrappers. `sacjax
+        envs` lists the names. "module:Name" imports your own class, object or factory.
 
     Returns:
       A function from the number of copies E to an `Env`. Its arrays have the leading axis E.
@@ -131,18 +131,11 @@ def check_known(name: str, id: str, known: Iterable[str]) -> None:
     suite = parse(name).suite
     names = _similar(suite, id, known)
     names = [x if "/" in name else x.removeprefix("gymnax/") for x in names]
-    command = "sacjax envs" if suite == "gymnax" else f"sacjax envs {suite}"
+    command = f"sacjax envs {suite}".removesuffix(" gymnax")
     hint = f"did you mean {' or '.join(names)}?" if names else f"see `{command}`"
     if suite == "gymnasium":
         hint += f". If your own module registers it, write gymnasium/my_module:{id}"
     raise InputError(f"unknown environment {name!r}: {hint}", "env")
-
-
-def _listed(suite: str) -> list[str]:
-    """Return the ids of a suite; none if it cannot be imported."""
-    with suppress(Exception):  # not installed, or broken
-        return adapter(suite).known()
-    return []
 
 
 def _similar(own: str, id: str, known: Iterable[str]) -> list[str]:
@@ -152,9 +145,10 @@ def _similar(own: str, id: str, known: Iterable[str]) -> list[str]:
     """
     typed, found = _stem(id), {}  # stem -> suite -> the newest id with this stem, or `id` itself
     for suite in (own, *(x for x in SUITES if x != own)):
-        ids = known if suite == own else _listed(suite)
-        for other in sorted(ids, key=lambda x: (x.casefold() == id.casefold(), len(x), x)):
-            found.setdefault(_stem(other), {})[suite] = other
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # maybe not installed
+            ids = known if suite == own else adapter(suite).known()
+            for other in sorted(ids, key=lambda x: (x.casefold() == id.casefold(), len(x), x)):
+                found.setdefault(_stem(other), {})[suite] = other
         exact = [stem for stem in (typed, typed + "-v") if stem in found]
         if exact and suite == own:
             break
@@ -190,7 +184,8 @@ def import_own(name: str, field: str) -> Any:
         remedy = f"fix {module}, or name something that it defines, as in my_module:MyName"
         if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
             remedy = f"install {module}, or add its folder to PYTHONPATH"
-        raise InputError(f"cannot import {name} ({one_line(error)}): {remedy}", field) from error
+        text = f"cannot import {name.removesuffix(':__name__')} ({one_line(error)}): {remedy}"
+        raise InputError(text, field) from error
 
 
 def resolve_options(name: str, options: dict[str, Any], **rules: Any) -> dict[str, Any]:
@@ -248,9 +243,8 @@ def creation_errors(
         yield
     except Exception as error:  # a suite can raise anything, such as a TypeError or a network error
         text, is_missing = str(error), type(error).__name__ == "DependencyNotInstalled"
-        remedy = otherwise or (
-            "check its options" if "?" in name else "the environment has a fault"
-        )
+        fix = "check its options" if "?" in name else "it has a fault itself"
+        remedy = otherwise or fix
         if "unexpected keyword argument" in text:
             remedy = f"use the options {', '.join(options())}"
         elif is_missing or isinstance(error, ImportError):

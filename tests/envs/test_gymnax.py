@@ -392,7 +392,7 @@ def test_unusable_environment_raises_input_error(env, field):
 def test_unknown_name_suggests_the_closest_known_name(name, suggestion):
     with refused("env") as caught:
         make_env(name)
-    assert f"did you mean {suggestion}?" in str(caught.value)
+    assert f"did you mean {suggestion}" in str(caught.value)
 
 
 @pytest.mark.parametrize(
