@@ -59,8 +59,9 @@ def settle(env: Any, defaults: dict[str, Any], given: dict[str, Any]) -> tuple[C
     wanted, errors = _Unfitted(env, **values), []
     for sizes in _near(wanted, given):
         sizes = values | {name: value for name, value in sizes.items() if name not in given}
+        sizes |= fitted(_Unfitted(env, **sizes), given)
         try:
-            config = Config(env, **sizes | fitted(_Unfitted(env, **sizes), given))
+            config = Config(env, **sizes)
         except InputError as error:
             errors.append(error)
             continue

@@ -155,12 +155,14 @@ def find_algorithm(algorithm: MakeAlgorithm) -> Callable[[Config, Env], Algorith
     """Return the function that makes the learner. Import it if a name is given."""
     if not isinstance(algorithm, str):
         return algorithm
-    found = make_sac if algorithm == PLAIN else import_own(algorithm, "algorithm")
+    if algorithm == PLAIN:
+        return make_sac
+    found = import_own(algorithm, "algorithm")
     if not callable(found):
         must = "must be a function (config, env) -> Algorithm: name one"
         raise InputError(f"algorithm ({algorithm}) {must}", "algorithm")
     used.add(algorithm)
-    return found
+    return found  # pyright: ignore[reportReturnType]
 
 
 def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[..., TrainResult]:

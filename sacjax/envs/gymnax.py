@@ -211,7 +211,7 @@ def _find(name: str) -> Environment:
 
 
 @cache  # as in `_load`; a module that is imported again has another class
-def _build(own: Any, name: str) -> Environment:
+def _build(own: Any, name: str) -> Any:
     """Return an object of the user's own, or call a class or function with the name's options."""
     options = names.parse(name).options
     if not callable(own):

@@ -143,7 +143,7 @@ def _similar(own: str, id: str, known: Iterable[str]) -> list[str]:
 
     `known` has the ids of `own`. Other suites are imported only if none of them has the same stem.
     """
-    typed, found = _stem(id), {}  # stem -> suite -> the newest id with this stem, or `id` itself
+    typed, found, exact = _stem(id), {}, []  # found: stem -> suite -> `id`, or the newest id
     for suite in (own, *(x for x in SUITES if x != own)):
         with suppress(Exception), warnings.catch_warnings(action="ignore"):  # maybe not installed
             ids = known if suite == own else adapter(suite).known()

@@ -237,7 +237,7 @@ def test_a_file_without_settings_is_an_input_error(folder, tmp_path):
 def test_defaults_are_rounded_to_fit_and_a_warning_lists_them(caplog):
     config, _ = settings("--num-envs", "3", env="brax/ant")  # the preset: 128, warm-up 8192
     assert config.warmup_steps % 3 == 0
-    assert "warmup_steps: 8193, not 8192" in caplog.text
+    assert "warmup_steps from 8192 to 8193" in caplog.text
     config, _ = settings("--total-steps", "300")
     assert (config.total_steps, config.warmup_steps) == (300, 30)
     assert 270 % config.eval_every == 0

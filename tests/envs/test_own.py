@@ -3,6 +3,7 @@
 import json
 import shlex
 import shutil
+import subprocess
 import sys
 
 import pytest
@@ -137,6 +138,18 @@ def test_unknown_options_of_a_class_name_its_parameters():
     assert "use the options speed" in str(caught.value)
     with refused("speed"):
         make_env("my_envs:made?speed=2")
+
+
+@pytest.mark.processes
+def test_the_command_line_imports_from_the_current_folder(module, tmp_path):
+    script = tmp_path / "sacjax.py"
+    script.write_text(
+        "import sys; sys.path.pop(0); from sacjax.cli.main import main; sys.exit(main())"
+    )
+    command = [sys.executable, str(script), "train", "my_envs:Swong"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=module)
+    assert done.returncode == 2
+    assert "module 'my_envs' has no attribute 'Swong'" in done.stderr
 
 
 # Algorithms

@@ -17,8 +17,9 @@ from gymnax.wrappers import (
     LogWrapper,
 )
 
-from sacjax import load, run
+from sacjax import load, resume, run
 from sacjax.envs.names import make_env
+from sacjax.report.render import render
 
 
 class Picture(Pendulum):
@@ -87,4 +88,8 @@ def test_wrapped_environments_train(tmp_path):
     done = run(config, seeds=1, directory=tmp_path / "run")
     plain = run(dataclasses.replace(TINY, env=Pendulum()), seeds=1)
     np.testing.assert_array_equal(done.metrics["eval_return"], plain.metrics["eval_return"])
-    assert load(tmp_path / "run", env=env).completed
+    again = load(tmp_path / "run", env=env)
+    assert again.completed
+    render(again, 0, tmp_path / "policy.gif", frames=2)
+    with refused("algorithm"):  # the state has other arrays
+        resume(tmp_path / "run", env=Pendulum(), extend_to=56)
