@@ -5,6 +5,7 @@ from . import statistics as statistics
 from .config import Config as Config
 from .config import Hyperparams as Hyperparams
 from .devices import keep_compiled_programs as keep_compiled_programs
+from .devices import over_grid as over_grid
 from .devices import over_members as over_members
 from .devices import use_all_cores as use_all_cores
 from .networks import mlp as mlp

@@ -12,6 +12,7 @@ import hashlib
 import math
 import os
 import platform
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -110,8 +111,8 @@ def over_members(
                 "front",
                 "in_axes",
             )
-        mapped = [arg for arg, axis in zip(args, axes, strict=True) if axis == 0]
-        members = len(jax.tree.leaves(mapped)[0])
+        mapped = {f"argument {i}": args[i] for i, axis in enumerate(axes) if axis == 0}
+        (members,) = _common_shape(mapped, 1)
         how, number = layout(members, strategy, devices)
         if members <= number:
             many = partial(_alone, f, axes)
@@ -121,6 +122,9 @@ def over_members(
             many = partial(_one_after_the_other, f, axes, donated)
         if number == 1:
             return many(*args)
+        if "members" in jax.sharding.get_abstract_mesh().axis_names:
+            use = "use over_grid(train, keys, grid), or jax.vmap for the inner axis"
+            raise InputError(f"over_members cannot be nested: {use}", "over_members")
         specs = tuple(PartitionSpec("members") if axis == 0 else PartitionSpec() for axis in axes)
         sharded = jax.shard_map(
             partial(_readable, many),
@@ -135,6 +139,57 @@ def over_members(
         return jax.tree.map(lambda x: x[:members], sharded(*filled))
 
     return laid_out
+
+
+def over_grid(train: Callable, keys: Any, grid: Any, **layout: Any) -> Any:
+    """Train each setting of a grid with each key, spread over the devices of this machine.
+
+    This is `jax.vmap(jax.vmap(train, (0, None)), (None, 0))(keys, grid)` by `over_members`: all
+    pairs of a setting and a key become members of one program, which is compiled here.
+
+    Args:
+      train: a function (key, hp) -> result of one member, such as `make_train(config)`.
+      keys: PRNG keys [S], one for each seed.
+      grid: settings, a pytree of arrays [P] such as `Hyperparams(tau=jnp.array([0.005, 0.02]))`.
+        Its arrays may have more axes, if they all have the same shape.
+      **layout: `strategy` and `devices`, as in `over_members`.
+
+    Returns:
+      The results with leading axes [P, S]: all settings, each with all seeds.
+
+    Raises:
+      InputError: a field of `grid` is a scalar, or the fields have different shapes.
+
+    Example:
+      >>> import jax, jax.numpy as jnp
+      >>> from sacjax import over_grid
+      >>> draw = lambda key, scale: scale * jax.random.normal(key)
+      >>> over_grid(draw, jax.random.split(jax.random.key(0), 3), jnp.array([1.0, 10.0])).shape
+      (2, 3)
+    """
+    (seeds,) = _common_shape({"keys": keys}, 1)
+    shape = _common_shape({"grid": grid})
+    points = math.prod(shape)
+    keys = keys[jnp.tile(jnp.arange(seeds), points)]
+    settings = jax.tree.map(lambda x: jnp.repeat(jnp.ravel(x), seeds), grid)
+    results = jax.jit(over_members(train, **layout))(keys, settings)
+    return jax.tree.map(lambda x: x.reshape(*shape, seeds, *x.shape[1:]), results)
+
+
+def _common_shape(trees: dict[str, Any], axes: int | None = None) -> tuple[int, ...]:
+    """Return the first `axes` sizes (None: all) that all leaves share, or raise InputError."""
+    leaves = jax.tree_util.tree_flatten_with_path(trees)[0]
+    shapes = [(jax.tree_util.keystr(p[-1:], simple=True), jnp.shape(x)[:axes]) for p, x in leaves]
+    counts = Counter(shape for _, shape in shapes if shape)
+    common = max(counts, key=lambda shape: counts[shape], default=())
+    for field, shape in shapes:
+        if not shape or shape != common:
+            text = (
+                f"{field} has the shape {list(shape)}, not the {list(common) or '[M]'} of members"
+            )
+            use = "give one number per member, or use in_axes=None to share it, or over_grid"
+            raise InputError(f"{text}: {use}", field)
+    return common
 
 
 def _readable(f: Callable, *args: Any) -> Any:

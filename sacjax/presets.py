@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import tomllib
+from collections.abc import Collection, Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from sacjax.config import Config, Hyperparams
 from sacjax.envs.names import parse
 from sacjax.field_names import right_name
 from sacjax.types import InputError
-from sacjax.validation import check_choice, checked_fields, fitted
+from sacjax.validation import check_choice, checked_fields, fitted, multiple
 
 ALGORITHMS = ("sac",)
 # PRESETS[suite][name] has the fields of one preset.
@@ -31,8 +32,8 @@ def preset(env: Any, algorithm: str = "sac", **fields: Any) -> tuple[Config, Hyp
       **fields: fields of `Config` or `Hyperparams` that replace fields of the preset.
 
     Returns:
-      A Config and a Hyperparams. If warmup_steps, eval_every or total_steps of the preset do not
-      fit the given `fields`, sacjax rounds these three settings and logs a warning.
+      A Config and a Hyperparams. If sizes of the preset, such as warmup_steps, eval_every or
+      num_envs, do not fit the given `fields`, sacjax rounds these sizes and logs a warning.
 
     Raises:
       InputError: a field is unknown, or the fields do not fit together.
@@ -50,7 +51,7 @@ def preset(env: Any, algorithm: str = "sac", **fields: Any) -> tuple[Config, Hyp
 def settle(env: Any, defaults: dict[str, Any], given: dict[str, Any]) -> tuple[Config, Hyperparams]:
     """Build a Config and a Hyperparams from `defaults` and `given`, where `given` has priority.
 
-    Numbers of steps that the user did not give are rounded, so that all settings fit together.
+    Sizes that the user did not give are rounded, so that all settings fit together.
     """
     static, traced = ({f.name for f in dataclasses.fields(x)} for x in (Config, Hyperparams))
     known = (static | traced) - {"env"}
@@ -59,13 +60,39 @@ def settle(env: Any, defaults: dict[str, Any], given: dict[str, Any]) -> tuple[C
     values: dict[str, Any] = defaults | given
     hp = Hyperparams(**{name: values[name] for name in values.keys() & traced})
     values = {name: values[name] for name in values.keys() & static}
-    unfitted = _Unfitted(env, **values)
-    steps: dict[str, Any] = fitted(unfitted, given)
-    config = Config(env, **values | steps)  # raises if the given fields do not fit together
-    for name, value in steps.items():
-        if value != (was := getattr(unfitted, name)):
-            _LOG.warning("%s changed from %d to %d to fit the given settings", name, was, value)
-    return config, hp
+    wanted, errors = _Unfitted(env, **values), []
+    for sizes in _near(wanted, given):
+        sizes = values | {name: value for name, value in sizes.items() if name not in given}
+        sizes |= fitted(_Unfitted(env, **sizes), given)
+        try:
+            config = Config(env, **sizes)
+        except InputError as error:
+            errors.append(error)
+            continue
+        new = vars(config)
+        changes = [
+            f"{x} from {was} to {new[x]}" for x, was in vars(wanted).items() if new[x] != was
+        ]
+        if changes:
+            _LOG.warning("changed to fit the given settings: %s", ", ".join(changes))
+        return config, hp
+    raise errors[0]  # about the sizes that the user asked for
+
+
+def _near(wanted: Config, given: Collection[str]) -> Iterator[dict[str, Any]]:
+    """Yield sizes to try for those of `wanted`, the nearest first: fewer and fewer environments.
+
+    The other sizes follow: a smaller batch, a larger replay, and a `utd` that makes whole gradient
+    steps in each step of all environments.
+    """
+    names = "total_steps", "replay_size"
+    batch = min([wanted.batch_size, *(getattr(wanted, name) for name in names if name in given)])
+    for envs in range(wanted.num_envs, 0, -1):
+        least = multiple(max(batch, wanted.n_step * envs), envs)
+        sizes = {name: max(getattr(wanted, name), least) for name in names}
+        sizes |= {"num_envs": envs, "batch_size": batch}
+        yield sizes
+        yield sizes | {"utd": max(1, round(wanted.utd * envs)) / envs}
 
 
 class _Unfitted(Config):

@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 
 from sacjax.bits import as_arguments, as_arrays, bind, tied_to
 from sacjax.config import Config, Hyperparams
-from sacjax.envs.names import make_env
+from sacjax.envs.names import import_own, make_env, used
 from sacjax.evaluate import (
     Episodes,
     add_step,
@@ -31,10 +31,12 @@ from sacjax.prng import lean, standard
 from sacjax.replay import Replay, ReplayState, make_replay, n_step_return
 from sacjax.sac import make_sac
 from sacjax.types import (
+    PLAIN,
     Algorithm,
     Array,
     Env,
     EnvParams,
+    InputError,
     Key,
     Metrics,
     Step,
@@ -42,7 +44,7 @@ from sacjax.types import (
 )
 from sacjax.validation import check_arguments, check_jax, check_target_entropy, must_be
 
-MakeAlgorithm = Callable[[Config, Env], Algorithm]
+MakeAlgorithm = Callable[[Config, Env], Algorithm] | str
 
 
 class LoopState(struct.PyTreeNode):
@@ -107,7 +109,8 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
 
     Args:
       config: the settings.
-      algorithm: a function of (config, env) that returns an Algorithm, such as `make_sac`.
+      algorithm: a function of (config, env) that returns an Algorithm, such as `make_sac`, or the
+        name "module:function" of one.
 
     Returns:
       A Program of pure functions. `init(key, hp, env_params)` starts a run, and
@@ -136,7 +139,7 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
         config=config,
         env=env,
         eval_env=make_copies(config.eval_episodes),
-        agent=algorithm(config, env),
+        agent=find_algorithm(algorithm)(config, env),
         replay=make_replay(config, _item(config, env.example, env.example.reward)),
     )
     return Program(
@@ -151,6 +154,20 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
     )
 
 
+def find_algorithm(algorithm: MakeAlgorithm) -> Callable[[Config, Env], Algorithm]:
+    """Return the function that makes the learner. Import it if a name is given."""
+    if not isinstance(algorithm, str):
+        return algorithm
+    if algorithm == PLAIN:
+        return make_sac
+    found = import_own(algorithm, "algorithm")
+    if not callable(found):
+        must = "must be a function (config, env) -> Algorithm: name one"
+        raise InputError(f"algorithm ({algorithm}) {must}", "algorithm")
+    used.add(algorithm)
+    return found  # pyright: ignore[reportReturnType]
+
+
 def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[..., TrainResult]:
     """Build a whole run as one pure function, for jit and vmap.
 
@@ -159,7 +176,8 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
 
     Args:
       config: the settings.
-      algorithm: a function of (config, env) that returns an Algorithm, such as `make_sac`.
+      algorithm: a function of (config, env) that returns an Algorithm, such as `make_sac`, or the
+        name "module:function" of one.
 
     Returns:
       A function `train(key, hp=Hyperparams(), env_params=None) -> TrainResult`, which is not
@@ -187,7 +205,7 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
         if env_params is None:
             env_params = program.default_params
         check_arguments(key, hp, env_params, Hyperparams(), program.default_params)
-        if algorithm is make_sac:
+        if algorithm in (make_sac, PLAIN):
             check_target_entropy(config, hp)
         hp, env_params = as_arrays(hp, env_params)
         hp, env_params = as_arguments(hp, env_params)  # gives the same bits as `sacjax.run`

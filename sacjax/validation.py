@@ -111,16 +111,18 @@ def fitted(config: Any, given: Collection[str] = ()) -> dict[str, int]:
     total, warmup, every = config.total_steps, config.warmup_steps, config.eval_every
     envs, iteration = config.num_envs, config.steps_per_iteration
     if "warmup_steps" not in given:
-        if "total_steps" in given and warmup >= total:
+        if "total_steps" in given and warmup > total // 2:
             warmup = total // 10
         warmup = warmup and multiple(warmup, envs)
-        if "total_steps" in given and total % envs == 0:
-            warmup += (total - warmup) % iteration  # leaves a whole number of iterations
+    left = total - warmup
     if "eval_every" not in given:
+        if "total_steps" in given and every > left // 2:
+            every = max(1, left // 10)
         every = multiple(every, iteration)
-        if "total_steps" in given:  # the longest epoch that divides the remaining steps
-            shorter = range(every, 0, -iteration)
-            every = next((x for x in shorter if (total - warmup) % x == 0), every)
+        if {"total_steps", "warmup_steps"} <= {*given}:  # the longest epoch that divides the rest
+            every = next((x for x in range(every, 0, -iteration) if left % x == 0), every)
+    if "total_steps" in given and "warmup_steps" not in given and total % envs == 0:
+        warmup = max(0, total - max(1, left // every) * every)
     if "total_steps" not in given:
         total = warmup + multiple(total - warmup, every)
     return {"warmup_steps": warmup, "eval_every": every, "total_steps": total}

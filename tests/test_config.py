@@ -436,6 +436,54 @@ def test_config_and_hyperparams_can_be_copied_and_pickled():
         assert dataclasses.replace(record) == record
 
 
+@pytest.mark.parametrize("env", [*EVERY_PRESET[:4:3], *EVERY_PRESET[6:8], *EVERY_PRESET[-5:]])
+def test_presets_take_small_settings(env):
+    """Sizes that were not given are rounded, and the preset's accelerator-sized counts too."""
+    counts = [{"total_steps": x} for x in (100, 300, 1_000, 1_234, 5_000, 10_000, 10_007, 12_345)]
+    counts += [{"num_envs": x} for x in (1, 3, 8, 10, 100, 256)]
+    counts += [{"warmup_steps": x} for x in (0, 100, 1_000)]
+    counts += [{"eval_every": x} for x in (10, 1_000, 2_500)]
+    counts += [{"replay_size": x} for x in (1, 100, 10_000)]
+    counts += [{"batch_size": x} for x in (1, 100, 50_000)]
+    counts += [
+        {"total_steps": 10_000, "num_envs": 8},
+        {"total_steps": 10_000, "eval_every": 1_000},
+        {"total_steps": 10_000, "eval_every": 10_000},
+        {"total_steps": 10_000, "warmup_steps": 100},
+        {"total_steps": 2_000, "num_envs": 4, "warmup_steps": 100},
+        {"total_steps": 500, "eval_every": 50, "warmup_steps": 50},
+        {"total_steps": 1_000, "utd": 0.5, "n_step": 3},
+        {"total_steps": 4_000, "rollout_length": 4},
+        {"eval_every": 100, "num_envs": 10},
+    ]
+    for fields in counts:
+        config, hp = preset(env, **fields)
+        assert {name: getattr(config, name) for name in fields} == fields
+        assert hp == preset(env)[1]
+
+
+def test_a_short_run_keeps_a_short_warmup_and_about_ten_evaluations():
+    for env in ("Pendulum-v1", "brax/ant", "gymnasium/Hopper-v5"):
+        config, _ = preset(env, total_steps=10_000)
+        assert config.warmup_steps <= 5_000
+        assert 5 <= config.num_epochs <= 20
+
+
+def test_one_warning_lists_all_rounded_sizes(caplog):
+    preset("brax/ant", total_steps=10_000)
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "changed to fit the given settings: num_envs from 128 to 125, warmup_steps from 8192 to "
+        "1000, eval_every from 327680 to 1000"
+    )
+
+
+def test_given_sizes_that_do_not_fit_are_refused():
+    for fields in ({"total_steps": 1_000, "num_envs": 7}, {"total_steps": 300, "batch_size": 400}):
+        with pytest.raises(InputError):
+            preset("brax/ant", **fields)
+
+
 @pytest.mark.parametrize(
     ("env", "fields"),
     [

@@ -1,7 +1,7 @@
 """Test that members equal single runs up to rounding, on any number of devices."""
 
 import dataclasses
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ from probes import member, quick_jit, stack
 from sacjax import run
 from sacjax.bits import as_arrays
 from sacjax.config import Hyperparams
-from sacjax.devices import fill_up, layout, over_members
+from sacjax.devices import fill_up, layout, over_grid, over_members
 from sacjax.runs.arrays import flatten
 from sacjax.train import make_program, make_train
 
@@ -185,6 +185,71 @@ def test_the_axis_of_members_must_be_the_first_axis(axes):
 
 def test_in_axes_may_be_a_list():
     assert over_members(jnp.add, [0, None])(jnp.arange(2), 1).tolist() == [1, 2]
+
+
+def draw(key, hp):
+    return {"scaled": hp.tau * jax.random.normal(key), "three": jax.random.normal(key, (3,))}
+
+
+@pytest.mark.parametrize("strategy", ["auto", "vmap", "map"])
+def test_a_grid_equals_nested_vmaps(strategy):
+    keys = jax.random.split(KEYS[0], 3)
+    two, six = Hyperparams(tau=jnp.array([0.1, 0.2])), jnp.linspace(0.1, 0.6, 6).reshape(2, 3)
+    nested = jax.vmap(jax.vmap(draw, (0, None)), (None, 0))(keys, two)
+    close(over_grid(draw, keys, two, strategy=strategy), nested)
+    close(jax.jit(partial(over_grid, draw))(keys, two), nested)
+    assert over_grid(draw, keys, Hyperparams(tau=six))["three"].shape == (2, 3, 3, 3)
+    legacy = jax.random.split(jax.random.PRNGKey(0), 2)
+    assert over_grid(draw, legacy, two)["scaled"].shape == (2, 2)
+
+
+@pytest.mark.exact
+@pytest.mark.two_cpus
+def test_a_grid_trains_each_setting_with_each_key():
+    train, grid = make_train(TINY), Hyperparams(tau=jnp.array([0.005, 0.02]))
+    result = over_grid(train, KEYS, grid)
+    alone = quick_jit(train)(KEYS[1], Hyperparams(tau=0.02))
+    assert result.metrics["eval_return"].shape[:2] == (2, 2)
+    assert_close(alone.agent, jax.tree.map(lambda x: x[1, 1], result.agent))
+
+
+@pytest.mark.two_cpus
+def test_nested_members_are_refused_by_name():
+    inner = over_members(jnp.multiply, (0, None))
+    with refused("over_members") as caught:
+        over_members(inner, (None, 0))(jnp.arange(3.0), jnp.arange(4.0))
+    assert "over_grid" in str(caught.value)
+    one = over_members(jnp.multiply, (0, None), devices=1)
+    assert over_members(one, (None, 0))(jnp.arange(3.0), jnp.arange(4.0)).shape == (4, 3)
+    assert jax.vmap(inner, (None, 0))(jnp.arange(3.0), jnp.arange(4.0)).shape == (4, 3)
+
+
+GRID = Hyperparams(tau=jnp.array([0.1, 0.2]))
+UNEQUAL = jax.tree_util.tree_map_with_path(lambda p, x: x[:1] if "gamma" in str(p) else x, GRID)
+PARTLY = jax.tree_util.tree_map_with_path(lambda p, x: 0.5 if "critic" in str(p) else x, GRID)
+
+
+@pytest.mark.parametrize(
+    ("keys", "hp", "field"),
+    [
+        (KEYS, Hyperparams(), "gamma"),
+        (KEYS, UNEQUAL, "gamma"),
+        (KEYS, PARTLY, "critic_lr"),
+        (KEYS[0], GRID, "keys"),
+    ],
+)
+def test_scalars_and_unequal_lengths_name_the_field(keys, hp, field):
+    with refused(field):
+        over_grid(draw, keys, hp)
+    with refused("argument 0" if field == "keys" else field):
+        over_members(draw)(keys, hp)
+
+
+def test_members_need_as_many_settings_as_keys():
+    with refused("argument 0"):
+        over_members(draw)(jax.random.split(KEYS[0], 3), GRID)
+    with refused("argument 1"):
+        over_members(jnp.add)(jnp.arange(3), 1)
 
 
 def test_missing_members_are_filled_with_copies_of_the_last_member():

@@ -37,6 +37,7 @@ from sacjax import (
     make_program,
     make_sac,
     make_train,
+    over_grid,
     over_members,
     policy,
     preset,
@@ -505,7 +506,11 @@ def environment_like_no_other(path):
     make_env("zzz")
 
 
-@says("env", "unknown environment 'gymnasium/Qwertz': see `sacjax envs gymnasium`")
+@says(
+    "env",
+    "unknown environment 'gymnasium/Qwertz': see `sacjax envs gymnasium`. If your own module "
+    "registers it, write gymnasium/my_module:Qwertz",
+)
 def environment_of_a_suite_like_no_other(path):
     make_env("gymnasium/Qwertz")
 
@@ -517,16 +522,16 @@ def misspelled_suite(path):
 
 @says(
     "env",
-    "unknown suite 'zzz' in 'zzz/ant': use one of gymnax, brax, playground, gymnasium, envpool",
+    "unknown suite 'zzz' in 'zzz/zzz': use one of gymnax, brax, playground, gymnasium, envpool",
 )
 def suite_like_no_other(path):
-    make_env("zzz/ant")
+    make_env("zzz/zzz")
 
 
 @says(
     "env",
-    "env (7) must be a name or a gymnax Environment object, not a class or a wrapper: "
-    "`sacjax envs` lists the names",
+    "env (7) must be a name or a gymnax Environment object, such as MyEnv() or "
+    "LogWrapper(MyEnv()): `sacjax envs` lists the names",
 )
 def environment_of_another_type(path):
     make_env(7)
@@ -537,7 +542,7 @@ def environment_of_another_type(path):
 
 @says(
     "env",
-    "malformed option 'backend' in 'brax/ant?backend': write options as in "
+    "malformed option 'backend' in 'brax/ant?backend': write each once, with & between them: "
     "brax/ant?backend=spring&reset=fresh",
 )
 def option_without_a_value(path):
@@ -591,10 +596,8 @@ def environment_that_brax_cannot_make(path):
 
 @says(
     "env",
-    "cannot make gymnasium/no_such_module:Mine-v0 (ModuleNotFoundError: No module named "
-    "'no_such_module'. Environment registration via importing a module failed. Check whether "
-    "'no_such_module' contains env registration and can be imported.): install no_such_module, or "
-    "add its folder to PYTHONPATH; options must be arguments of gymnasium.make",
+    "cannot import no_such_module (ModuleNotFoundError: No module named 'no_such_module'): "
+    "install no_such_module, or add its folder to PYTHONPATH",
 )
 def module_that_is_not_installed(path):
     make_env("gymnasium/no_such_module:Mine-v0")
@@ -1378,6 +1381,62 @@ def step_with_four_values(path):
 )
 def environment_without_spaces(path):
     make_env(Environment())
+
+
+# --- names of environments, continued ------------------------------------------------------------
+
+
+@says("env", "unknown suite 'gym' in 'gym/Hopper-v5': did you mean gymnasium/Hopper-v5?")
+def suite_of_old_names(path):
+    make_env("gym/Hopper-v5")
+
+
+@says(
+    "env",
+    "cannot import json:Nothing (AttributeError: module 'json' has no attribute 'Nothing'): fix "
+    "json, or name something that it defines, as in my_module:MyName",
+)
+def name_that_a_module_lacks(path):
+    make_env("json:Nothing")
+
+
+@says(
+    "range",
+    "range ((0.8,inf) is no tuple, list or dictionary (SyntaxError: '(' was never closed "
+    "(<unknown>, line 1)): write range=(0.8,inf)",
+)
+def tuple_without_its_end(path):
+    names.parse("gymnasium/Hopper-v5?range=(0.8,inf")
+
+
+# --- grids ---------------------------------------------------------------------------------------
+
+
+@says(
+    "over_members",
+    "over_members cannot be nested: use over_grid(train, keys, grid), or jax.vmap for the inner "
+    "axis",
+)
+def nested_members(path):
+    inner = over_members(jnp.multiply, (0, None))
+    over_members(inner, (None, 0))(jnp.arange(2.0), jnp.arange(2.0))
+
+
+@says(
+    "gamma",
+    "gamma has the shape [], not the [M] of members: give one number per member, or use "
+    "in_axes=None to share it, or over_grid",
+)
+def grid_of_scalars(path):
+    over_grid(jnp.add, jax.random.split(jax.random.key(0)), Hyperparams())
+
+
+@says(
+    "algorithm",
+    "algorithm (json:__name__) must be a function (config, env) -> Algorithm: name one",
+)
+def algorithm_that_is_no_function(path):
+    make_program(TINY, "json:__name__")
 
 
 @pytest.mark.parametrize(("do", "kind", "field", "message"), CASES)

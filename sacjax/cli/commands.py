@@ -50,12 +50,12 @@ def plan(argv: list[str]) -> int:
     start_jax(config.env, args.logs.log_format, args.processes)
     from sacjax.runs import epochs, memory
     from sacjax.runs.population import make_grid, make_population
-    from sacjax.sac import make_sac
 
     layout = {name: args.options.get(name) for name in ("devices", "members_per_batch")}
     strategy = args.options.get("strategy", "auto")
     grid = make_grid(hp, list(args.seeds))
-    planned, compiled = make_population(config, grid, make_sac, strategy, *layout.values()), 0
+    algorithm = args.options["algorithm"]
+    planned, compiled = make_population(config, grid, algorithm, strategy, *layout.values()), 0
     if memory.estimate(planned).enough:
         batch = max(planned.batches(), key=lambda batch: batch.size)
         compiled = epochs.compile_programs(batch, fresh=False).memory
@@ -72,13 +72,15 @@ def resume(argv: list[str]) -> int:
     from sacjax.runs.run import resume
 
     check_is_run(args.dir)
-    start = partial(resume, args.dir, extend_to=args.extend_to, **args.run)
+    start = partial(resume, args.dir, extend_to=args.extend_to, **vars(args.own), **args.run)
     loggers, grace = _make_loggers(args.logs, args.dir), args.run.get("grace", GRACE)
     return train_with_loggers(start, args.dir, loggers, grace)
 
 
 @flags.command
-def evaluate(dir: flags.Dir, /, *, episodes: int | None = None) -> int:
+def evaluate(
+    dir: flags.Dir, /, *, episodes: int | None = None, own: flags.OwnFlags = flags.OwnFlags()
+) -> int:
     """Print the greedy returns of the agents in DIR.
 
     The episodes use the random keys of the run's last evaluation.
@@ -86,12 +88,13 @@ def evaluate(dir: flags.Dir, /, *, episodes: int | None = None) -> int:
     Args:
       dir: folder that `sacjax train` wrote.
       episodes: number of episodes per agent (None: as in training, to repeat the last evaluation).
+      own: an environment or an algorithm of your own.
     """
     start_jax()
     from sacjax.report import tables
     from sacjax.runs.load import evaluate_run, load
 
-    done = load(dir)
+    done = load(dir, **vars(own))
     returns = evaluate_run(done, episodes)[0].copy()
     returns[[d.member for d in done.diverged]] = float("nan")  # the table shows "diverged"
     title = f"{done.config.env}: greedy return, {returns.shape[1]} episodes"
@@ -101,7 +104,13 @@ def evaluate(dir: flags.Dir, /, *, episodes: int | None = None) -> int:
 
 @flags.command
 def render(
-    dir: flags.Dir, /, *, member: int | None = None, frames: int = 200, out: Path | None = None
+    dir: flags.Dir,
+    /,
+    *,
+    member: int | None = None,
+    frames: int = 200,
+    out: Path | None = None,
+    own: flags.OwnFlags = flags.OwnFlags(),
 ) -> int:
     """Write a GIF of one agent in DIR.
 
@@ -112,6 +121,7 @@ def render(
       member: number of the agent, from 0, as in metrics.csv (None: the best agent).
       frames: largest number of environment steps to show.
       out: path of the GIF (None: policy.gif in DIR).
+      own: an environment or an algorithm of your own.
     """
     start_jax()
     import numpy as np
@@ -122,7 +132,7 @@ def render(
     without_a_screen()
     from sacjax.runs.load import load
 
-    done, target = load(dir), out or dir / "policy.gif"
+    done, target = load(dir, **vars(own)), out or dir / "policy.gif"
     if member is None:
         last, _ = curve.last_returns(done.metrics, done.epochs)
         member = int(np.nan_to_num(last, nan=-np.inf).argmax())

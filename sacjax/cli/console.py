@@ -90,14 +90,14 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace
             f"sacjax: nothing to do: this run has finished ({done.config.total_steps:,} steps). "
             f"Train further: {resume_command(out)} with --extend-to STEPS"
         )
-    if done.completed:
-        return 0
     if len(done.diverged) == len(done.members):
         if fault := next((d.fault for d in done.diverged if d.fault), ""):
             message = f"all agents diverged, because {done.config.env_name} failed: {fault}"
             raise RunError(f"{message}. Fix it, then train again", fault.split()[0])
         print_error("sacjax: all agents diverged: use smaller learning rates")
         return 4
+    if done.completed:
+        return 0
     print_error(
         f"sacjax: stopped after {done.env_steps.min():,} of {done.config.total_steps:,} steps: "
         + _how_to_resume(out)
@@ -125,15 +125,18 @@ def _print_outcome(done: Any, out: Path, trained: bool) -> None:
 
 def _next_commands(done: Any, out: Path) -> list[str]:
     """Return the commands to try after a finished run, one per line."""
+    from sacjax.runs.directory import resume_command
+
     where = shlex.quote(str(out))
+    own = where + " --trust" * resume_command(out).endswith(" --trust`")
     commands = {
-        f"sacjax evaluate {where}": "print the agents' greedy returns again",
-        f"sacjax render {where}": "write a GIF of the best agent",
+        f"sacjax evaluate {own}": "print the agents' greedy returns again",
+        f"sacjax render {own}": "write a GIF of the best agent",
         f"sacjax report {where}": "write curves and statistics as an HTML page",
     }
     if done.config.lr_schedule == "constant":
         further = 2 * done.config.total_steps - done.config.warmup_steps
-        commands[f"sacjax resume {where} --extend-to {further}"] = "train further"
+        commands[f"sacjax resume {own} --extend-to {further}"] = "train further"
     width = max(map(len, commands))
     return ["", *(f"  {command:{width}}  {about}" for command, about in commands.items())]
 

@@ -20,7 +20,7 @@ from sacjax.devices import Strategy
 from sacjax.field_names import OTHER_NAMES, right_name
 from sacjax.presets import preset_of
 from sacjax.runs.signals import GRACE
-from sacjax.types import InputError, OnNan
+from sacjax.types import PLAIN, InputError, OnNan
 
 Dir = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 Dirs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")]
@@ -80,6 +80,18 @@ class ProcessFlags:
 
 
 @dataclass(frozen=True)
+class OwnFlags:
+    """Use an environment or an algorithm from a module of your own, also from this folder."""
+
+    env: str | None = None
+    """Environment of the run (None: as in config.json)."""
+    algorithm: str | None = None
+    """Algorithm of the run, my_module:make_algorithm (None: as in config.json)."""
+    trust: bool = False
+    """Import the modules that the run's config.json names."""
+
+
+@dataclass(frozen=True)
 class LogFlags:
     """Show progress, and log to other programs."""
 
@@ -114,6 +126,8 @@ class TrainFlags:
     """Folder for the results, new or empty (None: runs/ENV, or runs/ENV-2 ... if it exists)."""
     paper: bool = False
     """Use the paper's settings instead of the environment's preset."""
+    algorithm: str = PLAIN
+    """Algorithm: sac, or my_module:make_algorithm, a function of your own (docs/extending.md)."""
     processes: ProcessFlags = ProcessFlags()
     logs: LogFlags = LogFlags()
 
@@ -130,6 +144,7 @@ class ResumeFlags:
     """Folder that `sacjax train` wrote."""
     extend_to: int | None = None
     """Train to this many environment steps, past the configured end."""
+    own: OwnFlags = OwnFlags()
     processes: ProcessFlags = ProcessFlags()
     logs: LogFlags = LogFlags()
 
@@ -236,7 +251,7 @@ def parse_train(argv: list[str], command: str = "train") -> Train:
         sweep=_parse_sweeps(args.sweep, typed),
         seeds=range(args.seed, last + 1),
         out=args.out,
-        options=args.run | {"members_per_batch": args.members_per_batch},
+        options=args.run | {x: getattr(args, x) for x in ("members_per_batch", "algorithm")},
         processes=args.processes,
         logs=args.logs,
     )

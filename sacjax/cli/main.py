@@ -36,6 +36,8 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     from_shell, argv = argv is None, sys.argv[1:] if argv is None else argv
+    if "" not in sys.path:  # last, so that files here hide no package
+        sys.path.append("")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # escape characters that the encoding lacks
             stream.reconfigure(errors="backslashreplace")

@@ -65,7 +65,8 @@ def raw(name: str, parsed: Name) -> Any:
       InputError: Brax cannot make the environment, for example because the environment does not
         support this backend.
     """
-    with names.creation_errors(name, f"try another backend of {', '.join(BACKENDS)}"):
+    another = f"try another backend of {', '.join(BACKENDS)}" if "backend" in parsed.options else ""
+    with names.creation_errors(name, "brax", otherwise=another):
         return _load(parsed.id, parsed.options.get("backend"))
 
 

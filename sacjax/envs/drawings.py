@@ -31,7 +31,7 @@ def pictures(env: Any, parsed: Any, episode: Episode) -> Iterator[np.ndarray]:
         figure.clear()
         axes = figure.add_subplot()
         axes.set_title(base.name, fontsize=9, loc="right")
-        draw(axes, state, params)
+        draw(axes, getattr(state, "env_state", state), params)  # inside LogWrapper's state
         canvas.draw()
         yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
 

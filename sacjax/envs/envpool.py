@@ -104,5 +104,6 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 def _make_pool(name: str, id: str, options: dict[str, Any], copies: int, seed: int) -> Any:
     """Make a pool of copies, or raise InputError."""
-    with names.creation_errors(name, "options must be arguments of envpool.make"):
-        return _import_envpool(name).make_gymnasium(id, num_envs=copies, seed=seed, **options)
+    envpool = _import_envpool(name)
+    with names.creation_errors(name, "envpool", lambda: envpool.make_spec(id).config._fields):
+        return envpool.make_gymnasium(id, num_envs=copies, seed=seed, **options)

@@ -35,7 +35,13 @@ def known() -> list[str]:
     Raises:
       InputError: Gymnasium is not installed.
     """
-    return sorted(name for name in _import_gymnasium("gymnasium").registry if "/" not in name)
+    return sorted(id for id in _registered("gymnasium") if "/" not in id)
+
+
+def _registered(name: str) -> list[str]:
+    """Return the ids that Gymnasium can make: it registers MuJoCo's v2 and v3 to raise an error."""
+    specs = _import_gymnasium(name).registry.items()
+    return [id for id, spec in specs if "_raise_mujoco_py_error" not in str(spec.entry_point)]
 
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
@@ -52,9 +58,9 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
       InputError: Gymnasium is not installed, the id is unknown, Gymnasium cannot make the
         environment, or SAC cannot use its spaces.
     """
-    gymnasium = _import_gymnasium(name)
-    if ":" not in parsed.id:  # "module:id" is registered when its module is imported
-        names.check_known(name, parsed.id, gymnasium.registry)
+    if ":" in parsed.id:  # importing the module registers the id
+        names.import_own(parsed.id.partition(":")[0] + ":__name__", "env")
+    names.check_known(name, parsed.id.rpartition(":")[2], _registered(name))
     make = partial(_make, name, parsed)
     with closing(make()) as env:
         spaces = read_spaces(name, env.action_space, env.observation_space)
@@ -89,8 +95,14 @@ def pictures(name: str, parsed: Name, episode: Episode) -> Iterator[np.ndarray]:
 
 def _make(name: str, parsed: Name, **more: Any) -> Any:
     """Make one environment, or raise InputError."""
-    module = parsed.id.rpartition(":")[0]
-    mujoco = "pip install 'sacjax[gymnasium]' if MuJoCo is missing"
-    origin = f"install {module}, or add its folder to PYTHONPATH" if module else mujoco
-    with names.creation_errors(name, f"{origin}; options must be arguments of gymnasium.make"):
-        return _import_gymnasium(name).make(parsed.id, **parsed.options, **more)
+    gymnasium = _import_gymnasium(name)
+    id = parsed.id.rpartition(":")[2]
+
+    def options() -> list[str]:
+        make = gymnasium.spec(id).entry_point
+        if isinstance(make, str):
+            make = gymnasium.envs.registration.load_env_creator(make)
+        return [*names.parameters(make), "max_episode_steps"]
+
+    with names.creation_errors(name, "gymnasium", options):
+        return gymnasium.make(id, **parsed.options, **more)

@@ -1,6 +1,8 @@
 """The adapter for gymnax. The user gives a name or an `Environment` object.
 
-A name is an id such as "Pendulum-v1", or has the form gymnax/<id>. A name cannot have options.
+A name is an id such as "Pendulum-v1", or has the form gymnax/<id>. Such a name cannot have options.
+The id "module:Name" stands for an environment of the user: an object, or a class or function that
+makes an object from the options.
 
 gymnax (1.0 or later) resets episodes automatically. After a reset, gymnax keeps the last
 observation of the episode in `info`, and distinguishes `terminated` from `truncated`. The adapter
@@ -62,10 +64,13 @@ with _import_lazily("matplotlib.pyplot", "seaborn"):
     import gymnax
     from gymnax.environments.environment import Environment
     from gymnax.environments.spaces import Box, gspc
+    from gymnax.wrappers import GymnaxToDmEnvWrapper
+    from gymnax.wrappers.purerl import GymnaxWrapper
 
 _LOG = logging.getLogger("sacjax")
 _REMEDY = "reset_env, step_env and the spaces must fit together, as in docs/environments.md"
 _DOWNLOADS = ("MNISTBandit-bsuite",)  # downloads data when it is made, and has discrete actions
+_errors = partial(names.creation_errors, extra="", otherwise=_REMEDY)
 
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
@@ -81,6 +86,8 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
     Raises:
       InputError: the id is unknown, the name has options, or SAC cannot use the spaces.
     """
+    if ":" in parsed.id:
+        return make_object(_find(name))
     names.resolve_options(name, parsed.options)
     return _make(name, _load(parsed.id))
 
@@ -92,7 +99,7 @@ def make_object(env: Environment) -> MakeEnv:
     sacjax logs a warning if the environment does not change `state.time`.
 
     Args:
-      env: a gymnax `Environment` object.
+      env: a gymnax `Environment` object. gymnax's wrappers for JAX may be around it.
 
     Returns:
       A function that takes the number of copies E and returns an `Env`.
@@ -101,11 +108,25 @@ def make_object(env: Environment) -> MakeEnv:
       InputError: `env` is not an `Environment`, SAC cannot use its spaces, or what `reset_env` and
         `step_env` return does not fit together.
     """
-    make = _make(base_env(env).name, env, convert_keys=standard)
-    _check_steps(env, make(1))
-    if type(env).is_truncated is Environment.is_truncated:  # the limit is of `state.time`
-        _check_time(env, make(1))
+    base = base_env(env)
+    make = _make(base.name, env, convert_keys=standard)
+    (_check_steps if base is env else _check_wrapper)(env, make(1))
+    if type(base).is_truncated is Environment.is_truncated:  # the limit is of `state.time`
+        _check_time(base, make(1))
     return make
+
+
+def _check_wrapper(env: Any, made: Env) -> None:
+    """Trace a reset and a step of a wrapper. Raise InputError unless the observation fits."""
+    key, params, size = jax.random.key(0), made.default_params, made.example.obs.size
+    obs, state = _trace(env, "reset", 2, key, params)
+    _trace(env, "step", 6, key, state, made.bounds[0], params)
+    if _kind(obs).rpartition("[")[2] != f"{size}]":
+        raise InputError(
+            f"observation of {env.name} is {_kind(obs)}, but must have the shape [{size}]: "
+            + _REMEDY,
+            "observation",
+        )
 
 
 def _check_steps(env: Environment, made: Env) -> None:
@@ -133,14 +154,14 @@ def _check_steps(env: Environment, made: Env) -> None:
                 + _REMEDY,
                 name.partition(".")[0],
             )
-    with names.creation_errors(env.name, _REMEDY):  # such as a state without `time`
+    with _errors(env.name):  # such as a state without `time`
         jax.eval_shape(env.step, key, state, action, params)
 
 
 def _trace(env: Environment, method: str, count: int, *given: Any) -> Any:
     """Trace a method and return its values, or raise InputError if their number is not `count`."""
     found: list[Any] = []
-    with names.creation_errors(env.name, _REMEDY):
+    with _errors(env.name):
         jax.eval_shape(lambda *given: found.append(getattr(env, method)(*given)), *given)
     number = len(found[0]) if isinstance(found[0], tuple | list) else 1
     if number != count:
@@ -151,7 +172,7 @@ def _trace(env: Environment, method: str, count: int, *given: Any) -> Any:
 
 def _check_time(env: Environment, made: Env) -> None:
     """Warn if a step does not count `state.time`, or terminates because of the time limit."""
-    with names.creation_errors(env.name, _REMEDY), jax.ensure_compile_time_eval():
+    with _errors(env.name), jax.ensure_compile_time_eval():
         times = (made.default_params.max_steps_in_episode - left for left in (2, 1))
         steps = [_step_at(env, time, made.default_params, made.bounds[0]) for time in times]
     (before, at_limit), counted = zip(*steps, strict=True)
@@ -208,7 +229,7 @@ def _make(name: str, base: Environment, convert_keys: Callable[[Key], Key] = lea
     `convert_keys` converts the PRNG keys that `base` receives (`sacjax.prng`).
     """
     with jax.ensure_compile_time_eval():  # bounds are arrays, and `make_env` can run under jit
-        with names.creation_errors(name, _REMEDY):
+        with _errors(name):
             default_params = base.default_params
             given = base.action_space(default_params), base.observation_space(default_params)
         spaces = check_spaces(name, *given, Box, gspc.Box)
@@ -249,7 +270,7 @@ def _make(name: str, base: Environment, convert_keys: Callable[[Key], Key] = lea
 
 
 def base_env(env: str | Environment) -> Environment:
-    """Return the gymnax environment itself.
+    """Return the gymnax environment itself, without wrappers.
 
     Args:
       env: the name of an environment of gymnax, or an `Environment` object.
@@ -260,14 +281,33 @@ def base_env(env: str | Environment) -> Environment:
     Raises:
       InputError: the name is unknown, or `env` is not a name and not an `Environment`.
     """
-    base = _load(names.parse(env).id) if isinstance(env, str) else env
+    base = _find(env) if isinstance(env, str) else env
+    while isinstance(base, GymnaxWrapper) and not isinstance(base, GymnaxToDmEnvWrapper):
+        base = base._env
     if not isinstance(base, Environment):
         raise InputError(
-            f"env ({env!r}) must be a name or a gymnax Environment object, not a class or a "
-            "wrapper: `sacjax envs` lists the names",
+            f"env ({env!r}) must be a name or a gymnax Environment object, such as MyEnv() or "
+            "LogWrapper(MyEnv()): `sacjax envs` lists the names",
             "env",
         )
     return base
+
+
+def _find(name: str) -> Environment:
+    """Return the environment with this full name."""
+    id = names.parse(name).id
+    return _build(names.import_own(id, "env"), name) if ":" in id else _load(id)
+
+
+@cache  # as in `_load`; a module that is imported again has another class
+def _build(own: Any, name: str) -> Any:
+    """Return an object of the user's own, or call a class or function with the name's options."""
+    options = names.parse(name).options
+    if not callable(own):
+        names.resolve_options(name, options)
+        return own
+    with names.creation_errors(name, "", partial(names.parameters, own)):
+        return own(**options)
 
 
 def continuous_envs() -> dict[str, tuple[Any, Any, Any]]:

@@ -2,23 +2,28 @@
 
 A name without a suite is the id of a gymnax environment. sacjax imports a suite only to make an
 environment of this suite.
+The id "module:Name" stands for an environment or an algorithm of the user. This module imports it.
 """
 
 import ast
 import difflib
 import importlib
+import inspect
+import math
+import operator
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
 from sacjax.types import InputError, MakeEnv, is_whole, one_line
 
 SUITES = ("gymnax", "brax", "playground", "gymnasium", "envpool")
-_MUJOCO = (  # tasks of Gymnasium; users often write them without a suite
-    "Ant|HalfCheetah|Hopper|Humanoid|HumanoidStandup|InvertedPendulum|InvertedDoublePendulum|"
-    "Pusher|Reacher|Swimmer|Walker2d"
-)
+_CONSTANTS = {"true": True, "false": False, "none": None, "inf": math.inf, "nan": math.nan}
+OWN = re.compile(r"[\w.]+:[\w.]+")  # "module:Name", an environment or algorithm of the user's own
+used: set[str] = set()
+"""The names with a "module:Name" that this process has used. A run's folder may name them again."""
 
 
 class Name(NamedTuple):
@@ -55,17 +60,24 @@ def parse(name: str) -> Name:
     if not slash:
         suite, rest = "gymnax", path
     if suite not in SUITES:
-        near = difflib.get_close_matches(suite, SUITES, n=1)
-        hint = f"did you mean {near[0]}/{rest}?" if near else f"use one of {', '.join(SUITES)}"
+        near = difflib.get_close_matches("gymnasium" if suite == "gym" else suite, SUITES, n=1)
+        names = [f"{near[0]}/{rest}"] if near else _similar("", rest, [])
+        hint = f"did you mean {' or '.join(names)}?" if names else f"use one of {', '.join(SUITES)}"
         raise InputError(f"unknown suite {suite!r} in {name!r}: {hint}", "env")
     options = {}
     for part in filter(None, query.split("&")):
         option, equals, value = part.partition("=")
-        if not (option.isidentifier() and equals):
-            example = "write options as in brax/ant?backend=spring&reset=fresh"
+        if not (option.isidentifier() and equals) or option in options or "?" in value:
+            example = "write each once, with & between them: brax/ant?backend=spring&reset=fresh"
             raise InputError(f"malformed option {part!r} in {name!r}: {example}", "env")
-        options[option] = _literal(value)
+        options[option] = _literal(option, value)
     return Name(suite, rest, options)
+
+
+def own_module(name: Any) -> str:
+    """Return the module of the user's own that the name of an environment imports, "" if none."""
+    id = parse(name).id if isinstance(name, str) else ""
+    return id.partition(":")[0] if ":" in id else ""
 
 
 def make_env(env: Any) -> MakeEnv:
@@ -75,7 +87,8 @@ def make_env(env: Any) -> MakeEnv:
     interface.
 
     Args:
-      env: a name, or a gymnax `Environment` object. `sacjax envs` lists the names.
+      env: a name, or a gymnax `Environment` object, with or without gymnax's wrappers. `sacjax
+        envs` lists the names. "module:Name" imports your own class, object or factory.
 
     Returns:
       A function that takes the number of copies E and returns an `Env`. All arrays of the `Env`
@@ -91,7 +104,9 @@ def make_env(env: Any) -> MakeEnv:
     """
     if isinstance(env, str):
         parsed = parse(env)
-        return adapter(parsed.suite).make_env(env, parsed)
+        make = adapter(parsed.suite).make_env(env, parsed)
+        used.add(env)
+        return make
     return adapter("gymnax").make_object(env)
 
 
@@ -110,18 +125,68 @@ def adapter(suite: str) -> Any:
 
 
 def check_known(name: str, id: str, known: Iterable[str]) -> None:
-    """Raise InputError with close matches if a suite has no environment `id`."""
+    """Raise InputError if a suite has no environment `id`, with similar names of all suites."""
     known = list(known)
     if id in known:
         return
-    suite = parse(name).suite if "/" in name else ""
-    folded = {other.casefold(): f"{suite}/{other}" if suite else other for other in known}
-    near = [folded[x] for x in difflib.get_close_matches(id.casefold(), folded, n=3, cutoff=0.5)]
-    if not suite and (task := re.fullmatch(rf"({_MUJOCO})-v(\d+)", id)):
-        near = [f"gymnasium/{task[1]}-v{'4' if task[2] == '4' else '5'}"]
-    command = f"sacjax envs {suite}".strip()
-    hint = f"did you mean {' or '.join(near)}?" if near else f"see `{command}`"
+    suite = parse(name).suite
+    names = _similar(suite, id, known)
+    names = [x if "/" in name else x.removeprefix("gymnax/") for x in names]
+    command = f"sacjax envs {suite}".removesuffix(" gymnax")
+    hint = f"did you mean {' or '.join(names)}?" if names else f"see `{command}`"
+    if suite == "gymnasium":
+        hint += f". If your own module registers it, write gymnasium/my_module:{id}"
     raise InputError(f"unknown environment {name!r}: {hint}", "env")
+
+
+def _similar(own: str, id: str, known: Iterable[str]) -> list[str]:
+    """Return up to four names like `id`, from its `own` suite or else from all installed suites.
+
+    `known` has the ids of `own`. Other suites are imported only if none of them has the same stem.
+    """
+    typed, found, exact = _stem(id), {}, []  # found: stem -> suite -> `id`, or the newest id
+    for suite in (own, *(x for x in SUITES if x != own)):
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # maybe not installed
+            ids = known if suite == own else adapter(suite).known()
+            for other in sorted(ids, key=lambda x: (x.casefold() == id.casefold(), len(x), x)):
+                found.setdefault(_stem(other), {})[suite] = other
+        exact = [stem for stem in (typed, typed + "-v") if stem in found]
+        if exact and suite == own:
+            break
+    stems = exact or difflib.get_close_matches(typed, found, n=3, cutoff=0.8)
+    pairs = [(suite, other) for stem in stems for suite, other in found[stem].items()]
+    first = {other: f"{suite}/{other}" for suite, other in reversed(pairs)}  # envpool has the same
+    return [*reversed(first.values())][:4]
+
+
+def _stem(id: str) -> str:
+    """Return the letters and digits of an id, with "-v" in place of its version."""
+    stem = re.sub(r"-v\d+$", "", id.casefold())
+    return re.sub(r"-misc$|[\W_]", "", stem) + "-v" * (len(stem) < len(id))
+
+
+def import_own(name: str, field: str) -> Any:
+    """Import what "module:Name" names: a class, object or function of the user's own.
+
+    Args:
+      name: a module and a name in it.
+      field: the setting at fault if this fails, "env" or "algorithm".
+
+    Returns:
+      The object with this name.
+
+    Raises:
+      InputError: the module cannot be imported, or it has no such name.
+    """
+    module, _, path = name.partition(":")
+    try:
+        return operator.attrgetter(path)(importlib.import_module(module))
+    except Exception as error:  # a module can raise anything
+        remedy = f"fix {module}, or name something that it defines, as in my_module:MyName"
+        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
+            remedy = f"install {module}, or add its folder to PYTHONPATH"
+        text = f"cannot import {name.removesuffix(':__name__')} ({one_line(error)}): {remedy}"
+        raise InputError(text, field) from error
 
 
 def resolve_options(name: str, options: dict[str, Any], **rules: Any) -> dict[str, Any]:
@@ -164,12 +229,35 @@ def import_suite(module: str, name: str, extra: str) -> Any:
 
 
 @contextmanager
-def creation_errors(name: str, remedy: str) -> Iterator[None]:
-    """Raise InputError if a suite cannot make an environment within the `with` block."""
+def creation_errors(
+    name: str, extra: str, options: Callable[[], Iterable[str]] = tuple, otherwise: str = ""
+) -> Iterator[None]:
+    """Re-raise errors within the context, where a suite makes an environment, as InputError.
+
+    Args:
+      name: the full name of the environment.
+      extra: the extra of sacjax that installs the suite.
+      options: returns the options that the environment has.
+      otherwise: the remedy, unless a package is missing or an option is unknown.
+    """
     try:
         yield
-    except Exception as error:  # a suite can raise any error, such as a network error
+    except Exception as error:  # a suite can raise anything, such as a TypeError or a network error
+        text, is_missing = str(error), type(error).__name__ == "DependencyNotInstalled"
+        fix = "check its options" if "?" in name else "it has a fault itself"
+        remedy = otherwise or fix
+        if "unexpected keyword argument" in text:
+            remedy = f"use the options {', '.join(options())}"
+        elif is_missing or isinstance(error, ImportError):
+            other = "pip install" in text and "mujoco" not in text.casefold()
+            remedy = "install what it names" if other else f"pip install 'sacjax[{extra}]'"
         raise InputError(f"cannot make {name} ({one_line(error)}): {remedy}", "env") from error
+
+
+def parameters(function: Callable) -> list[str]:
+    """Return the names of a function's parameters, without those for all others (**kwargs)."""
+    found = inspect.signature(function).parameters.values()
+    return [x.name for x in found if x.kind != x.VAR_KEYWORD]
 
 
 def path_of(name: str) -> str:
@@ -190,11 +278,21 @@ def path_of(name: str) -> str:
     return "/".join(re.sub(r"[^\w.-]+", "-", part).strip(".")[:150] or "-" for part in parts)
 
 
-def _literal(text: str) -> Any:
+def _literal(option: str, text: str) -> Any:
     """Parse the value of an option. A text that is not a Python literal stays a string."""
-    if text.casefold() in ("true", "false", "none"):
-        text = text.capitalize()
     try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+        tree = ast.parse(text.strip(), mode="eval")
+        return ast.literal_eval(_Constants().visit(tree))
+    except (ValueError, SyntaxError, TypeError) as error:
+        if text.lstrip().startswith(("(", "[", "{")):
+            message = f"{option} ({text}) is no tuple, list or dictionary ({one_line(error)}): "
+            raise InputError(message + f"write {option}=(0.8,inf)", option) from error
         return text
+
+
+class _Constants(ast.NodeTransformer):
+    """Replaces the names true, false, none, inf and nan, in any case, by their values."""
+
+    def visit_Name(self, node: ast.Name) -> ast.expr:
+        id = node.id.casefold()
+        return ast.Constant(_CONSTANTS[id]) if id in _CONSTANTS else node

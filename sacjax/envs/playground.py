@@ -70,7 +70,9 @@ def raw(name: str, parsed: Name) -> Any:
     Raises:
       InputError: Playground cannot make the environment, for example because there is no network.
     """
-    with names.creation_errors(name, "suites other than dm_control need a network on first use"):
+    is_local = parsed.id in _import_playground(name).registry.dm_control_suite.ALL_ENVS
+    download = "" if is_local else "suites other than dm_control need a network on first use"
+    with names.creation_errors(name, "playground", otherwise=download):
         return _load(parsed.id, parsed.options.get("impl", "jax"))
 
 

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sacjax.config import Config, Hyperparams
+from sacjax.envs.names import OWN, own_module
 from sacjax.runs.files import PART, remedy, write_text
 from sacjax.runs.population import Grid
 from sacjax.runs.provenance import FORMAT, Description, describe_resumed
@@ -43,14 +44,18 @@ def resume_command(directory: Path) -> str:
 
     The command is Python code if the run has an environment object or a custom algorithm.
     """
-    whole = whole_run(directory)
+    whole, flag = whole_run(directory), ""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         content = json.loads((whole / "config.json").read_text())
-        objects = [", env=..."] if content["config"]["env"] is None else []
-        objects += [", algorithm=..."] if content.get("algorithm", PLAIN) != PLAIN else []
+        env, algorithm = content["config"]["env"], content.get("algorithm", PLAIN)
+        own = OWN.fullmatch(algorithm)
+        flag = " --trust" if own or own_module(env) else ""
+        objects = [", env=..."] if env is None else []
+        objects += [", algorithm=..."] if algorithm != PLAIN and not own else []
         if objects:
+            objects += [", trust=True"] if flag else []
             return f"`sacjax.resume({str(whole)!r}{''.join(objects)})`"
-    return f"`sacjax resume {shlex.quote(str(whole))}`"
+    return f"`sacjax resume {shlex.quote(str(whole))}{flag}`"
 
 
 @contextlib.contextmanager

@@ -1,8 +1,10 @@
 """Read runs from their folders, and evaluate their agents again."""
 
+import importlib.util
+import itertools
 import logging
 import os
-from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,20 +16,26 @@ from sacjax.bits import as_arrays
 from sacjax.config import Hyperparams
 from sacjax.devices import layout, over_members
 from sacjax.envs.host import for_a_while
+from sacjax.envs.names import OWN, own_module, used
 from sacjax.runs import directory as folders
 from sacjax.runs.population import Layout, Population
 from sacjax.runs.processes import several
 from sacjax.runs.provenance import Description, algorithm_name, check_jax_settings
 from sacjax.runs.result import Run, merge, read
 from sacjax.sac import make_sac
-from sacjax.train import epoch_keys, make_program
+from sacjax.train import MakeAlgorithm, epoch_keys, make_program
 from sacjax.types import InputError
 from sacjax.validation import must_be
 
 _LOG = logging.getLogger("sacjax")
 
 
-def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = make_sac) -> Run:
+def load(
+    directory: str | os.PathLike,
+    env: Any = None,
+    algorithm: MakeAlgorithm | None = None,
+    trust: bool = False,
+) -> Run:
     """Read a run from its folder.
 
     A stopped run can be loaded too. If some batches of the run have no agents yet, the result omits
@@ -36,8 +44,11 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     Args:
       directory: the folder that `run` wrote.
       env: the environment of the run, if it was an object. A folder stores only the object's name.
-      algorithm: the function that made the run's algorithm. If the function has another name than
+      algorithm: the function that made the run's algorithm; None for `make_sac`, or for the
+        algorithm that config.json names as "module:Name". If the function has another name than
         in config.json, sacjax warns, because the policy may behave differently.
+      trust: whether to import the modules that config.json names, if the run's environment or
+        algorithm is a "module:Name". You can also give `env` or `algorithm` by name again.
 
     Returns:
       The run, with agents as NumPy arrays.
@@ -48,6 +59,7 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     path = Path(directory)
     folders.check_is_run(path)
     saved = folders.read_config(path, env)
+    algorithm = choose_algorithm(path, saved, env, algorithm, trust)
     check_jax_settings(str(path), saved.content["jax"], exact=False)
     program = make_program(saved.config, algorithm)
     here = Layout(strategy="auto", devices=1)
@@ -110,9 +122,43 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
     return np.asarray(returns), np.asarray(lengths)
 
 
-def describe_mismatch(content: Description, algorithm: Callable) -> str:
+def choose_algorithm(
+    path: Path, saved: folders.SavedConfig, env: Any, algorithm: MakeAlgorithm | None, trust: bool
+) -> MakeAlgorithm:
+    """Return the given algorithm, or the run's own if it has a name, or `make_sac`.
+
+    Raises InputError if only config.json names a module of the user's own and `trust` is False, or
+    if such a module is inside the run's folder.
+    """
+    stored = str(saved.content.get("algorithm"))
+    chosen = algorithm or (stored if OWN.fullmatch(stored) else make_sac)
+    for field, name, given in (("env", saved.config.env, env), ("algorithm", chosen, algorithm)):
+        module, problem = own_module(name), ""
+        if module and given is None and not trust and name not in used:
+            problem = f"pass --trust (trust=True) to import it, or {field} {name} again"
+        elif module and _is_inside(module, path.resolve()):
+            problem = "sacjax runs no code from a run's folder, so move it to another one"
+        if problem:
+            text = f"{path / 'config.json'} names the module {module} ({name}): {problem}"
+            raise InputError(text, field)
+    return chosen
+
+
+def _is_inside(module: str, directory: Path) -> bool:
+    """Return whether a module, or a package around it, is in a directory."""
+    with suppress(Exception):  # the import itself, later, explains what is wrong
+        for name in itertools.accumulate(module.split("."), "{}.{}".format):  # parents first
+            spec = importlib.util.find_spec(name)
+            places = [spec.origin, *(spec.submodule_search_locations or [])] if spec else []
+            if any(Path(x).resolve().is_relative_to(directory) for x in places if x):
+                return True
+    return False
+
+
+def describe_mismatch(content: Description, algorithm: MakeAlgorithm) -> str:
     """Compare the name of `algorithm` with config.json. Returns "" if the names are equal."""
     trained_with, given = content.get("algorithm"), algorithm_name(algorithm)
-    if trained_with in (None, given):
+    same = trained_with in (None, given) or trained_with.endswith(f":{given}")
+    if same or given.endswith(f":{trained_with}"):  # one is an object, the other its name
         return ""
     return f"was trained with the algorithm {trained_with}, not {given}"

@@ -1,7 +1,6 @@
 """Define and check the members of a run before it starts. Nothing is allocated here."""
 
 import itertools
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, NamedTuple, TypedDict
 
@@ -15,8 +14,8 @@ from sacjax.config import Config, Hyperparams
 from sacjax.runs import provenance
 from sacjax.runs.provenance import Description
 from sacjax.sac import make_sac
-from sacjax.train import Program, make_program
-from sacjax.types import InputError, Key, is_whole
+from sacjax.train import MakeAlgorithm, Program, make_program
+from sacjax.types import PLAIN, InputError, Key, is_whole
 from sacjax.validation import check_target_entropy, must_be
 
 
@@ -83,7 +82,7 @@ class Population(NamedTuple):
     grid: Grid
     per_batch: int | None
     program: Program
-    algorithm: Callable
+    algorithm: MakeAlgorithm
     layout: Layout
 
     @property
@@ -164,7 +163,7 @@ class Population(NamedTuple):
 def make_population(
     config: Config,
     grid: Grid,
-    algorithm: Callable,
+    algorithm: MakeAlgorithm,
     strategy: str = "auto",
     devices: int | None = None,
     per_batch: int | None = None,
@@ -176,7 +175,7 @@ def make_population(
     if per_batch is not None and (not is_whole(per_batch) or per_batch < 1):
         name = "members_per_batch"
         raise InputError(f"{name} ({per_batch}) must be a whole number of at least 1: use 64", name)
-    if algorithm is make_sac:
+    if algorithm in (make_sac, PLAIN):
         for point in grid.settings:
             check_target_entropy(config, point)
     program = make_program(config, algorithm)

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 
 from sacjax.config import Hyperparams
-from sacjax.envs.names import parse
+from sacjax.envs.names import OWN, parse
 from sacjax.types import PLAIN, InputError
 
 FORMAT = 4  # the only format of config.json and agents/ that sacjax reads
@@ -85,6 +85,8 @@ def description(
 
 def algorithm_name(make: Any) -> str:
     """Return the name of an algorithm, with its arguments. All processes return the same name."""
+    if isinstance(make, str) and (make == PLAIN or OWN.fullmatch(make)):
+        return make
     if isinstance(make, partial):
         bound = [algorithm_name(x) for x in make.args]
         bound += [f"{name}={algorithm_name(x)}" for name, x in make.keywords.items()]

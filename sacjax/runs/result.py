@@ -17,7 +17,7 @@ from sacjax.runs.divergence import Divergence
 from sacjax.runs.epochs import State
 from sacjax.runs.files import remedy
 from sacjax.runs.population import Population
-from sacjax.train import Program
+from sacjax.train import MakeAlgorithm, Program
 from sacjax.types import Array, InputError, Key, RunError, is_key, one_line
 
 _METRICS = "metrics "  # prefix of the names of metrics in agents/
@@ -46,7 +46,7 @@ class Run(NamedTuple):
     metrics: dict[str, np.ndarray]
     agents: Any
     program: Program
-    algorithm: Callable
+    algorithm: MakeAlgorithm
     keys: Key
     epochs: np.ndarray
     completed: bool

@@ -21,7 +21,7 @@ from sacjax.runs import directory as folders
 from sacjax.runs import memory
 from sacjax.runs.directory import BATCHES
 from sacjax.runs.epochs import Compiled, collect_metrics, epochs, prepare
-from sacjax.runs.load import describe_mismatch
+from sacjax.runs.load import choose_algorithm, describe_mismatch
 from sacjax.runs.metrics_csv import Row, to_rows, write_table
 from sacjax.runs.population import Population, extended, make_grid, make_population
 from sacjax.runs.processes import any_of, is_first, on_first, several
@@ -30,6 +30,7 @@ from sacjax.runs.recorder import Options, Recorder, restore_state, write_summary
 from sacjax.runs.result import Run, merge, read, to_host
 from sacjax.runs.signals import GRACE, deferred
 from sacjax.sac import make_sac
+from sacjax.train import MakeAlgorithm
 from sacjax.types import InputError, OnEpoch, OnNan, is_whole
 
 _LOG = logging.getLogger("sacjax")
@@ -52,7 +53,7 @@ def run(
     directory: str | os.PathLike | None = None,
     on_epoch: Sequence[OnEpoch] = (),
     should_stop: Callable[[], bool] = lambda: False,
-    algorithm: Callable = make_sac,
+    algorithm: MakeAlgorithm = make_sac,
     strategy: str = "auto",
     devices: int | None = None,
     members_per_batch: int | None = None,
@@ -85,7 +86,7 @@ def run(
       should_stop: a function that the run calls after each epoch. The run stops if the function
         returns True.
       algorithm: a function (config, env) -> `Algorithm`, such as
-        `functools.partial(make_sac, ...)`.
+        `functools.partial(make_sac, ...)`, or the name "module:function" of one.
       strategy: "vmap" to train the members of a device as one vectorised program, "map" to train
         one member after another, or "auto" for the faster strategy. The strategy changes only the
         speed and the rounding.
@@ -133,13 +134,14 @@ def resume(
     env: Any = None,
     on_epoch: Sequence[OnEpoch] = (),
     should_stop: Callable[[], bool] = lambda: False,
-    algorithm: Callable = make_sac,
+    algorithm: MakeAlgorithm | None = None,
     strategy: str | None = None,
     devices: int | None = None,
     checkpoint_every: int | None = None,
     keep: int | None = None,
     on_nan: OnNan | None = None,
     grace: float = GRACE,
+    trust: bool = False,
 ) -> Run:
     """Resume the run in `directory` from its last complete checkpoint.
 
@@ -154,7 +156,7 @@ def resume(
       env: the environment of the run, if it was an object. A folder stores only the object's name.
       on_epoch: the callbacks, as in `run`.
       should_stop: the function that stops the run, as in `run`.
-      algorithm: the function that made the run's algorithm, if it was not `make_sac`.
+      algorithm: the function that made the run's algorithm, as in `load`.
       strategy: the strategy, as in `run`, or None to keep the run's strategy.
       devices: the number of devices, as in `run`. None keeps the run's number, if this machine has
         enough devices.
@@ -162,6 +164,7 @@ def resume(
       keep: the number of checkpoints to keep, or None to keep the run's value.
       on_nan: the reaction to divergence, as in `run`, or None to keep the run's value.
       grace: the seconds that a run may continue after a signal, as in `run`.
+      trust: whether to import the modules that config.json names, as in `load`.
 
     Returns:
       The run from its first to its last epoch.
@@ -173,7 +176,8 @@ def resume(
     path, on_epoch = Path(directory), _check_callables(on_epoch, should_stop)
     folders.check_is_run(path)
     with deferred(should_stop, grace) as stop, _enter_on_first(lambda: folders.locked(path)):
-        config, grid, content = folders.read_config(path, env)
+        config, grid, content = saved = folders.read_config(path, env)
+        algorithm = choose_algorithm(path, saved, env, algorithm, trust)
         if mismatch := describe_mismatch(content, algorithm):
             raise InputError(
                 f"{path} {mismatch}: pass the run's algorithm to resume(..., algorithm=...) in "

@@ -239,7 +239,7 @@ def test_a_config_file_without_settings_raises_an_input_error(folder, tmp_path):
 def test_a_warning_lists_the_default_settings_that_were_rounded(caplog):
     config, _ = settings("--num-envs", "3", env="brax/ant")  # the preset: 128, warm-up 8192
     assert config.warmup_steps % 3 == 0
-    assert "warmup_steps changed from 8192 to 8193" in caplog.text
+    assert "warmup_steps from 8192 to 8193" in caplog.text
     config, _ = settings("--total-steps", "300")
     assert (config.total_steps, config.warmup_steps) == (300, 30)
     assert 270 % config.eval_every == 0

@@ -392,7 +392,7 @@ def test_an_unsupported_environment_raises_an_input_error(env, field):
 def test_error_for_an_unknown_environment_suggests_the_closest_name(name, suggestion):
     with refused("env") as caught:
         make_env(name)
-    assert f"did you mean {suggestion}?" in str(caught.value)
+    assert f"did you mean {suggestion}" in str(caught.value)
 
 
 @pytest.mark.parametrize(
