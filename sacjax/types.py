@@ -51,6 +51,8 @@ class EpochMetrics(dict[str, np.ndarray]):
       train_return: mean return of the training episodes that ended in the epoch; NaN if none.
       train_length: mean length of the training episodes that ended in the epoch; NaN if none.
       train_episodes: number of training episodes that ended in the epoch.
+      info_NAME: for each entry "NAME:how" of `Config.log_info`, the mean over the training episodes
+        that ended in the epoch and had a value; NaN if none.
       replay_size: transitions in replay.
       env_steps: environment steps since the start.
       gradient_steps: gradient steps since the start.
@@ -140,6 +142,7 @@ class TimeStep(NamedTuple):
     reward: Array  # [E]
     terminated: Array  # [E] bool: the task is over, so the value of `final_obs` is 0
     truncated: Array  # [E] bool: a time limit, so the target bootstraps from `final_obs`
+    info: Any = None  # entries of the environment's info by name, [E, ...] each; NaN: no value
 
 
 class Episode(NamedTuple):

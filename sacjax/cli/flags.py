@@ -213,7 +213,7 @@ def parse_train(argv: list[str], command: str = "train") -> Train:
     base = {} if "--paper" in argv or env is None else preset_of(env)
     flags = _with_typed(
         TrainFlags,
-        config=typed_only(Config, base),
+        config=typed_only(Config, {"log_info": "none"} | base),
         hyperparameters=typed_only(Hyperparams, base),
         run=typed_only(RunFlags, {}),
     )

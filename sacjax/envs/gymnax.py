@@ -64,6 +64,7 @@ with _import_lazily("matplotlib.pyplot", "seaborn"):
     from gymnax.environments.spaces import Box
 
 _LOG = logging.getLogger("sacjax")
+_ADDED = ("terminated", "truncated", "final_observation")  # gymnax adds these to info
 _DOWNLOADS = ("MNISTBandit-bsuite",)  # downloads data when it is made, and has discrete actions
 
 
@@ -163,7 +164,8 @@ def _make(name: str, base: Environment, convert_keys: Callable[[Key], Key] = lea
                 base.step, (0, 0, 0, None)
             )(keys, state, raw_action, params)
             timestep = make_timestep(obs, info["final_observation"], reward, terminated, truncated)
-            return keep_dtypes(new_state, state), timestep
+            own = {name: x for name, x in info.items() if name not in _ADDED}
+            return keep_dtypes(new_state, state), timestep._replace(info=own)
 
         bounds = action_space.low, action_space.high
         sizes = num_envs, obs_size, action_size

@@ -13,6 +13,7 @@ import numpy as np
 
 from sacjax.types import Array, Metrics
 
+_UNCHECKED = "eval_", "train_", "info_"  # NaN if no episode has ended
 _COUNTS = "env_steps", "gradient_steps", "replay_size"  # a frozen member's counts keep growing
 
 
@@ -87,7 +88,7 @@ def _check_finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]
     finite = {
         name: jnp.isfinite(x).all()
         for name, x in metrics.items()
-        if not name.startswith(("eval_", "train_")) and jnp.issubdtype(x.dtype, jnp.inexact)
+        if not name.startswith(_UNCHECKED) and jnp.issubdtype(x.dtype, jnp.inexact)
     }
     new, old = _flatten_floats(agent), _flatten_floats(before)
     same = (new == old) | (jnp.isnan(new) & jnp.isnan(old))
