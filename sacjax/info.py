@@ -86,16 +86,10 @@ def _add(tally: Tally, entry: str, info: Any, ended: Array) -> Tally:
     name, _, how = entry.rpartition(":")
     x = info[name].astype(tally.value.dtype)
     steps = tally.steps + ~jnp.isnan(x)
-    new = {
-        "last": x,
-        "sum": tally.value + x,
-        "mean": tally.value + (x - tally.value) / steps,
-        "max": jnp.where(steps == 1, x, jnp.maximum(tally.value, x)),
-    }[how]
+    mean = tally.value + (x - tally.value) / steps
+    most = jnp.where(steps == 1, x, jnp.maximum(tally.value, x))
+    new = {"last": x, "sum": tally.value + x, "mean": mean, "max": most}[how]
     value, counted = jnp.where(jnp.isnan(x), tally.value, new), ended & (steps > 0)
-    return Tally(
-        value=jnp.where(ended, 0, value),
-        steps=jnp.where(ended, 0, steps),
-        total=tally.total + jnp.where(counted, value, 0).sum(),
-        count=tally.count + counted.sum(),
-    )
+    total = tally.total + jnp.where(counted, value, 0).sum()
+    value, steps = (jnp.where(ended, 0, x) for x in (value, steps))
+    return Tally(value, steps, total, tally.count + counted.sum())

@@ -76,7 +76,7 @@ def resume(argv: list[str]) -> int:
 
 
 @flags.command
-def evaluate(dir: flags.Dir, /, *, episodes: int | None = None) -> int:
+def evaluate(dir: flags.Dir, /, *, episodes: int | None = None, best: bool = False) -> int:
     """Print the greedy returns of the agents in DIR.
 
     The episodes start where those of the run's last evaluation started.
@@ -84,14 +84,15 @@ def evaluate(dir: flags.Dir, /, *, episodes: int | None = None) -> int:
     Args:
       dir: folder that `sacjax train` wrote.
       episodes: episodes per agent (None: as in training, which repeats the last evaluation).
+      best: each agent at its best evaluation, of a run with --keep-best; repeats that evaluation.
     """
     start_jax()
     from sacjax.report import tables
     from sacjax.runs.load import evaluate_run, load
 
-    done = load(dir)
+    done = load(dir, best=best)
     returns = evaluate_run(done, episodes)[0].copy()
-    returns[[d.member for d in done.diverged]] = float("nan")  # the table shows "diverged"
+    returns[[d.member for d in done.diverged if not best]] = float("nan")  # "diverged" in the table
     title = f"{done.config.env}: greedy return, {returns.shape[1]} episodes"
     print(tables.of_run(done.members, returns.mean(1), returns.std(1), title))
     return 0
@@ -99,7 +100,13 @@ def evaluate(dir: flags.Dir, /, *, episodes: int | None = None) -> int:
 
 @flags.command
 def render(
-    dir: flags.Dir, /, *, member: int | None = None, frames: int = 200, out: Path | None = None
+    dir: flags.Dir,
+    /,
+    *,
+    member: int | None = None,
+    frames: int = 200,
+    out: Path | None = None,
+    best: bool = False,
 ) -> int:
     """Write a GIF of one agent in DIR.
 
@@ -110,6 +117,7 @@ def render(
       member: number of the agent, from 0, as in metrics.csv (None: the best agent).
       frames: largest number of environment steps to show.
       out: GIF to write (None: policy.gif in DIR).
+      best: show the agent at its best evaluation, of a run with --keep-best.
     """
     start_jax()
     import numpy as np
@@ -120,7 +128,7 @@ def render(
     without_a_screen()
     from sacjax.runs.load import load
 
-    done, target = load(dir), out or dir / "policy.gif"
+    done, target = load(dir, best=best), out or dir / "policy.gif"
     if member is None:
         last, _ = curve.last_returns(done.metrics, done.epochs)
         member = int(np.nan_to_num(last, nan=-np.inf).argmax())

@@ -106,6 +106,8 @@ class TrainFlags:
     """Agents to train at once, if they do not all fit into memory (None: all)."""
     sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Sweep a hyperparameter: name=value,value,... Repeat the flag for a grid, in one program."""
+    keep_best: bool = False
+    """Also keep each agent at its best evaluation, in DIR/agents/best."""
     config_file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
     """JSON or TOML file with settings, such as a run's config.json. Flags override the file."""
     out: Path | None = None
@@ -233,7 +235,7 @@ def parse_train(argv: list[str], command: str = "train") -> Train:
         sweep=_parse_sweeps(args.sweep, typed),
         seeds=range(args.seed, last + 1),
         out=args.out,
-        options=args.run | {"members_per_batch": args.members_per_batch},
+        options=args.run | {name: vars(args)[name] for name in ("members_per_batch", "keep_best")},
         processes=args.processes,
         logs=args.logs,
     )

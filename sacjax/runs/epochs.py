@@ -42,6 +42,7 @@ class State(NamedTuple):
       host: the saved environments outside of JAX, in a restored state only.
       seconds: the duration of the epoch.
       new: the number of members that diverged in this epoch.
+      best: leaves [M, ...] of the best agents so far by name, in a restored state only.
     """
 
     loop: Any
@@ -50,6 +51,7 @@ class State(NamedTuple):
     host: dict[str, np.ndarray] | None = None
     seconds: float = np.nan
     new: int = 0
+    best: Any = None
 
     @property
     def env_steps(self) -> int:

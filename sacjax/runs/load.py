@@ -18,7 +18,7 @@ from sacjax.runs import directory as folders
 from sacjax.runs.population import Layout, Population
 from sacjax.runs.processes import several
 from sacjax.runs.provenance import Description, algorithm_name, check_jax_settings
-from sacjax.runs.result import Run, merge, read
+from sacjax.runs.result import Run, best_epochs, merge, read
 from sacjax.sac import make_sac
 from sacjax.train import epoch_keys, make_program
 from sacjax.types import InputError
@@ -27,7 +27,12 @@ from sacjax.validation import must_be
 _LOG = logging.getLogger("sacjax")
 
 
-def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = make_sac) -> Run:
+def load(
+    directory: str | os.PathLike,
+    env: Any = None,
+    algorithm: Callable = make_sac,
+    best: bool = False,
+) -> Run:
     """Read a run from its folder.
 
     A run that was stopped can be loaded too. If it was trained in batches, the result has the
@@ -38,6 +43,8 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
       env: the environment, if the run's was an object; a run's folder only holds its name.
       algorithm: the `algorithm` that the run was trained with. sacjax warns if its name differs,
         because the policy may then behave differently.
+      best: True for each member's best agent, if the run was trained with `keep_best`. The result's
+        `epochs` then end with the best evaluation.
 
     Returns:
       The run, with agents as NumPy arrays.
@@ -57,7 +64,7 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     trained = [place for place in places if (place / "agents").is_dir()] or places[:1]
     grids = [folders.read_config(place, env).grid for place in trained]
     try:
-        runs = [read(whole._replace(grid=x), y) for x, y in zip(grids, trained, strict=True)]
+        runs = [read(whole._replace(grid=x), y, best) for x, y in zip(grids, trained, strict=True)]
     except InputError as error:
         if not mismatch:
             raise
@@ -65,6 +72,8 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
             f"{path} {mismatch}: give that to load(..., algorithm=...)", "algorithm"
         ) from error
     found = merge(runs, whole.size)
+    if best:
+        found = found._replace(epochs=best_epochs(found.metrics["eval_return"]))
     if mismatch:
         _LOG.warning("%s %s: its policy may behave differently", path, mismatch)
     if len(found.members) < whole.size:

@@ -126,14 +126,22 @@ def _make(population: Population, trained: Any, metrics: Any, diverged: list[Div
     )
 
 
-def save(run: Run, directory: Path) -> None:
-    """Write the folder agents/: complete, or absent. Raises RunError."""
+def save(run: Run, directory: Path, best: stored.Arrays) -> None:
+    """Write the folder agents/ with the best agents, if any: complete, or absent.
+
+    `best`: leaves [M, ...] of the best agents, by name. Raises RunError.
+    """
     folder = directory / "agents"
     note = {"diverged": [d._asdict() for d in run.diverged]}
     arrays = stored.flatten((run.agents, run.keys))
     arrays |= {f"{_METRICS}{name}": x for name, x in run.metrics.items()}
     try:
         stored.make_room(folder)
+        if best:
+            inner = stored.part_of(folder) / "best"
+            stored.make_room(inner)
+            arrays_best = arrays | {f"[0]{name}": x for name, x in best.items()}
+            stored.complete(inner, stored.write_part(inner, arrays_best), note)
         stored.complete(folder, stored.write_part(folder, arrays), note)
     except OSError as error:
         raise RunError(
@@ -143,13 +151,17 @@ def save(run: Run, directory: Path) -> None:
         ) from error
 
 
-def read(population: Population, directory: Path) -> Run:
-    """Read the folder agents/. Raises InputError if it is missing, damaged, or does not fit."""
-    folder = directory / "agents"
+def read(population: Population, directory: Path, best: bool = False) -> Run:
+    """Read the folder agents/. Raises InputError if it is missing, damaged, or does not fit.
+
+    `best`: read agents/best instead, for the agents with the best evaluation.
+    """
+    name = "agents/best" if best else "agents"
+    folder, unless = directory / name, ", or was trained without keep_best" if best else ""
     if not folder.is_dir():
         raise InputError(
-            f"{directory} has no trained agents (no folder agents/): its run has not finished; "
-            f"{resume_command(directory)} resumes it",
+            f"{directory} has no trained agents (no folder {name}/): its run has not finished"
+            f"{unless}; {resume_command(directory)} resumes it",
             "agents",
         )
     try:
@@ -164,6 +176,11 @@ def read(population: Population, directory: Path) -> Run:
             f"{resume_command(directory)}, which rewrites it from the last checkpoint",
             "agents",
         ) from error
+
+
+def best_epochs(returns: np.ndarray) -> np.ndarray:
+    """Return how many epochs [M] end with the best evaluation; returns [M, epochs, episodes]."""
+    return np.nan_to_num(returns.mean(-1), nan=-np.inf).argmax(1) + 1
 
 
 def merge(runs: list[Run], planned: int) -> Run:
