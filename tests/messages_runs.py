@@ -86,6 +86,20 @@ def checkpoints_without_a_folder(path):
     run(TINY, checkpoint_every=3)
 
 
+@says("keep_best", "keep_best needs a folder: give directory=")
+def best_agents_without_a_folder(path):
+    run(TINY, keep_best=True)
+
+
+@says(
+    "agents",
+    "{path}/run has no trained agents (no folder agents/best/): its run has not finished, or was "
+    "trained without keep_best; `sacjax resume {path}/run` resumes it",
+)
+def best_agents_that_were_not_kept(path):
+    load(old_run(path), best=True)
+
+
 @says("keep", "keep (0) must be a whole number from 1: use 2")
 def no_checkpoints_to_keep(path):
     run(TINY, keep=0)

@@ -73,6 +73,23 @@ def empty_layer(path):
     Config(ENV, hidden=(64, 0))
 
 
+@says(
+    "log_info",
+    "log_info ('success') must be entries name:how, each name once, where how is last, sum, mean "
+    "or max: use 'success:last,reward_ctrl:sum'",
+)
+def malformed_entry_of_info(path):
+    Config(ENV, log_info="success")  # pyright: ignore[reportArgumentType]
+
+
+@says(
+    "log_info",
+    "log_info (success:last) must name a number in info of Pendulum-v1: use discount",
+)
+def unknown_entry_of_info(path):
+    make_program(Config(ENV, log_info=("success:last",)))
+
+
 @says("utd", "utd (0.0) must be a number in (0, 10000]: use 1.0")
 def no_updates(path):
     Config(ENV, utd=0.0)

@@ -108,10 +108,10 @@ class HostEnvs(ABC):
             self.obs = self.reset_all()
             return self.obs
 
-    def step(self, ticket: Any, action: Any) -> tuple[tuple[np.ndarray, ...], dict[str, Any]]:
+    def step(self, ticket: Any, action: Any) -> tuple[np.ndarray, ...]:
         """Step each copy with an action [E, A] in [-1, 1]. Return the fields of `TimeStep`.
 
-        The last field, info, comes on its own: the names in `logged`, with float32 [E] each.
+        Instead of the last field, info, come the values [E] of each name in `logged`.
         """
         with self._callback():
             seed, steps = (int(np.asarray(x)) for x in ticket)
@@ -121,7 +121,7 @@ class HostEnvs(ABC):
             self.steps += 1
             self.obs = fields[0]
             logged = self.logged or ()
-            return fields, {name: np.asarray(self.info[name], np.float32) for name in logged}
+            return *fields, *(np.asarray(self.info[name], np.float32) for name in logged)
 
     def read_info(self, env: str, names: list[str]) -> set[str]:
         """Read these names from info from now on. Return those of all numbers in info.
@@ -133,7 +133,7 @@ class HostEnvs(ABC):
         with errors_named(self, env):
             self.reset(0)
             for step in range(1000):
-                fields, _ = self.step((0, step), np.zeros((self.copies, self.spaces.low.size)))
+                fields = self.step((0, step), np.zeros((self.copies, self.spaces.low.size)))
                 numbers = (x for x in self.info if np.shape(self.info[x]) == (self.copies,))
                 found |= {x for x in numbers if not np.isnan(self.info[x]).all()}
                 if found >= set(names) or (fields[3] | fields[4]).any():
@@ -229,12 +229,13 @@ def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) ->
 
         def step(state: Ticket, action: Array, key: Key, params: EnvParams) -> Any:
             del key, params  # the key of the reset seeds all later episodes
-            shapes = obs_shape, obs_shape, rewards, flags, flags
-            shapes = shapes, dict.fromkeys(envs.logged or (), rewards)
+            logged = envs.logged or ()
+            shapes = obs_shape, obs_shape, rewards, flags, flags, *(rewards for _ in logged)
             action = unbatched(action.astype(jnp.float32))
-            fields, info = io_callback(envs.step, shapes, tuple(state), action, ordered=True)
-            timestep = make_timestep(*fields)._replace(info=info)
-            return state._replace(steps=state.steps + 1), timestep
+            fields = io_callback(envs.step, shapes, tuple(state), action, ordered=True)
+            timestep = make_timestep(*fields[:5])
+            info = dict(zip(logged, fields[5:], strict=True))
+            return state._replace(steps=state.steps + 1), timestep._replace(info=info)
 
         sizes = num_envs, spaces.obs_size, action_size
         bounds = spaces.low, spaces.high

@@ -126,7 +126,7 @@ def _make(population: Population, trained: Any, metrics: Any, diverged: list[Div
     )
 
 
-def save(run: Run, directory: Path, best: stored.Arrays) -> None:
+def save(run: Run, directory: Path, best: stored.Arrays | None = None) -> None:
     """Write the folder agents/ with the best agents, if any: complete, or absent.
 
     `best`: leaves [M, ...] of the best agents, by name. Raises RunError.
