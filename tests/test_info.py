@@ -2,6 +2,7 @@
 
 import dataclasses
 from types import SimpleNamespace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +20,7 @@ from sacjax.loggers.summary import scalars
 from sacjax.runs.metrics_csv import read_metrics
 
 # TINY has a warm-up of 10 steps and two epochs of 6 steps of each environment.
-EVERY = "reward:sum,one:sum,time:last,mean:mean,low:max,flag:last,late:last"
+EVERY = ("reward:sum", "one:sum", "time:last", "mean:mean", "low:max", "flag:last", "late:last")
 
 
 class Informed(Pendulum):
@@ -60,7 +61,7 @@ def informed(entries, env=Informed, **changes):
 def test_each_entry_turns_an_episode_into_one_number():
     done = run(informed(EVERY), seeds=2)
     found = {name: x for name, x in done.metrics.items() if name.startswith("info_")}
-    assert sorted(found) == sorted(f"info_{x.split(':')[0]}" for x in EVERY.split(","))
+    assert sorted(found) == sorted(f"info_{x.split(':')[0]}" for x in EVERY)
     np.testing.assert_array_equal(done.metrics["train_episodes"], [[4, 2], [4, 2]])
     np.testing.assert_allclose(found["info_reward"], done.metrics["train_return"], rtol=1e-6)
     np.testing.assert_array_equal(found["info_one"], done.metrics["train_length"])
@@ -69,7 +70,7 @@ def test_each_entry_turns_an_episode_into_one_number():
 
 
 def test_an_epoch_without_ended_episodes_has_no_value():
-    done = run(informed("time:last,never:sum", env=Long), seeds=1)
+    done = run(informed(("time:last", "never:sum"), env=Long), seeds=1)
     np.testing.assert_array_equal(done.metrics["train_episodes"], [[0, 2]])
     np.testing.assert_array_equal(done.metrics["info_time"], [[np.nan, 9]])
     np.testing.assert_array_equal(done.metrics["info_never"], [[np.nan, np.nan]])
@@ -101,8 +102,8 @@ def test_the_compiled_loop_without_entries_does_not_depend_on_info():
     """The lowered text is that of an environment whose info is empty."""
 
     class Silent(Informed):
-        def step_env(self, *given):
-            return *super().step_env(*given)[:4], {}
+        def step_env(self, key, state, action, params):
+            return *super().step_env(key, state, action, params)[:4], {}
 
     def lowered(env):
         program = make_program(informed((), env=env))
@@ -155,7 +156,7 @@ def simulated(monkeypatch):
 
 
 def test_entries_of_a_host_environment_may_be_missing_in_some_steps(simulated):
-    entries = "part:sum,array:max,flag:last,even:mean,success:last"
+    entries = ("part:sum", "array:max", "flag:last", "even:mean", "success:last")
     done = run(dataclasses.replace(simulated, log_info=entries), seeds=1)
     np.testing.assert_array_equal(done.metrics["train_episodes"], [[2, 2]])
     for name, expected in {"part": 15, "array": 5, "flag": 1, "even": 3, "success": 1}.items():
@@ -164,13 +165,13 @@ def test_entries_of_a_host_environment_may_be_missing_in_some_steps(simulated):
 
 def test_an_unknown_entry_lists_the_numbers_that_info_has(simulated):
     with refused("log_info") as caught:
-        make_program(dataclasses.replace(simulated, log_info="nope:last"))
+        make_program(dataclasses.replace(simulated, log_info=("nope:last",)))
     assert str(caught.value).endswith("use array, even, flag, part, success")
 
 
 def test_an_unknown_entry_of_gymnax_lists_what_the_environment_itself_adds():
     with refused("log_info") as caught:
-        make_program(informed("one:sum,key:last"))
+        make_program(informed(("one:sum", "key:last")))
     assert str(caught.value).endswith("use flag, late, low, mean, never, one, reward, time")
 
 
@@ -180,8 +181,9 @@ def test_an_unknown_entry_of_gymnax_lists_what_the_environment_itself_adds():
 def test_entries_are_separated_by_commas_or_are_a_list():
     expected = ("success:last", "reward/ctrl:sum")
     for given in ("success:last, reward/ctrl:sum", list(expected), expected):
-        assert Config("Pendulum-v1", log_info=given).log_info == expected
-    assert Config("Pendulum-v1", log_info="").log_info == ()
+        fields: Any = {"log_info": given}
+        assert Config("Pendulum-v1", **fields).log_info == expected
+    assert Config("Pendulum-v1", log_info=("",)).log_info == ()
     flags = ["Pendulum-v1", "--log-info", "success:last,reward/ctrl:sum"]
     assert settings(parse_train(flags))[0].log_info == expected
 

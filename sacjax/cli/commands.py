@@ -84,7 +84,7 @@ def evaluate(dir: flags.Dir, /, *, episodes: int | None = None, best: bool = Fal
     Args:
       dir: folder that `sacjax train` wrote.
       episodes: episodes per agent (None: as in training, which repeats the last evaluation).
-      best: each agent at its best evaluation, of a run with --keep-best; repeats that evaluation.
+      best: evaluate each agent of a run with --keep-best at its best evaluation, which is repeated.
     """
     start_jax()
     from sacjax.report import tables
@@ -117,7 +117,7 @@ def render(
       member: number of the agent, from 0, as in metrics.csv (None: the best agent).
       frames: largest number of environment steps to show.
       out: GIF to write (None: policy.gif in DIR).
-      best: show the agent at its best evaluation, of a run with --keep-best.
+      best: show the agent of a run with --keep-best at its best evaluation.
     """
     start_jax()
     import numpy as np

@@ -6,6 +6,7 @@ checkpoints/         everything needed to resume (`checkpoints.py`)
 diverged.json        the members that diverged, if any did
 learning_curve.png   IQM and interval over seeds
 agents/              the trained agents of all members, and their metrics (`arrays.py`)
+agents/best/         with keep_best: each member's agent at its best evaluation
 batches/             if members are trained in batches: a folder like this one for each batch
 
 The plot, agents and diverged.json are written when a run ends or is stopped.

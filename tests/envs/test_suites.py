@@ -440,10 +440,10 @@ def test_value_of_constant_reward_ignores_the_time_limit(name):
 
 CHEETAH = "HalfCheetah-v5?max_episode_steps=5"
 PARTS = {  # name: entries whose sum is this metric
-    "brax/Forever?limit=5": ("age:last", "train_length"),
-    "playground/Forever?limit=5": ("age:last", "train_length"),
-    f"gymnasium/{CHEETAH}": ("reward_forward:sum,reward_ctrl:sum", "train_return"),
-    f"envpool/{CHEETAH}": ("reward_run:sum,reward_ctrl:sum", "train_return"),
+    "brax/Forever?limit=5": (("age:last",), "train_length"),
+    "playground/Forever?limit=5": (("age:last",), "train_length"),
+    f"gymnasium/{CHEETAH}": (("reward_forward:sum", "reward_ctrl:sum"), "train_return"),
+    f"envpool/{CHEETAH}": (("reward_run:sum", "reward_ctrl:sum"), "train_return"),
 }
 
 
@@ -452,7 +452,7 @@ def test_log_info_reads_the_info_of_every_suite(name):
     entries, whole = PARTS[name]
     config = Config(
         name,
-        log_info=entries,  # pyright: ignore[reportArgumentType]
+        log_info=entries,
         num_envs=2,
         warmup_steps=20,
         eval_every=12,
@@ -466,7 +466,7 @@ def test_log_info_reads_the_info_of_every_suite(name):
     np.testing.assert_array_equal(metrics["train_episodes"], 2)
     np.testing.assert_allclose(total, metrics[whole], rtol=1e-4)
     with refused("log_info"):
-        make_program(replace(config, log_info="nope:sum"))
+        make_program(replace(config, log_info=("nope:sum",)))
 
 
 def flags(name, steps=6):
