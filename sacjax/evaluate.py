@@ -69,7 +69,7 @@ def init_episodes(num_envs: int, dtype: Any, log_info: Collection[str]) -> Episo
 def start_epoch(episodes: Episodes) -> Episodes:
     """Reset the sums to 0; unfinished episodes continue."""
     zero = jnp.zeros_like(episodes.count)
-    info = {entry: x._replace(total=zero, count=zero) for entry, x in episodes.info.items()}
+    info = {entry: x._replace(total=zero, episodes=zero) for entry, x in episodes.info.items()}
     return episodes.replace(return_sum=zero, length_sum=zero, count=zero, info=info)
 
 

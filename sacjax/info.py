@@ -19,7 +19,7 @@ class Tally(NamedTuple):
     value: Array  # [E] last value, sum, mean or maximum since the episode began
     steps: Array  # [E] steps since then in which the entry had a value
     total: Array  # [] sum over the episodes that ended in this epoch and had a value
-    count: Array  # [] number of these episodes
+    episodes: Array  # [] number of these episodes
 
 
 def check_entries(value: Any) -> tuple[str, ...]:
@@ -60,7 +60,9 @@ def add_info(tallies: dict[str, Tally], info: Any, ended: Array) -> dict[str, Ta
 
 def summarize_info(tallies: dict[str, Tally]) -> Metrics:
     """Return each entry's mean over the episodes that ended in this epoch (NaN if none)."""
-    return {f"info_{_name(entry)}": tally.total / tally.count for entry, tally in tallies.items()}
+    return {
+        f"info_{_name(entry)}": tally.total / tally.episodes for entry, tally in tallies.items()
+    }
 
 
 def _name(entry: str) -> str:
@@ -92,4 +94,4 @@ def _add(tally: Tally, entry: str, info: Any, ended: Array) -> Tally:
     value, counted = jnp.where(jnp.isnan(x), tally.value, new), ended & (steps > 0)
     total = tally.total + jnp.where(counted, value, 0).sum()
     value, steps = (jnp.where(ended, 0, x) for x in (value, steps))
-    return Tally(value, steps, total, tally.count + counted.sum())
+    return Tally(value, steps, total, tally.episodes + counted.sum())
