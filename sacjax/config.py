@@ -68,6 +68,8 @@ class Config:
     """Greedy episodes per evaluation."""
     eval_max_steps: int = 100_000
     """Steps after which an evaluation episode is cut, so that every evaluation ends."""
+    log_info: tuple[str, ...] = ()
+    """Numbers of info to log, as in success:last,reward_ctrl:sum; also mean and max (SAC: none)."""
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers of actor and critics (table 1)."""
     num_critics: int = 2

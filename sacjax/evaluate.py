@@ -1,12 +1,13 @@
 """Measure the returns and lengths of greedy episodes and of training episodes."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from sacjax.info import Tally, add_info, summarize_info
 from sacjax.types import Array, Env, EnvParams, Key, Metrics, TimeStep
 
 
@@ -55,18 +56,21 @@ class Episodes(struct.PyTreeNode):
     return_sum: Array  # []
     length_sum: Array  # []
     count: Array  # []
+    info: dict[str, Tally]  # by entry of `Config.log_info`
 
 
-def init_episodes(num_envs: int, dtype: Any) -> Episodes:
+def init_episodes(num_envs: int, dtype: Any, log_info: Collection[str]) -> Episodes:
     """Return the Episodes of a run before its first step."""
     zeros, zero = jnp.zeros(num_envs, dtype), jnp.zeros((), dtype)
-    return Episodes(zeros, zeros, zero, zero, zero)
+    info = {entry: Tally(zeros, zeros, zero, zero) for entry in log_info}
+    return Episodes(zeros, zeros, zero, zero, zero, info)
 
 
 def start_epoch(episodes: Episodes) -> Episodes:
     """Reset the sums to 0, and keep the unfinished episodes."""
     zero = jnp.zeros_like(episodes.count)
-    return episodes.replace(return_sum=zero, length_sum=zero, count=zero)
+    info = {entry: x._replace(total=zero, episodes=zero) for entry, x in episodes.info.items()}
+    return episodes.replace(return_sum=zero, length_sum=zero, count=zero, info=info)
 
 
 def add_step(episodes: Episodes, timestep: TimeStep) -> Episodes:
@@ -79,6 +83,7 @@ def add_step(episodes: Episodes, timestep: TimeStep) -> Episodes:
         return_sum=episodes.return_sum + jnp.where(ended, returns, 0).sum(),
         length_sum=episodes.length_sum + jnp.where(ended, lengths, 0).sum(),
         count=episodes.count + ended.sum(),
+        info=add_info(episodes.info, timestep.info, ended),
     )
 
 
@@ -87,7 +92,7 @@ def summarize(episodes: Episodes) -> Metrics:
 
     If no episode ended, the means are NaN.
     """
-    return {
+    return summarize_info(episodes.info) | {
         "train_return": episodes.return_sum / episodes.count,
         "train_length": episodes.length_sum / episodes.count,
         "train_episodes": episodes.count,

@@ -27,6 +27,7 @@ from sacjax.evaluate import (
     start_epoch,
     summarize,
 )
+from sacjax.info import read_info
 from sacjax.prng import lean, standard
 from sacjax.replay import Replay, ReplayState, make_replay, n_step_return
 from sacjax.sac import make_sac
@@ -104,6 +105,7 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
       eval_return, eval_length    [eval_episodes]  undiscounted return and steps of greedy episodes
       train_return, train_length  []  means over training episodes that ended in the epoch, or NaN
       train_episodes              []  number of training episodes that ended in the epoch
+      info_NAME                   []  for each entry "NAME:how" of `log_info`; NaN like train_return
       replay_size                 []  transitions in the replay buffer
       env_steps, gradient_steps   []  counts since the start
 
@@ -135,6 +137,7 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
     check_jax()
     make_copies = make_env(config.env)
     env = make_copies(config.num_envs)
+    read_info(env, config.log_info)
     parts = Parts(
         config=config,
         env=env,
@@ -234,7 +237,7 @@ def _init(parts: Parts, key: Key, hp: Hyperparams, env_params: EnvParams) -> Loo
         env_state=env_state,
         obs=obs,
         replay=parts.replay.init(),
-        episodes=init_episodes(config.num_envs, obs.dtype),
+        episodes=init_episodes(config.num_envs, obs.dtype, config.log_info),
         key=standard(key_loop),
         epoch=jnp.zeros((), jnp.int32),
     )

@@ -53,6 +53,8 @@ class EpochMetrics(dict[str, np.ndarray]):
       train_return: mean return of the training episodes that ended in the epoch, NaN without any.
       train_length: mean length of the training episodes that ended in the epoch, NaN without any.
       train_episodes: number of training episodes that ended in the epoch.
+      info_NAME: for each entry "NAME:how" of `Config.log_info`, the mean over the training episodes
+        that ended in the epoch and had a value; NaN if none.
       replay_size: transitions in the replay buffer.
       env_steps: environment steps since the start.
       gradient_steps: gradient steps since the start.
@@ -143,6 +145,7 @@ class TimeStep(NamedTuple):
     reward: Array  # [E]
     terminated: Array  # [E] bool: the task is over, so the value of `final_obs` is 0
     truncated: Array  # [E] bool: time is up, so the target bootstraps from `final_obs`
+    info: Any = None  # the environment's info by name, [E, ...] each; NaN if there is no value
 
 
 class Episode(NamedTuple):

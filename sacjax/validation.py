@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 
+from sacjax.info import check_entries
 from sacjax.types import InputError, is_key, is_whole
 
 Precision = Literal["float32", "bfloat16"]
@@ -56,6 +57,8 @@ def _checked(field: Field, value: Any, arrays: bool) -> Any:
     name, kind, use = field.name, field.type, field.default
     if (value is None and use is None) or kind is Any:
         return value
+    if name == "log_info":
+        return check_entries(value)
     if kind in (int, int | None):
         least = 0 if name == "warmup_steps" else 1
         if is_whole(value) and least <= value <= _MOST:

@@ -12,7 +12,8 @@ import sacjax
 PACKAGE = Path(sacjax.__file__).parent
 # The lowest floor comes first. A module may import modules of its own floor and of lower floors.
 FLOORS = (
-    {"errors", "types", "validation", "field_names", "config", "networks", "extensions", "sac"},
+    {"errors", "types", "info", "validation", "field_names", "config", "networks", "extensions"}
+    | {"sac"},
     {"statistics", "prng", "bits", "replay", "evaluate", "envs", "presets", "devices", "train"},
     {"policies", "runs"},
     {"report"},

@@ -1439,6 +1439,43 @@ def algorithm_that_is_no_function(path):
     make_program(TINY, "json:__name__")
 
 
+# --- best agents and checkpoints -----------------------------------------------------------------
+
+
+@says("keep_best", "keep_best needs a folder: give directory=")
+def best_agents_without_a_folder(path):
+    run(TINY, keep_best=True)
+
+
+@says(
+    "agents",
+    "{path}/run has no trained agents (no folder agents/best/): its run has not finished, or was "
+    "trained without keep_best; `sacjax resume {path}/run` resumes it",
+)
+def best_agents_that_were_not_kept(path):
+    load(old_run(path), best=True)
+
+
+# --- entries of info -----------------------------------------------------------------------------
+
+
+@says(
+    "log_info",
+    "log_info ('success') must be entries name:how, each name once, where how is last, sum, mean "
+    "or max: use 'success:last,reward_ctrl:sum'",
+)
+def malformed_entry_of_info(path):
+    Config(ENV, log_info="success")  # pyright: ignore[reportArgumentType]
+
+
+@says(
+    "log_info",
+    "log_info (success:last) must name a number in info of Pendulum-v1: use discount",
+)
+def unknown_entry_of_info(path):
+    make_program(Config(ENV, log_info=("success:last",)))
+
+
 @pytest.mark.parametrize(("do", "kind", "field", "message"), CASES)
 def test_each_error_message_has_the_documented_words(do, kind, field, message, tmp_path):
     with pytest.raises(kind) as caught:

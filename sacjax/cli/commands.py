@@ -79,7 +79,12 @@ def resume(argv: list[str]) -> int:
 
 @flags.command
 def evaluate(
-    dir: flags.Dir, /, *, episodes: int | None = None, own: flags.OwnFlags = flags.OwnFlags()
+    dir: flags.Dir,
+    /,
+    *,
+    episodes: int | None = None,
+    best: bool = False,
+    own: flags.OwnFlags = flags.OwnFlags(),
 ) -> int:
     """Print the greedy returns of the agents in DIR.
 
@@ -88,15 +93,16 @@ def evaluate(
     Args:
       dir: folder that `sacjax train` wrote.
       episodes: number of episodes per agent (None: as in training, to repeat the last evaluation).
+      best: with --keep-best, evaluate each agent at its best evaluation.
       own: an environment or an algorithm of your own.
     """
     start_jax()
     from sacjax.report import tables
     from sacjax.runs.load import evaluate_run, load
 
-    done = load(dir, **vars(own))
+    done = load(dir, best=best, **vars(own))
     returns = evaluate_run(done, episodes)[0].copy()
-    returns[[d.member for d in done.diverged]] = float("nan")  # the table shows "diverged"
+    returns[[d.member for d in done.diverged if not best]] = float("nan")  # "diverged" in the table
     title = f"{done.config.env}: greedy return, {returns.shape[1]} episodes"
     print(tables.of_run(done.members, returns.mean(1), returns.std(1), title))
     return 0
@@ -110,6 +116,7 @@ def render(
     member: int | None = None,
     frames: int = 200,
     out: Path | None = None,
+    best: bool = False,
     own: flags.OwnFlags = flags.OwnFlags(),
 ) -> int:
     """Write a GIF of one agent in DIR.
@@ -121,6 +128,7 @@ def render(
       member: number of the agent, from 0, as in metrics.csv (None: the best agent).
       frames: largest number of environment steps to show.
       out: path of the GIF (None: policy.gif in DIR).
+      best: with --keep-best, show the agent at its best evaluation.
       own: an environment or an algorithm of your own.
     """
     start_jax()
@@ -132,7 +140,7 @@ def render(
     without_a_screen()
     from sacjax.runs.load import load
 
-    done, target = load(dir, **vars(own)), out or dir / "policy.gif"
+    done, target = load(dir, best=best, **vars(own)), out or dir / "policy.gif"
     if member is None:
         last, _ = curve.last_returns(done.metrics, done.epochs)
         member = int(np.nan_to_num(last, nan=-np.inf).argmax())

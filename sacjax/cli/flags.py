@@ -120,6 +120,8 @@ class TrainFlags:
     """Agents to train at once, if they do not all fit into memory (None: all)."""
     sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Sweep a hyperparameter: name=value,value,... Repeat the flag for a grid, in one program."""
+    keep_best: bool = False
+    """Also keep each agent at its best evaluation, in DIR/agents/best."""
     config_file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
     """JSON or TOML file with settings, such as a run's config.json. Flags override the file."""
     out: Path | None = None
@@ -231,7 +233,7 @@ def parse_train(argv: list[str], command: str = "train") -> Train:
     base = {} if "--paper" in argv or env is None else preset_of(env)
     flags = _with_typed(
         TrainFlags,
-        config=typed_only(Config, base),
+        config=typed_only(Config, {"log_info": "none"} | base),
         hyperparameters=typed_only(Hyperparams, base),
         run=typed_only(RunFlags, {}),
     )
@@ -251,7 +253,8 @@ def parse_train(argv: list[str], command: str = "train") -> Train:
         sweep=_parse_sweeps(args.sweep, typed),
         seeds=range(args.seed, last + 1),
         out=args.out,
-        options=args.run | {x: getattr(args, x) for x in ("members_per_batch", "algorithm")},
+        options=args.run
+        | {x: vars(args)[x] for x in ("members_per_batch", "algorithm", "keep_best")},
         processes=args.processes,
         logs=args.logs,
     )

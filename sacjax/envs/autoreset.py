@@ -79,6 +79,7 @@ def make_autoreset_env(name: str, raw: Any, reset: str, limit: int) -> MakeEnv:
             first = first_states(state, key)
             inner = jax.tree.map(lambda a, b: jnp.where(_add_axes(ended, a), a, b), first, new)
             timestep = make_timestep(inner.obs, new.obs, new.reward, terminated, truncated)
+            timestep = timestep._replace(info=new.info | getattr(new, "metrics", {}))
             return CopiesState(inner, jnp.where(ended, 0, steps), state.firsts), timestep
 
         def first_states(state: CopiesState, key: Key) -> Any:

@@ -47,7 +47,7 @@ class PooledEnvs(HostEnvs):
 
     def step_all(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
         pool: Any = self._pool
-        final, reward, terminated, _, _ = pool.step(action)
+        final, reward, terminated, _, self.info = pool.step(action)
         final, reward = self._read_obs(final), self.read("reward", reward, self.copies)
         self._lengths += 1
         truncated = self._lengths >= self._limit

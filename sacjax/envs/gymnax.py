@@ -69,6 +69,7 @@ with _import_lazily("matplotlib.pyplot", "seaborn"):
 
 _LOG = logging.getLogger("sacjax")
 _REMEDY = "reset_env, step_env and the spaces must fit together, as in docs/environments.md"
+_ADDED = ("terminated", "truncated", "final_observation")  # gymnax adds these to info
 _DOWNLOADS = ("MNISTBandit-bsuite",)  # downloads data when it is made, and has discrete actions
 _errors = partial(names.creation_errors, extra="", otherwise=_REMEDY)
 
@@ -261,7 +262,8 @@ def _make(name: str, base: Environment, convert_keys: Callable[[Key], Key] = lea
                 base.step, (0, 0, 0, None)
             )(keys, state, raw_action, params)
             timestep = make_timestep(obs, info["final_observation"], reward, terminated, truncated)
-            return keep_dtypes(new_state, state), timestep
+            own = {name: x for name, x in info.items() if name not in _ADDED}
+            return keep_dtypes(new_state, state), timestep._replace(info=own)
 
         sizes = num_envs, spaces.obs_size, spaces.low.size
         return make_record(name, *sizes, reset, step, default_params, bounds)

@@ -10,7 +10,7 @@ Callbacks use NumPy only, because a callback that calls JAX can deadlock.
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from typing import Any, NamedTuple, Protocol
@@ -58,6 +58,8 @@ class HostEnvs(ABC):
         self.spaces, self.copies = spaces, copies
         self.seed, self.steps = -1, 0
         self.obs = np.zeros((copies, spaces.obs_size), np.float32)  # the current observations
+        self.info: dict[str, Any] = {}  # of the last step, [E] values by name
+        self.logged: Collection[str] | None = ()  # the names to read from info; None: all
         self.errors: list[Exception] = []  # the error of the last callback, if it failed
         self.family: list[HostEnvs] = [self]  # all HostEnvs of one Program
         self._turn = Lock()
@@ -94,7 +96,10 @@ class HostEnvs(ABC):
             return self.obs
 
     def step(self, ticket: Any, action: Any) -> tuple[np.ndarray, ...]:
-        """Step each copy with an action [E, A] in [-1, 1]. Return the fields of `TimeStep`."""
+        """Step each copy with an action [E, A] in [-1, 1]. Return the fields of `TimeStep`.
+
+        Instead of the last field, info, come the values [E] of each name in `logged`.
+        """
         with self._callback():
             seed, steps = (int(np.asarray(x)) for x in ticket)
             if (seed, steps) != (self.seed, self.steps):
@@ -102,7 +107,27 @@ class HostEnvs(ABC):
             self.steps += 1
             fields = self.step_all(rescale(np.asarray(action), self.spaces.low, self.spaces.high))
             self.obs = fields[0]
-            return fields
+            logged = self.logged or ()
+            return *fields, *(np.asarray(self.info[name], np.float32) for name in logged)
+
+    def read_info(self, env: str, names: list[str]) -> set[str]:
+        """Read these names from info from now on. Return those of all numbers in info.
+
+        It steps until each name has occurred, or an episode ends, or for 1000 steps, because some
+        entries only occur in the last step of an episode.
+        """
+        self.logged, found = None, set()
+        with errors_named(self, env):
+            self.reset(0)
+            for step in range(1000):
+                fields = self.step((0, step), np.zeros((self.copies, self.spaces.low.size)))
+                numbers = (x for x in self.info if np.shape(self.info[x]) == (self.copies,))
+                found |= {x for x in numbers if not np.isnan(self.info[x]).all()}
+                if found >= set(names) or (fields[3] | fields[4]).any():
+                    break
+        self.logged = names
+        self.close()
+        return found
 
     def load(self, saved: dict[str, np.ndarray]) -> bool:
         """Restore all copies and their episodes. Return False if new episodes begin instead."""
@@ -224,10 +249,13 @@ def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) ->
 
         def step(state: Ticket, action: Array, key: Key, params: EnvParams) -> Any:
             del key, params  # the key of the reset seeds all later episodes
-            shapes = obs_shape, obs_shape, rewards, flags, flags
+            logged = envs.logged or ()
+            shapes = obs_shape, obs_shape, rewards, flags, flags, *(rewards for _ in logged)
             action = unbatched(action.astype(jnp.float32))
             fields = io_callback(envs.step, shapes, tuple(state), action, ordered=True)
-            return state._replace(steps=state.steps + 1), make_timestep(*fields)
+            timestep = make_timestep(*fields[:5])
+            info = dict(zip(logged, fields[5:], strict=True))
+            return state._replace(steps=state.steps + 1), timestep._replace(info=info)
 
         sizes = num_envs, spaces.obs_size, action_size
         bounds = spaces.low, spaces.high
@@ -287,7 +315,10 @@ class Copies(HostEnvs):
 
     def step_all(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
         rows = [self._step_copy(i, action[i]) for i in range(self.copies)]
-        return tuple(np.stack(field) for field in zip(*rows, strict=True))
+        *fields, infos = zip(*rows, strict=True)
+        names = set().union(*infos) if self.logged is None else self.logged
+        self.info = {name: np.array([_number(x.get(name)) for x in infos]) for name in names}
+        return tuple(map(np.stack, fields))
 
     def save(self) -> dict[str, np.ndarray]:
         longest = max(1, *map(len, self._actions))
@@ -323,14 +354,14 @@ class Copies(HostEnvs):
 
     def _step_copy(self, i: int, action: np.ndarray) -> tuple[Any, ...]:
         """Step copy `i` and return its part of each field of `TimeStep`."""
-        obs, reward, terminated, truncated, _ = self._call(i, "step", 5, action.copy())
+        obs, reward, terminated, truncated, info = self._call(i, "step", 5, action.copy())
         self._actions[i].append(action)
         final = self.read("observation", obs, self.spaces.obs_size, copy=i)
         reward = self.read("reward", reward, copy=i)
         terminated = bool(self.read("terminated", terminated, copy=i))
         truncated = bool(self.read("truncated", truncated, copy=i))
         first = self._new_episode(i) if terminated or truncated else final
-        return first, final, reward, terminated, truncated
+        return first, final, reward, terminated, truncated, info
 
     def _new_episodes(self) -> np.ndarray:
         """Begin an episode in each copy and return obs [E, O]."""
@@ -356,6 +387,12 @@ class Copies(HostEnvs):
             problem = f"must return {count} values in a tuple, not {values!r}"
             raise self.fault(method, problem, i)
         return values
+
+
+def _number(x: Any) -> np.float32:
+    """Return a number or bool, also from an array without axes, as float32. Others are NaN."""
+    array = np.asarray(x if np.isscalar(x) or isinstance(x, np.ndarray) else np.nan)
+    return np.float32(array if array.ndim == 0 and array.dtype.kind in "biuf" else np.nan)
 
 
 def derive_seed(*words: int) -> int:

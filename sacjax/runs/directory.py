@@ -6,6 +6,7 @@
 - `diverged.json`: the members that diverged, if any.
 - `learning_curve.png`: a plot of the returns of all seeds, with their IQM and its interval.
 - `agents/`: the trained agents of all members, and their metrics.
+- `agents/best/`: the agent of each member at its best evaluation, with `keep_best`.
 - `batches/`: one folder per batch, with the same files, if members train in batches.
 
 A run writes the plot, the agents and diverged.json when it ends or is stopped.

@@ -15,6 +15,7 @@ from sacjax.devices import gather
 from sacjax.replay import ReplayState
 from sacjax.types import Array, Metrics, Transition
 
+_UNCHECKED = "eval_", "train_", "info_"  # NaN if no episode has ended
 _COUNTS = "env_steps", "gradient_steps", "replay_size"  # counts that grow even for frozen members
 
 
@@ -144,7 +145,7 @@ def _check_finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]
     finite = {
         name: jnp.isfinite(x).all()
         for name, x in metrics.items()
-        if not name.startswith(("eval_", "train_")) and jnp.issubdtype(x.dtype, jnp.inexact)
+        if not name.startswith(_UNCHECKED) and jnp.issubdtype(x.dtype, jnp.inexact)
     }
     new, old = _flatten_floats(agent), _flatten_floats(before)
     same = (new == old) | (jnp.isnan(new) & jnp.isnan(old))

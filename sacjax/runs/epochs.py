@@ -44,6 +44,7 @@ class State(NamedTuple):
       host: the saved environments that run outside of JAX, or None if the state was not restored.
       seconds: the duration of the epoch in seconds.
       new: the number of members that diverged in this epoch.
+      best: leaves [M, ...] of the best agents so far by name, in a restored state only.
     """
 
     loop: Any
@@ -52,6 +53,7 @@ class State(NamedTuple):
     host: dict[str, np.ndarray] | None = None
     seconds: float = np.nan
     new: int = 0
+    best: Any = None
 
     @property
     def env_steps(self) -> int:

@@ -21,7 +21,7 @@ from sacjax.runs import directory as folders
 from sacjax.runs.population import Layout, Population
 from sacjax.runs.processes import several
 from sacjax.runs.provenance import Description, algorithm_name, check_jax_settings
-from sacjax.runs.result import Run, merge, read
+from sacjax.runs.result import Run, best_epochs, merge, read
 from sacjax.sac import make_sac
 from sacjax.train import MakeAlgorithm, epoch_keys, make_program
 from sacjax.types import InputError
@@ -35,6 +35,7 @@ def load(
     env: Any = None,
     algorithm: MakeAlgorithm | None = None,
     trust: bool = False,
+    best: bool = False,
 ) -> Run:
     """Read a run from its folder.
 
@@ -49,6 +50,8 @@ def load(
         in config.json, sacjax warns, because the policy may behave differently.
       trust: whether to import the modules that config.json names, if the run's environment or
         algorithm is a "module:Name". You can also give `env` or `algorithm` by name again.
+      best: True to read the agent of each member at its best evaluation, which `keep_best` saves.
+        The `epochs` of the result then end with the best evaluation.
 
     Returns:
       The run, with agents as NumPy arrays.
@@ -69,7 +72,7 @@ def load(
     trained = [place for place in places if (place / "agents").is_dir()] or places[:1]
     grids = [folders.read_config(place, env).grid for place in trained]
     try:
-        runs = [read(whole._replace(grid=x), y) for x, y in zip(grids, trained, strict=True)]
+        runs = [read(whole._replace(grid=x), y, best) for x, y in zip(grids, trained, strict=True)]
     except InputError as error:
         if not mismatch:
             raise
@@ -77,6 +80,8 @@ def load(
             f"{path} {mismatch}: pass the run's algorithm to load(..., algorithm=...)", "algorithm"
         ) from error
     found = merge(runs, whole.size)
+    if best:
+        found = found._replace(epochs=best_epochs(found.metrics["eval_return"]))
     if mismatch:
         _LOG.warning("%s %s: its policy may behave differently", path, mismatch)
     if len(found.members) < whole.size:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, get_args
 import jax
 import numpy as np
 
-from sacjax.devices import fill_up, place
+from sacjax.devices import fill_up, gather, place
 from sacjax.replay import grow
 from sacjax.runs import arrays as stored
 from sacjax.runs import checkpoints, curve, files, result
@@ -22,13 +22,14 @@ from sacjax.runs.metrics_csv import MetricsFile, Row, to_rows
 from sacjax.runs.population import Population
 from sacjax.runs.processes import any_of, is_first, on_first
 from sacjax.runs.provenance import Description
-from sacjax.runs.result import Run, make_run
+from sacjax.runs.result import Run, best_epochs, make_run
 from sacjax.types import InputError, OnNan, is_whole
 
 PAUSE = 300  # default seconds between checkpoints
 _LOG = logging.getLogger("sacjax")
 _HISTORY = "history "  # prefix of the names of metrics in a checkpoint
 _HOST = "host "  # prefix of the names of environments outside of JAX
+_BEST = "best "  # prefix of the names of the best agents
 
 
 class Options(NamedTuple):
@@ -39,15 +40,17 @@ class Options(NamedTuple):
         seconds, and 0 means no checkpoints.
       keep: the number of checkpoints to keep.
       on_nan: "freeze" to freeze a diverged member, or "stop" to stop the run.
+      keep_best: whether the run writes agents/best.
     """
 
     every: int | None = None
     keep: int = 2
     on_nan: OnNan = "freeze"
+    keep_best: bool = False
 
     def check(self) -> "Options":
         """Return the options as Python numbers. Raises InputError if an option is invalid."""
-        every, keep, on_nan = self
+        every, keep, on_nan, _ = self
         if on_nan not in get_args(OnNan):
             choices = ", ".join(get_args(OnNan))
             raise InputError(f"on_nan ({on_nan!r}) must be one of {choices}", "on_nan")
@@ -58,7 +61,7 @@ class Options(NamedTuple):
             )
         if not is_whole(keep) or keep < 1:
             raise InputError(f"keep ({keep}) must be a whole number of at least 1: use 2", "keep")
-        return Options(every if every is None else int(every), int(keep), on_nan)
+        return self._replace(every=every if every is None else int(every), keep=int(keep))
 
 
 class Recorder:
@@ -77,6 +80,7 @@ class Recorder:
         before = start.history if start else []
         self._saved, self._time = len(before), time.monotonic()
         self._rows: MetricsFile | None = None
+        self._best = start.best if start else {}
         if path is not None:
             first = [row for metrics in before for row in self._to_rows(metrics)]
             self._checkpoints = checkpoints.Writer(path, options.keep, resumed_from=len(before))
@@ -87,6 +91,15 @@ class Recorder:
         if self._path is not None:
             new = self._to_rows(state.history[-1])
             self._write(lambda: self._rows and self._rows.append(new))
+
+    def keep_best(self, state: State) -> None:
+        """Copy the agents of the members whose mean evaluation return is their best so far."""
+        if self._options.keep_best:
+            best = best_epochs(np.stack([x["eval_return"] for x in state.history], axis=1))
+            better = np.flatnonzero(best == len(state.history))
+            now = stored.flatten(gather(state.loop.agent)) if better.size else {}
+            for name, x in now.items():
+                self._best.setdefault(name, np.array(x[: len(best)]))[better] = x[better]
 
     def checkpoint_if_due(self, state: State) -> None:
         """Start to write a checkpoint if one is due."""
@@ -117,7 +130,7 @@ class Recorder:
             if self._options.every != 0 and len(state.history) > self._saved:
                 self._save(state)
             self._checkpoints.finish()
-            self._write(lambda: result.save(done, path))
+            self._write(lambda: result.save(done, path, self._best))
             self._write(lambda: write_summary(path, done))
         return done
 
@@ -131,6 +144,7 @@ class Recorder:
     def _save(self, state: State) -> None:
         arrays = stored.flatten(state.loop)
         arrays |= {f"{_HISTORY}{name}": x for name, x in state.metrics.items()}
+        arrays |= {f"{_BEST}{name}": x for name, x in self._best.items()}
         if host := self._population.program.host:
             arrays |= {f"{_HOST}{name}": x for name, x in host.save().items()}
         note = self._population.description() | {"diverged": [d._asdict() for d in state.diverged]}
@@ -188,13 +202,13 @@ def restore_state(population: Population, path: Path) -> State | None:
         _warn_of_changes(population, found.note)
     with checkpoints.explain_read_errors(path, found.epoch):
         loop = _restore_loop(population, then, found)
-        metrics, host = (stored.select(found.arrays, kind) for kind in (_HISTORY, _HOST))
+        metrics, host, best = (stored.select(found.arrays, x) for x in (_HISTORY, _HOST, _BEST))
     history = [
         {name: np.ascontiguousarray(x[:, i]) for name, x in metrics.items()}
         for i in range(found.epoch)
     ]
     diverged = [Divergence(**d) for d in found.note["diverged"]]
-    return State(loop, history, diverged, host or None)
+    return State(loop, history, diverged, host or None, best=best)
 
 
 def _restore_loop(population: Population, then: Population, found: checkpoints.Checkpoint) -> Any:

@@ -127,14 +127,22 @@ def _make(population: Population, trained: Any, metrics: Any, diverged: list[Div
     )
 
 
-def save(run: Run, directory: Path) -> None:
-    """Write the folder agents/ atomically. Raises RunError if the write fails."""
+def save(run: Run, directory: Path, best: stored.Arrays | None = None) -> None:
+    """Write the folder agents/ atomically. Raises RunError if the write fails.
+
+    `best` maps names to the leaves [M, ...] of the best agents, for agents/best.
+    """
     folder = directory / "agents"
     note = {"diverged": [d._asdict() for d in run.diverged]}
     arrays = stored.flatten((run.agents, run.keys))
     arrays |= {f"{_METRICS}{name}": x for name, x in run.metrics.items()}
     try:
         stored.make_room(folder)
+        if best:
+            inner = stored.part_of(folder) / "best"
+            stored.make_room(inner)
+            arrays_best = arrays | {f"[0]{name}": x for name, x in best.items()}
+            stored.complete(inner, stored.write_part(inner, arrays_best), note)
         stored.complete(folder, stored.write_part(folder, arrays), note)
     except OSError as error:
         raise RunError(
@@ -144,13 +152,14 @@ def save(run: Run, directory: Path) -> None:
         ) from error
 
 
-def read(population: Population, directory: Path) -> Run:
-    """Read the folder agents/. Raises InputError if the folder is missing or damaged."""
-    folder = directory / "agents"
+def read(population: Population, directory: Path, best: bool = False) -> Run:
+    """Read the folder agents/, or agents/best. Raises InputError if it is missing or damaged."""
+    name = "agents/best" if best else "agents"
+    folder, why = directory / name, "" if not best else ", or because keep_best was not set"
     if not folder.is_dir():
         raise InputError(
-            f"{directory} has no trained agents (no folder agents/), because the run has not "
-            f"finished: resume the run with {resume_command(directory)}",
+            f"{directory} has no trained agents (no folder {name}/), because the run has not "
+            f"finished{why}: resume the run with {resume_command(directory)}",
             "agents",
         )
     try:
@@ -165,6 +174,11 @@ def read(population: Population, directory: Path) -> Run:
             f"or use {resume_command(directory)}, which writes the folder again",
             "agents",
         ) from error
+
+
+def best_epochs(returns: np.ndarray) -> np.ndarray:
+    """Return how many epochs [M] end with the best evaluation; returns [M, epochs, episodes]."""
+    return np.nan_to_num(returns.mean(-1), nan=-np.inf).argmax(1) + 1
 
 
 def merge(runs: list[Run], planned: int) -> Run:

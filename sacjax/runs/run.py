@@ -60,6 +60,7 @@ def run(
     checkpoint_every: int | None = None,
     keep: int = 2,
     on_nan: OnNan = "freeze",
+    keep_best: bool = False,
     grace: float = GRACE,
 ) -> Run:
     """Train a member for each hyperparameter point and seed, all in one compiled program.
@@ -99,6 +100,9 @@ def run(
       keep: the number of checkpoints to keep.
       on_nan: "freeze" to continue without a diverged member, or "stop" to stop the run after the
         epoch.
+      keep_best: True to keep the agent of each member at its best evaluation, by mean return, in the
+        folder agents/best. `load(directory, best=True)` reads the folder. A resumed run continues
+        to keep the best agents.
       grace: the seconds that a run may continue after a signal. Then the run stops within the
         epoch, and `resume` continues from the last checkpoint.
 
@@ -117,10 +121,12 @@ def run(
     grid = make_grid(hp, seeds)
     population = make_population(config, grid, algorithm, strategy, devices, members_per_batch)
     memory.check(population)
-    session = Session(Options(checkpoint_every, keep, on_nan).check(), on_epoch, should_stop, {})
+    options = Options(checkpoint_every, keep, on_nan, bool(keep_best)).check()
+    session = Session(options, on_epoch, should_stop, {})
     if directory is None:
-        if checkpoint_every:
-            raise InputError("checkpoint_every needs a folder: pass directory", "checkpoint_every")
+        for name, asked in (("checkpoint_every", checkpoint_every), ("keep_best", keep_best)):
+            if asked:
+                raise InputError(f"{name} needs a folder: pass directory", name)
         return _train_all(population, None, session)
     path = Path(directory)
     with deferred(should_stop, grace) as stop, _enter_on_first(lambda: folders.created(path)):
@@ -211,6 +217,7 @@ def _train(
     with closing(Recorder(path, population, session.options, start)) as record:
         for state in epochs(population, start, compiled):
             record.write_metrics(state)
+            record.keep_best(state)
             record.checkpoint_if_due(state)
             metrics = collect_metrics(population, state, record.next_checkpoint(state))
             for callback in session.on_epoch if is_first() else ():

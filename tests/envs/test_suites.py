@@ -3,6 +3,7 @@
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -435,6 +436,37 @@ def test_learned_value_of_a_constant_reward_ignores_the_time_limit(name):
         q = critic.apply(result.agent.critic_params, obs, actions)
         np.testing.assert_allclose(q, 1 / (1 - 0.8), rtol=0.05)
     np.testing.assert_array_equal(result.metrics["eval_length"], 5)
+
+
+CHEETAH = "HalfCheetah-v5?max_episode_steps=5"
+PARTS = {  # name: entries whose sum is this metric
+    "brax/Forever?limit=5": (("age:last",), "train_length"),
+    "playground/Forever?limit=5": (("age:last",), "train_length"),
+    f"gymnasium/{CHEETAH}": (("reward_forward:sum", "reward_ctrl:sum"), "train_return"),
+    f"envpool/{CHEETAH}": (("reward_run:sum", "reward_ctrl:sum"), "train_return"),
+}
+
+
+@pytest.mark.parametrize("name", [x for x in PARTS if POOLED or not x.startswith("envpool")])
+def test_log_info_reads_the_info_of_every_suite(name):
+    entries, whole = PARTS[name]
+    config = Config(
+        name,
+        log_info=entries,
+        num_envs=2,
+        warmup_steps=20,
+        eval_every=12,
+        total_steps=44,
+        batch_size=8,
+        hidden=(8,),
+        eval_episodes=1,
+    )
+    metrics = run(config, seeds=1).metrics
+    total = sum(x for metric, x in metrics.items() if metric.startswith("info_"))
+    np.testing.assert_array_equal(metrics["train_episodes"], 2)
+    np.testing.assert_allclose(total, metrics[whole], rtol=1e-4)
+    with refused("log_info"):
+        make_program(replace(config, log_info=("nope:sum",)))
 
 
 def flags(name, steps=6):

@@ -38,7 +38,7 @@ def rollouts(env: Env, params: Any = None) -> Callable[..., Rollout]:
     def run(key, actions, keys):
         state, obs = env.reset(key, params)
         _, steps = jax.lax.scan(lambda s, x: env.step(s, *x, params), state, (actions, keys))
-        return Rollout(obs, **steps._asdict())
+        return Rollout(obs, *steps[:5])
 
     return lambda *given: jax.tree.map(np.asarray, run(*given))
 
