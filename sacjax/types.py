@@ -149,6 +149,7 @@ class Episode(NamedTuple):
     actions: Any  # [T, A] in [-1, 1]
     rewards: Any  # [T]
     copy: int  # index of the environment copy
+    obs: Any  # [T, O] observations, each before its step
 
 
 class Env(NamedTuple):

@@ -65,13 +65,21 @@ def plan(argv: list[str]) -> int:
 def resume(argv: list[str]) -> int:
     """Resume a run that was stopped or killed, or train past its end."""
     args = flags.parse_resume(argv)
-    start_jax(args.dir, args.logs.log_format, args.processes)
-    from sacjax.runs.directory import check_is_run
+    start_jax(args.dir, args.logs.get("log_format", "auto"), args.processes)
+    from sacjax.runs.directory import check_is_run, read_description
+    from sacjax.runs.processes import is_first
+    from sacjax.runs.recorder import SERVICES
     from sacjax.runs.run import resume
 
     check_is_run(args.dir)
     start = partial(resume, args.dir, extend_to=args.extend_to, **args.run)
-    loggers, grace = _make_loggers(args.logs, args.dir), args.run.get("grace", GRACE)
+    options = read_description(args.dir)["options"]
+    before = [name for name in SERVICES if name in options.get("loggers", ())]
+    unset = dict.fromkeys((*SERVICES, "wandb_project"))
+    logs = flags.LogFlags(**unset | dict.fromkeys(before, True) | args.logs)
+    if is_first() and (drop := [f"--no-{name}" for name in before if name not in args.logs]):
+        print_error(f"sacjax: continuing the run's loggers; {', '.join(drop)} drops them")
+    loggers, grace = _make_loggers(logs, args.dir), args.run.get("grace", GRACE)
     return train_with_loggers(start, args.dir, loggers, grace)
 
 
@@ -242,7 +250,7 @@ def _make_loggers(asked: flags.LogFlags, out: Path) -> list[Any]:
         (asked.tensorboard, "--tensorboard", out / "tensorboard"),
         (asked.wandb, "--wandb", out / "wandb.json"),
     ):
-        if not wanted and left.exists():
+        if wanted is None and left.exists():
             print_error(
                 f"sacjax: warning: {left} is from an earlier session and will not be updated; "
                 f"pass {name} to continue it"

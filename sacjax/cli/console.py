@@ -58,7 +58,7 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace
     Returns:
       The exit code.
     """
-    from sacjax.loggers import JsonLines
+    from sacjax.loggers import JsonLines, TensorBoard
     from sacjax.runs import processes
     from sacjax.runs.directory import resume_command
     from sacjax.runs.signals import StopOnSignal
@@ -79,7 +79,8 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace
         if json_lines is not None:
             json_lines.end(done, out)
     if loggers and json_lines is None:
-        _print_outcome(done, out, bool(logged))
+        events = any(isinstance(logger, TensorBoard) for logger in loggers)
+        _print_outcome(done, out, bool(logged), events)
     if loggers and done.completed and not logged:
         print_error(
             f"sacjax: nothing to do: this run has finished ({done.config.total_steps:,} steps). "
@@ -97,7 +98,7 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace
     return stopped or 4
 
 
-def _print_outcome(done: Any, out: Path, trained: bool) -> None:
+def _print_outcome(done: Any, out: Path, trained: bool, events: bool) -> None:
     """Print the returns, the files, and the commands to try next."""
     from sacjax.report import tables
     from sacjax.runs import curve
@@ -107,7 +108,7 @@ def _print_outcome(done: Any, out: Path, trained: bool) -> None:
     title = f"{done.config.env} after {steps} steps: greedy return, {episodes} episodes"
     last = curve.last_returns(done.metrics, done.epochs)
     files = [f"{path}{os.sep if path.is_dir() else ''}" for path in sorted(out.iterdir())]
-    following = _next_commands(done, out) if done.completed and trained else []
+    following = _next_commands(done, out, events) if done.completed and trained else []
     try:
         print(tables.of_run(done.members, *last, title), *files, *following, sep="\n", flush=True)
     except OSError as error:  # stdout is closed, or the disk is full
@@ -115,8 +116,11 @@ def _print_outcome(done: Any, out: Path, trained: bool) -> None:
         print_error(f"sacjax: cannot print the returns ({error}); the files are in {out}")
 
 
-def _next_commands(done: Any, out: Path) -> list[str]:
-    """Return the commands to try after a run that has finished, one per line."""
+def _next_commands(done: Any, out: Path, events: bool) -> list[str]:
+    """Return the commands to try after a run that has finished, one per line.
+
+    `events`: whether the run logged to TensorBoard.
+    """
     where = shlex.quote(str(out))
     commands = {
         f"sacjax evaluate {where}": "print the agents' greedy returns again",
@@ -126,6 +130,9 @@ def _next_commands(done: Any, out: Path) -> list[str]:
     if done.config.lr_schedule == "constant":
         further = 2 * done.config.total_steps - done.config.warmup_steps
         commands[f"sacjax resume {where} --extend-to {further}"] = "train further"
+    if events:
+        folder = shlex.quote(str(out / "tensorboard"))
+        commands[f"tensorboard --logdir {folder}"] = "show the logged metrics in a browser"
     width = max(map(len, commands))
     return ["", *(f"  {command:{width}}  {about}" for command, about in commands.items())]
 

@@ -121,7 +121,7 @@ class ResumeFlags:
     """Resume the run in DIR from its last complete checkpoint.
 
     The results are bit for bit those of an uninterrupted run. Settings that you do not pass keep
-    the run's values. Loggers must be passed each time.
+    the run's values. The run's loggers continue, unless you pass --no-tensorboard or --no-wandb.
     """
 
     dir: tyro.conf.Positional[Dir]
@@ -129,7 +129,6 @@ class ResumeFlags:
     extend_to: int | None = None
     """Train to this many environment steps, past the configured end."""
     processes: ProcessFlags = ProcessFlags()
-    logs: LogFlags = LogFlags()
 
 
 def _with_typed(flags: type, **records: Any) -> type:
@@ -141,9 +140,14 @@ def _with_typed(flags: type, **records: Any) -> type:
 
 
 def parse_resume(argv: list[str]) -> Any:
-    """Parse the arguments after `resume` into `ResumeFlags`. Its `run` holds the options typed."""
-    as_before = {field.name: "as in the run" for field in dataclasses.fields(RunFlags)}
-    return parse(_with_typed(ResumeFlags, run=typed_only(RunFlags, as_before)), argv, "resume")
+    """Parse the arguments after `resume` into `ResumeFlags`.
+
+    Its `run` and `logs` hold the typed options of `RunFlags` and `LogFlags` only.
+    """
+    names = [field.name for record in (RunFlags, LogFlags) for field in dataclasses.fields(record)]
+    as_before = dict.fromkeys(names, "as in the run") | {"log_format": "auto"}
+    typed = {name: typed_only(x, as_before) for name, x in (("run", RunFlags), ("logs", LogFlags))}
+    return parse(_with_typed(ResumeFlags, **typed), argv, "resume")
 
 
 def parse(kind: Any, argv: list[str], command: str) -> Any:

@@ -26,6 +26,8 @@ class TensorBoard(Logger):
     ...   run(config, directory="runs/a", on_epoch=[tensorboard])
     """
 
+    service = "tensorboard"
+
     def __init__(self, directory: str | os.PathLike):
         """Check that tensorboardX is installed.
 

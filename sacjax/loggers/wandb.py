@@ -33,12 +33,14 @@ class WandB(Logger):
     ...   run(config, directory="runs/a", on_epoch=[wandb])
     """
 
-    def __init__(self, directory: str | os.PathLike, *, project: str = "sacjax"):
+    service = "wandb"
+
+    def __init__(self, directory: str | os.PathLike, *, project: str | None = None):
         """Check that wandb is installed and that W&B accepts the key.
 
         Args:
           directory: the run's directory.
-          project: the W&B project.
+          project: the W&B project. None: that of DIRECTORY/wandb.json, or "sacjax".
 
         Raises:
           InputError: wandb is not installed, or W&B does not accept the key.
@@ -79,12 +81,12 @@ def _check_key(wandb: Any) -> None:
     raise InputError(message, "wandb")
 
 
-def _start(wandb: Any, directory: Path, project: str) -> Any:
+def _start(wandb: Any, directory: Path, project: str | None) -> Any:
     """Start or continue the W&B run of a run's directory."""
     note, about = directory / "wandb.json", directory / "config.json"
     directory.mkdir(parents=True, exist_ok=True)
     known = json.loads(note.read_text()) if note.exists() else {"id": secrets.token_hex(4)}
-    known["project"] = project
+    project = known["project"] = project or known.get("project", "sacjax")
     write_text(note, json.dumps(known, indent=2) + "\n")  # first, so that the id cannot get lost
     options = {
         "project": project,

@@ -25,6 +25,7 @@ from sacjax.runs.provenance import Description
 from sacjax.runs.result import Run, make_run
 from sacjax.types import InputError, OnNan, is_whole
 
+SERVICES = ("tensorboard", "wandb")  # loggers that `sacjax resume` continues
 PAUSE = 300  # default seconds between checkpoints
 _LOG = logging.getLogger("sacjax")
 _HISTORY = "history "  # prefix of the names of metrics in a checkpoint
@@ -38,15 +39,17 @@ class Options(NamedTuple):
       every: epochs between checkpoints; None for one every `PAUSE` seconds, 0 for none.
       keep: the number of checkpoints to keep.
       on_nan: whether a diverged member is frozen or the run stops.
+      loggers: the services that the last session logged to, such as "tensorboard".
     """
 
     every: int | None = None
     keep: int = 2
     on_nan: OnNan = "freeze"
+    loggers: tuple[str, ...] = ()
 
     def check(self) -> "Options":
         """Return the options with NumPy's numbers as Python's. Raises InputError."""
-        every, keep, on_nan = self
+        every, keep, on_nan, _ = self
         if on_nan not in get_args(OnNan):
             choices = ", ".join(get_args(OnNan))
             raise InputError(f"on_nan ({on_nan!r}) must be one of {choices}", "on_nan")
@@ -57,7 +60,7 @@ class Options(NamedTuple):
             )
         if not is_whole(keep) or keep < 1:
             raise InputError(f"keep ({keep}) must be a whole number from 1: use 2", "keep")
-        return Options(every if every is None else int(every), int(keep), on_nan)
+        return self._replace(every=every if every is None else int(every), keep=int(keep))
 
 
 class Recorder:

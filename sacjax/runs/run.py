@@ -25,7 +25,7 @@ from sacjax.runs.metrics_csv import Row, to_rows, write_table
 from sacjax.runs.population import Population, extended, make_grid, make_population
 from sacjax.runs.processes import any_of, is_first, on_first, several
 from sacjax.runs.provenance import Description
-from sacjax.runs.recorder import Options, Recorder, restore_state, write_summary
+from sacjax.runs.recorder import SERVICES, Options, Recorder, restore_state, write_summary
 from sacjax.runs.result import Run, merge, read, to_host
 from sacjax.runs.signals import GRACE, deferred
 from sacjax.sac import make_sac
@@ -111,7 +111,8 @@ def run(
     grid = make_grid(hp, seeds)
     population = make_population(config, grid, algorithm, strategy, devices, members_per_batch)
     memory.check(population)
-    session = Session(Options(checkpoint_every, keep, on_nan).check(), on_epoch, should_stop, {})
+    options = Options(checkpoint_every, keep, on_nan, _name_services(on_epoch)).check()
+    session = Session(options, on_epoch, should_stop, {})
     if directory is None:
         if checkpoint_every:
             raise InputError("checkpoint_every needs a folder: give directory=", "checkpoint_every")
@@ -176,6 +177,7 @@ def resume(
             config = extended(config, extend_to)
         given = {"every": checkpoint_every, "keep": keep, "on_nan": on_nan}
         given = {name: value for name, value in given.items() if value is not None}
+        given["loggers"] = _name_services(on_epoch)
         options = Options(**content["options"] | given).check()
         strategy, devices = _choose_layout(content, strategy, devices)
         per_batch = content.get("per_batch")
@@ -331,6 +333,11 @@ def _check_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[OnE
             "should_stop",
         )
     return found
+
+
+def _name_services(on_epoch: tuple[OnEpoch, ...]) -> tuple[str, ...]:
+    """Return the services among the loggers, which `sacjax resume` continues."""
+    return tuple(name for f in on_epoch if (name := getattr(f, "service", "")) in SERVICES)
 
 
 def _choose_layout(
