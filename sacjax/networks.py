@@ -59,6 +59,10 @@ class SquashedGaussian(distrax.Transformed):
         edge = 1 - jnp.finfo(value.dtype).epsneg
         return super().log_prob(jnp.clip(value, -edge, edge))
 
+    def __repr__(self) -> str:
+        mean = self.distribution.distribution._loc  # JAX may replace it by anything
+        return f"<SquashedGaussian over actions {getattr(mean, 'shape', '?')} in [-1, 1]>"
+
     def mode(self) -> Array:
         """Return the greedy action tanh(mean), [..., A]. distrax leaves tanh's mode undefined."""
         return jnp.tanh(self.distribution.mean())

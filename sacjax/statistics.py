@@ -6,6 +6,13 @@ seeds. The formulas are rliable's; `tests/test_statistics.py` compares them with
 
 `scores` is a list with one array [S] per environment, a score per seed. S may differ. The bootstrap
 is stratified: it resamples the seeds of each environment separately.
+
+An interval needs 5 seeds in every environment (`LEAST_SEEDS`). n seeds have n^n resamples. With 4
+seeds, 13 of the 256 resamples have the worst score as their IQM: 5.1%, which is more than the 2.5%
+below a 95% interval. This also holds for 2 and 3 seeds. So their intervals always reach from the
+worst to the best score. With 5 seeds the share is 0.7%, and the interval depends on all scores. Of
+samples of a normal distribution, the interval covers the true IQM in 50% with 2 seeds, in 74% with
+3, 87% with 4, 90% with 5 and 93% with 8.
 """
 
 from collections.abc import Sequence
@@ -14,6 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 RESAMPLES = 2_000  # rliable's default for profiles and probabilities of improvement
+LEAST_SEEDS = 5  # fewest seeds with an interval
 _HELD = 10_000_000  # most numbers that a bootstrap holds in memory at once
 Scores = Sequence[np.ndarray]
 
@@ -23,8 +31,8 @@ class Estimate(NamedTuple):
 
     Attributes:
       value: the statistic.
-      low: lower end of the interval; NaN if an environment has a single seed.
-      high: upper end of the interval; NaN if an environment has a single seed.
+      low: lower end of the interval; NaN if an environment has fewer than `LEAST_SEEDS` seeds.
+      high: upper end of the interval; NaN in the same case.
     """
 
     value: Any
@@ -64,7 +72,7 @@ def interval(
       seed: seed of the random numbers, so that the same scores give the same interval.
 
     Returns:
-      The lower and the upper ends, [...] each; NaN for a single seed, which has no spread.
+      The lower and the upper ends, [...] each; NaN for fewer than `LEAST_SEEDS` seeds.
 
     Example:
       >>> import numpy as np
@@ -74,7 +82,7 @@ def interval(
       (10,)
     """
     x = np.asarray(x, float)
-    if len(x) < 2:
+    if len(x) < LEAST_SEEDS:
         return np.full(x.shape[1:], np.nan), np.full(x.shape[1:], np.nan)
     picks = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
     columns, most = x.reshape(len(x), -1), max(1, _HELD // picks.size)
@@ -188,6 +196,6 @@ def _weights(rng: np.random.Generator, n: int) -> np.ndarray:
 
 def _estimate(value: Any, drawn: np.ndarray, scores: Scores) -> Estimate:
     """Return `value` with the percentiles over the first axis of `drawn`."""
-    if min(len(x) for x in scores) < 2:  # a single seed has no spread
+    if min(len(x) for x in scores) < LEAST_SEEDS:
         return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     return Estimate(value, *np.percentile(drawn, [2.5, 97.5], axis=0))

@@ -25,7 +25,8 @@ def compare(
 
     Each setting of a sweep is compared separately. The first directory is the baseline. Seeds that
     diverged are excluded, and a note lists them. Intervals are 95% stratified bootstrap intervals
-    over seeds (Agarwal et al. 2021, arXiv:2108.13264).
+    over seeds (Agarwal et al. 2021, arXiv:2108.13264). They need at least 5 seeds in every
+    environment; `sacjax.statistics` explains why.
 
     >>> print(compare("runs/a", "runs/b", labels=["SAC", "two layers"]).text)
 
