@@ -15,6 +15,7 @@ import numpy as np
 
 from sacjax.errors import InputError as InputError
 from sacjax.errors import RunError as RunError
+from sacjax.errors import one_line as one_line
 
 Array = jax.Array
 Key = jax.Array  # one PRNG key, typed (`jax.random.key`) or legacy (`jax.random.PRNGKey`)
@@ -86,12 +87,6 @@ def is_whole(value: Any) -> TypeGuard[int]:
 def named(member: dict[str, float]) -> str:
     """Describe a member by its seed and swept values: "seed 3, tau 0.01"."""
     return ", ".join(f"{name} {value:.10g}" for name, value in member.items())
-
-
-def one_line(error: Exception) -> str:
-    """Return the type of `error` and the first 200 characters of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
 class Transition(NamedTuple):

@@ -28,6 +28,15 @@ def test_the_interval_covers_the_true_iqm_in_about_95_percent_of_samples():
     assert 0.86 <= hits / 200 <= 0.99  # at n = 16 the percentile bootstrap covers slightly less
 
 
+@pytest.mark.parametrize(("seeds", "share"), [(2, 0.5), (3, 0.74), (4, 0.87), (5, 0.9), (8, 0.93)])
+def test_the_interval_covers_the_share_of_samples_that_the_docstring_states(
+    seeds, share, monkeypatch
+):
+    monkeypatch.setattr(statistics, "LEAST_SEEDS", 2)
+    low, high = statistics.interval(np.random.default_rng(0).normal(size=(seeds, 1500)), 500)
+    assert abs(((low <= 0) & (high >= 0)).mean() - share) < 0.03
+
+
 def test_the_least_number_of_seeds_is_the_first_whose_interval_uses_all_scores():
     """With fewer seeds, more than 2.5% of the resamples have the worst score as their IQM."""
 

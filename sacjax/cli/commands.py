@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sacjax.cli import flags
-from sacjax.cli.console import print_error, train_with_loggers
+from sacjax.cli.console import explain_jax_errors, print_error, train_with_loggers
 from sacjax.config import Config, Hyperparams
 from sacjax.presets import settle
 from sacjax.runs.signals import GRACE
@@ -184,6 +184,7 @@ def envs(
     Args:
       suite: list the environments of this suite (None: those of gymnax, with their sizes).
     """
+    start_jax()
     import numpy as np
 
     from sacjax.envs.gymnax import continuous_envs
@@ -232,6 +233,10 @@ def start_jax(subject: Any = None, log_format: str = "none", several: Any = None
         if several.coordinator:
             print_error(f"sacjax: waiting for all processes at {several.coordinator}")
         processes.join(several.coordinator, several.num_processes, several.process_id)
+    import jax
+
+    with explain_jax_errors():
+        jax.random.key(0)
 
 
 def _make_loggers(asked: flags.LogFlags, out: Path) -> list[Any]:

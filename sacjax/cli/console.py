@@ -5,15 +5,31 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+from sacjax.errors import InputError, error_event, one_line
 
 
 def print_error(text: str) -> None:
     """Print on stderr. A closed stderr is ignored."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def explain_jax_errors() -> Iterator[None]:
+    """Raise an error of JAX's start as an InputError that names JAX's variables that are set."""
+    try:
+        yield
+    except Exception as error:  # JAX raises many kinds, such as an AssertionError
+        names = sorted(name for name in os.environ if name.startswith(("JAX_", "XLA_")))
+        raise InputError(
+            f"JAX cannot start ({one_line(error)}): check "
+            + (", ".join(names) or "the installed versions of jax and jaxlib"),
+            "JAX_PLATFORMS" if "JAX_PLATFORMS" in names else None,
+        ) from error
 
 
 def drop_stdout(code: int) -> int:
@@ -36,14 +52,12 @@ def joined_processes() -> Any:
 
 def print_json_error(argv: list[str], error: BaseException) -> None:
     """Print an event "error" on stdout for `--log-format json`, unless `JsonLines` printed it."""
-    from sacjax.loggers import json_lines
-
     asked = "--log-format json" in " ".join(argv).replace("=", " ").replace("_", "-")
     processes = joined_processes()
     first = processes is None or processes.is_first()
-    if asked and first and not json_lines.was_printed(error):
+    if asked and first and "printed" not in vars(error):
         with contextlib.suppress(OSError):
-            print(json_lines.error_event(error), flush=True)
+            print(error_event(error), flush=True)
 
 
 def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace: float) -> int:

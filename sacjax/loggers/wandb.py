@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sacjax.loggers.summary import Logger, batch_name, require, scalars, survives
-from sacjax.runs.files import write_text
+from sacjax.runs.files import expanded, write_text
 from sacjax.types import InputError
 
 _LOG = logging.getLogger("sacjax")
@@ -47,7 +47,7 @@ class WandB(Logger):
         """
         self._library = require("wandb", "wandb")
         _check_key(self._library)
-        self._directory, self._project = Path(directory), project
+        self._directory, self._project = expanded(directory), project
         self._run: Any = None
 
     @survives

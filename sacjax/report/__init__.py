@@ -53,6 +53,6 @@ def compare(
     """
     from sacjax.report import comparison, page, tables
 
-    entries = comparison.read([Path(x) for x in directories], labels, last, until)
+    entries = comparison.read(directories, labels, last, until)
     files = page.write(entries, out, last, command)
     return Comparison(tables.as_text(entries), files)

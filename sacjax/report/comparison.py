@@ -10,6 +10,7 @@ import numpy as np
 from sacjax.config import Config
 from sacjax.runs.curve import settings
 from sacjax.runs.directory import check_is_run, read_config, read_description, tables
+from sacjax.runs.files import expanded
 from sacjax.runs.metrics_csv import read_metrics
 from sacjax.statistics import LEAST_SEEDS, normalised
 from sacjax.types import PLAIN, InputError
@@ -91,7 +92,7 @@ def read(
     ):
         if wrong:
             raise InputError(message, field)
-    paths = [Path(directory) for directory in directories]
+    paths = [expanded(directory) for directory in directories]
     names = list(labels) or [path.resolve().name for path in paths]
     if not labels and len(set(names)) < len(names):
         names = [str(path) for path in paths]

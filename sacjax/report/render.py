@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from sacjax.config import Hyperparams
 from sacjax.envs import drawings
 from sacjax.envs.host import for_a_while
 from sacjax.envs.names import adapter, make_env, parse
-from sacjax.runs.files import replacing
+from sacjax.runs.files import expanded, replacing
 from sacjax.runs.result import Run
 from sacjax.train import epoch_keys
 from sacjax.types import Env, Episode, InputError, RunError, one_line
@@ -44,7 +43,7 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
       RunError: the file cannot be written, or the environment failed.
     """
     must_be(Run, run, "run", "load('runs/Pendulum-v1')")
-    target = Path(target)
+    target = expanded(target)
     agent = run.agent(member)
     if frames < 1:
         raise InputError(f"frames ({frames}) must be 1 or more", "frames")

@@ -4,7 +4,6 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ from sacjax.config import Hyperparams
 from sacjax.devices import layout, over_members
 from sacjax.envs.host import for_a_while
 from sacjax.runs import directory as folders
+from sacjax.runs.files import expanded
 from sacjax.runs.population import Layout, Population
 from sacjax.runs.processes import several
 from sacjax.runs.provenance import Description, algorithm_name, check_jax_settings
@@ -45,7 +45,7 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
     Raises:
       InputError: `directory` is not the folder of a run, or is damaged.
     """
-    path = Path(directory)
+    path = expanded(directory)
     folders.check_is_run(path)
     saved = folders.read_config(path, env)
     check_jax_settings(str(path), saved.content["jax"], exact=False)

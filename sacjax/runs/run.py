@@ -15,11 +15,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+import sacjax
 from sacjax.config import Config, Hyperparams
 from sacjax.runs import directory as folders
 from sacjax.runs import memory
 from sacjax.runs.directory import BATCHES
 from sacjax.runs.epochs import Compiled, collect_metrics, epochs, prepare
+from sacjax.runs.files import expanded
 from sacjax.runs.load import describe_mismatch
 from sacjax.runs.metrics_csv import Row, to_rows, write_table
 from sacjax.runs.population import Population, extended, make_grid, make_population
@@ -108,6 +110,7 @@ def run(
     (2, True)
     """
     seeds, on_epoch = _check_seeds(seeds), _check_callables(on_epoch, should_stop)
+    _warn_if_forked()
     grid = make_grid(hp, seeds)
     population = make_population(config, grid, algorithm, strategy, devices, members_per_batch)
     memory.check(population)
@@ -117,7 +120,7 @@ def run(
         if checkpoint_every:
             raise InputError("checkpoint_every needs a folder: give directory=", "checkpoint_every")
         return _train_all(population, None, session)
-    path = Path(directory)
+    path = expanded(directory)
     with deferred(should_stop, grace) as stop, _enter_on_first(lambda: folders.created(path)):
         return _train_all(population, path, session._replace(should_stop=stop))
 
@@ -165,7 +168,8 @@ def resume(
       InputError: `directory` is not the folder of a run, is damaged, or is in use.
       RunError: the files can no longer be written, or an environment failed.
     """
-    path, on_epoch = Path(directory), _check_callables(on_epoch, should_stop)
+    path, on_epoch = expanded(directory), _check_callables(on_epoch, should_stop)
+    _warn_if_forked()
     folders.check_is_run(path)
     with deferred(should_stop, grace) as stop, _enter_on_first(lambda: folders.locked(path)):
         config, grid, content = folders.read_config(path, env)
@@ -333,6 +337,15 @@ def _check_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[OnE
             "should_stop",
         )
     return found
+
+
+def _warn_if_forked() -> None:
+    """Warn if this process was forked from one in which JAX had started: it may wait forever."""
+    if sacjax.forked_after_start:
+        _LOG.warning(
+            "this process was forked after JAX had started, so training may hang: use "
+            "multiprocessing.get_context('spawn')"
+        )
 
 
 def _name_services(on_epoch: tuple[OnEpoch, ...]) -> tuple[str, ...]:
