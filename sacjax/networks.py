@@ -60,7 +60,8 @@ class SquashedGaussian(distrax.Transformed):
         return super().log_prob(jnp.clip(value, -edge, edge))
 
     def __repr__(self) -> str:
-        mean = self.distribution.distribution._loc  # JAX may replace it by anything
+        gaussian: Any = self.distribution
+        mean = gaussian.distribution._loc  # JAX may replace it by anything
         return f"<SquashedGaussian over actions {getattr(mean, 'shape', '?')} in [-1, 1]>"
 
     def mode(self) -> Array:

@@ -39,9 +39,9 @@ def pictures(env: Any, parsed: Any, episode: Episode) -> Iterator[np.ndarray]:
         for state in episode.states:
             yield _pixels(base.name, render(*(state, base.default_params)[:arguments]))
         return
-    draw, params, shown = _DRAWINGS.get(base.name), base.default_params, episode.states
+    draw, shown, params = _DRAWINGS.get(base.name), episode.states, base.default_params
     if draw is None:
-        draw, params, shown = _draw_observation, _limits(episode.obs), episode.obs
+        draw, shown, params = _draw_observation, episode.obs, _limits(episode.obs)
     figure = Figure(figsize=(4, 4), dpi=80, layout="constrained")
     axes = figure.add_subplot()
     axes.set_title(base.name, fontsize=9, loc="right")
@@ -120,7 +120,7 @@ def _draw_point_robot(axes: Any, state: Any, params: Any) -> None:
     axes.plot(*state.pos, "o", color="C3", markersize=8)
 
 
-def _draw_observation(axes: Any, obs: np.ndarray, limits: tuple[float, float]) -> None:
+def _draw_observation(axes: Any, obs: np.ndarray, limits: Any) -> None:
     """Draw the numbers of an observation as bars, for an environment without a drawing."""
     numbers = np.arange(len(obs))
     axes.bar(numbers, obs, color="C0")

@@ -341,7 +341,7 @@ def _check_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[OnE
 
 def _warn_if_forked() -> None:
     """Warn if this process was forked from one in which JAX had started: it may wait forever."""
-    if sacjax.forked_after_start:
+    if sacjax._forked_after_start:
         _LOG.warning(
             "this process was forked after JAX had started, so training may hang: use "
             "multiprocessing.get_context('spawn')"

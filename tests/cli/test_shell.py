@@ -136,18 +136,18 @@ import os, sys, sacjax
 def marked():
     child = os.fork()
     if not child:
-        os._exit(sacjax.forked_after_start)
+        os._exit(sacjax._forked_after_start)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 before = marked()
 import jax; jax.devices()
-print(before, marked(), int(sacjax.forked_after_start))
+print(before, marked(), int(sacjax._forked_after_start))
 """
     done = shell(["-W", "ignore", "-c", code], JAX_PLATFORMS="cpu")
     assert done.stdout.split() == ["0", "1", "0"], done.stderr
 
 
 def test_a_run_in_a_forked_process_warns(tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(sacjax, "forked_after_start", True)
+    monkeypatch.setattr(sacjax, "_forked_after_start", True)
     run(TINY, seeds=1, directory=tmp_path / "run")
     resume(tmp_path / "run")
     warning = "this process was forked after JAX had started, so training may hang"
