@@ -26,3 +26,4 @@ from .types import RunError as RunError
 from .types import Transition as Transition
 
 __version__: str
+_forked_after_start: bool

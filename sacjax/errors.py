@@ -1,4 +1,6 @@
-"""The errors that sacjax raises. This module imports nothing, so `sacjax --help` is quick."""
+"""The errors that sacjax raises. This module imports no package, so `sacjax --help` is quick."""
+
+import json
 
 
 class InputError(ValueError):
@@ -38,3 +40,15 @@ class RunError(RuntimeError):
     def __init__(self, message: str, field: str | None = None):
         super().__init__(message)
         self.field = field
+
+
+def one_line(error: Exception) -> str:
+    """Return the type of `error` and the first 200 characters of its message."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
+
+
+def error_event(error: BaseException) -> str:
+    """Return the event "error" of `--log-format json`, a line."""
+    message, field = str(error) or type(error).__name__, getattr(error, "field", None)
+    return json.dumps({"event": "error", "message": message, "field": field})

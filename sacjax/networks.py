@@ -60,6 +60,11 @@ class SquashedGaussian(distrax.Transformed):
         edge = 1 - jnp.finfo(value.dtype).epsneg
         return super().log_prob(jnp.clip(value, -edge, edge))
 
+    def __repr__(self) -> str:
+        gaussian: Any = self.distribution
+        mean = gaussian.distribution._loc  # JAX may replace it by anything
+        return f"<SquashedGaussian over actions {getattr(mean, 'shape', '?')} in [-1, 1]>"
+
     def mode(self) -> Array:
         """Return the greedy actions tanh(mean) [..., A], because distrax does not define a mode."""
         return jnp.tanh(self.distribution.mean())

@@ -1,6 +1,7 @@
 """Turn a trained agent into a function from observations to actions."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, get_args
 
 import jax
@@ -51,29 +52,47 @@ def policy(
       >>> act(np.zeros(3)).shape, act(np.zeros((5, 3))).shape
       ((1,), (5, 1))
     """
-    return of_program(make_program(config, algorithm), config.env_name, agent, units)
+    return Policy(config, agent, algorithm, units, make_program(config, algorithm))
 
 
-def of_program(
-    program: Program, env_name: str, agent: Any, units: str = "environment"
-) -> Callable[[Any], Array]:
-    """Return the greedy policy of an agent, which uses an existing `Program`."""
-    check_choice(units, get_args(Units), "units")
-    example, mode = program.example.obs, jax.jit(program.mode)
-    size = program.example.action.shape
-    low, high = (jnp.broadcast_to(jnp.ravel(jnp.asarray(x)), size) for x in program.bounds)
+class Policy:
+    """The greedy policy of one agent, a function from obs [..., O] to actions [..., A].
 
-    def act(obs: Any) -> Array:
+    A policy can be pickled. The pickle holds the settings, the agent's arrays, the algorithm by its
+    name, and the environment: its name, or the object that `Config.env` holds.
+    """
+
+    def __init__(
+        self, config: Config, agent: Any, algorithm: MakeAlgorithm, units: Units, program: Program
+    ):
+        check_choice(units, get_args(Units), "units")
+        self._parts = config, agent, algorithm, units
+        self._example, self._mode = program.example, jax.jit(program.mode)
+        ends = program.bounds if units == "environment" else (-1.0, 1.0)
+        size = program.example.action.shape
+        self._bounds = [jnp.broadcast_to(jnp.ravel(jnp.asarray(x)), size) for x in ends]
+
+    def __call__(self, obs: Any) -> Array:
+        config, agent, _, units = self._parts
+        example = self._example.obs
         obs = jnp.asarray(obs, example.dtype)
         if obs.shape[-1:] != example.shape:
             raise InputError(
-                f"obs has shape {obs.shape}, but {env_name} needs shape [..., {example.size}]: "
-                "flatten each observation",
+                f"obs has shape {obs.shape}, but {config.env_name} needs shape "
+                f"[..., {example.size}]: flatten each observation",
                 "obs",
             )
-        action = mode(agent, obs.reshape(-1, example.size))  # [B, A] in [-1, 1]
+        action = self._mode(agent, obs.reshape(-1, example.size))  # [B, A] in [-1, 1]
         if units == "environment":
-            action = rescale(action, low, high)
+            action = rescale(action, *self._bounds)
         return action.reshape(*obs.shape[:-1], action.shape[-1])
 
-    return act
+    def __repr__(self) -> str:
+        sizes = f"[..., {self._example.obs.size}] to actions [..., {self._example.action.size}]"
+        low, high = min(self._bounds[0].tolist()), max(self._bounds[1].tolist())
+        name = self._parts[0].env_name
+        return f"<greedy policy for {name}: observations {sizes} from {low:g} to {high:g}>"
+
+    def __reduce__(self) -> Any:
+        config, agent, algorithm, units = self._parts
+        return partial(policy, algorithm=algorithm, units=units), (config, agent)

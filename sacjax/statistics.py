@@ -8,6 +8,13 @@ package rliable, and `tests/test_statistics.py` compares the results.
 `scores` is a list with one array [S] per environment. An array has one score per seed. The number S
 of seeds may differ between environments. The bootstrap is stratified, so it resamples the seeds of
 each environment separately.
+
+An interval needs 5 seeds in every environment (`LEAST_SEEDS`). n seeds have n^n resamples. With 4
+seeds, 13 of the 256 resamples have the worst score as their IQM: 5.1%, which is more than the 2.5%
+below a 95% interval. This also holds for 2 and 3 seeds. So the intervals of 2 to 4 seeds always
+reach from the worst to the best score. With 5 seeds, the share is 0.7%, and the interval depends on
+all scores. For samples of a normal distribution, the interval covers the true IQM in 50% (2 seeds),
+74% (3), 87% (4), 90% (5) and 93% (8) of the samples.
 """
 
 from collections.abc import Sequence
@@ -16,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 RESAMPLES = 2_000  # rliable's default for profiles and probabilities of improvement
+LEAST_SEEDS = 5  # fewest seeds with an interval
 _HELD = 10_000_000  # a bootstrap keeps at most this many numbers in memory
 Scores = Sequence[np.ndarray]
 
@@ -25,8 +33,8 @@ class Estimate(NamedTuple):
 
     Attributes:
       value: the statistic.
-      low: lower end of the interval, or NaN if an environment has a single seed.
-      high: upper end of the interval, or NaN if an environment has a single seed.
+      low: lower end of the interval; NaN if an environment has fewer than `LEAST_SEEDS` seeds.
+      high: upper end of the interval; NaN in the same case.
     """
 
     value: Any
@@ -66,8 +74,7 @@ def interval(
       seed: seed of the random numbers. The same seed and scores give the same interval.
 
     Returns:
-      The lower and the upper ends, [...] each. Both ends are NaN for a single seed, which has no
-      spread.
+      The lower and the upper ends, [...] each; NaN for fewer than `LEAST_SEEDS` seeds.
 
     Example:
       >>> import numpy as np
@@ -77,7 +84,7 @@ def interval(
       (10,)
     """
     x = np.asarray(x, float)
-    if len(x) < 2:
+    if len(x) < LEAST_SEEDS:
         return np.full(x.shape[1:], np.nan), np.full(x.shape[1:], np.nan)
     picks = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
     columns, most = x.reshape(len(x), -1), max(1, _HELD // picks.size)
@@ -193,6 +200,6 @@ def _weights(rng: np.random.Generator, n: int) -> np.ndarray:
 
 def _estimate(value: Any, drawn: np.ndarray, scores: Scores) -> Estimate:
     """Return `value` with its 95% interval, from the bootstrap samples `drawn` [R, ...]."""
-    if min(len(x) for x in scores) < 2:  # a single seed has no spread
+    if min(len(x) for x in scores) < LEAST_SEEDS:
         return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     return Estimate(value, *np.percentile(drawn, [2.5, 97.5], axis=0))

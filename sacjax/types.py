@@ -16,6 +16,7 @@ import numpy as np
 
 from sacjax.errors import InputError as InputError
 from sacjax.errors import RunError as RunError
+from sacjax.errors import one_line as one_line
 
 Array = jax.Array
 Key = jax.Array  # one PRNG key, typed (`jax.random.key`) or legacy (`jax.random.PRNGKey`)
@@ -92,12 +93,6 @@ def named(member: dict[str, float]) -> str:
     return ", ".join(f"{name} {value:.10g}" for name, value in member.items())
 
 
-def one_line(error: Exception) -> str:
-    """Return the type of `error` and the first 200 characters of its message."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
-
-
 class Transition(NamedTuple):
     """A batch of environment steps, as the replay buffer stores them.
 
@@ -155,6 +150,7 @@ class Episode(NamedTuple):
     actions: Any  # [T, A] in [-1, 1]
     rewards: Any  # [T]
     copy: int  # index of the environment copy
+    obs: Any  # [T, O] observations, each before its step
 
 
 class Env(NamedTuple):

@@ -1,15 +1,19 @@
 """Test policies with actions in the units of the environment and with actions in [-1, 1]."""
 
+import pickle
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from checks import CONFIG, refused
+from checks import CONFIG, TINY, refused
 from probes import Aim
 
 import sacjax
 from sacjax import Config, Hyperparams, make_sac
 from sacjax.envs.names import make_env
+from sacjax.sac import CLIPPED_DOUBLE_Q
 
 
 def agent_of(config):
@@ -71,3 +75,34 @@ def test_a_policy_rejects_wrong_units_and_wrong_observation_sizes():
         sacjax.policy(CONFIG, agent, units="rad")  # pyright: ignore[reportArgumentType]
     with refused("obs"):
         sacjax.policy(CONFIG, agent)(jnp.zeros(2))
+
+
+@pytest.mark.parametrize("env", ["Pendulum-v1", "gymnasium/Pendulum-v1", Aim()])
+@pytest.mark.parametrize("units", ["environment", "unit"])
+def test_a_pickled_policy_acts_the_same(env, units):
+    config = Config(env, total_steps=500, warmup_steps=100, eval_every=50, normalize_obs=True)
+    policy = sacjax.policy(config, agent_of(config), units=units)
+    again = pickle.loads(pickle.dumps(policy))
+    obs = jax.random.normal(jax.random.key(1), (5, make_env(env)(1).example.obs.size))
+    np.testing.assert_array_equal(again(obs), policy(obs))
+    assert repr(again) == repr(policy)
+
+
+def test_a_pickled_policy_keeps_the_algorithm():
+    algorithm = partial(make_sac, rule=CLIPPED_DOUBLE_Q)
+    done = sacjax.run(TINY, seeds=1, algorithm=algorithm)
+    again = pickle.loads(pickle.dumps(done.policy(0)))
+    np.testing.assert_array_equal(again(jnp.ones(3)), done.policy(0)(jnp.ones(3)))
+    assert again.__reduce__()[0].keywords["algorithm"].keywords == algorithm.keywords
+
+
+def test_a_policy_and_a_distribution_are_shown_in_one_line():
+    policy = sacjax.policy(CONFIG, agent_of(CONFIG))
+    wanted = "observations [..., 3] to actions [..., 1] from -2 to 2"
+    assert repr(policy) == f"<greedy policy for Pendulum-v1: {wanted}>"
+    assert "from -1 to 1>" in repr(sacjax.policy(CONFIG, agent_of(CONFIG), units="unit"))
+    actor = sacjax.mlp(CONFIG, 1).actor
+    params = actor.init(jax.random.key(0), jnp.zeros((5, 3)))
+    shown = "<SquashedGaussian over actions (5, 1) in [-1, 1]>"
+    assert repr(actor.apply(params, jnp.zeros((5, 3)))) == shown
+    assert repr(jax.eval_shape(actor.apply, params, jnp.zeros((5, 3)))) == shown  # no arrays

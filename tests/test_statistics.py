@@ -1,5 +1,6 @@
 """Compare the statistics with their definitions and with the numbers of rliable."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -27,12 +28,38 @@ def test_confidence_interval_covers_the_true_iqm_in_95_percent_of_samples():
     assert 0.86 <= hits / 200 <= 0.99  # at n = 16 the percentile bootstrap covers slightly less
 
 
-def test_confidence_intervals_work_for_curves_and_are_nan_for_one_seed():
+@pytest.mark.parametrize(("seeds", "share"), [(2, 0.5), (3, 0.74), (4, 0.87), (5, 0.9), (8, 0.93)])
+def test_the_interval_covers_the_share_of_samples_that_the_docstring_states(
+    seeds, share, monkeypatch
+):
+    monkeypatch.setattr(statistics, "LEAST_SEEDS", 2)
+    low, high = statistics.interval(np.random.default_rng(0).normal(size=(seeds, 1500)), 500)
+    assert abs(((low <= 0) & (high >= 0)).mean() - share) < 0.03
+
+
+def test_the_least_number_of_seeds_is_the_first_whose_interval_uses_all_scores():
+    """With fewer seeds, more than 2.5% of the resamples have the worst score as their IQM."""
+
+    def share_of_worst(seeds):
+        resamples = np.array(list(itertools.product(range(seeds), repeat=seeds)))
+        return (statistics.iqm(resamples, axis=1) == 0).mean()
+
+    least = statistics.LEAST_SEEDS
+    assert all(share_of_worst(seeds) > 0.025 for seeds in range(2, least))
+    assert share_of_worst(least) < 0.01
+
+
+def test_confidence_intervals_work_for_curves_and_are_nan_for_few_seeds():
     low, high = statistics.interval(np.random.default_rng(0).normal(size=(8, 5)))
     assert low.shape == high.shape == (5,)
     assert (low < high).all()
-    assert np.isnan(statistics.interval(np.zeros((1, 5)))).all()
-    assert statistics.interval(np.zeros((3, 0)))[0].shape == (0,)
+    assert np.isnan(statistics.interval(np.zeros((4, 5)))).all()
+    assert np.isfinite(statistics.interval(np.zeros((5, 5)))).all()
+    assert statistics.interval(np.zeros((5, 0)))[0].shape == (0,)
+    few, many = [np.zeros(9), np.arange(4.0)], [np.zeros(9), np.arange(5.0)]
+    for estimate in (statistics.aggregate_iqm, lambda x: statistics.performance_profile(x, 1.0)):
+        assert np.isnan(estimate(few)[1:]).all()
+        assert np.isfinite(estimate(many)).all()
 
 
 def test_confidence_intervals_do_not_depend_on_the_memory_limit(monkeypatch):

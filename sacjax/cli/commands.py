@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from sacjax.cli import flags
-from sacjax.cli.console import print_error, train_with_loggers
+from sacjax.cli.console import explain_jax_errors, print_error, train_with_loggers
 from sacjax.config import Config, Hyperparams
 from sacjax.presets import settle
 from sacjax.runs.signals import GRACE
@@ -67,13 +67,21 @@ def plan(argv: list[str]) -> int:
 def resume(argv: list[str]) -> int:
     """Resume a run that was stopped or killed, or train past its end."""
     args = flags.parse_resume(argv)
-    start_jax(args.dir, args.logs.log_format, args.processes)
-    from sacjax.runs.directory import check_is_run
+    start_jax(args.dir, args.logs.get("log_format", "auto"), args.processes)
+    from sacjax.runs.directory import check_is_run, read_description
+    from sacjax.runs.processes import is_first
+    from sacjax.runs.recorder import SERVICES
     from sacjax.runs.run import resume
 
     check_is_run(args.dir)
     start = partial(resume, args.dir, extend_to=args.extend_to, **vars(args.own), **args.run)
-    loggers, grace = _make_loggers(args.logs, args.dir), args.run.get("grace", GRACE)
+    options = read_description(args.dir)["options"]
+    before = [name for name in SERVICES if name in options.get("loggers", ())]
+    unset = dict.fromkeys((*SERVICES, "wandb_project"))
+    logs = flags.LogFlags(**unset | dict.fromkeys(before, True) | args.logs)
+    if is_first() and (drop := [f"--no-{name}" for name in before if name not in args.logs]):
+        print_error(f"sacjax: continuing the run's loggers; {', '.join(drop)} drops them")
+    loggers, grace = _make_loggers(logs, args.dir), args.run.get("grace", GRACE)
     return train_with_loggers(start, args.dir, loggers, grace)
 
 
@@ -196,6 +204,7 @@ def envs(
     Args:
       suite: suite to list (None: gymnax, with the sizes of its environments).
     """
+    start_jax()
     import numpy as np
 
     from sacjax.envs.gymnax import continuous_envs
@@ -244,6 +253,10 @@ def start_jax(subject: Any = None, log_format: str = "none", several: Any = None
         if several.coordinator:
             print_error(f"sacjax: waiting for all processes at {several.coordinator}")
         processes.join(several.coordinator, several.num_processes, several.process_id)
+    import jax
+
+    with explain_jax_errors():
+        jax.random.key(0)
 
 
 def _make_loggers(asked: flags.LogFlags, out: Path) -> list[Any]:
@@ -262,7 +275,7 @@ def _make_loggers(asked: flags.LogFlags, out: Path) -> list[Any]:
         (asked.tensorboard, "--tensorboard", out / "tensorboard"),
         (asked.wandb, "--wandb", out / "wandb.json"),
     ):
-        if not wanted and left.exists():
+        if wanted is None and left.exists():
             print_error(
                 f"sacjax: warning: {left} is from an earlier session and will not be updated; "
                 f"pass {name} to continue it"

@@ -5,17 +5,31 @@ import io
 import os
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from sacjax.errors import RunError
+from sacjax.errors import InputError, RunError, error_event, one_line
 
 
 def print_error(text: str) -> None:
     """Print on stderr. A closed stderr is ignored."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr)
+
+
+@contextlib.contextmanager
+def explain_jax_errors() -> Iterator[None]:
+    """Raise an error of JAX's start as an InputError that names JAX's variables that are set."""
+    try:
+        yield
+    except Exception as error:  # JAX raises many kinds, such as an AssertionError
+        names = sorted(name for name in os.environ if name.startswith(("JAX_", "XLA_")))
+        raise InputError(
+            f"JAX cannot start ({one_line(error)}): check "
+            + (", ".join(names) or "the installed versions of jax and jaxlib"),
+            "JAX_PLATFORMS" if "JAX_PLATFORMS" in names else None,
+        ) from error
 
 
 def drop_stdout(code: int) -> int:
@@ -38,14 +52,12 @@ def joined_processes() -> Any:
 
 def print_json_error(argv: list[str], error: BaseException) -> None:
     """Print an "error" event for `--log-format json`, unless `JsonLines` has printed the error."""
-    from sacjax.loggers import json_lines
-
     asked = "--log-format json" in " ".join(argv).replace("=", " ").replace("_", "-")
     processes = joined_processes()
     first = processes is None or processes.is_first()
-    if asked and first and not json_lines.was_printed(error):
+    if asked and first and "printed" not in vars(error):
         with contextlib.suppress(OSError):
-            print(json_lines.error_event(error), flush=True)
+            print(error_event(error), flush=True)
 
 
 def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace: float) -> int:
@@ -63,7 +75,7 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace
     Raises:
       RunError: all agents diverged, and an environment is at fault.
     """
-    from sacjax.loggers import JsonLines
+    from sacjax.loggers import JsonLines, TensorBoard
     from sacjax.runs import processes
     from sacjax.runs.directory import resume_command
     from sacjax.runs.signals import StopOnSignal
@@ -84,7 +96,8 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace
         if json_lines is not None:
             json_lines.end(done, out)
     if loggers and json_lines is None:
-        _print_outcome(done, out, bool(logged))
+        events = any(isinstance(logger, TensorBoard) for logger in loggers)
+        _print_outcome(done, out, bool(logged), events)
     if loggers and done.completed and not logged:
         print_error(
             f"sacjax: nothing to do: this run has finished ({done.config.total_steps:,} steps). "
@@ -105,7 +118,7 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace
     return stopped or 4
 
 
-def _print_outcome(done: Any, out: Path, trained: bool) -> None:
+def _print_outcome(done: Any, out: Path, trained: bool, events: bool) -> None:
     """Print the returns, the files, and the commands to try next."""
     from sacjax.report import tables
     from sacjax.runs import curve
@@ -115,7 +128,7 @@ def _print_outcome(done: Any, out: Path, trained: bool) -> None:
     title = f"{done.config.env} after {steps} steps: greedy return, {episodes} episodes"
     last = curve.last_returns(done.metrics, done.epochs)
     files = [f"{path}{os.sep if path.is_dir() else ''}" for path in sorted(out.iterdir())]
-    following = _next_commands(done, out) if done.completed and trained else []
+    following = _next_commands(done, out, events) if done.completed and trained else []
     try:
         print(tables.of_run(done.members, *last, title), *files, *following, sep="\n", flush=True)
     except OSError as error:  # stdout is closed, or the disk is full
@@ -123,8 +136,11 @@ def _print_outcome(done: Any, out: Path, trained: bool) -> None:
         print_error(f"sacjax: cannot print the returns ({error}); the files are in {out}")
 
 
-def _next_commands(done: Any, out: Path) -> list[str]:
-    """Return the commands to try after a finished run, one per line."""
+def _next_commands(done: Any, out: Path, events: bool) -> list[str]:
+    """Return the commands to try after a finished run, one per line.
+
+    `events` says whether the run logged to TensorBoard.
+    """
     from sacjax.runs.directory import resume_command
 
     where = shlex.quote(str(out))
@@ -137,6 +153,9 @@ def _next_commands(done: Any, out: Path) -> list[str]:
     if done.config.lr_schedule == "constant":
         further = 2 * done.config.total_steps - done.config.warmup_steps
         commands[f"sacjax resume {own} --extend-to {further}"] = "train further"
+    if events:
+        folder = shlex.quote(str(out / "tensorboard"))
+        commands[f"tensorboard --logdir {folder}"] = "show the logged metrics in a browser"
     width = max(map(len, commands))
     return ["", *(f"  {command:{width}}  {about}" for command, about in commands.items())]
 

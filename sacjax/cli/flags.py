@@ -139,7 +139,7 @@ class ResumeFlags:
     """Resume the run in DIR from its last complete checkpoint.
 
     The results have the same bits as an uninterrupted run. Settings that you do not pass keep the
-    run's values. Pass the flags of loggers each time.
+    run's values. The run's loggers continue, unless you pass --no-tensorboard or --no-wandb.
     """
 
     dir: tyro.conf.Positional[Dir]
@@ -148,7 +148,6 @@ class ResumeFlags:
     """Train to this many environment steps, past the configured end."""
     own: OwnFlags = OwnFlags()
     processes: ProcessFlags = ProcessFlags()
-    logs: LogFlags = LogFlags()
 
 
 def _with_typed(flags: type, **records: Any) -> type:
@@ -160,10 +159,11 @@ def _with_typed(flags: type, **records: Any) -> type:
 
 
 def parse_resume(argv: list[str]) -> Any:
-    """Parse the arguments after `resume`. The result's field `run` has the typed options."""
-    as_before = {field.name: "as in the run" for field in dataclasses.fields(RunFlags)}
-    as_before["grace"] = str(GRACE)
-    return parse(_with_typed(ResumeFlags, run=typed_only(RunFlags, as_before)), argv, "resume")
+    """Parse the arguments after `resume`. The fields `run` and `logs` have the typed options."""
+    names = [field.name for record in (RunFlags, LogFlags) for field in dataclasses.fields(record)]
+    as_before = dict.fromkeys(names, "as in the run") | {"log_format": "auto", "grace": str(GRACE)}
+    typed = {name: typed_only(x, as_before) for name, x in (("run", RunFlags), ("logs", LogFlags))}
+    return parse(_with_typed(ResumeFlags, **typed), argv, "resume")
 
 
 def parse(kind: Any, argv: list[str], command: str) -> Any:

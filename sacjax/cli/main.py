@@ -14,12 +14,19 @@ import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 
 import tyro
 
 import sacjax
-from sacjax.cli.console import drop_stdout, joined_processes, print_error, print_json_error
+from sacjax.cli.console import (
+    drop_stdout,
+    explain_jax_errors,
+    joined_processes,
+    print_error,
+    print_json_error,
+)
 from sacjax.errors import InputError, RunError
 
 COMMANDS = {
@@ -35,7 +42,12 @@ COMMANDS = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    from_shell, argv = argv is None, sys.argv[1:] if argv is None else argv
+    from_shell = argv is None
+    argv = [_expand_home(word) for word in (sys.argv[1:] if argv is None else argv)]
+    if from_shell:  # variables that sacjax does not need must not stop it
+        os.environ["MPLBACKEND"] = "agg"
+        kept = [x for x in warnings.filters if x[0] != "error"]  # as PYTHONWARNINGS=error adds
+        warnings.filters[:] = kept  # pyright: ignore[reportIndexIssue]
     if "" not in sys.path:  # last, so that files here hide no package
         sys.path.append("")
     for stream in (sys.stdout, sys.stderr):
@@ -76,6 +88,8 @@ def _dispatch(argv: list[str]) -> int:
         print(f"sacjax {sacjax.__version__}")
         return 0
     if argv and argv[0] in COMMANDS:
+        with explain_jax_errors():
+            importlib.import_module("jax")
         commands = importlib.import_module("sacjax.cli.commands")
         return getattr(commands, argv[0])(argv[1:])
     app = tyro.extras.SubcommandApp()
@@ -87,6 +101,12 @@ def _dispatch(argv: list[str]) -> int:
         args=argv or ["--help"],
     )
     return 0
+
+
+def _expand_home(word: str) -> str:
+    """Expand ~ in a word. The shell does not do it in --out=~/runs."""
+    name, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
+    return name + equals + os.path.expanduser(value)
 
 
 def _documented(about: str) -> Callable[[], None]:

@@ -1,5 +1,7 @@
-"""Draw gymnax's environments with Matplotlib."""
+"""Draw gymnax's environments with Matplotlib, or with the environment's own `render(state)`."""
 
+import inspect
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -9,11 +11,15 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from sacjax.envs.gymnax import base_env
-from sacjax.types import Episode
+from sacjax.types import Episode, InputError
 
 
 def pictures(env: Any, parsed: Any, episode: Episode) -> Iterator[np.ndarray]:
     """Draw each state of an episode.
+
+    An environment of your own may define `render(state)` or `render(state, params)`. It returns
+    pixels [H, W, 3] of uint8, or a Matplotlib figure. Without such a method, the picture of an
+    unknown environment shows its observation as bars.
 
     Args:
       env: the name of an environment of gymnax, or an `Environment` object.
@@ -22,18 +28,48 @@ def pictures(env: Any, parsed: Any, episode: Episode) -> Iterator[np.ndarray]:
 
     Yields:
       T images, each an array of pixels [H, W, 3].
+
+    Raises:
+      InputError: `render` returns something else, or raises an error.
     """
     base = base_env(env)
-    draw, params = _DRAWINGS.get(base.name, _draw_state), base.default_params
+    render: Any = getattr(base, "render", None)
+    if callable(render) and not render.__module__.startswith("gymnax."):
+        arguments = len(inspect.signature(render).parameters)
+        for state in episode.states:
+            yield _pixels(base.name, render(*(state, base.default_params)[:arguments]))
+        return
+    draw, shown, params = _DRAWINGS.get(base.name), episode.states, base.default_params
+    if draw is None:
+        draw, shown, params = _draw_observation, episode.obs, _limits(episode.obs)
     figure = Figure(figsize=(4, 4), dpi=80, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    for state in episode.states:
-        figure.clear()
-        axes = figure.add_subplot()
-        axes.set_title(base.name, fontsize=9, loc="right")
+    axes = figure.add_subplot()
+    axes.set_title(base.name, fontsize=9, loc="right")
+    for state in jax.device_get(shown):
+        for artist in (*axes.lines, *axes.patches, *axes.texts):  # faster than axes.clear()
+            artist.remove()
         draw(axes, getattr(state, "env_state", state), params)  # inside LogWrapper's state
+        yield _pixels(base.name, figure)
+        figure.set_layout_engine("none")  # keeps the layout of the first picture
+
+
+def _pixels(name: str, shown: Any) -> np.ndarray:
+    """Return the pixels [H, W, 3] of what `render` returned. Raises InputError."""
+    shown = shown[0] if isinstance(shown, tuple) else shown  # (figure, axes)
+    if isinstance(shown, Figure):
+        canvas = FigureCanvasAgg(shown)
         canvas.draw()
-        yield np.asarray(canvas.buffer_rgba())[..., :3].copy()
+        if "matplotlib.pyplot" in sys.modules:  # pyplot keeps its figures until they are closed
+            sys.modules["matplotlib.pyplot"].close(shown)
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    pixels = np.asarray(shown)
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise InputError(
+            f"render(state) of {name} returned {type(shown).__name__} of {pixels.dtype} "
+            f"{list(pixels.shape)}: return pixels [H, W, 3] of uint8, or a Matplotlib figure",
+            "render",
+        )
+    return pixels
 
 
 def _set_square_limits(axes: Any, limit: float) -> None:
@@ -84,12 +120,20 @@ def _draw_point_robot(axes: Any, state: Any, params: Any) -> None:
     axes.plot(*state.pos, "o", color="C3", markersize=8)
 
 
-def _draw_state(axes: Any, state: Any, params: Any) -> None:
-    """Draw the numbers of a state as bars, if the environment has no drawing of its own."""
-    values = np.concatenate([np.ravel(x).astype(float) for x in jax.tree.leaves(state)])
-    axes.bar(np.arange(len(values)), values, color="C0")
+def _draw_observation(axes: Any, obs: np.ndarray, limits: Any) -> None:
+    """Draw the numbers of an observation as bars, for an environment without a drawing."""
+    numbers = np.arange(len(obs))
+    axes.bar(numbers, obs, color="C0")
     axes.axhline(0, color="0.4", linewidth=0.8)
-    axes.set(xlabel="number in the environment's state", xticks=np.arange(len(values)))
+    axes.set(xlabel="number in the observation", xticks=numbers[:: len(obs) // 12 + 1])
+    axes.set(xlim=(-0.6, len(obs) - 0.4), ylim=limits)
+
+
+def _limits(obs: np.ndarray) -> tuple[float, float]:
+    """Return the limits of the bars, the same in all pictures of an episode. They include 0."""
+    finite = np.append(obs[np.isfinite(obs)], 0.0)
+    margin = 0.05 * np.ptp(finite) or 1.0
+    return finite.min() - margin, finite.max() + margin
 
 
 _DRAWINGS: dict[str, Callable[[Any, Any, Any], None]] = {

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any, Self
 
+from sacjax.errors import error_event
 from sacjax.loggers.summary import Logger, progress, survives
 from sacjax.runs import curve
 
@@ -41,7 +42,7 @@ class JsonLines(Logger):
         _LOG.removeHandler(self._handler)
         if error is not None:
             self._write(error_event(error))
-            vars(error)["printed"] = True  # for `was_printed`
+            vars(error)["printed"] = True  # for `print_json_error`
 
     def __call__(self, step: int, metrics: dict[str, Any]) -> None:
         """Print an "epoch" event.
@@ -82,17 +83,6 @@ class JsonLines(Logger):
     def _write(self, text: str) -> None:
         """Print a line."""
         print(text, file=self._file, flush=True)
-
-
-def error_event(error: BaseException) -> str:
-    """Return the line of an "error" event."""
-    message = str(error) or type(error).__name__
-    return _event("error", message=message, field=getattr(error, "field", None))
-
-
-def was_printed(error: BaseException) -> bool:
-    """Return whether a `JsonLines` has printed this error."""
-    return "printed" in vars(error)
 
 
 def _event(event: str, **content: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sacjax.loggers.summary import Logger, batch_name, require, scalars, survives
+from sacjax.runs.files import expanded
 
 
 class TensorBoard(Logger):
@@ -26,6 +27,8 @@ class TensorBoard(Logger):
     ...   run(config, directory="runs/a", on_epoch=[tensorboard])
     """
 
+    service = "tensorboard"
+
     def __init__(self, directory: str | os.PathLike):
         """Check that tensorboardX is installed.
 
@@ -36,7 +39,7 @@ class TensorBoard(Logger):
           InputError: tensorboardX is not installed.
         """
         self._library = require("tensorboardX.event_file_writer", "tensorboard")
-        self._directory = Path(directory) / "tensorboard"
+        self._directory = expanded(directory) / "tensorboard"
         self._place: Path | None = None  # directory of the current batch
         self._writer: Any = None
         self._close: Callable[[], Any] = lambda: None

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sacjax.loggers.summary import Logger, batch_name, require, scalars, survives
-from sacjax.runs.files import write_text
+from sacjax.runs.files import expanded, write_text
 from sacjax.types import InputError
 
 _LOG = logging.getLogger("sacjax")
@@ -32,19 +32,21 @@ class WandB(Logger):
     ...   run(config, directory="runs/a", on_epoch=[wandb])
     """
 
-    def __init__(self, directory: str | os.PathLike, *, project: str = "sacjax"):
+    service = "wandb"
+
+    def __init__(self, directory: str | os.PathLike, *, project: str | None = None):
         """Check that wandb is installed and that W&B accepts the API key.
 
         Args:
           directory: the run's directory.
-          project: the W&B project.
+          project: the W&B project. None: that of DIRECTORY/wandb.json, or "sacjax".
 
         Raises:
           InputError: wandb is not installed, or W&B does not accept the API key.
         """
         self._library = require("wandb", "wandb")
         _check_key(self._library)
-        self._directory, self._project = Path(directory), project
+        self._directory, self._project = expanded(directory), project
         self._run: Any = None
 
     @survives
@@ -78,15 +80,13 @@ def _check_key(wandb: Any) -> None:
     raise InputError(message, "wandb")
 
 
-def _start(wandb: Any, directory: Path, project: str) -> Any:
+def _start(wandb: Any, directory: Path, project: str | None) -> Any:
     """Start or continue the W&B run that belongs to `directory`."""
     note, about = directory / "wandb.json", directory / "config.json"
     directory.mkdir(parents=True, exist_ok=True)
     known = json.loads(note.read_text()) if note.exists() else {"id": secrets.token_hex(4)}
-    known["project"] = project
-    write_text(
-        note, json.dumps(known, indent=2) + "\n"
-    )  # written first, so that a crash keeps the id
+    project = known["project"] = project or known.get("project", "sacjax")
+    write_text(note, json.dumps(known, indent=2) + "\n")  # first, so that a crash keeps the id
     options = {
         "project": project,
         "name": directory.resolve().name,

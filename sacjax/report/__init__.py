@@ -25,7 +25,8 @@ def compare(
 
     Each setting of a sweep is compared separately. The first directory is the baseline. Seeds that
     diverged are excluded, and a note lists them. Intervals are 95% stratified bootstrap intervals
-    over seeds (Agarwal et al. 2021, arXiv:2108.13264).
+    over seeds (Agarwal et al. 2021, arXiv:2108.13264). They need at least 5 seeds in every
+    environment; `sacjax.statistics` explains why.
 
     >>> print(compare("runs/a", "runs/b", labels=["SAC", "two layers"]).text)
 
@@ -52,6 +53,6 @@ def compare(
     """
     from sacjax.report import comparison, page, tables
 
-    entries = comparison.read([Path(x) for x in directories], labels, last, until)
+    entries = comparison.read(directories, labels, last, until)
     files = page.write(entries, out, last, command)
     return Comparison(tables.as_text(entries), files)

@@ -10,8 +10,9 @@ import numpy as np
 from sacjax.config import Config
 from sacjax.runs.curve import settings
 from sacjax.runs.directory import check_is_run, read_config, read_description, tables
+from sacjax.runs.files import expanded
 from sacjax.runs.metrics_csv import read_metrics
-from sacjax.statistics import normalised
+from sacjax.statistics import LEAST_SEEDS, normalised
 from sacjax.types import PLAIN, InputError
 
 
@@ -91,7 +92,7 @@ def read(
     ):
         if wrong:
             raise InputError(message, field)
-    paths = [Path(directory) for directory in directories]
+    paths = [expanded(directory) for directory in directories]
     names = list(labels) or [path.resolve().name for path in paths]
     if not labels and len(set(names)) < len(names):
         names = [str(path) for path in paths]
@@ -232,6 +233,11 @@ def notes(entries: list[Entry]) -> list[str]:
                 f"{env}: the runs end between {ends[0]:,} and {ends[-1]:,} steps. Each is scored "
                 f"at its own end. Use `--until {ends[0]}` to compare at equal steps."
             )
+    if few := sum(0 < len(entry.alive) < LEAST_SEEDS for entry in entries):
+        found.append(
+            f"No interval for {few} of {len(entries)} runs: with fewer than {LEAST_SEEDS} seeds, a "
+            "bootstrap interval only repeats the worst and the best seed. Train more seeds."
+        )
     for folder in folders(entries):
         total, where = folder.config.total_steps, folder.directory
         if folder.steps[0] < total:

@@ -33,7 +33,7 @@ def write(
       InputError: the directory contains other files.
       RunError: the files cannot be written.
     """
-    path = Path(directory)
+    path = files.expanded(directory)
     _check_ours(path)
     panels = comparison.panels(entries)
     images = figures.draw(entries, panels)

@@ -3,7 +3,6 @@
 import os
 import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,7 +14,7 @@ from sacjax.config import Hyperparams
 from sacjax.envs import drawings
 from sacjax.envs.host import for_a_while
 from sacjax.envs.names import adapter, make_env, parse
-from sacjax.runs.files import replacing
+from sacjax.runs.files import expanded, replacing
 from sacjax.runs.result import Run
 from sacjax.train import epoch_keys
 from sacjax.types import Env, Episode, InputError, RunError, one_line
@@ -44,7 +43,7 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
       RunError: the file cannot be written, or the environment failed.
     """
     must_be(Run, run, "run", "load('runs/Pendulum-v1')")
-    target = Path(target)
+    target = expanded(target)
     agent = run.agent(member)
     if frames < 1:
         raise InputError(f"frames ({frames}) must be 1 or more", "frames")
@@ -62,13 +61,18 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
         episode = _episode(run, env, member, agent, frames)
     returns = np.cumsum(episode.rewards)
     try:
-        first, *others = _label(suite.pictures(run.config.env, parsed, episode), returns)
+        pictures = suite.pictures(run.config.env, parsed, episode)
+        colors = Image.Quantize.FASTOCTREE if suite is drawings else None  # ten times as fast
+        first, *others = _label(_show_progress(pictures, len(returns)), returns, colors)
     except InputError:
         raise
     except Exception as error:  # OpenGL raises many kinds of errors
-        opengl = "MuJoCo needs OpenGL; without a screen, set MUJOCO_GL=egl or osmesa"
-        remedy = "pip install 'sacjax[render]'" if "pygame" in str(error) else opengl
-        message = f"cannot draw {run.config.env} ({one_line(error)}): {remedy}"
+        remedy = "MuJoCo needs OpenGL; without a screen, set MUJOCO_GL=egl or osmesa"
+        if "pygame" in str(error):
+            remedy = "pip install 'sacjax[render]'"
+        elif suite is drawings:
+            remedy = "correct its render(state)"
+        message = f"cannot draw {run.config.env_name} ({one_line(error)}): {remedy}"
         raise InputError(message, "env") from error
     try:
         with replacing(target) as part:
@@ -87,13 +91,25 @@ def without_a_screen() -> None:
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
-def _label(pictures: Iterable[np.ndarray], returns: np.ndarray) -> Iterator[Image.Image]:
-    """Write the step and the return so far on each picture."""
+def _show_progress(pictures: Iterable[np.ndarray], total: int) -> Iterable[np.ndarray]:
+    """Show a progress bar on stderr while the pictures are drawn, if it is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    if sys.stderr is None or not sys.stderr.isatty():
+        return pictures
+    return track(pictures, "drawing", total, console=Console(stderr=True), transient=True)
+
+
+def _label(
+    pictures: Iterable[np.ndarray], returns: np.ndarray, colors: Image.Quantize | None
+) -> Iterator[Image.Image]:
+    """Write the step and the return so far on each picture, and choose its 256 colors."""
     for i, (pixels, total) in enumerate(zip(pictures, returns, strict=True)):
         image = Image.fromarray(np.asarray(pixels, np.uint8))
         ink = "black" if np.mean(pixels[:20, :120]) > 127 else "white"
         ImageDraw.Draw(image).text((6, 4), f"step {i + 1}  return {total:.1f}", fill=ink)
-        yield image
+        yield image.quantize(method=colors)
 
 
 def _episode(run: Run, env: Env, member: int, agent: Any, frames: int) -> Episode:
@@ -108,7 +124,7 @@ def _episode(run: Run, env: Env, member: int, agent: Any, frames: int) -> Episod
         key, key_step = jax.random.split(key)
         action = run.program.mode(agent, obs)
         after, timestep = env.step(env_state, action, key_step, params)
-        seen = jax.tree.map(part, (env_state, action, timestep))
+        seen = jax.tree.map(part, (env_state, action, timestep, obs))
         return (after, timestep.obs, key), seen
 
     def part(x):  # some arrays have no axis for the copies
@@ -119,6 +135,6 @@ def _episode(run: Run, env: Env, member: int, agent: Any, frames: int) -> Episod
         carry, now = step(*carry)
         seen.append(now)
         ended = bool(now[2].terminated | now[2].truncated)
-    states, actions, timesteps = zip(*seen, strict=True)
+    states, actions, timesteps, obs = zip(*seen, strict=True)
     rewards = np.array([timestep.reward for timestep in timesteps])
-    return Episode(list(states), np.stack(actions), rewards, copy)
+    return Episode(list(states), np.stack(actions), rewards, copy, np.stack(obs))

@@ -12,9 +12,10 @@ from sacjax.report import comparison
 from sacjax.report.comparison import Entry, Panel
 from sacjax.runs import curve
 from sacjax.runs.metrics_csv import Member
-from sacjax.statistics import Estimate, aggregate_iqm, probability_of_improvement
+from sacjax.statistics import LEAST_SEEDS, Estimate, aggregate_iqm, probability_of_improvement
 
 MANY_SETTINGS, MOST_ROWS = 8, 20  # a sweep of more than 8 settings shows its 20 best
+_NO_INTERVAL = f"none below {LEAST_SEEDS} seeds"
 Cell = str | tuple[str, str]  # text, or text and its CSS class
 
 
@@ -184,7 +185,7 @@ def _summarize(scores: np.ndarray) -> tuple[str, str, str]:
     if len(alive) == 0:
         return counted, "all diverged", ""
     value, low, high = aggregate_iqm([alive])
-    ends = f"[{number(low)}, {number(high)}]" if len(alive) > 1 else "none for one seed"
+    ends = f"[{number(low)}, {number(high)}]" if np.isfinite(low) else _NO_INTERVAL
     return counted, number(value), ends
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from sacjax.runs.metrics_csv import Member, epochs_of
-from sacjax.statistics import interval, iqm
+from sacjax.statistics import LEAST_SEEDS, interval, iqm
 
 STYLE = Path(__file__).with_name("figures.mplstyle")
 
@@ -48,7 +48,8 @@ def learning_curve(members: list[Member], metrics: dict[str, np.ndarray], run: s
     best = ranked(groups, last)[:5] if len(groups) > 8 else list(groups)  # a legend has room for 5
     looks: dict[str, Any] = {name: ("0.75", None) for name in groups if name not in best}
     others = len(looks)  # drawn first, below the colored lines
-    looks |= {name: (f"C{i}", name or "IQM, 95% interval") for i, name in enumerate(best)}
+    whole = "IQM, 95% interval" if np.isfinite(last).sum() >= LEAST_SEEDS else "IQM"
+    looks |= {name: (f"C{i}", name or whole) for i, name in enumerate(best)}
     with matplotlib.rc_context(fname=STYLE):
         figure = Figure((7, 4.2))
         axes = figure.add_subplot(title=f"{run}, {seeds} seed{'s' if seeds > 1 else ''}")

@@ -11,6 +11,11 @@ PART = ".part-"  # prefix of the name of an unfinished file
 _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
+def expanded(path: str | os.PathLike) -> Path:
+    """Return the path with the home directory for a leading ~."""
+    return Path(os.path.expanduser(path))
+
+
 def remedy(error: BaseException | None) -> str:
     """Return "make room" if the disk or a quota is full, else "fix the cause".
 

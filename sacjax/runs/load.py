@@ -18,6 +18,7 @@ from sacjax.devices import layout, over_members
 from sacjax.envs.host import for_a_while
 from sacjax.envs.names import OWN, own_module, used
 from sacjax.runs import directory as folders
+from sacjax.runs.files import expanded
 from sacjax.runs.population import Layout, Population
 from sacjax.runs.processes import several
 from sacjax.runs.provenance import Description, algorithm_name, check_jax_settings
@@ -59,7 +60,7 @@ def load(
     Raises:
       InputError: `directory` is not the folder of a run, or a file in it is damaged.
     """
-    path = Path(directory)
+    path = expanded(directory)
     folders.check_is_run(path)
     saved = folders.read_config(path, env)
     algorithm = choose_algorithm(path, saved, env, algorithm, trust)

@@ -25,6 +25,7 @@ from sacjax.runs.provenance import Description
 from sacjax.runs.result import Run, best_epochs, make_run
 from sacjax.types import InputError, OnNan, is_whole
 
+SERVICES = ("tensorboard", "wandb")  # loggers that `sacjax resume` continues
 PAUSE = 300  # default seconds between checkpoints
 _LOG = logging.getLogger("sacjax")
 _HISTORY = "history "  # prefix of the names of metrics in a checkpoint
@@ -41,16 +42,18 @@ class Options(NamedTuple):
       keep: the number of checkpoints to keep.
       on_nan: "freeze" to freeze a diverged member, or "stop" to stop the run.
       keep_best: whether the run writes agents/best.
+      loggers: the services that the last session logged to, such as "tensorboard".
     """
 
     every: int | None = None
     keep: int = 2
     on_nan: OnNan = "freeze"
     keep_best: bool = False
+    loggers: tuple[str, ...] = ()
 
     def check(self) -> "Options":
         """Return the options as Python numbers. Raises InputError if an option is invalid."""
-        every, keep, on_nan, _ = self
+        every, keep, on_nan, *_ = self
         if on_nan not in get_args(OnNan):
             choices = ", ".join(get_args(OnNan))
             raise InputError(f"on_nan ({on_nan!r}) must be one of {choices}", "on_nan")

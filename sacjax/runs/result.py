@@ -10,7 +10,7 @@ import numpy as np
 
 from sacjax.config import Config
 from sacjax.devices import gather
-from sacjax.policies import Units, of_program
+from sacjax.policies import Policy, Units
 from sacjax.runs import arrays as stored
 from sacjax.runs.directory import resume_command
 from sacjax.runs.divergence import Divergence
@@ -99,7 +99,7 @@ class Run(NamedTuple):
         Raises:
           InputError: the member does not exist, or `units` is unknown.
         """
-        return of_program(self.program, self.config.env_name, self.agent(member), units)
+        return Policy(self.config, self.agent(member), self.algorithm, units, self.program)
 
 
 def make_run(population: Population, state: State) -> Run:

@@ -16,17 +16,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+import sacjax
 from sacjax.config import Config, Hyperparams
 from sacjax.runs import directory as folders
 from sacjax.runs import memory
 from sacjax.runs.directory import BATCHES
 from sacjax.runs.epochs import Compiled, collect_metrics, epochs, prepare
+from sacjax.runs.files import expanded
 from sacjax.runs.load import choose_algorithm, describe_mismatch
 from sacjax.runs.metrics_csv import Row, to_rows, write_table
 from sacjax.runs.population import Population, extended, make_grid, make_population
 from sacjax.runs.processes import any_of, is_first, on_first, several
 from sacjax.runs.provenance import Description
-from sacjax.runs.recorder import Options, Recorder, restore_state, write_summary
+from sacjax.runs.recorder import SERVICES, Options, Recorder, restore_state, write_summary
 from sacjax.runs.result import Run, merge, read, to_host
 from sacjax.runs.signals import GRACE, deferred
 from sacjax.sac import make_sac
@@ -100,9 +102,9 @@ def run(
       keep: the number of checkpoints to keep.
       on_nan: "freeze" to continue without a diverged member, or "stop" to stop the run after the
         epoch.
-      keep_best: True to keep the agent of each member at its best evaluation, by mean return, in the
-        folder agents/best. `load(directory, best=True)` reads the folder. A resumed run continues
-        to keep the best agents.
+      keep_best: True to keep the agent of each member at its best evaluation, by mean return. The
+        folder agents/best has these agents, and `load(directory, best=True)` reads them. A resumed
+        run continues to keep the best agents.
       grace: the seconds that a run may continue after a signal. Then the run stops within the
         epoch, and `resume` continues from the last checkpoint.
 
@@ -118,17 +120,19 @@ def run(
     (2, True)
     """
     seeds, on_epoch = _check_seeds(seeds), _check_callables(on_epoch, should_stop)
+    _warn_if_forked()
     grid = make_grid(hp, seeds)
     population = make_population(config, grid, algorithm, strategy, devices, members_per_batch)
     memory.check(population)
-    options = Options(checkpoint_every, keep, on_nan, bool(keep_best)).check()
+    services = _name_services(on_epoch)
+    options = Options(checkpoint_every, keep, on_nan, bool(keep_best), services).check()
     session = Session(options, on_epoch, should_stop, {})
     if directory is None:
         for name, asked in (("checkpoint_every", checkpoint_every), ("keep_best", keep_best)):
             if asked:
                 raise InputError(f"{name} needs a folder: pass directory", name)
         return _train_all(population, None, session)
-    path = Path(directory)
+    path = expanded(directory)
     with deferred(should_stop, grace) as stop, _enter_on_first(lambda: folders.created(path)):
         return _train_all(population, path, session._replace(should_stop=stop))
 
@@ -179,7 +183,8 @@ def resume(
       InputError: `directory` is not the folder of a run, is damaged, or is in use.
       RunError: a file cannot be written, or an environment failed.
     """
-    path, on_epoch = Path(directory), _check_callables(on_epoch, should_stop)
+    path, on_epoch = expanded(directory), _check_callables(on_epoch, should_stop)
+    _warn_if_forked()
     folders.check_is_run(path)
     with deferred(should_stop, grace) as stop, _enter_on_first(lambda: folders.locked(path)):
         config, grid, content = saved = folders.read_config(path, env)
@@ -194,6 +199,7 @@ def resume(
             config = extended(config, extend_to)
         given = {"every": checkpoint_every, "keep": keep, "on_nan": on_nan}
         given = {name: value for name, value in given.items() if value is not None}
+        given["loggers"] = _name_services(on_epoch)
         options = Options(**content["options"] | given).check()
         strategy, devices = _choose_layout(content, strategy, devices)
         per_batch = content.get("per_batch")
@@ -350,6 +356,20 @@ def _check_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[OnE
             "should_stop",
         )
     return found
+
+
+def _warn_if_forked() -> None:
+    """Warn if this process was forked from one in which JAX had started: it may wait forever."""
+    if sacjax._forked_after_start:
+        _LOG.warning(
+            "this process was forked after JAX had started, so training may hang: use "
+            "multiprocessing.get_context('spawn')"
+        )
+
+
+def _name_services(on_epoch: tuple[OnEpoch, ...]) -> tuple[str, ...]:
+    """Return the services among the loggers, which `sacjax resume` continues."""
+    return tuple(name for f in on_epoch if (name := getattr(f, "service", "")) in SERVICES)
 
 
 def _choose_layout(

@@ -691,7 +691,7 @@ def test_a_large_sweep_shows_only_its_best_settings():
 def test_a_run_of_one_seed_has_a_table_and_a_learning_curve():
     text = tables.of_run([{"seed": 0}], np.array([2.0]), np.array([1.0]), "title")
     assert "2.0" in text
-    assert "none for one seed" in text
+    assert "none below 5 seeds" in text
     metrics = {"env_steps": np.array([[10, 20]]), "eval_return": np.array([[1.0, 2.0]])}
     image = curve.learning_curve([{"seed": 0}], metrics, "run")
     assert image.startswith(b"\x89PNG")

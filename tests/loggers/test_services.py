@@ -331,13 +331,31 @@ def test_resume_continues_the_logs_of_tensorboard_and_wandb(tmp_path, capsys):
     out = tmp_path / "run"
     flags = ["--tensorboard", "--wandb", "--wandb-project", "mine"]
     assert main([*COMMAND, "--out", str(out), *flags]) == 0
-    assert main(["resume", str(out), "--extend-to", "700", *flags]) == 0
+    assert main(["resume", str(out), "--extend-to", "700"]) == 0
     printed = capsys.readouterr()
     assert f"{out}/tensorboard/" in printed.out
+    assert "--no-tensorboard, --no-wandb drops them" in printed.err
     assert "will not be updated" not in printed.err
+    (line,) = {x.strip() for x in printed.out.splitlines() if x.startswith("  tensorboard")}
+    assert line.split("  ")[0] == f"tensorboard --logdir {out}/tensorboard"
     shown = series_of(out / "tensorboard")["eval_return/seed_0"]
     assert list(shown) == [300, 500, 700]
     assert json.loads((out / "wandb.json").read_text())["project"] == "mine"
+    assert main(["resume", str(out), "--no-tensorboard", "--wandb", "--extend-to", "900"]) == 0
+    printed = capsys.readouterr()
+    assert "continuing the run's loggers" not in printed.err  # both are typed
+    assert "will not be updated" not in printed.err
+    assert "tensorboard --logdir" not in printed.out
+    assert json.loads((out / "config.json").read_text())["options"]["loggers"] == ["wandb"]
+    assert json.loads((out / "wandb.json").read_text())["project"] == "mine"
+    assert list(series_of(out / "tensorboard")["eval_return/seed_0"]) == [300, 500, 700]
+
+
+def test_resume_names_the_loggers_of_a_folder_that_does_not_note_them(whole, tmp_path, capsys):
+    out = Path(shutil.copytree(whole, tmp_path / "run", symlinks=True))
+    content = json.loads((out / "config.json").read_text())
+    assert content["options"].pop("loggers") == ["tensorboard", "wandb"]
+    (out / "config.json").write_text(json.dumps(content))
     assert main(["resume", str(out)]) == 0
     warnings = capsys.readouterr().err
     for name, flag in ("tensorboard", "--tensorboard"), ("wandb.json", "--wandb"):

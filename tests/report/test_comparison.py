@@ -245,12 +245,29 @@ def test_report_notes_list_package_versions_that_differ(tmp_path):
     assert "mujoco" not in note
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (3, 1)])
-def test_report_works_with_one_seed_or_one_evaluation(tmp_path, capsys, shape):
+@pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (5, 1)])
+def test_report_works_with_few_seeds_or_one_evaluation(tmp_path, capsys, shape):
     run = write_run(tmp_path / "a", curves(*shape))
     assert main(["report", str(run), "--out", str(tmp_path / "out")]) == 0
-    assert ("none for one seed" in capsys.readouterr().out) == (shape[0] == 1)
+    printed = capsys.readouterr().out
+    assert ("none below 5 seeds" in printed) == (shape[0] < 5)
+    assert ("No interval for 1 of 1 runs: with fewer than 5 seeds" in printed) == (shape[0] < 5)
     assert not (tmp_path / "out" / "improvement.png").exists()
+
+
+@pytest.mark.parametrize("seeds", [2, 5])
+def test_two_seeds_have_a_probability_of_improvement_without_an_interval(tmp_path, capsys, seeds):
+    """With 2 seeds, the bootstrap would say [1.00, 1.00], whatever lies behind them."""
+    runs = [write_run(tmp_path / x, curves(seeds, level=y)) for x, y in (("a", 0), ("b", 9))]
+    entries = comparison.read(runs)
+    (panel,) = comparison.panels(entries)
+    text, shade = tables.matrix(panel).rows[1][1]
+    assert (text, shade) == (("1.00", "even") if seeds == 2 else ("1.00 [1.00, 1.00]", "good"))
+    out = tmp_path / "out"
+    assert main(["report", *map(str, runs), "--out", str(out)]) == 0
+    for shown in (capsys.readouterr().out, (out / "report.html").read_text()):
+        assert ("No interval for 2 of 2 runs" in shown) == (seeds == 2)
+    assert (out / "improvement.png").exists()
 
 
 def test_report_works_if_every_seed_diverged(tmp_path):
