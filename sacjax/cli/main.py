@@ -42,7 +42,8 @@ def main(argv: list[str] | None = None) -> int:
     argv = [_expand_home(word) for word in (sys.argv[1:] if argv is None else argv)]
     if from_shell:  # variables that sacjax does not need must not stop it
         os.environ["MPLBACKEND"] = "agg"
-        warnings.filters[:] = [x for x in warnings.filters if x[0] != "error"]  # PYTHONWARNINGS
+        kept = [x for x in warnings.filters if x[0] != "error"]  # without PYTHONWARNINGS=error
+        warnings.filters[:] = kept  # pyright: ignore[reportIndexIssue]
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # escape what its encoding lacks
             stream.reconfigure(errors="backslashreplace")
