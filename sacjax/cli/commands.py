@@ -4,6 +4,8 @@ A command checks its arguments before it imports JAX or an environment, so that 
 """
 
 import contextlib
+import os
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -146,6 +148,7 @@ def render(
     from sacjax.runs import curve
 
     without_a_screen()
+    _drop_unusable_opengl()
     from sacjax.runs.load import load
 
     done, target = load(dir, best=best, **vars(own)), out or dir / "policy.gif"
@@ -242,6 +245,7 @@ def start_jax(subject: Any = None, log_format: str = "none", several: Any = None
     """
     if log_format in ("auto", "bar") and sys.stderr.isatty():  # the progress bar replaces this line
         print(f"loading JAX and {subject} ...", end="\r", file=sys.stderr, flush=True)
+    _drop_unusable_opengl()
     from sacjax.devices import keep_compiled_programs, use_all_cores
 
     with contextlib.suppress(RuntimeError):  # a caller of `main` may have started JAX
@@ -255,8 +259,19 @@ def start_jax(subject: Any = None, log_format: str = "none", several: Any = None
         processes.join(several.coordinator, several.num_processes, several.process_id)
     import jax
 
+    jax.config.update("jax_debug_key_reuse", False)  # it counts each fold_in of a key as a reuse
     with explain_jax_errors():
         jax.random.key(0)
+
+
+def _drop_unusable_opengl() -> None:
+    """Disable OpenGL if MuJoCo cannot be imported with MUJOCO_GL: only `render` needs OpenGL.
+
+    Another process tries it, because a failed import of MuJoCo cannot be repeated.
+    """
+    probe = [sys.executable, "-c", "import mujoco"]
+    if "MUJOCO_GL" in os.environ and subprocess.run(probe, stderr=subprocess.DEVNULL).returncode:
+        os.environ["MUJOCO_GL"] = "disabled"
 
 
 def _make_loggers(asked: flags.LogFlags, out: Path) -> list[Any]:

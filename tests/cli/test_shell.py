@@ -27,6 +27,7 @@ HARMLESS = {
     "COLUMNS": "0",
     "HOME": NOWHERE,
     "JAX_COMPILATION_CACHE_DIR": NOWHERE,
+    "JAX_DEBUG_KEY_REUSE": "1",
     "JAX_ENABLE_X64": "1",
     "JAX_LOG_COMPILES": "1",
     "JAX_NUMPY_RANK_PROMOTION": "raise",
@@ -109,6 +110,13 @@ def test_every_command_explains_that_jax_cannot_start(tmp_path):
         done = shell(["-m", "sacjax"], command, *where, JAX_PLATFORMS="nonsense")
         assert done.returncode == 2, done.stderr
         assert done.stderr.strip().endswith("check JAX_PLATFORMS, XLA_FLAGS")
+
+
+@pytest.mark.parametrize(("value", "kept"), [("garbage", "disabled"), ("glfw", "glfw")])
+def test_mujoco_is_used_without_opengl_if_mujoco_gl_is_unusable(value, kept, monkeypatch):
+    monkeypatch.setenv("MUJOCO_GL", value)
+    commands.start_jax()
+    assert os.environ["MUJOCO_GL"] == kept
 
 
 def test_the_home_directory_is_expanded_in_paths(tmp_path, monkeypatch, capsys):
