@@ -90,14 +90,14 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace
             f"sacjax: nothing to do: this run has finished ({done.config.total_steps:,} steps). "
             f"Train further: {resume_command(out)} with --extend-to STEPS"
         )
-    if done.completed:
-        return 0
     if len(done.diverged) == len(done.members):
         if fault := next((d.fault for d in done.diverged if d.fault), ""):
             message = f"all agents diverged, because {done.config.env_name} failed: {fault}"
             raise RunError(f"{message}. Fix it, then train again", fault.split()[0])
         print_error("sacjax: all agents diverged: use smaller learning rates")
         return 4
+    if done.completed:
+        return 0
     print_error(
         f"sacjax: stopped after {done.env_steps.min():,} of {done.config.total_steps:,} steps: "
         + _how_to_resume(out)

@@ -577,6 +577,14 @@ def test_an_object_that_can_work_works(parts):
     np.testing.assert_array_equal(timestep.terminated, np.zeros(2, bool))
 
 
+@pytest.mark.parametrize("shape", [(), (1,)])
+def test_a_single_number_can_be_an_observation(shape):
+    parts = {"x": jnp.zeros(shape), "observation_space": box(-1, 1, shape)}
+    made, timestep = one_step(Mine(**parts))
+    assert made.example.obs.shape == (1,)
+    assert timestep.obs.shape == (2, 1)
+
+
 def test_a_space_in_numpy_keeps_its_default_bounds_with_a_warning(caplog):
     space = lambda p: box(-np.full(2, p.bound), np.full(2, p.bound), (2,))  # noqa: E731
     make_env(Mine(action_space=space))
