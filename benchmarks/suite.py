@@ -35,14 +35,14 @@ def table(measured: dict[str, int]) -> str:
     """Return the table of CONTRIBUTING.md, in minutes."""
     holds = {
         "default": ("numbers, errors, files", "pytest"),
-        "exact": ("equal bits, compiled code; compiled as users do", "pytest -m exact"),
+        "exact": ("equal bits and compiled code, with XLA's default options", "pytest -m exact"),
         "processes": (
             "several processes, kills, signals, full disks; the documents' code",
             "pytest -m processes",
         ),
         "nightly": ("real physics, learning runs, twenty kills", "pytest -m nightly"),
     }
-    rows = ["| suite | what it holds | command | minutes |", "|---|---|---|---|"]
+    rows = ["| suite | what it tests | command | minutes |", "|---|---|---|---|"]
     for suite, (what, command) in holds.items():
         rows.append(f"| {suite} | {what} | `{command}` | {measured[suite] / 60:.1f} |")
     return "\n".join(rows)

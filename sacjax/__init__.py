@@ -1,7 +1,7 @@
 """Soft Actor-Critic (SAC) in pure JAX, compiled end to end, for reinforcement-learning experiments.
 
-`__init__.pyi` lists the public names. Python imports each on first use, so that `import sacjax` and
-`sacjax --help` are quick.
+`__init__.pyi` lists the public names. Python imports each name when it is first used, so
+`import sacjax` and `sacjax --help` are quick.
 """
 
 import lazy_loader

@@ -1,11 +1,12 @@
-"""Keep `make_train`, one scanned program, bit-identical to `run`, which steps from Python.
+"""Give `make_train` and `run` the same results, bit for bit.
 
-XLA folds constants into a loop and fuses by shape, and both change rounding. Three functions keep
-the two programs the same. `as_arrays` gives all numbers one dtype. `as_arguments` hides constants
-from XLA, as if they were arguments. `tied_to` makes every array of the first state depend on the
-member's key, so that vmap batches all of them. Otherwise a step counter has no batch axis inside
-one program, but has one as an argument from Python. Equal bits rely on XLA's default options. Tests
-check them on the CPU with the newest jaxlib.
+`make_train` compiles a whole run into one function, and `run` calls a compiled epoch from Python.
+XLA rounds differently if it folds constants into a loop, or if arrays have other shapes. Three
+functions prevent this. `as_arrays` gives all numbers one dtype. `as_arguments` hides constants from
+XLA. `tied_to` makes every array of the first state depend on the member's key, so that vmap batches
+every array. Without `tied_to`, a step counter has no batch axis in `make_train`, but has one in
+`run`. The results are equal only with XLA's default options. Tests compare the bits on the CPU with
+the newest jaxlib.
 """
 
 from collections.abc import Callable
@@ -19,32 +20,32 @@ from sacjax.types import Array, EnvParams, Key, is_key
 
 
 def as_arrays(hp: Hyperparams, env_params: EnvParams) -> tuple[Hyperparams, EnvParams]:
-    """Convert all numbers to arrays of one dtype, so that they trace in the same way."""
+    """Convert all numbers to arrays of one dtype, so that JAX traces them in the same way."""
     return jax.tree.map(lambda x: jnp.asarray(x, float), hp), jax.tree.map(strong, env_params)
 
 
 def as_arguments(hp: Hyperparams, env_params: EnvParams) -> tuple[Hyperparams, EnvParams]:
-    """Return the same numbers behind a barrier, so that XLA does not fold them into the loop."""
+    """Pass all numbers through a barrier, so that XLA does not fold them into the loop."""
     return jax.lax.optimization_barrier((hp, env_params))
 
 
 def tied_to(key: Key, state: Any) -> Any:
-    """Return the same arrays, each of which depends on `key` through a select at no cost."""
+    """Make each array depend on `key`, without a change of its values or a cost in time."""
     always = jax.random.key_data(key).ravel()[0] >= 0  # True, because key data is unsigned
 
     def tie(x: Any) -> Array:
         if is_key(x):
             return x
-        x = strong(x)  # an algorithm's state may hold Python numbers
+        x = strong(x)  # an algorithm's state may contain Python numbers
         return jax.lax.select(jnp.broadcast_to(always, x.shape), x, x)
 
     return jax.tree.map(tie, state)
 
 
 def bind(f: Callable, parts: Any) -> Callable:
-    """Return `partial(f, parts)`, traced with JAX's standard promotion of dtypes.
+    """Return `partial(f, parts)`, which JAX traces with its standard promotion of dtypes.
 
-    gymnax's environments and optax need it where a program asks for strict promotion.
+    gymnax's environments and optax fail under strict promotion, which a user may set in JAX.
     """
 
     def bound(*args: Any) -> Any:

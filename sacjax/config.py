@@ -1,6 +1,6 @@
-"""The settings of a run: `Config` (static) and `Hyperparams` (traced).
+"""Define `Config`, the static settings of a run, and `Hyperparams`, the traced settings.
 
-`sacjax.validation` checks both when they are constructed, before JAX traces anything.
+The constructors of both classes check all values (`sacjax.validation`), before JAX traces anything.
 """
 
 import dataclasses
@@ -17,24 +17,25 @@ from sacjax.validation import Precision, Schedule, ratio
 if TYPE_CHECKING:
     from sacjax.types import Scalar
 else:
-    Scalar = float  # the type that the command line parses
+    Scalar = float  # the command line parses floats
 
-# "SAC" below is Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications"
-# (arXiv:1812.05905). "Table 1" is the table of hyperparameters in appendix D of that paper.
+# "SAC" below refers to the paper "Soft Actor-Critic Algorithms and Applications"
+# (Haarnoja et al. 2018, arXiv:1812.05905).
+# "Table 1" is the table of hyperparameters in appendix D of the SAC paper.
 
 
 @dataclass(frozen=True)
 class Config:
-    """The settings that are fixed when the program is compiled: environment, sizes and counts.
+    """The static settings of a run, which are fixed when the run is compiled.
 
-    Steps are environment transitions, summed over the `num_envs` copies. A run starts with a
-    warm-up of `warmup_steps` random transitions. Then it trains for
+    A step is one transition of one environment, so the steps of all `num_envs` copies add up. A run
+    starts with a warm-up of `warmup_steps` random transitions. Then the run trains for
     `(total_steps - warmup_steps) / eval_every` epochs, and each epoch ends with an evaluation.
-    A Config is frozen and hashable: `dataclasses.replace` makes a changed copy.
+    A Config is hashable and cannot be changed. `dataclasses.replace` makes a copy with new values.
 
     Raises:
       InputError: a field is unknown or out of range, or the fields do not fit together. The message
-        suggests values that do.
+        suggests values that fit together.
 
     Example:
       >>> from sacjax import Config
@@ -56,11 +57,11 @@ class Config:
     utd: float = 1.0
     """Gradient steps per environment step after warm-up, exact for any num_envs (table 1: 1)."""
     rollout_length: int | None = None
-    """Steps of each environment between updates; None: as few as make utd exact (SAC: 1)."""
+    """Steps of each environment between updates; None: the fewest that make utd exact (SAC: 1)."""
     batch_size: int = 256
     """Transitions per gradient step (table 1)."""
     replay_size: int = 1_000_000
-    """Transitions in replay; at most total_steps, and a multiple of num_envs (table 1: 1e6)."""
+    """Capacity of the replay buffer in transitions; total_steps is its maximum (table 1: 1e6)."""
     eval_every: int = 1_000
     """Environment steps per epoch; each epoch ends with an evaluation and a row of metrics."""
     eval_episodes: int = 16
@@ -75,9 +76,9 @@ class Config:
     """LayerNorm before each activation of the critics (SAC: none)."""
     # On a GPU, "float32" means TF32 unless jax_default_matmul_precision is set. Sums stay float32.
     hidden_precision: Precision = "float32"
-    """Precision of the factors in products between hidden layers (docs/performance.md)."""
+    """Precision of the inputs of matrix products between hidden layers (docs/performance.md)."""
     normalize_obs: bool = False
-    """Subtract the running mean from observations, divide by the running deviation (SAC: no)."""
+    """Subtract the running mean from observations, and divide by their deviation (SAC: no)."""
     n_step: int = 1
     """Number of rewards that a target sums before it bootstraps (SAC: 1)."""
     max_grad_norm: float | None = None
@@ -101,23 +102,26 @@ class Config:
 
     @property
     def env_name(self) -> str:
-        """Name of the environment; an object's `name`, or the name of its class."""
+        """Name of the environment. The name of an object is its `name` or its class name."""
         named = isinstance(self.env, str)
         return self.env if named else str(getattr(self.env, "name", type(self.env).__name__))
 
     @property
     def rollout(self) -> int:
-        """Steps of each environment per iteration: `rollout_length`, or as few as fit `utd`."""
+        """Steps of each environment per iteration.
+
+        If `rollout_length` is None, `rollout` is the smallest number that makes `utd` exact.
+        """
         return self.rollout_length or ratio(self.utd * self.num_envs).denominator
 
     @property
     def steps_per_iteration(self) -> int:
-        """Environment steps per iteration: `rollout`, times `num_envs`."""
+        """Environment steps per iteration, which are `rollout` times `num_envs`."""
         return self.num_envs * self.rollout
 
     @property
     def updates_per_iteration(self) -> int:
-        """U, the gradient steps per iteration."""
+        """Gradient steps per iteration (U)."""
         return int(ratio(self.utd) * self.steps_per_iteration)
 
     @property
@@ -132,12 +136,12 @@ class Config:
 
     @property
     def num_epochs(self) -> int:
-        """Epochs of the run. Each ends with an evaluation."""
+        """Epochs of the run. Each epoch ends with an evaluation."""
         return (self.total_steps - self.warmup_steps) // self.eval_every
 
     @property
     def capacity(self) -> int:
-        """C, the transitions that replay holds.
+        """Capacity of the replay buffer in transitions (C).
 
         C is the smaller of `replay_size` and `total_steps`, rounded down to a multiple of
         `num_envs`.
@@ -147,12 +151,12 @@ class Config:
 
 @dataclass(frozen=True)
 class Hyperparams:
-    """The settings that can be swept inside one compiled program.
+    """The hyperparameters of a run, which can be swept without a new compilation.
 
     Hyperparams is a pytree of scalars, or of arrays that form a grid. Arrays broadcast against each
-    other and against the scalar fields. So `Hyperparams(tau=jnp.array([0.005, 0.02]))` is a grid of
-    two complete settings, which `jax.vmap(..., in_axes=0)` maps over. `jax.tree.map` makes axes for
-    separate fields. Tracers are not checked.
+    other and against the scalar fields. For example, `Hyperparams(tau=jnp.array([0.005, 0.02]))` is
+    a grid of two settings, and `jax.vmap` with `in_axes=0` maps over this grid. `jax.tree.map` on a
+    Hyperparams builds `in_axes` with a separate axis for each field. Tracers are not checked.
 
     Raises:
       InputError: a field is unknown or out of range, or arrays do not broadcast.
@@ -168,7 +172,7 @@ class Hyperparams:
     gamma: Scalar = 0.99
     """Discount per step, in [0, 1] (table 1)."""
     tau: Scalar = 0.005
-    """Polyak step of the target critics, in (0, 1] (table 1)."""
+    """Step size of the Polyak average in the target critics, in (0, 1] (table 1)."""
     actor_lr: Scalar = 3e-4
     """Adam's learning rate for the policy (table 1)."""
     critic_lr: Scalar = 3e-4
@@ -178,13 +182,13 @@ class Hyperparams:
     init_alpha: Scalar = 1.0
     """Initial temperature in reward per nat (the SAC authors' code: 1)."""
     min_alpha: Scalar = 0.0
-    """Lower bound of the temperature; 0: no bound."""
+    """Lower bound of the temperature; 0 means no bound."""
     max_alpha: Scalar = math.inf
-    """Upper bound of the temperature; inf: no bound."""
+    """Upper bound of the temperature; inf means no bound."""
     target_entropy_per_dim: Scalar = -1.0
     """Target entropy in nats per action dimension (table 1: -1; Brax and jaxrl: -0.5)."""
     reward_scale: Scalar = 1.0
-    """Factor on rewards in the update (SAC with a learned temperature: 1)."""
+    """Factor that multiplies rewards in the update (SAC with a learned temperature: 1)."""
 
     def __new__(cls, *_: Any, **fields: Any) -> "Hyperparams":
         check_names(cls, fields, Config)
@@ -197,7 +201,7 @@ class Hyperparams:
 
 
 def _rebuild(_: None, values: Any) -> Hyperparams:
-    """Rebuild from JAX's leaves without checks: they may be tracers, gradients or axes."""
+    """Rebuild a Hyperparams without checks, because leaves may be tracers, gradients or axes."""
     hp = object.__new__(Hyperparams)
     names = (field.name for field in dataclasses.fields(Hyperparams))
     vars(hp).update(zip(names, values, strict=True))

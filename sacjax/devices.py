@@ -1,11 +1,11 @@
-"""Spread members over cores and accelerators, and set up JAX before it starts.
+"""Train members on several cores or accelerators, and configure JAX before it starts.
 
-Members (seeds and points of a grid) exchange nothing, so their layout changes only the speed. On an
-accelerator, `vmap` turns all members into one wide program. On a CPU it is fastest if every core is
-a JAX device that trains its members one after the other, because the working set of one member fits
-into the cache. On two cores this is 1.4 to 2.8 times as fast as `vmap` on one device
+Members (seeds and points of a grid) are independent, so the choice of devices changes only the
+speed. On an accelerator, `vmap` trains all members at the same time. A CPU is fastest if each core
+is a JAX device that trains its members one after the other, because the working set of one member
+fits into the cache. On two cores, this strategy is 1.4 to 2.8 times as fast as `vmap` on one device
 (docs/performance.md). M is the number of members, and M' is M rounded up to a multiple of the
-devices.
+number of devices.
 """
 
 import hashlib
@@ -31,18 +31,18 @@ Strategy = Literal["auto", "vmap", "map"]
 
 
 def layout(members: int, strategy: str = "auto", devices: int | None = None) -> tuple[str, int]:
-    """Choose (strategy, devices) for a number of members, or raise InputError.
+    """Return the strategy and the number of devices for a run, or raise InputError.
 
-    "auto" means "map" on several CPU devices and "vmap" otherwise. None stands for all devices, but
-    at most one per member. Several processes always use all of their devices.
+    "auto" means "map" on several CPU devices and "vmap" otherwise. `devices=None` means all
+    devices, but at most one per member. Several processes always use all of their devices.
     """
     here, several = jax.device_count(), jax.process_count() > 1
     check_choice(strategy, get_args(Strategy), "strategy")
     if devices is not None and not (is_whole(devices) and 1 <= devices <= here):
         raise InputError(
-            f"devices ({devices}) must be from 1 to {here}, the number that JAX has here: leave "
-            "devices (--devices) out, or make each CPU core a device by calling "
-            "sacjax.use_all_cores() before JAX's first computation",
+            f"devices ({devices}) must be from 1 to {here}, the number of JAX devices: omit "
+            "devices (--devices), or call sacjax.use_all_cores() before JAX's first computation "
+            "to make each CPU core a device",
             "devices",
         )
     if several and devices not in (None, here):
@@ -55,7 +55,7 @@ def layout(members: int, strategy: str = "auto", devices: int | None = None) -> 
 
 
 def fill_up(tree: Any, devices: int) -> Any:
-    """Pad leaves [M, ...] to [M', ...], a multiple of `devices`, with copies of the last member."""
+    """Append copies of the last member, so that leaves [M, ...] become [M', ...]."""
     missing = -len(jax.tree.leaves(tree)[0]) % devices
     if not missing:
         return tree
@@ -70,28 +70,29 @@ def over_members(
     devices: int | None = None,
     donated: bool = False,
 ) -> Callable:
-    """Map `f` over members like `jax.vmap(f, in_axes)`, spread over the devices of this machine.
+    """Map `f` over members like `jax.vmap(f, in_axes)`, on several devices of this machine.
 
     `jax.jit(over_members(make_train(config)))(keys)` trains one member per key. If the number of
-    members is no multiple of the number of devices, copies of the last member fill the gap and are
-    dropped from the result.
+    members is no multiple of the number of devices, the function also trains copies of the last
+    member, and omits the copies from the result.
 
     Args:
-      f: a function of one member.
-      in_axes: 0 if an argument has a leading axis [M], None if all members share it. Pass one value
-        for all arguments, or one per argument.
-      strategy: "vmap" trains the members of a device together, "map" one after the other. "auto" is
-        "map" on several CPU devices and "vmap" otherwise.
-      devices: number of devices; None: all devices, but at most one per member.
-      donated: `f` is (state, ...) -> (state, output), and "map" updates the states [M, ...] in
-        place. This needs one extra copy of one member's state, not of all.
+      f: the function to map, with the arguments of one member.
+      in_axes: 0 for an argument with a leading axis [M], None for an argument that all members
+        share. Pass one value for all arguments, or one value per argument.
+      strategy: "vmap" trains the members of a device at the same time, and "map" trains them one
+        after the other. "auto" is "map" on several CPU devices and "vmap" otherwise.
+      devices: number of devices. None means all devices, but at most one per member.
+      donated: if True, `f` must map (state, ...) to (state, output), and "map" updates the states
+        [M, ...] in place. The update then copies the state of one member at a time, to save memory.
 
     Returns:
-      A function of the same arguments, whose results have a leading axis [M]. Jit it.
+      A function with the arguments of `f`, whose results have a leading axis [M]. Compile the
+      function with `jax.jit`.
 
     Raises:
-      InputError: when the returned function is called, if `strategy`, `devices` or `in_axes` cannot
-        work.
+      InputError: `strategy`, `devices` or `in_axes` is invalid. The returned function raises this
+        error when it is called.
 
     Example:
       >>> import jax.numpy as jnp
@@ -104,8 +105,9 @@ def over_members(
         axes = (in_axes,) * len(args) if isinstance(in_axes, int) else tuple(in_axes)
         if not all(axis is None or axis == 0 for axis in axes) or 0 not in axes:
             raise InputError(
-                f"in_axes ({in_axes!r}) must be 0 for arguments with a members' axis and None for "
-                "arguments that all members share: move the members' axis to the front",
+                f"in_axes ({in_axes!r}) must be 0 for an argument with an axis of members, and "
+                "None for an argument that all members share: move the axis of members to the "
+                "front",
                 "in_axes",
             )
         mapped = [arg for arg, axis in zip(args, axes, strict=True) if axis == 0]
@@ -136,9 +138,9 @@ def over_members(
 
 
 def _readable(f: Callable, *args: Any) -> Any:
-    """Call `f`, but replace empty arrays among its arguments and constants by new ones.
+    """Call `f`, but first replace each empty array in its arguments and constants by a new array.
 
-    jaxlib 0.11.2 crashes if a device reads its part of an empty array.
+    jaxlib 0.11.2 crashes if a device reads its shard of an empty array.
     """
 
     def renewed(x: jax.Array) -> jax.Array:
@@ -151,7 +153,7 @@ def _readable(f: Callable, *args: Any) -> Any:
 
 
 def _alone(f: Callable, axes: tuple[int | None, ...], *args: Any) -> Any:
-    """Compile `f` for a device's only member; a vmap over one takes a quarter longer (W6)."""
+    """Call `f` without vmap for the only member of a device, because vmap compiles more slowly."""
     one = (
         jax.tree.map(lambda x: jnp.squeeze(x, 0), arg) if axis == 0 else arg
         for arg, axis in zip(args, axes, strict=True)
@@ -162,7 +164,7 @@ def _alone(f: Callable, axes: tuple[int | None, ...], *args: Any) -> Any:
 def _one_after_the_other(
     f: Callable, axes: tuple[int | None, ...], donated: bool, *args: Any
 ) -> Any:
-    """Do the same as vmap in a loop, so that XLA compiles `f` for a single member."""
+    """Call `f` for each member in a loop, so that XLA compiles `f` for a single member."""
     mapped = tuple(arg for arg, axis in zip(args, axes, strict=True) if axis == 0)
 
     def one(member: tuple) -> Any:
@@ -187,19 +189,22 @@ def _one_after_the_other(
 
 
 def _mesh(devices: int) -> Mesh:
-    """Arrange the first `devices` devices of all processes along one axis, "members"."""
+    """Return a mesh of the first `devices` devices, with one axis that is named "members"."""
     return Mesh(np.array(jax.devices()[:devices]), ("members",))
 
 
 def placement(devices: int) -> Sharding:
-    """Return the sharding of the members' axis over the first `devices` of all processes."""
+    """Return a sharding that divides the members among the first `devices` devices."""
     if devices == 1:
         return SingleDeviceSharding(jax.local_devices()[0])
     return NamedSharding(_mesh(devices), PartitionSpec("members"))
 
 
 def place(tree: Any, devices: int) -> Any:
-    """Shard arrays [M', ...], the same in all processes, over the devices; leaves may be keys."""
+    """Divide arrays or PRNG keys [M', ...] among the devices.
+
+    All processes must pass the same arrays.
+    """
     where = placement(devices)
 
     def put(x: Any) -> Any:
@@ -212,7 +217,7 @@ def place(tree: Any, devices: int) -> Any:
 
 
 def gather(tree: Any) -> Any:
-    """Collect the arrays of all processes as NumPy arrays in each; keys stay JAX arrays."""
+    """Return the complete arrays in every process as NumPy arrays. PRNG keys stay JAX arrays."""
     several = jax.process_count() > 1
     get = partial(multihost_utils.process_allgather, tiled=True) if several else np.asarray
     return _map_numbers(get, tree)
@@ -233,8 +238,9 @@ def _map_numbers(f: Callable, tree: Any) -> Any:
 def use_all_cores() -> None:
     """Make each CPU core a JAX device, so that `over_members` and `run` use all cores.
 
-    Call it before JAX's first computation. It does nothing if `jax_num_cpu_devices` or XLA_FLAGS
-    already set the number of CPU devices. It respects a container's limits on cores and CPU time.
+    Call this function before JAX's first computation. The function does nothing if
+    `jax_num_cpu_devices` or XLA_FLAGS already set the number of CPU devices. The function respects
+    a container's limits on cores and CPU time.
 
     Raises:
       RuntimeError: JAX has already created its devices.
@@ -254,21 +260,21 @@ def use_all_cores() -> None:
 
 
 def _quota(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
-    """Return the CPU quota of this process's control group in cores; None without a quota."""
+    """Return the number of cores that the control group of this process may use, or None."""
     try:
         quota, period = limit.read_text().split()
         return math.ceil(int(quota) / int(period))
-    except (OSError, ValueError):  # no control group, or the quota is "max"
+    except (OSError, ValueError):  # the file does not exist, or the quota is "max"
         return None
 
 
 def keep_compiled_programs() -> None:
-    """Store compiled programs on disk, so that the same program starts seconds sooner next time.
+    """Store compiled functions on disk, so that a later run with the same settings starts sooner.
 
-    The cache is `$XDG_CACHE_HOME/sacjax` (default: ~/.cache/sacjax), with one folder per processor
-    type, because code for one may not run on another. The function does nothing if
-    JAX_COMPILATION_CACHE_DIR is set. That variable names another folder, or disables the cache if
-    it is empty.
+    The cache is the folder `$XDG_CACHE_HOME/sacjax`, or ~/.cache/sacjax by default. Each type of
+    processor has its own subfolder, because compiled code may fail on another processor. The
+    function does nothing if the environment variable JAX_COMPILATION_CACHE_DIR is set. The variable
+    names another folder, and an empty value disables the cache.
 
     Example:
       >>> import sacjax
@@ -283,7 +289,7 @@ def keep_compiled_programs() -> None:
 
 
 def _processor() -> str:
-    """Return a short name for this processor and its features."""
+    """Return a short name that identifies this processor and its features."""
     features = [platform.machine(), platform.processor()]
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -2,13 +2,14 @@
 
 
 class InputError(ValueError):
-    """A setting, argument or file that cannot work. The message names the remedy.
+    """An error in a setting, an argument or a file. The message says how to correct the error.
 
     sacjax raises this error before it traces or writes anything.
 
     Attributes:
-      field: the setting, argument, part of an environment or file at fault, such as "replay_size",
-        "seeds", "observation_space" or "config.json". None if several are at fault together.
+      field: name of the wrong setting, argument, file or property of an environment, such as
+        "replay_size", "seeds", "config.json" or "observation_space". The field is None if several
+        values are wrong together.
 
     Example:
       >>> from sacjax import Config, InputError
@@ -25,13 +26,13 @@ class InputError(ValueError):
 
 
 class RunError(RuntimeError):
-    """A run that cannot continue: the disk is full, or an environment failed.
+    """An error that stops a run, such as a full disk or the failure of an environment.
 
     The message says how to recover.
 
     Attributes:
-      field: the argument, the part of an environment or the file at fault, such as "directory" or
-        "reward". None if several are at fault together.
+      field: name of the faulty argument, file or property of an environment, such as "directory"
+        or "reward". The field is None if there are several causes.
     """
 
     def __init__(self, message: str, field: str | None = None):

@@ -1,4 +1,4 @@
-"""Measure the returns of greedy episodes and of the training episodes that end in an epoch."""
+"""Measure the returns and lengths of greedy episodes and of training episodes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -17,11 +17,11 @@ def evaluate(
     env_params: EnvParams,
     max_steps: int,
 ) -> tuple[Array, Array]:
-    """Run one episode in each of E copies; return undiscounted returns [E] and lengths [E].
+    """Run one episode in each of E copies. Return undiscounted returns [E] and lengths [E].
 
-    `policy` maps obs [E, O] to action [E, A]. Only the first episode of each copy counts. The loop
-    runs until every copy has finished its episode, so a time limit in `env_params` applies. After
-    `max_steps` the episodes that are still open are cut.
+    `policy` maps observations [E, O] to actions [E, A]. Only the first episode of each copy counts.
+    The loop runs until every copy has finished its episode, so a time limit in `env_params`
+    applies. After `max_steps` steps, the loop stops and cuts off unfinished episodes.
     """
     key_reset, key_steps = jax.random.split(key)
     env_state, obs = env.reset(key_reset, env_params)
@@ -48,7 +48,7 @@ def evaluate(
 
 
 class Episodes(struct.PyTreeNode):
-    """The unfinished episodes of E environments, and sums over episodes that ended this epoch."""
+    """Returns and lengths of unfinished episodes, and sums over the episodes of this epoch."""
 
     open_return: Array  # [E]
     open_length: Array  # [E]
@@ -64,7 +64,7 @@ def init_episodes(num_envs: int, dtype: Any) -> Episodes:
 
 
 def start_epoch(episodes: Episodes) -> Episodes:
-    """Reset the sums to 0; unfinished episodes continue."""
+    """Reset the sums to 0, and keep the unfinished episodes."""
     zero = jnp.zeros_like(episodes.count)
     return episodes.replace(return_sum=zero, length_sum=zero, count=zero)
 
@@ -83,7 +83,10 @@ def add_step(episodes: Episodes, timestep: TimeStep) -> Episodes:
 
 
 def summarize(episodes: Episodes) -> Metrics:
-    """Return the number of episodes that ended in this epoch, and their means (NaN if none)."""
+    """Return the number, mean return and mean length of the episodes that ended in this epoch.
+
+    If no episode ended, the means are NaN.
+    """
     return {
         "train_return": episodes.return_sum / episodes.count,
         "train_length": episodes.length_sum / episodes.count,

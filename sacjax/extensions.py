@@ -1,7 +1,7 @@
-"""Options beyond the paper, off by default: functions that wrap parts of the plain algorithm.
+"""Options that the SAC paper does not have. All options are off by default.
 
-They clip gradients, decay learning rates, delay policy updates and normalise observations.
-`make_sac` applies the options that `Config` sets.
+The options clip gradients, decay learning rates, delay policy updates and normalise observations.
+Each option wraps a function of plain SAC. `make_sac` applies the options that `Config` sets.
 """
 
 from collections.abc import Callable
@@ -16,9 +16,9 @@ from sacjax.types import Algorithm, Array, Descend, Env, Key, Metrics, Transitio
 
 
 def clipped(descend: Descend, max_norm: float) -> Descend:
-    """Clip gradients to a global L2 norm before `descend` (Pascanu et al. 2013, arXiv:1211.5063).
+    """Wrap `descend` so that it first clips gradients to a global L2 norm (arXiv:1211.5063).
 
-    The norms of the actor, of all critics together and of the temperature are separate.
+    The actor, the ensemble of critics and the temperature have one norm each.
     """
 
     def clip_and_descend(lr, grads, opt_state, params, step):
@@ -29,7 +29,7 @@ def clipped(descend: Descend, max_norm: float) -> Descend:
 
 
 def linear(descend: Descend, steps: int) -> Descend:
-    """Let the learning rate of `descend` fall linearly to 0 over `steps` gradient steps."""
+    """Wrap `descend` so that the learning rate falls linearly to 0 over `steps` gradient steps."""
 
     def descend_slower(lr, grads, opt_state, params, step):
         lr = lr * jnp.maximum(1 - step / steps, 0)
@@ -41,11 +41,12 @@ def linear(descend: Descend, steps: int) -> Descend:
 def delayed(
     actor_step: Callable[..., tuple[Any, Metrics]], delay: int, epoch: int
 ) -> Callable[..., Any]:
-    """Take `actor_step` in every `delay`-th gradient step, from the first (TD3, section 5.2).
+    """Update the actor only in every `delay`-th gradient step, as TD3 does (section 5.2).
 
-    Steps without an actor update return metrics of 0, and the metrics of the others are scaled up.
-    So the mean over the `epoch` gradient steps of an epoch is the mean over its actor updates.
-    Under `vmap` JAX computes every actor update and drops most of them.
+    The first gradient step of a run updates the actor. A gradient step without an actor update
+    returns metrics of 0. The metrics of actor updates are scaled up, so that the mean over all
+    `epoch` gradient steps of an epoch equals the mean over the actor updates. Under `vmap`, JAX
+    computes an actor update in every step and discards the unused results.
     """
 
     def sometimes(state: Any, batch: Transition, key: Key, hp: Any, learner: Any) -> Any:
@@ -66,7 +67,7 @@ def delayed(
 
 
 class Normalized(struct.PyTreeNode):
-    """An algorithm's state with the mean and variance of observations."""
+    """The state of an algorithm, together with the mean and variance of observations."""
 
     inner: Any  # the algorithm's own state
     mean: Array  # [O]
@@ -75,11 +76,12 @@ class Normalized(struct.PyTreeNode):
 
 
 def normalized(algorithm: Algorithm, env: Env) -> Algorithm:
-    """Wrap `algorithm` so that it sees (obs - mean) / deviation, clipped to [-10, 10].
+    """Wrap `algorithm` so that it receives (obs - mean) / deviation, clipped to [-10, 10].
 
-    The mean and variance are over the observations of all minibatches so far (Chan, Golub & LeVeque
-    1979). Each update first adds its minibatch, with weight 1/n, so no sum grows. Acting and
-    evaluating do not change these statistics. Replay stores raw observations.
+    The mean and the variance include the observations of all minibatches so far (Chan, Golub &
+    LeVeque 1979). Each update first adds its own minibatch. The n-th minibatch has weight 1/n, so
+    no sum grows without bound. Only updates change the mean and the variance. The replay buffer
+    stores raw observations.
     """
 
     def see(state: Normalized, obs: Array) -> Array:

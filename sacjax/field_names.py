@@ -1,4 +1,4 @@
-"""Suggest the right name for a setting that `Config` and `Hyperparams` do not have."""
+"""Suggest a name if the user gives a setting that `Config` and `Hyperparams` do not have."""
 
 import dataclasses
 import difflib
@@ -7,7 +7,7 @@ from typing import Any
 
 from sacjax.types import InputError
 
-# Names in other libraries, and the fields that they correspond to.
+# Names of settings in other libraries, and the corresponding fields in sacjax.
 OTHER_NAMES = {
     "alpha": "init_alpha and alpha_lr",
     "buffer_size": "replay_size",
@@ -28,7 +28,7 @@ OTHER_NAMES = {
 
 
 def right_name(name: str, known: Iterable[str]) -> str:
-    """Return the remedy for an unknown name, such as "use gamma"."""
+    """Return a suggestion for an unknown name, such as "use gamma"."""
     if name in OTHER_NAMES:
         return f"use {OTHER_NAMES[name]}"
     close = difflib.get_close_matches(name, list(known), n=3, cutoff=0.4)
@@ -36,7 +36,7 @@ def right_name(name: str, known: Iterable[str]) -> str:
 
 
 def check_names(cls: type, fields: dict[str, Any], other: type) -> None:
-    """Raise InputError for a name that is no field of `cls`; suggest the right one."""
+    """Raise InputError, with a suggestion, if a name in `fields` is no field of `cls`."""
     known, others = ({f.name for f in dataclasses.fields(x)} for x in (cls, other))
     for name in fields.keys() - known:
         remedy = f"it is a field of {other.__name__}" if name in others else right_name(name, known)

@@ -1,9 +1,9 @@
-"""The networks: a squashed-Gaussian actor and an ensemble of critics.
+"""Networks for an actor with a squashed-Gaussian policy and for an ensemble of critics.
 
 Only this module imports distrax. For another architecture, pass your own `Networks` to `make_sac`.
 The actor's `apply(params, obs)` must return an object with `sample`, `sample_and_log_prob` and
-`mode`. The critic's `apply(params, obs, action)` must return values [N, B], or [N, .., B] with your
-own `CriticRule`.
+`mode`. The critic's `apply(params, obs, action)` must return values [N, B]. With your own
+`CriticRule`, the critic may return values [N, .., B].
 """
 
 from functools import partial
@@ -19,14 +19,14 @@ from sacjax.types import Array, Key, Params
 
 
 class Networks(NamedTuple):
-    """An actor and an ensemble of critics, each with flax's `init` and `apply`."""
+    """An actor and an ensemble of critics, with the methods `init` and `apply` of flax."""
 
     actor: Any
     critic: Any
 
 
 class _Normal(distrax.Normal):
-    """A distrax.Normal that also works if JAX forbids rank promotion, which distrax relies on."""
+    """A distrax.Normal that also works if the user forbids rank promotion in JAX."""
 
     def _sample_n(self, key: Key, n: int) -> Any:
         with jax.numpy_rank_promotion("allow"):
@@ -38,12 +38,13 @@ class _Normal(distrax.Normal):
 
 
 class SquashedGaussian(distrax.Transformed):
-    """a = tanh(u), u ~ N(mean, std^2): the policy's distribution over [-1, 1]^A.
+    """The policy's distribution over actions a = tanh(u) in [-1, 1]^A, where u ~ N(mean, std^2).
 
     log pi(a|s) = log N(u; mean, std) - sum_j log(1 - tanh(u_j)^2)   (SAC appendix C, eq. 26)
 
-    The mean, log_std and samples are [..., A]. Log-probabilities are [...], in nats and in tanh
-    space. `sample_and_log_prob` keeps u, so it is exact even if tanh(u) rounds to 1.
+    `mean`, `log_std` and samples have shape [..., A]. Log-probabilities are in nats and have shape
+    [...]. `sample_and_log_prob` computes with u, so log-probabilities are exact even if tanh(u)
+    rounds to 1.
     """
 
     def __init__(self, mean: Array, log_std: Array):
@@ -51,26 +52,29 @@ class SquashedGaussian(distrax.Transformed):
         super().__init__(gaussian, distrax.Block(distrax.Tanh(), 1))
 
     def log_prob(self, value: Array) -> Any:
-        """Return log pi(value|s) [...] of actions [..., A].
+        """Return the log-probabilities [...] of the actions `value` [..., A].
 
-        Actions at -1 and 1, which the environments' bounds and float32 produce, count as the
-        nearest number inside. So the result and its gradients are finite.
+        An action of -1 or 1, which rounding can produce, counts as the nearest number inside the
+        interval. So log-probabilities and their gradients are finite.
         """
         edge = 1 - jnp.finfo(value.dtype).epsneg
         return super().log_prob(jnp.clip(value, -edge, edge))
 
     def mode(self) -> Array:
-        """Return the greedy action tanh(mean), [..., A]. distrax leaves tanh's mode undefined."""
+        """Return the greedy actions tanh(mean) [..., A], because distrax does not define a mode."""
         return jnp.tanh(self.distribution.mean())
 
 
-# The SAC authors' Keras layers also start Glorot-uniform. dtype float is float64 in x64 mode.
+# The SAC authors also initialise layers with Glorot-uniform. `float` is float64 in x64 mode.
 Dense = partial(nn.Dense, kernel_init=nn.initializers.glorot_uniform(), param_dtype=float)
 
 
 @jax.custom_vjp
 def _rounded_product(x: Array, w: Array) -> Array:
-    """Multiply x [..., I] by w [I, O]: round to bfloat16, sum in float32, in gradients too."""
+    """Round x [..., I] and w [I, O] to bfloat16, multiply them, and sum in float32.
+
+    The gradients use the same precision.
+    """
     return _product(x, w, ((x.ndim - 1,), (0,))).astype(x.dtype)
 
 
@@ -94,17 +98,18 @@ _rounded_product.defvjp(_rounded_forward, _rounded_backward)
 
 
 def _dot_general(precision: str) -> Any:
-    """Return the product for nn.Dense; None means its default, in the dtype of its inputs."""
+    """Return the matrix product that nn.Dense uses, or None for the default of flax."""
     if precision == "float32":
         return None
     return lambda x, w, dimensions, precision=None: _rounded_product(x, w)
 
 
 def _head_product(x: Array, w: Array, dimensions: Any, precision: Any = None) -> Array:
-    """Multiply x [..., I] by w [I, A] through the transpose of w.
+    """Multiply x [..., I] by w [I, A], but transpose w first, because the gradient is then faster.
 
-    Then XLA transposes the small w and computes the gradient as [A, I]. Without this, XLA on a CPU
-    transposes the large x, and the gradient takes ten times as long (benchmarks/NOTES.md).
+    XLA computes the gradient of the transpose [A, I], and transposes only the small w. For a plain
+    product, XLA transposes the large x, and the gradient takes ten times as long on a CPU
+    (benchmarks/NOTES.md).
     """
     del dimensions
     turned = jax.lax.optimization_barrier(w.T)
@@ -112,10 +117,11 @@ def _head_product(x: Array, w: Array, dimensions: Any, precision: Any = None) ->
 
 
 class MLP(nn.Module):
-    """Dense layers, each followed by a ReLU; `layer_norm` normalises before each activation.
+    """Dense layers with a ReLU after each layer, and optionally a LayerNorm before each ReLU.
 
-    `precision` "bfloat16" rounds the factors of the products between hidden layers, which are most
-    of the arithmetic. The first layer, the parameters and all sums keep their dtype.
+    With `precision="bfloat16"`, the inputs of the matrix products between hidden layers are rounded
+    to bfloat16. Products between hidden layers are most of the arithmetic. The first layer, the
+    parameters and all sums keep their dtype.
     """
 
     hidden: tuple[int, ...]
@@ -132,7 +138,7 @@ class MLP(nn.Module):
 
 
 class Actor(nn.Module):
-    """The policy pi(.|s): obs [..., O] -> SquashedGaussian over [..., A]."""
+    """The policy pi(.|s), which maps obs [..., O] to a SquashedGaussian over actions [..., A]."""
 
     action_size: int
     hidden: tuple[int, ...]
@@ -149,7 +155,7 @@ class Actor(nn.Module):
 
 
 class Critic(nn.Module):
-    """One critic Q(s, a): obs [B, O], action [B, A] -> [B]."""
+    """One critic Q(s, a), which maps obs [B, O] and action [B, A] to values [B]."""
 
     hidden: tuple[int, ...]
     layer_norm: bool = False
@@ -163,13 +169,13 @@ class Critic(nn.Module):
 
 
 class Ensemble(NamedTuple):
-    """N critics with separate weights: obs [B, O], action [B, A] -> [N, B]."""
+    """N critics with separate weights, which map obs [B, O] and action [B, A] to values [N, B]."""
 
-    critics: Any  # one module over inputs [N, B, ...]
+    critics: Any  # a flax module that maps over inputs [N, B, ...]
     size: int
 
     def init(self, key: Key, *inputs: Array) -> Params:
-        """Initialise the weights, leaves [N, ...]; each critic has its own key."""
+        """Initialise the weights, with leaves [N, ...]. Each critic has its own key."""
         return self.critics.init(key, *self._each(inputs))
 
     def apply(self, params: Params, *inputs: Array) -> Array:
@@ -177,21 +183,22 @@ class Ensemble(NamedTuple):
         return self.critics.apply(params, *self._each(inputs))
 
     def _each(self, inputs: tuple[Array, ...]) -> list[Array]:
-        # Each critic gets a copy of the input. One product with all kernels gives [B, N, H], and
-        # its transpose costs more than the copies (benchmarks/NOTES.md).
+        # Each critic gets a copy of the input. One product for all critics would give [B, N, H],
+        # and a transpose of [B, N, H] takes longer than the copies (benchmarks/NOTES.md).
         return [jnp.broadcast_to(x, (self.size, *x.shape)) for x in inputs]
 
 
 def mlp(config: Config, action_size: int) -> Networks:
-    """Build the paper's networks: MLPs for the actor and for the critics (table 1).
+    """Build MLPs for the actor and for the critics, as in the SAC paper (table 1).
 
     Args:
-      config: the sizes. By default there are two critics, and two hidden layers of 256 units.
-      action_size: A, the number of action dimensions.
+      config: the settings of the networks. The default is two critics, and two hidden layers of 256
+        units.
+      action_size: number of action dimensions (A).
 
     Returns:
-      Networks, whose `actor` maps obs [..., O] to a distribution over actions [..., A] in [-1, 1],
-      and whose `critic` maps obs [B, O] and action [B, A] to values [N, B].
+      The networks of actor and critics. The actor maps obs [..., O] to a distribution over actions
+      [..., A] in [-1, 1]. The critics map obs [B, O] and action [B, A] to values [N, B].
 
     Example:
       >>> import jax, jax.numpy as jnp

@@ -25,18 +25,18 @@ def policy(
 ) -> Callable[[Any], Array]:
     """Return the greedy policy of one agent as a compiled function.
 
-    If the run normalises observations, the policy does the same.
+    If the run normalised observations, the policy normalises observations too.
 
     Args:
       config: the settings that the agent was trained with.
       agent: the state of one member, such as `make_train(config)(key).agent`.
-      algorithm: the `algorithm` of the run, if it was not `make_sac`.
+      algorithm: the algorithm that trained the agent, if it was not `make_sac`.
       units: "environment" for actions within the bounds of the environment, "unit" for actions in
-        [-1, 1]. The bounds correspond to -1 and 1.
+        [-1, 1]. An action of -1 or 1 corresponds to a bound of the environment.
 
     Returns:
-      A function of obs [..., O], flattened like the environment's, that returns actions [..., A].
-      It raises InputError if O is wrong.
+      A function that takes flat observations [..., O] and returns actions [..., A]. The function
+      raises InputError if O is not the size of an observation.
 
     Raises:
       InputError: the environment is unknown or not installed, or `units` is unknown.
@@ -57,7 +57,7 @@ def policy(
 def of_program(
     program: Program, env_name: str, agent: Any, units: str = "environment"
 ) -> Callable[[Any], Array]:
-    """Return the greedy policy of an agent for a program that already exists."""
+    """Return the greedy policy of an agent, which uses an existing `Program`."""
     check_choice(units, get_args(Units), "units")
     example, mode = program.example.obs, jax.jit(program.mode)
     size = program.example.action.shape
@@ -67,8 +67,8 @@ def of_program(
         obs = jnp.asarray(obs, example.dtype)
         if obs.shape[-1:] != example.shape:
             raise InputError(
-                f"obs of shape {obs.shape} must be [..., {example.size}], as {env_name} returns "
-                "them: flatten each observation",
+                f"obs has shape {obs.shape}, but {env_name} needs shape [..., {example.size}]: "
+                "flatten each observation",
                 "obs",
             )
         action = mode(agent, obs.reshape(-1, example.size))  # [B, A] in [-1, 1]

@@ -1,4 +1,4 @@
-"""Presets: settings for known environments from presets.toml, merged with the user's."""
+"""Merge the tuned settings of presets.toml with the settings that the user gives."""
 
 import dataclasses
 import logging
@@ -14,24 +14,25 @@ from sacjax.types import InputError
 from sacjax.validation import check_choice, checked_fields, fitted
 
 ALGORITHMS = ("sac",)
-PRESETS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())  # suite -> name -> fields
+# PRESETS[suite][name] has the fields of one preset.
+PRESETS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
 _LOG = logging.getLogger("sacjax")
 
 
 def preset(env: Any, algorithm: str = "sac", **fields: Any) -> tuple[Config, Hyperparams]:
-    """Return tuned settings for `env`, or the paper's defaults if it has no preset.
+    """Return tuned settings for `env`, or the paper's defaults if `env` has no preset.
 
-    `sacjax/presets.toml` holds the presets and their sources. The README and docs/results.md list
-    the returns that they reach.
+    `sacjax/presets.toml` contains the presets and their sources. The README and docs/results.md
+    list the returns that the presets reach.
 
     Args:
       env: the name of an environment, or an environment object.
       algorithm: the name of the algorithm.
-      **fields: fields of `Config` or `Hyperparams` that replace the preset's.
+      **fields: fields of `Config` or `Hyperparams` that replace fields of the preset.
 
     Returns:
-      A Config and a Hyperparams. If `fields` do not fit the preset's warmup_steps, eval_every or
-      total_steps, sacjax rounds these three and logs a warning.
+      A Config and a Hyperparams. If warmup_steps, eval_every or total_steps of the preset do not
+      fit the given `fields`, sacjax rounds these three settings and logs a warning.
 
     Raises:
       InputError: a field is unknown, or the fields do not fit together.
@@ -47,7 +48,10 @@ def preset(env: Any, algorithm: str = "sac", **fields: Any) -> tuple[Config, Hyp
 
 
 def settle(env: Any, defaults: dict[str, Any], given: dict[str, Any]) -> tuple[Config, Hyperparams]:
-    """Merge `given` over `defaults` into the two records, and round steps that were not given."""
+    """Build a Config and a Hyperparams from `defaults` and `given`, where `given` has priority.
+
+    Numbers of steps that the user did not give are rounded, so that all settings fit together.
+    """
     static, traced = ({f.name for f in dataclasses.fields(x)} for x in (Config, Hyperparams))
     known = (static | traced) - {"env"}
     for name in given.keys() - known:
@@ -65,14 +69,14 @@ def settle(env: Any, defaults: dict[str, Any], given: dict[str, Any]) -> tuple[C
 
 
 class _Unfitted(Config):
-    """A Config whose fields are valid one by one but may not fit together."""
+    """A Config whose fields are valid by themselves, but may not fit together."""
 
     def __post_init__(self) -> None:
         vars(self).update(checked_fields(self))
 
 
 def preset_of(env: Any) -> dict[str, Any]:
-    """Return the preset's fields of `Config` and `Hyperparams`; empty without a preset."""
+    """Return the fields that the preset of `env` sets, or {} if `env` has no preset."""
     if not isinstance(env, str):
         return {}
     suite, id, _ = parse(env)
@@ -82,6 +86,6 @@ def preset_of(env: Any) -> dict[str, Any]:
 
 
 def _with_base(table: dict[str, Any]) -> dict[str, Any]:
-    """Add the fields of the table's base, and of the base's base."""
+    """Add the fields that a preset inherits from its `base`, directly or indirectly."""
     base = _with_base(PRESETS["bases"][table["base"]]) if "base" in table else {}
     return base | {name: value for name, value in table.items() if name != "base"}

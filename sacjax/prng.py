@@ -1,12 +1,13 @@
-"""Draw JAX's own random numbers with a third of the kernels on a CPU.
+"""Compute the random numbers of JAX faster on a CPU.
 
-On a CPU, XLA compiles JAX's threefry as a loop of about ten kernels per draw, and a program has
-about forty draws. In this module the body of the loop is one kernel. The bits are the same, so a
-key gives the same run with and without it. A run starts half a second sooner (benchmarks/NOTES.md).
-On an accelerator JAX has its own kernel, and keys stay unchanged.
+JAX's default generator is threefry. On a CPU, XLA compiles each draw of threefry to a loop with
+about ten kernels, and a run has about forty draws. In this module, the loop has one kernel. The
+random bits are the same, so a key gives the same run with and without this module. A run starts
+half a second sooner (benchmarks/NOTES.md). On an accelerator, JAX has a fast kernel of its own, and
+`lean` returns keys unchanged.
 
-A lean key has another dtype than JAX's keys. A few functions check the dtype, such as
-`jax.random.poisson`, or code that stores two keys together. So environment objects get JAX's keys.
+A key from `lean` has another dtype than a key from JAX. Some functions reject this dtype, such as
+`jax.random.poisson`. Therefore environment objects of the user receive keys from JAX.
 """
 
 import math
@@ -25,7 +26,7 @@ JAXS = "threefry2x32"  # JAX's name for its default keys
 
 
 def lean(key: Key) -> Key:
-    """Convert keys of any shape to the quicker hash, if the backend is a CPU."""
+    """Convert keys of any shape to keys with the faster generator, if the backend is a CPU."""
     settings: Any = jax.config
     if settings.jax_disable_jit or not settings.jax_threefry_partitionable:
         return key
@@ -38,7 +39,7 @@ def lean(key: Key) -> Key:
 
 
 def standard(key: Key) -> Key:
-    """Convert keys from `lean` back to JAX's, which can be stored and passed to any function."""
+    """Convert keys from `lean` back to JAX's own keys, which all functions accept."""
     if jax.random.key_impl(key) != _LEAN:
         return key
     return jax.random.wrap_key_data(jax.random.key_data(key), impl=JAXS)
@@ -46,7 +47,7 @@ def standard(key: Key) -> Key:
 
 @jax.jit
 def _hash(key: Array, low: Array) -> tuple[Array, Array]:
-    """Hash counters (0, low) with Threefry-2x32 in 20 rounds: key [2] -> two words like `low`."""
+    """Return the two words of the Threefry-2x32 hash of the counters (0, low), in 20 rounds."""
     k0, k1 = (jnp.broadcast_to(k, low.shape) for k in key)
     k2 = k0 ^ k1 ^ jnp.uint32(PARITY)
 
@@ -64,10 +65,10 @@ def _hash(key: Array, low: Array) -> tuple[Array, Array]:
 
 
 def _counters(shape: tuple[int, ...]) -> Array:
-    """Count from 0 in an array of this shape."""
+    """Return the numbers 0, 1, 2 and so on in an array of the given shape."""
     size = math.prod(shape)
     if size >= 2**32:
-        raise ValueError(f"one draw of {size} random numbers is too large: draw less than 2^32")
+        raise ValueError(f"{size} random numbers are too many for one draw: draw less than 2^32")
     return lax.iota(jnp.uint32, size).reshape(shape)
 
 

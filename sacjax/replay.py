@@ -1,9 +1,9 @@
-"""Uniform replay: one preallocated buffer with one row of numbers per transition.
+"""A replay buffer with uniform sampling, in one array with one row per transition.
 
-Inserting writes one slice in place and sampling is one gather, so a step costs the same at any
-capacity. Insert first and sample afterwards. In the other order XLA copies the buffer in every
-step. XLA also copies a buffer per field, as flashbax has it, because it fuses some writes into
-gathers (benchmarks/NOTES.md).
+An insertion writes one slice in place, and sampling is one gather, so the time of a step does not
+depend on the capacity. Insert before you sample, because XLA copies the buffer in every step if
+sampling comes first. flashbax has one array per field instead. XLA fuses some writes to these
+arrays into gathers, and therefore copies the arrays (benchmarks/NOTES.md).
 """
 
 from collections.abc import Callable
@@ -19,33 +19,33 @@ from sacjax.types import Array, Key, Scalar, Transition
 
 
 class ReplayState(NamedTuple):
-    """A buffer of C rows, of which `size` are in use."""
+    """A buffer of C rows. The first `size` rows are in use."""
 
-    rows: Array  # [C, W] each row holds the fields of one transition, side by side
-    position: Array  # [] the next row to write; once the buffer is full, the oldest
-    size: Array  # [] rows in use
+    rows: Array  # [C, W] a row has the W numbers of one transition
+    position: Array  # [] index of the next row to write, which is the oldest row of a full buffer
+    size: Array  # [] number of rows in use
 
 
 class Replay(NamedTuple):
-    """Pure functions of a first-in, first-out buffer of C transitions."""
+    """Pure functions for a first-in, first-out buffer of C transitions."""
 
     init: Callable[[], ReplayState]
-    add: Callable[[ReplayState, Any], ReplayState]  # items [E, ...] replace the oldest E
-    sample: Callable[[ReplayState, Key], Any]  # -> [U, B, ...], uniform, with replacement
-    unpack: Callable[[Array], Any]  # rows [..., W] -> the items in them [..., ...]
+    add: Callable[[ReplayState, Any], ReplayState]  # adds E items to the buffer
+    sample: Callable[[ReplayState, Key], Any]  # draws [U, B, ...] uniformly, with replacement
+    unpack: Callable[[Array], Any]  # converts rows [..., W] to items
 
 
 def make_replay(config: Config, example: Any) -> Replay:
-    """Build a replay for items like `example`, such as one `Transition` without leading axis.
+    """Build a replay buffer for items like `example`, which has no leading axis.
 
     The capacity C is a multiple of E. `sample` gathers all U minibatches of an iteration at once.
-    It draws each row with probability 1 / size, to a relative error of 2^-32 size: 0.02% for a
-    million rows. If `config.n_step` is n > 1, it returns [U, B, n, ...]: n consecutive items of one
-    environment.
+    `sample` draws each row with probability 1 / size. The relative error of the probability is
+    2^-32 size, which is 0.02% for a million rows. If `config.n_step` is n > 1, `sample` returns
+    [U, B, n, ...], where the axis n has consecutive items of one environment.
     """
     row, unpack_row = ravel_pytree(example)
     pack = jax.vmap(lambda item: ravel_pytree(item)[0])
-    # offsets [n] from an item to the next n - 1 items of its environment
+    # offsets [n] from an item to itself and to the next n - 1 items of the same environment
     between = config.num_envs * np.arange(config.n_step, dtype=np.int32)
 
     def init() -> ReplayState:
@@ -62,7 +62,7 @@ def make_replay(config: Config, example: Any) -> Replay:
 
     def sample(state: ReplayState, key: Key) -> Any:
         shape = config.updates_per_iteration, config.batch_size
-        starts = state.size - int(between[-1])  # items that already have n - 1 successors
+        starts = state.size - int(between[-1])  # number of items that have n - 1 successors
         index = jax.random.bits(key, shape, jnp.uint32) % starts.astype(jnp.uint32)
         if config.n_step > 1:  # `index` counts from the oldest item
             oldest = state.position - state.size
@@ -80,9 +80,10 @@ def make_replay(config: Config, example: Any) -> Replay:
 
 
 def grow(state: ReplayState, capacity: int) -> ReplayState:
-    """Copy the transitions into a larger buffer; `state` must not have overwritten any.
+    """Copy all transitions into a larger buffer.
 
-    Arrays are NumPy's, [C, W] or with leading axes [M, C, W].
+    The smaller buffer must not have overwritten a transition. All arrays are NumPy arrays, and
+    `state.rows` is [C, W] or [M, C, W].
     """
     more = capacity - state.rows.shape[-2]
     padding = [(0, 0)] * (state.rows.ndim - 2) + [(0, more), (0, 0)]
@@ -91,9 +92,10 @@ def grow(state: ReplayState, capacity: int) -> ReplayState:
 
 
 def ended(state: ReplayState, num_envs: int) -> ReplayState:
-    """Mark the last E steps as the ends of their episodes, for members [M].
+    """Mark the last step of each environment as the end of its episode.
 
-    The mark is `types.Step.ended`, the last number of a row.
+    `state` has a leading axis [M]. The last number of a row is `types.Step.ended`, and 1 marks the
+    end of an episode.
     """
     capacity = state.rows.shape[-2]
     last = (state.position[..., None] - 1 - jnp.arange(num_envs)) % capacity  # [M, E]
@@ -107,14 +109,14 @@ def n_step_return(steps: Transition, ended: Array, gamma: Scalar) -> Transition:
 
         reward = r_0 + gamma r_1 + ... + gamma^m r_m,  discount = gamma^m d_m,  next_obs of step m
 
-    Step m is the first with `ended` [..., n] set, by termination or a time limit, else the last.
-    `soft_target` multiplies by one more gamma, which gives the n-step target (Sutton & Barto 2018,
-    section 7.1), exact at the end of an episode. As is usual, there is no off-policy correction of
-    the actions, and their entropies do not count.
+    Step m is the first step that ended its episode (`ended` [..., n]), or else the last step.
+    `soft_target` multiplies by one more gamma, so the result is the n-step target of Sutton & Barto
+    2018, section 7.1. The target is exact at the end of an episode. As usual, the target has no
+    off-policy correction, and ignores the entropy of the policy in the steps in between.
     """
     n = ended.shape[-1]
     going = 1 - ended.astype(steps.reward.dtype)
-    reached = jnp.cumprod(going, axis=-1)  # 1 while no step up to k ended the episode
+    reached = jnp.cumprod(going, axis=-1)  # 1 if no step up to k ended the episode
     reached = jnp.concatenate([jnp.ones_like(reached[..., :1]), reached[..., :-1]], axis=-1)
     powers = (gamma ** jnp.arange(n)).reshape((1,) * (ended.ndim - 1) + (n,))
     last = (reached.sum(-1) - 1).astype(jnp.int32)[..., None]  # m

@@ -1,4 +1,4 @@
-"""Soft Actor-Critic (Haarnoja et al. 2018, arXiv:1812.05905), one gradient step.
+"""One gradient step of Soft Actor-Critic, from arXiv:1812.05905.
 
     y        = r + gamma d (min_i Q_i'(s', a') - alpha log pi(a'|s')),   a' ~ pi(.|s')
     J(Q_i)   = E[ 1/2 (Q_i(s, a) - y)^2 ]                                             (eq. 5)
@@ -6,10 +6,10 @@
     J(alpha) = E[ -alpha (log pi(a~|s) + H) ]                                         (eq. 18)
     Q_i'    <- (1 - tau) Q_i' + tau Q_i
 
-Shapes: B batch, O observation, A action, N critics. The batch is the last axis of every array of
-values, so rewards [B] broadcast to it. Values are [N, B], or [N, K, B] if critics return K
-quantiles. Log-probabilities and entropies are in nats and in tanh space. Alpha is in reward per
-nat.
+B is the batch size, O the size of an observation, A the size of an action, and N the number of
+critics. Arrays of values have shape [N, B], or [N, K, B] if critics return K quantiles. The batch
+is the last axis of these arrays, so rewards [B] broadcast to them. Log-probabilities and entropies
+are in nats, for actions after the tanh. The unit of alpha is reward per nat.
 """
 
 from collections.abc import Callable
@@ -29,17 +29,17 @@ from sacjax.types import Algorithm, Array, Descend, Env, Key, Metrics, Params, S
 
 
 class TrainState(struct.PyTreeNode):
-    """Everything that learning changes, as a pytree of arrays: no functions and no PRNG key.
+    """A pytree of all arrays that learning changes, without functions and PRNG keys.
 
     Attributes:
       actor_params: weights of the actor.
-      critic_params: weights of the critics, leaves [N, ...].
-      target_params: weights of the target critics, leaves [N, ...].
-      log_alpha: [], logarithm of the temperature.
+      critic_params: weights of the critics, with leaves [N, ...].
+      target_params: weights of the target critics, with leaves [N, ...].
+      log_alpha: logarithm of the temperature, [].
       actor_opt: Adam's state for the actor.
       critic_opt: Adam's state for the critics.
       alpha_opt: Adam's state for the temperature.
-      step: [], gradient steps taken.
+      step: number of gradient steps, [].
     """
 
     actor_params: Params
@@ -53,21 +53,21 @@ class TrainState(struct.PyTreeNode):
 
 
 class CriticRule(NamedTuple):
-    """Three functions that combine an ensemble of critics. SAC's relatives pass their own."""
+    """Three functions that combine an ensemble of critics. Variants of SAC use other functions."""
 
-    target: Callable[[Array, Key], Array]  # next_q [N, .., B] -> [.., B]  y bootstraps from this
-    loss: Callable[[Array, Array], Array]  # q [N, .., B], y [.., B] -> []  regression to y
-    value: Callable[[Array, Key], Array]  # q [N, .., B] -> [B]  the actor maximises this
+    target: Callable[[Array, Key], Array]  # next_q [N, .., B] -> values [.., B] for the target y
+    loss: Callable[[Array, Array], Array]  # q [N, .., B], y [.., B] -> loss [] of a fit of q to y
+    value: Callable[[Array, Key], Array]  # q [N, .., B] -> values [B] that the actor maximises
 
 
 def minimum(q: Array, key: Key) -> Array:
-    """Clipped double Q-learning: the minimum over the N critics, [N, B] -> [B] (section 6)."""
+    """Return the minimum of q [N, B] over the critics (clipped double Q-learning, section 6)."""
     del key
     return q.min(axis=0)
 
 
 def squared_error(q: Array, target: Array) -> Array:
-    """Squared error of each critic (eq. 5): the mean over the batch, summed over critics."""
+    """Return the squared error, as a batch mean that is summed over the critics (equation 5)."""
     return optax.l2_loss(q, jnp.broadcast_to(target, q.shape)).mean(axis=-1).sum()
 
 
@@ -77,10 +77,10 @@ CLIPPED_DOUBLE_Q = CriticRule(target=minimum, loss=squared_error, value=minimum)
 def soft_target(
     batch: Transition, next_value: Array, next_log_prob: Array, alpha: Array, gamma: Scalar
 ) -> Array:
-    """Soft Bellman backup y [.., B] (eq. 2) through the soft value V = Q - alpha log pi (eq. 3).
+    """Return the soft Bellman target y [.., B], with V = Q - alpha log pi (equations 2 and 3).
 
-    `next_log_prob` is [B] and `next_value` [.., B], because a rule may bootstrap from several
-    numbers per transition. `discount` is 0 only if the episode terminated.
+    `next_log_prob` is [B]. `next_value` is [.., B], because a rule may bootstrap from several
+    values per transition. `batch.discount` is 0 only if the episode terminated.
     """
     terms = [batch.reward, batch.discount, next_log_prob]
     chex.assert_equal_shape(terms)
@@ -92,7 +92,7 @@ def soft_target(
 def critic_loss(
     critic_params: Params, nets: Networks, rule: CriticRule, batch: Transition, target: Array
 ) -> tuple[Array, Metrics]:
-    """J(Q) (eq. 5) of all N critics at once; `target` [.., B] is a constant."""
+    """Return the loss J(Q) of all N critics, for the constant targets [.., B] (equation 5)."""
     q = nets.critic.apply(critic_params, batch.obs, batch.action)  # [N, .., B]
     loss = rule.loss(q, target)
     return loss, {"critic_loss": loss, "q": q.mean()}
@@ -107,7 +107,7 @@ def actor_loss(
     obs: Array,
     key: Key,
 ) -> tuple[Array, Array]:
-    """J(pi) (eq. 9), reparameterised, and log pi(a~|s) [B] for the temperature's loss."""
+    """Return the loss J(pi) with reparameterised actions, and log pi(a~|s) [B] (equation 9)."""
     key_action, key_value = jax.random.split(key)
     action, log_prob = nets.actor.apply(actor_params, obs).sample_and_log_prob(seed=key_action)
     value = rule.value(nets.critic.apply(critic_params, obs, action), key_value)  # [B]
@@ -116,22 +116,22 @@ def actor_loss(
 
 
 def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: Array) -> Array:
-    """J(alpha) (eq. 18): alpha rises if the policy's entropy is below its target."""
+    """Return J(alpha), which raises alpha if the entropy is below its target (equation 18)."""
     return (-jnp.exp(log_alpha) * (log_prob + target_entropy)).mean()
 
 
 def adam(
     lr: Scalar, grads: Params, opt_state: optax.OptState, params: Params, step: Array
 ) -> tuple[Params, optax.OptState]:
-    """One step of Adam (Kingma & Ba 2015); `lr` is traced, so that it can be swept."""
+    """Take one step of Adam (Kingma & Ba 2015). `lr` may be traced, so that you can sweep it."""
     del step
-    with jax.numpy_dtype_promotion("standard"):  # optax needs it, whatever the program asks for
+    with jax.numpy_dtype_promotion("standard"):  # optax fails under strict promotion
         updates, opt_state = optax.adam(lr).update(grads, opt_state)
         return optax.apply_updates(params, updates), opt_state
 
 
 class Learner(NamedTuple):
-    """The networks and functions of an update."""
+    """The networks and the functions that an update uses."""
 
     nets: Networks
     rule: CriticRule = CLIPPED_DOUBLE_Q
@@ -161,7 +161,7 @@ def update_critics(
 def update_actor(
     state: TrainState, batch: Transition, key: Key, hp: Hyperparams, learner: Learner
 ) -> tuple[TrainState, Metrics]:
-    """Move the actor one step down J(pi), and the temperature towards the target entropy."""
+    """Take one gradient step of the actor on J(pi) and of the temperature on J(alpha)."""
     nets, rule, descend = learner
     alpha = jnp.exp(state.log_alpha)
     (loss_pi, log_prob), actor_grads = jax.value_and_grad(actor_loss, has_aux=True)(
@@ -210,22 +210,22 @@ def update_step(
     descend: Descend = adam,
     actor_step: UpdateActor = update_actor,
 ) -> tuple[TrainState, Metrics]:
-    """Take one gradient step of SAC (algorithm 1): critics, actor, temperature, targets.
+    """Take one gradient step of SAC for critics, actor, temperature and targets (algorithm 1).
 
     Args:
       state: the agent before the step.
-      batch: a minibatch of transitions, arrays with leading axis [B].
+      batch: a minibatch of transitions, with leading axis [B].
       key: PRNG key for the sampled actions.
-      hp: hyperparameters, scalars.
+      hp: hyperparameters as scalars.
       nets: the actor and the critics, from `mlp` or your own.
-      rule: how targets, losses and values combine the critics.
-      descend: one step of the optimiser.
-      actor_step: the update of actor and temperature.
+      rule: functions that combine the critics into targets, losses and values.
+      descend: a function that takes one step of the optimiser.
+      actor_step: a function that updates the actor and the temperature.
 
     Returns:
-      The agent after the step, and its metrics, all []: `critic_loss`, `actor_loss` and
-      `alpha_loss` are J(Q), J(pi) and J(alpha), `q` is the mean of Q_i(s, a), `alpha` the
-      temperature before the step, `entropy` is -E log pi(a~|s) in nats, and `critic_grad_norm` and
+      The agent after the step, and a dictionary of scalar metrics. `critic_loss`, `actor_loss` and
+      `alpha_loss` are J(Q), J(pi) and J(alpha). `q` is the mean of Q_i(s, a). `alpha` is the
+      temperature before the step. `entropy` is -E log pi(a~|s) in nats. `critic_grad_norm` and
       `actor_grad_norm` are global L2 norms.
 
     Raises:
@@ -257,7 +257,7 @@ def update_step(
 
 
 def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> TrainState:
-    """Initialise an agent for transitions like `example`; the targets are copies of the critics."""
+    """Initialise an agent for transitions like `example`. Target critics copy the critics."""
     key_actor, key_critic = jax.random.split(key)
     actor_params = nets.actor.init(key_actor, example.obs)
     critic_params = nets.critic.init(key_critic, example.obs, example.action)
@@ -266,7 +266,7 @@ def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> T
     return TrainState(
         actor_params=actor_params,
         critic_params=critic_params,
-        target_params=jax.tree.map(jnp.copy, critic_params),  # not shared, so JAX can donate it
+        target_params=jax.tree.map(jnp.copy, critic_params),  # JAX donates each array only once
         log_alpha=log_alpha,
         actor_opt=start(actor_params),
         critic_opt=start(critic_params),
@@ -278,21 +278,22 @@ def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> T
 def make_sac(
     config: Config, env: Env, nets: Networks | None = None, rule: CriticRule = CLIPPED_DOUBLE_Q
 ) -> Algorithm:
-    """Build SAC as four pure functions: init, act, mode and update.
+    """Build SAC as the four pure functions `init`, `act`, `mode` and `update`.
 
-    Other networks or another `rule` make a relative of SAC. `sacjax.extensions` adds the options of
-    `config` that go beyond the paper.
+    For a variant of SAC, pass other networks or another `rule`. `sacjax.extensions` adds the
+    options of `config` that the SAC paper does not have.
 
     Args:
       config: the settings of the run.
       env: the environment, from `sacjax.envs.names.make_env`.
-      nets: an actor and an ensemble of critics; None: `mlp(config, env.action_size)`.
-      rule: how targets, losses and values combine the critics; by default their minimum.
+      nets: an actor and an ensemble of critics. None means `mlp(config, env.action_size)`.
+      rule: functions that combine the critics into targets, losses and values. By default, targets
+        and values are the minimum of the critics.
 
     Returns:
-      An Algorithm, which `make_program` and `make_train` accept:
-        init(key, hp) -> state: a new agent. The state is a TrainState, or holds one as `inner` with
-          `normalize_obs`.
+      An Algorithm with these four functions:
+        init(key, hp) -> state: a new agent. The state is a TrainState. With `normalize_obs`, the
+          field `inner` of the state is the TrainState.
         act(state, obs [E, O], key) -> action [E, A]: sampled actions in [-1, 1].
         mode(state, obs [E, O]) -> action [E, A]: greedy actions in [-1, 1].
         update(state, batch, key, hp) -> (state, metrics): one gradient step (`update_step`).

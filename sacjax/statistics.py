@@ -1,11 +1,13 @@
-"""The statistics of Agarwal et al. 2021, "Deep RL at the Edge of the Statistical Precipice".
+"""Statistics over seeds, from "Deep RL at the Edge of the Statistical Precipice".
 
-arXiv:2108.13264 recommends interquartile means (IQM: the mean of the middle half), performance
-profiles and probabilities of improvement. Each comes with a 95% percentile bootstrap interval over
-seeds. The formulas are rliable's; `tests/test_statistics.py` compares them with its numbers.
+The paper (arXiv:2108.13264) recommends interquartile means, performance profiles and probabilities
+of improvement. The interquartile mean (IQM) is the mean of the middle half of the scores. Each
+statistic has a 95% percentile bootstrap interval over seeds. The formulas are the same as in the
+package rliable, and `tests/test_statistics.py` compares the results.
 
-`scores` is a list with one array [S] per environment, a score per seed. S may differ. The bootstrap
-is stratified: it resamples the seeds of each environment separately.
+`scores` is a list with one array [S] per environment. An array has one score per seed. The number S
+of seeds may differ between environments. The bootstrap is stratified, so it resamples the seeds of
+each environment separately.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 RESAMPLES = 2_000  # rliable's default for profiles and probabilities of improvement
-_HELD = 10_000_000  # most numbers that a bootstrap holds in memory at once
+_HELD = 10_000_000  # a bootstrap keeps at most this many numbers in memory
 Scores = Sequence[np.ndarray]
 
 
@@ -23,8 +25,8 @@ class Estimate(NamedTuple):
 
     Attributes:
       value: the statistic.
-      low: lower end of the interval; NaN if an environment has a single seed.
-      high: upper end of the interval; NaN if an environment has a single seed.
+      low: lower end of the interval, or NaN if an environment has a single seed.
+      high: upper end of the interval, or NaN if an environment has a single seed.
     """
 
     value: Any
@@ -33,14 +35,14 @@ class Estimate(NamedTuple):
 
 
 def iqm(x: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Return the interquartile mean along `axis`: the mean of the middle half.
+    """Return the interquartile mean along `axis`, which is the mean of the middle half.
 
     Args:
       x: scores of any shape.
       axis: the axis of the seeds.
 
     Returns:
-      The means, of the shape of `x` without `axis`.
+      An array of means, which has the shape of `x` without the axis `axis`.
 
     Example:
       >>> import numpy as np
@@ -48,7 +50,7 @@ def iqm(x: np.ndarray, axis: int = 0) -> np.ndarray:
       >>> float(statistics.iqm(np.array([100.0, 1, 2, 3, 4, 5, 6, -100])))
       3.5
     """
-    from scipy import stats  # takes half a second to import, and only the end of a run needs it
+    from scipy import stats  # this import takes half a second, and only the end of a run needs it
 
     return stats.trim_mean(x, 0.25, axis=axis)
 
@@ -61,10 +63,11 @@ def interval(
     Args:
       x: scores [S, ...], with the seeds on the first axis.
       resamples: number of bootstrap samples.
-      seed: seed of the random numbers, so that the same scores give the same interval.
+      seed: seed of the random numbers. The same seed and scores give the same interval.
 
     Returns:
-      The lower and the upper ends, [...] each; NaN for a single seed, which has no spread.
+      The lower and the upper ends, [...] each. Both ends are NaN for a single seed, which has no
+      spread.
 
     Example:
       >>> import numpy as np
@@ -78,7 +81,7 @@ def interval(
         return np.full(x.shape[1:], np.nan), np.full(x.shape[1:], np.nan)
     picks = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
     columns, most = x.reshape(len(x), -1), max(1, _HELD // picks.size)
-    ends = [  # a few columns at once, because all of a long run would take gigabytes
+    ends = [  # a few columns at a time, because all columns of a long run take gigabytes
         np.percentile(iqm(columns[:, i : i + most][picks], axis=1), [2.5, 97.5], axis=0)
         for i in range(0, max(columns.shape[1], 1), most)
     ]
@@ -93,7 +96,7 @@ def aggregate_iqm(scores: Scores) -> Estimate:
       scores: one array [S] per environment.
 
     Returns:
-      An Estimate of numbers.
+      An Estimate whose fields are numbers.
 
     Example:
       >>> import numpy as np
@@ -115,7 +118,7 @@ def performance_profile(scores: Scores, taus: np.ndarray) -> Estimate:
       taus: thresholds [T].
 
     Returns:
-      An Estimate of arrays [T].
+      An Estimate whose fields are arrays [T].
 
     Example:
       >>> import numpy as np
@@ -134,15 +137,16 @@ def performance_profile(scores: Scores, taus: np.ndarray) -> Estimate:
 def probability_of_improvement(x: Scores, y: Scores) -> Estimate:
     """Return the probability that X scores higher than Y, averaged over environments (section 4.3).
 
-    For one environment it is P(X > Y) + P(X = Y) / 2, with one random seed of each. This equals
-    Mann-Whitney's U divided by the number of pairs.
+    For one environment, the probability is P(X > Y) + P(X = Y) / 2, where X and Y are the scores of
+    two random seeds. The probability equals Mann-Whitney's U divided by the number of pairs.
 
     Args:
-      x: one array [S] per environment.
-      y: one array [S] per environment, in the same order; the number of seeds may differ.
+      x: scores of X, one array [S] per environment.
+      y: scores of Y, one array [S] per environment, in the order of `x`. Y may have another number
+        of seeds than X.
 
     Returns:
-      An Estimate of numbers in [0, 1].
+      An Estimate whose fields are numbers in [0, 1].
 
     Example:
       >>> import numpy as np
@@ -164,10 +168,11 @@ def normalised(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Rescale one environment's scores so that the lowest is 0 and the highest is 1.
 
     Args:
-      scores: the scores [S] of each run, by the label of the run.
+      scores: a dictionary from the label of each run to the scores [S] of the run.
 
     Returns:
-      The rescaled scores, by the same labels. They are all 0 if the scores are all equal.
+      A dictionary from the same labels to the rescaled scores. If all scores are equal, the
+      rescaled scores are 0.
 
     Example:
       >>> import numpy as np
@@ -182,12 +187,12 @@ def normalised(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def _weights(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Draw bootstrap weights [R, n]: the counts of n seeds in n draws, divided by n."""
+    """Draw bootstrap weights [R, n], which are the counts of n seeds in n draws, divided by n."""
     return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES) / n
 
 
 def _estimate(value: Any, drawn: np.ndarray, scores: Scores) -> Estimate:
-    """Return `value` with the percentiles over the first axis of `drawn`."""
+    """Return `value` with its 95% interval, from the bootstrap samples `drawn` [R, ...]."""
     if min(len(x) for x in scores) < 2:  # a single seed has no spread
         return Estimate(value, np.full_like(value, np.nan), np.full_like(value, np.nan))
     return Estimate(value, *np.percentile(drawn, [2.5, 97.5], axis=0))

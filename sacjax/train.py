@@ -1,8 +1,10 @@
-"""The training loop: a warm-up, then epochs of (collect, learn), each with an evaluation.
+"""The training loop of a run, as pure functions.
 
-`make_program` returns the functions `init` and `epoch`. `make_train` scans `epoch` into one pure
-function for jit, vmap and notebooks. `sacjax.run` calls the same `epoch` from Python. E is the
-number of environments and U the gradient steps per iteration; `sacjax.types` lists all letters.
+A run is a warm-up and a number of epochs. An epoch alternately collects transitions and learns from
+the replay buffer, and ends with an evaluation. `make_program` returns the functions `init` and
+`epoch`. `make_train` scans `epoch` into one pure function for jit, vmap and notebooks. `sacjax.run`
+calls the same `epoch` from Python. E is the number of environments, and U is the number of gradient
+steps per iteration. `sacjax.types` lists all letters for shapes.
 """
 
 from collections.abc import Callable
@@ -44,9 +46,9 @@ MakeAlgorithm = Callable[[Config, Env], Algorithm]
 
 
 class LoopState(struct.PyTreeNode):
-    """The state of a run after an epoch: all arrays that the next epoch needs."""
+    """The state of a run between epochs, with all arrays that the next epoch needs."""
 
-    agent: Any  # the algorithm's state: sac.TrainState
+    agent: Any  # the state of the algorithm, such as sac.TrainState
     env_state: Any
     obs: Array  # [E, O]
     replay: ReplayState
@@ -61,7 +63,7 @@ class Program(NamedTuple):
     `init(key, hp, env_params) -> LoopState` initialises everything and runs the warm-up.
     `epoch(loop, hp, env_params) -> (LoopState, Metrics)` trains for `eval_every` steps, then
     evaluates.
-    `evaluate(agent, key, env_params) -> (returns, lengths)`, [eval_episodes] each, only evaluates.
+    `evaluate(agent, key, env_params) -> (returns, lengths)` only evaluates the agent.
     `mode(agent, obs [B, O]) -> action [B, A]` is the greedy policy, with actions in [-1, 1].
     """
 
@@ -78,12 +80,12 @@ class Program(NamedTuple):
 class TrainResult(NamedTuple):
     """The result of a whole run."""
 
-    agent: Any  # the state of the trained algorithm: sac.TrainState
-    metrics: Metrics  # each with leading axis [epochs]; `make_program` lists them
+    agent: Any  # the state of the trained algorithm, such as sac.TrainState
+    metrics: Metrics  # arrays with leading axis [epochs]; `make_program` lists all metrics
 
 
 class Parts(NamedTuple):
-    """The static parts of the loop. `make_program` binds them to the loop's functions."""
+    """The static objects that all functions of the loop need."""
 
     config: Config
     env: Env
@@ -95,12 +97,12 @@ class Parts(NamedTuple):
 def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program:
     """Build the training loop of one run as pure functions.
 
-    The metrics of an epoch are the algorithm's own (`update_step` lists SAC's), averaged over the
-    gradient steps of the epoch, and these:
+    An epoch returns the metrics of the algorithm, averaged over the gradient steps of the epoch.
+    `update_step` lists the metrics of SAC. An epoch also returns these metrics:
       eval_return, eval_length    [eval_episodes]  undiscounted return and steps of greedy episodes
       train_return, train_length  []  means over training episodes that ended in the epoch, or NaN
       train_episodes              []  number of training episodes that ended in the epoch
-      replay_size                 []  transitions in replay
+      replay_size                 []  transitions in the replay buffer
       env_steps, gradient_steps   []  counts since the start
 
     Args:
@@ -108,9 +110,10 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
       algorithm: a function of (config, env) that returns an Algorithm, such as `make_sac`.
 
     Returns:
-      A Program: `init(key, hp, env_params)` starts a run, `epoch(loop, hp, env_params)` continues
-      it, `evaluate(agent, key, env_params)` evaluates an agent, and `mode(agent, obs)` acts
-      greedily. None of them is jitted.
+      A Program of pure functions. `init(key, hp, env_params)` starts a run, and
+      `epoch(loop, hp, env_params)` trains for one epoch. `evaluate(agent, key, env_params)`
+      evaluates an agent, and `mode(agent, obs)` returns greedy actions. The functions are not
+      jitted.
 
     Raises:
       InputError: the environment is unknown or not installed, or its spaces are not supported.
@@ -151,19 +154,19 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
 def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[..., TrainResult]:
     """Build a whole run as one pure function, for jit and vmap.
 
-    Map the function over keys for several seeds, over a grid of `hp`, or over `env_params`.
-    `over_members` spreads the members over the devices of this machine.
+    With `jax.vmap`, you can map the function over several keys, a grid of `hp` or several
+    `env_params`. `over_members` spreads the members over the devices of this machine.
 
     Args:
       config: the settings.
       algorithm: a function of (config, env) that returns an Algorithm, such as `make_sac`.
 
     Returns:
-      `train(key, hp=Hyperparams(), env_params=None) -> TrainResult`, not jitted. `key` is one PRNG
-      key, `hp` holds scalars, and None stands for the default parameters of the environment. The
-      result is (agent, metrics): the trained TrainState, and each metric of `make_program` with a
-      leading axis [epochs]. `train` raises InputError if an argument holds the numbers of several
-      runs or has a wrong type.
+      A function `train(key, hp=Hyperparams(), env_params=None) -> TrainResult`, which is not
+      jitted. `key` is one PRNG key, and `hp` has scalar fields. `env_params=None` means the default
+      parameters of the environment. The result is the pair (agent, metrics). `agent` is the trained
+      TrainState. `metrics` has all metrics of `make_program`, with a leading axis [epochs]. `train`
+      raises InputError if an argument has a wrong type or contains the numbers of several runs.
 
     Raises:
       InputError: the environment is unknown or not installed, or its spaces are not supported.
@@ -187,7 +190,7 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
         if algorithm is make_sac:
             check_target_entropy(config, hp)
         hp, env_params = as_arrays(hp, env_params)
-        hp, env_params = as_arguments(hp, env_params)  # so the bits equal those of `sacjax.run`
+        hp, env_params = as_arguments(hp, env_params)  # gives the same bits as `sacjax.run`
         loop = program.init(key, hp, env_params)
         loop, metrics = jax.lax.scan(
             lambda loop, _: program.epoch(loop, hp, env_params), loop, length=config.num_epochs
@@ -198,13 +201,13 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
 
 
 def epoch_keys(key: Key, epoch: Array | int) -> tuple[Key, Key]:
-    """Return the PRNG keys of one epoch: one for its steps and one for its evaluation."""
+    """Return two PRNG keys for an epoch, one for its steps and one for its evaluation."""
     key_steps, key_eval = jax.random.split(jax.random.fold_in(lean(key), epoch))
     return key_steps, key_eval
 
 
 def _init(parts: Parts, key: Key, hp: Hyperparams, env_params: EnvParams) -> LoopState:
-    """Initialise agent, environments and replay, then run the warm-up: random actions only."""
+    """Initialise agent, environments and replay buffer, and take random actions as a warm-up."""
     config, env = parts.config, parts.env
     key_agent, key_reset, key_warmup, key_loop = jax.random.split(lean(key), 4)
     env_state, obs = env.reset(key_reset, env_params)
@@ -283,7 +286,7 @@ def _keys_per_iteration(config: Config) -> int:
 
 
 def _deal(config: Config, keys: Key) -> tuple[Key, Key, Key]:
-    """Split an iteration's keys: one for replay, [rollout, 2] to collect and [U] to learn."""
+    """Split an iteration's keys into one to sample, [rollout, 2] to collect and [U] to learn."""
     collect = 2 * config.rollout
     pairs = keys[1 : 1 + collect].reshape(config.rollout, 2, *keys.shape[1:])  # a legacy key is [2]
     return keys[0], pairs, keys[1 + collect :]
@@ -292,7 +295,7 @@ def _deal(config: Config, keys: Key) -> tuple[Key, Key, Key]:
 def _interact(
     parts: Parts, loop: LoopState, action: Array, key: Key, env_params: EnvParams
 ) -> LoopState:
-    """Step every environment once and store the transitions in replay."""
+    """Step every environment once and store the transitions in the replay buffer."""
     env_state, timestep = parts.env.step(loop.env_state, action, key, env_params)
     ended = timestep.terminated | timestep.truncated
     transition = Transition(
@@ -311,14 +314,14 @@ def _interact(
 
 
 def _item(config: Config, transition: Transition, ended: Array) -> Any:
-    """Return the item that replay stores: a Transition, or a Step if `n_step` > 1."""
+    """Return the item to store, which is a Transition, or a Step if `n_step` > 1."""
     if config.n_step == 1:
         return transition
     return Step(transition, ended.astype(transition.reward.dtype))
 
 
 def _evaluate(parts: Parts, state: Any, key: Key, env_params: EnvParams) -> tuple[Array, Array]:
-    """Run greedy episodes; return their returns and lengths, [eval_episodes] each."""
+    """Run greedy episodes. Return the undiscounted returns and the lengths [eval_episodes]."""
     policy = partial(parts.agent.mode, state)
     limit = parts.config.eval_max_steps
     return evaluate(parts.eval_env, policy, lean(key), env_params, limit)
@@ -327,12 +330,12 @@ def _evaluate(parts: Parts, state: Any, key: Key, env_params: EnvParams) -> tupl
 def _scan_mean(
     step: Callable[[LoopState, Key], tuple[LoopState, Metrics]], loop: LoopState, keys: Key
 ) -> tuple[LoopState, Metrics]:
-    """Scan `step` and return the mean of its outputs, without storing all of them.
+    """Scan `step` and return the mean of its metrics, without storing the metrics of each step.
 
-    A running mean is exact enough; a sum of a million float32 is wrong in the third digit. All
-    outputs form one vector, because one mean per scalar would be one kernel per scalar and step.
+    A running mean is accurate, but a sum of a million float32 numbers is wrong in the third digit.
+    All metrics form one vector, because a separate mean per metric needs a separate kernel.
     """
-    step = jax.jit(step, inline=True)  # so it is traced once, for the shapes and for the loop
+    step = jax.jit(step, inline=True)  # JAX then traces `step` once, for the shapes and the loop
     shapes = jax.eval_shape(step, loop, keys[0])[1]
     mean, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, float), shapes))
 

@@ -1,9 +1,10 @@
-"""The records that modules pass to each other, and the letters that name their shapes.
+"""The types that modules share, and the letters that describe shapes.
 
-E parallel environments, B batch, C replay capacity, O observation, A action, N critics,
-K quantiles, U gradient steps per iteration, M members (seeds times hyperparameters). Only vmap
-adds the axis M. The batch is the last axis of every array of values ([B], [N, B], [N, K, B]), so
-rewards [B] broadcast to it.
+E is the number of parallel environments, B the batch size, and C the capacity of the replay buffer.
+O is the size of an observation, and A the size of an action. N is the number of critics, and K the
+number of quantiles. U is the number of gradient steps per iteration. M is the number of members
+(seeds times hyperparameters), and only vmap adds this axis. Every array of values ([B], [N, B] or
+[N, K, B]) has the batch as its last axis, so rewards [B] broadcast to it.
 """
 
 from collections.abc import Callable
@@ -27,35 +28,36 @@ Descend = Callable[[Scalar, Params, Any, Params, Array], tuple[Params, Any]]
 
 
 class EpochMetrics(dict[str, np.ndarray]):
-    """The metrics of one epoch by name, NumPy arrays with leading axis [M], the members of a batch.
+    """The metrics of one epoch, as a dictionary of NumPy arrays with leading axis [M].
 
-    Some entries are the same for all members. The swept hyperparameters are entries too, and so is
-    any metric that your own algorithm returns.
+    M is the number of members in the batch. The swept hyperparameters are also entries, and so are
+    the metrics that your own algorithm returns.
 
     Entries about the members:
       member: index of the member in the whole run.
       seed: seed of the member.
-      diverged: True if the member is frozen. Its later metrics are NaN, or 0 for counts.
+      diverged: True if the member diverged and is frozen. Later metrics of a frozen member are NaN,
+        and later counts are 0.
 
-    Entries about the run, the same for all members:
+    Entries about the run, with the same value for all members:
       members: number of members in the whole run.
       total_steps: `Config.total_steps`.
       eval_every: `Config.eval_every`.
       updates_per_epoch: gradient steps in one epoch.
-      seconds: wall-clock seconds of the epoch with its evaluation.
-      next_checkpoint: estimated seconds until the next checkpoint; NaN if none will follow.
+      seconds: wall-clock seconds of the epoch, including its evaluation.
+      next_checkpoint: estimated seconds until the next checkpoint, or NaN if there is none.
 
     Entries of the training loop:
-      eval_return: [M, eval_episodes], undiscounted returns of the greedy episodes.
-      eval_length: [M, eval_episodes], steps of the greedy episodes.
-      train_return: mean return of the training episodes that ended in the epoch; NaN if none.
-      train_length: mean length of the training episodes that ended in the epoch; NaN if none.
+      eval_return: undiscounted returns of the greedy episodes, [M, eval_episodes].
+      eval_length: steps of the greedy episodes, [M, eval_episodes].
+      train_return: mean return of the training episodes that ended in the epoch, NaN without any.
+      train_length: mean length of the training episodes that ended in the epoch, NaN without any.
       train_episodes: number of training episodes that ended in the epoch.
-      replay_size: transitions in replay.
+      replay_size: transitions in the replay buffer.
       env_steps: environment steps since the start.
       gradient_steps: gradient steps since the start.
 
-    Entries of SAC, means over the gradient steps of the epoch:
+    Entries of SAC, averaged over the gradient steps of the epoch:
       critic_loss: J(Q), summed over the critics.
       q: mean of Q_i(s, a) over minibatch and critics.
       critic_grad_norm: global L2 norm of the critics' gradients.
@@ -70,21 +72,21 @@ class EpochMetrics(dict[str, np.ndarray]):
 # on_epoch(step, metrics): `step` counts the environment steps of each member so far
 OnEpoch = Callable[[int, EpochMetrics], None]
 OnNan = Literal["freeze", "stop"]  # freeze the diverged member, or stop the run
-PLAIN = "sac"  # the algorithm's name in config.json, unless the user passed one of their own
+PLAIN = "sac"  # name of the built-in algorithm in config.json
 
 
 def is_key(x: Any) -> bool:
-    """Return whether `x` holds typed PRNG keys (`jax.random.key`), not numbers."""
+    """Return whether `x` is an array of typed PRNG keys (`jax.random.key`)."""
     return jnp.issubdtype(getattr(x, "dtype", float), jax.dtypes.prng_key)
 
 
 def is_whole(value: Any) -> TypeGuard[int]:
-    """Return whether `value` is a Python or NumPy integer; a bool is not."""
+    """Return whether `value` is a Python or NumPy integer, but not a bool."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def named(member: dict[str, float]) -> str:
-    """Describe a member by its seed and swept values: "seed 3, tau 0.01"."""
+    """Describe a member by its seed and swept values, such as "seed 3, tau 0.01"."""
     return ", ".join(f"{name} {value:.10g}" for name, value in member.items())
 
 
@@ -95,17 +97,18 @@ def one_line(error: Exception) -> str:
 
 
 class Transition(NamedTuple):
-    """A batch of environment steps, as replay stores them.
+    """A batch of environment steps, as the replay buffer stores them.
 
-    All fields have the same leading axes: [B], [E] or none. A minibatch for `update_step` is a
-    Transition with leading axis [B].
+    All fields have the same leading axis, which is [B], [E] or none. A minibatch for `update_step`
+    is a Transition with leading axis [B].
 
     Attributes:
-      obs: [B, O], observation before the action.
-      action: [B, A], in [-1, 1].
-      reward: [B], in the environment's units.
-      discount: [B], 0 if the episode terminated with this step, else 1. A time limit leaves it 1.
-      next_obs: [B, O], observation that the action led to, before any reset.
+      obs: observation before the action, [B, O].
+      action: action in [-1, 1], [B, A].
+      reward: reward in the environment's units, [B].
+      discount: 0 if this step terminated the episode, else 1, [B]. A time limit does not change the
+        discount.
+      next_obs: observation after the action and before any reset, [B, O].
 
     Example:
       >>> import jax.numpy as jnp
@@ -121,38 +124,38 @@ class Transition(NamedTuple):
     obs: Array  # [B, O]
     action: Array  # [B, A] in [-1, 1]
     reward: Array  # [B]
-    discount: Array  # [B] 0 only where the episode *terminated*; a time limit leaves 1
+    discount: Array  # [B] 0 if the episode terminated, 1 otherwise, even after a time limit
     next_obs: Array  # [B, O] before any reset
 
 
 class Step(NamedTuple):
-    """The item that replay stores if `n_step` > 1."""
+    """The item that the replay buffer stores if `n_step` > 1."""
 
     transition: Transition
     ended: Array  # [B] 1 if the step ended the episode, by termination or a time limit, else 0
 
 
 class TimeStep(NamedTuple):
-    """The result of one step of E environments. Both flags can be set at once."""
+    """The result of one step of E environments. An episode can be terminated and truncated."""
 
-    obs: Array  # [E, O] observation to act on next; the reset's if the episode ended
-    final_obs: Array  # [E, O] observation that the action led to, before any reset
+    obs: Array  # [E, O] observation for the next action, after the reset if the episode ended
+    final_obs: Array  # [E, O] observation after the action, before any reset
     reward: Array  # [E]
     terminated: Array  # [E] bool: the task is over, so the value of `final_obs` is 0
-    truncated: Array  # [E] bool: a time limit, so the target bootstraps from `final_obs`
+    truncated: Array  # [E] bool: time is up, so the target bootstraps from `final_obs`
 
 
 class Episode(NamedTuple):
     """One episode of T steps, recorded for rendering."""
 
-    states: list[Any]  # [T] environment states, each before its step
+    states: list[Any]  # [T] the environment state before each step
     actions: Any  # [T, A] in [-1, 1]
     rewards: Any  # [T]
     copy: int  # index of the environment copy
 
 
 class Env(NamedTuple):
-    """E copies of an environment: batched, auto-resetting, actions in [-1, 1]."""
+    """E copies of an environment, with automatic resets and actions in [-1, 1]."""
 
     name: str
     reset: Callable[[Key, EnvParams], tuple[Any, Array]]  # -> state, obs [E, O]
@@ -165,11 +168,11 @@ class Env(NamedTuple):
     host: Any = None  # `sacjax.envs.host.HostEnvs` if the environment runs outside of JAX
 
 
-MakeEnv = Callable[[int], Env]  # number of copies -> Env
+MakeEnv = Callable[[int], Env]  # the argument is the number of copies
 
 
 class Algorithm(NamedTuple):
-    """A learner as four pure functions over its own state (a pytree of arrays)."""
+    """A learning algorithm as four pure functions, whose state is a pytree of arrays."""
 
     init: Callable[..., Any]  # (key, hp) -> state
     act: Callable[[Any, Array, Key], Array]  # (state, obs [E, O], key) -> action [E, A], sampled

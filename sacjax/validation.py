@@ -1,6 +1,6 @@
-"""The checks of `sacjax.config`: each field by itself, and how the fields fit together.
+"""Check each field of `Config` and `Hyperparams`, and check that the fields fit together.
 
-Every error message names a remedy.
+Every error message says how to correct the error.
 """
 
 import math
@@ -18,8 +18,8 @@ from sacjax.types import InputError, is_key, is_whole
 
 Precision = Literal["float32", "bfloat16"]
 Schedule = Literal["constant", "linear"]
-_MOST = 2**31 - 1  # counters and the replay's index are int32
-_INTERVALS = {  # allowed values; for numbers not listed here, (-inf, inf)
+_MOST = 2**31 - 1  # counters and indices of the replay buffer are int32
+_INTERVALS = {  # allowed values of each field; a missing field allows (-inf, inf)
     "utd": "(0, 10000]",
     "max_grad_norm": "(0, inf)",
     "gamma": "[0, 1]",
@@ -34,7 +34,7 @@ _INTERVALS = {  # allowed values; for numbers not listed here, (-inf, inf)
 
 
 def ratio(x: float) -> Fraction:
-    """Return the ratio of small whole numbers that a float stands for: 1/10 for 0.1."""
+    """Return the ratio of small whole numbers that is nearest to `x`, such as 1/10 for 0.1."""
     return Fraction(x).limit_denominator(10_000)
 
 
@@ -46,7 +46,7 @@ def multiple(value: int, of: int) -> int:
 def checked_fields(record: Any, *, arrays: bool = False) -> dict[str, Any]:
     """Check the type and range of each field, and convert NumPy's numbers to Python's.
 
-    With `arrays`, an array of numbers may replace a number.
+    If `arrays` is True, a field may also be an array of numbers.
     """
     return {f.name: _checked(f, getattr(record, f.name), arrays) for f in fields(record)}
 
@@ -83,17 +83,17 @@ def _checked(field: Field, value: Any, arrays: bool) -> Any:
 
 
 def _is_real(value: Any) -> bool:
-    """Return whether `value` is a Python or NumPy number; a bool is not."""
+    """Return whether `value` is a Python or NumPy number, but not a bool."""
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
 def _is_concrete(value: Any) -> bool:
-    """Return whether this process knows the numbers in `value`."""
+    """Return whether this process can read the numbers in `value`."""
     return not isinstance(value, Tracer) and getattr(value, "is_fully_addressable", True)
 
 
 def _inside(value: Any, interval: str) -> bool:
-    """Return whether all numbers lie in an interval such as "(0, 1]"; tracers pass."""
+    """Return whether all numbers are in an interval such as "(0, 1]", or are tracers."""
     if not _is_concrete(value):
         return True
     value = np.asarray(value)
@@ -104,7 +104,10 @@ def _inside(value: Any, interval: str) -> bool:
 
 
 def fitted(config: Any, given: Collection[str] = ()) -> dict[str, int]:
-    """Return steps that fit together, close to those of `config`; fields in `given` keep theirs."""
+    """Round warmup_steps, eval_every and total_steps so that they fit together.
+
+    A field in `given` keeps its value.
+    """
     total, warmup, every = config.total_steps, config.warmup_steps, config.eval_every
     envs, iteration = config.num_envs, config.steps_per_iteration
     if "warmup_steps" not in given:
@@ -112,7 +115,7 @@ def fitted(config: Any, given: Collection[str] = ()) -> dict[str, int]:
             warmup = total // 10
         warmup = warmup and multiple(warmup, envs)
         if "total_steps" in given and total % envs == 0:
-            warmup += (total - warmup) % iteration  # so that whole iterations remain
+            warmup += (total - warmup) % iteration  # leaves a whole number of iterations
     if "eval_every" not in given:
         every = multiple(every, iteration)
         if "total_steps" in given:  # the longest epoch that divides the remaining steps
@@ -124,16 +127,19 @@ def fitted(config: Any, given: Collection[str] = ()) -> dict[str, int]:
 
 
 def check_sizes(c: Any) -> None:
-    """Check that the fields of a `Config` fit together, in the order in which to correct them."""
+    """Check that the fields of a `Config` fit together.
+
+    The order of the checks is the order in which a user should correct the fields.
+    """
     envs, iteration = c.num_envs, c.steps_per_iteration
     exact = max(ratio(c.utd), Fraction(1, 10_000))
     near = exact.limit_denominator(16)
     if c.rollout_length is None and c.rollout > 100 and near and abs(near - exact) < 1e-3:
-        exact = near  # else 0.333 means 333 gradient steps after every 1,000 steps
+        exact = near  # without this, 0.333 means 333 gradient steps after 1,000 steps
     if abs(exact - c.utd) > 1e-9:
         raise InputError(
-            f"utd ({c.utd}) must be a ratio of small whole numbers, or have a rollout_length: use "
-            f"{float(exact)!r}",
+            f"utd ({c.utd}) must be a ratio of small whole numbers, unless you set rollout_length: "
+            f"use {float(exact)!r}",
             "utd",
         )
     if exact * iteration % 1:
@@ -149,15 +155,16 @@ def check_sizes(c: Any) -> None:
         fit = {"replay_size": max(c.replay_size, least), "total_steps": total}
         fit["warmup_steps"] = warmup
         raise InputError(
-            f"replay must hold a batch (batch_size={c.batch_size}) and, when learning starts, "
-            f"n_step ({c.n_step}) steps of all num_envs ({envs}): use {_assignments(fit)}",
+            f"the replay buffer must have room for batch_size ({c.batch_size}) transitions, and "
+            f"must contain n_step ({c.n_step}) steps of each environment (num_envs={envs}) when "
+            f"learning starts: use {_assignments(fit)}",
             next(name for name, value in fit.items() if value != getattr(c, name)),
         )
     left = c.total_steps - c.warmup_steps
     for name, value, must, divisor in (
         ("total_steps - warmup_steps", left, "a positive multiple of eval_every", c.eval_every),
         ("warmup_steps", c.warmup_steps, "a multiple of num_envs", envs),
-        ("eval_every", c.eval_every, "a multiple of the steps of an iteration", iteration),
+        ("eval_every", c.eval_every, "a multiple of the steps per iteration", iteration),
     ):
         if value % divisor or left <= 0:
             remedy = _assignments(fitted(c))
@@ -167,28 +174,28 @@ def check_sizes(c: Any) -> None:
 
 
 def _assignments(fields: dict[str, int]) -> str:
-    """Write fields as in a call: "warmup_steps=1000, eval_every=700"."""
+    """Return the fields as in a call, such as "warmup_steps=1000, eval_every=700"."""
     return ", ".join(f"{name}={value}" for name, value in fields.items())
 
 
 def _check_others(c: Any) -> None:
-    """Check fields that would train without an error, but with wrong numbers."""
+    """Check fields whose bad values would cause wrong results without an error."""
     if c.log_std_min >= c.log_std_max:
         raise InputError(
-            f"log_std_min ({c.log_std_min}) must be below log_std_max ({c.log_std_max}): use -20 "
-            "and 2, the defaults",
+            f"log_std_min ({c.log_std_min}) must be below log_std_max ({c.log_std_max}): use the "
+            "defaults, -20 and 2",
             "log_std_min",
         )
     if c.policy_delay > c.updates_per_epoch >= 1:
         raise InputError(
-            f"policy_delay ({c.policy_delay}) must not exceed the gradient steps of an epoch: use "
+            f"policy_delay ({c.policy_delay}) must not exceed the gradient steps per epoch: use "
             f"policy_delay={c.updates_per_epoch} or a larger eval_every",
             "policy_delay",
         )
     if c.gradient_steps > _MOST:
         raise InputError(
-            f"total_steps ({c.total_steps}) must make at most {_MOST} gradient steps, but makes "
-            f"{c.gradient_steps} at utd={c.utd:g}: use fewer total_steps",
+            f"total_steps ({c.total_steps}) with utd={c.utd:g} gives {c.gradient_steps} gradient "
+            f"steps, but at most {_MOST} can be counted: use fewer total_steps",
             "total_steps",
         )
 
@@ -200,7 +207,7 @@ def broadcast(values: dict[str, Any]) -> dict[str, Any]:
     except ValueError as error:
         shapes = ", ".join(f"{k} {np.shape(v)}" for k, v in values.items() if np.ndim(v))
         raise InputError(
-            f"grids must broadcast against each other, but their shapes differ ({shapes}): use "
+            f"arrays of hyperparameters must broadcast against each other ({shapes}): use "
             "gamma[:, None] and tau[None, :], for example"
         ) from error
     if not shape:
@@ -210,15 +217,15 @@ def broadcast(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_alphas(hp: Any) -> None:
-    """Check that the temperature's hyperparameters fit together, unless one is a tracer."""
+    """Check that the temperature, its bounds and its learning rate fit together."""
     values = hp.min_alpha, hp.init_alpha, hp.max_alpha, hp.alpha_lr
     if not all(map(_is_concrete, values)):
         return
     low, start, high, lr = map(np.asarray, values)
     if not np.all((low <= start) & (start <= high) & ((lr == 0) | (start > 0))):
         raise InputError(
-            f"init_alpha ({start}) must lie between min_alpha ({low}) and max_alpha ({high}), and "
-            "above 0 if it is learned: use init_alpha within the bounds, or alpha_lr=0 for a "
+            f"init_alpha ({start}) must be between min_alpha ({low}) and max_alpha ({high}), and "
+            "above 0 unless alpha_lr is 0: use init_alpha within the bounds, or alpha_lr=0 for a "
             "fixed temperature of 0",
             "init_alpha",
         )
@@ -231,9 +238,9 @@ def check_choice(value: Any, choices: Collection[str], name: str) -> None:
 
 
 def check_target_entropy(config: Any, hp: Any) -> None:
-    """Raise InputError if no policy of the built-in networks reaches the target of a learned alpha.
+    """Raise InputError if the policy of the built-in networks cannot reach the target entropy.
 
-    The temperature would grow without bound. Traced hyperparameters are not checked.
+    Below the target entropy, a learned temperature grows without bound. Tracers are not checked.
     """
     if not all(map(_is_concrete, (hp.target_entropy_per_dim, hp.alpha_lr))):
         return
@@ -249,10 +256,10 @@ def check_target_entropy(config: Any, hp: Any) -> None:
 
 
 def largest_entropy(log_std_min: float, log_std_max: float) -> float:
-    """Return the largest entropy in nats of tanh(u), u ~ N(0, std^2), within these bounds.
+    """Return the largest entropy in nats of tanh(u), where u ~ N(0, std^2), within the bounds.
 
-    The sum is the trapezoid rule for H[u] + E[log(1 - tanh(u)^2)]. It has one maximum, which lies
-    between log_std -1 and 0: at 0.684 nats. A mean other than 0 has less.
+    The trapezoid rule gives the entropy H[u] + E[log(1 - tanh(u)^2)]. The entropy has one maximum,
+    which is 0.684 nats, at a log_std between -1 and 0. A mean other than 0 lowers the entropy.
     """
     z = np.linspace(-10, 10, 4001)
     density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
@@ -264,14 +271,14 @@ def largest_entropy(log_std_min: float, log_std_max: float) -> float:
 
 
 def check_jax() -> None:
-    """Raise InputError if JAX stops a program at a NaN or inf, since those of sacjax have some."""
+    """Raise InputError if JAX is set to stop at a NaN or inf, because sacjax uses both."""
     settings: Any = jax.config
     for name in ("jax_debug_nans", "jax_debug_infs"):
         if getattr(settings, name):
             raise InputError(
-                f"{name} ({name.upper()}) cannot be used: returns are NaN in an epoch in which no "
-                "episode ends, and log(min_alpha) is -inf. Unset it: sacjax reports a member whose "
-                "losses or parameters are not finite",
+                f"{name} ({name.upper()}) must be off, because sacjax writes NaN if no episode "
+                "ended in an epoch, and log(min_alpha) can be -inf: unset it. sacjax itself "
+                "reports a member whose losses or parameters are not finite",
                 name,
             )
 
@@ -288,7 +295,7 @@ def must_be(kind: type, value: Any, name: str, use: str) -> None:
 def check_arguments(
     key: Any, hp: Any, env_params: Any, default_hp: Any, default_params: Any
 ) -> None:
-    """Raise InputError unless these are the arguments of one run, in the right types."""
+    """Raise InputError unless the arguments have the right types and belong to one run."""
     _check_key(key)
     must_be(type(default_hp), hp, "hp", "Hyperparams(tau=0.005)")
     must_be(type(default_params), env_params, "env_params", "None for the defaults")
@@ -311,8 +318,8 @@ def _check_key(key: Any) -> None:
 
 
 def _check_one(given: Any, like: Any, name: str, use: str) -> None:
-    """Raise InputError if `given` holds an array where `like` holds a number."""
+    """Raise InputError if `given` has an array where `like` has a number."""
     leaves = zip(jax.tree.leaves(given), jax.tree.leaves(like), strict=False)
     if any(jnp.ndim(x) and not jnp.ndim(y) for x, y in leaves):
-        message = f"{name} must hold the numbers of one run, not arrays: for a grid use {use}"
+        message = f"{name} must have the numbers of one run, not arrays: for a grid use {use}"
         raise InputError(message, name)

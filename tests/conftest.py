@@ -1,7 +1,7 @@
-"""Settings that make all suites strict and fast.
+"""Configure pytest so that all tests are strict and fast.
 
-Rank promotion raises an error, and so do warnings (pyproject.toml). A cache on disk stores compiled
-programs. Tests, their subprocesses and later sessions share it.
+Rank promotion in JAX raises an error. Warnings raise errors too (see pyproject.toml). A cache on
+disk stores compiled functions. Tests, their subprocesses and later test sessions use this cache.
 """
 
 import importlib
@@ -28,7 +28,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 def pytest_configure(config):
-    """Compile quickly in the suites default and processes, and like users in all others."""
+    """Let XLA compile quickly in the default suite and in the suite `processes`."""
     suite = config.option.markexpr
     config.is_exact = suite not in ("processes", *config.getini("addopts"))
     if ON_CPU and not config.is_exact:
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True, scope="session")
 def shared_programs(request):
-    """Share compiled programs between runs, except in suites that test exact bits."""
+    """Reuse compiled functions between runs, except in suites that test exact bits."""
     if request.config.is_exact:
         yield
         return
@@ -55,7 +55,7 @@ def shared_programs(request):
 
 @pytest.fixture
 def benchmark_module(monkeypatch):
-    """Return `benchmark_module(name)`, which imports a benchmark until the test ends."""
+    """Return a function that imports a benchmark by its name until the test ends."""
     folder = Path(__file__).parents[1] / "benchmarks"
     monkeypatch.syspath_prepend(folder)
     yield importlib.import_module

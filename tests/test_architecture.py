@@ -1,4 +1,4 @@
-"""Test five rules for imports between modules, and what `import sacjax` loads and offers."""
+"""Test rules for imports between modules, and the public names of sacjax."""
 
 import ast
 import subprocess
@@ -22,7 +22,7 @@ FLOORS = (
 
 
 def sources() -> dict[str, Path]:
-    """Map the dotted name of each module, without "sacjax.", to its file."""
+    """Return {module: file}. The name of the module does not contain "sacjax."."""
     paths = (path for path in PACKAGE.rglob("*.py") if path.name != "__main__.py")
     names = {".".join(path.relative_to(PACKAGE).with_suffix("").parts): path for path in paths}
     del names["__init__"]
@@ -30,7 +30,7 @@ def sources() -> dict[str, Path]:
 
 
 def imported(path: Path) -> set[str]:
-    """Return the full names of all imports in a file. All imports are absolute."""
+    """Return the full names of all imports in a file."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -67,13 +67,13 @@ def floor(module: str) -> int:
     return found
 
 
-def test_modules_import_only_from_their_floor_or_below():
+def test_modules_import_only_from_their_own_layer_or_lower_layers():
     for module, path in sources().items():
         for other in ours(path):
             assert floor(other) <= floor(module), f"{module} imports {other}"
 
 
-def test_sac_imports_no_replay_environment_or_training_loop():
+def test_sac_does_not_import_replay_environments_or_the_training_loop():
     assert {floor(module) for module in reachable("sac")} == {0}
 
 
@@ -83,7 +83,7 @@ def test_training_loop_uses_networks_only_through_make_sac():
     assert "networks" not in ours(path)
 
 
-def test_only_networks_imports_distrax_and_only_adapters_import_suites():
+def test_only_networks_py_imports_distrax_and_only_adapters_import_suites():
     suites = {"distrax": "networks"}
     suites |= {x: f"envs.{x}" for x in ("brax", "mujoco_playground", "envpool")}
     for module, path in sources().items():
@@ -91,14 +91,14 @@ def test_only_networks_imports_distrax_and_only_adapters_import_suites():
             assert module == suites[package], package
 
 
-def test_only_report_and_loggers_export_names():
+def test_only_the_packages_report_and_loggers_export_names():
     for module, path in sources().items():
         if path.name == "__init__.py" and module not in ("report", "loggers"):
             assert len(ast.parse(path.read_text()).body) == 1, module  # only a docstring
 
 
 @pytest.mark.processes
-def test_importing_sacjax_or_showing_help_loads_no_heavy_package():
+def test_import_sacjax_and_help_load_no_large_package():
     heavy = "{'jax', 'jaxlib', 'flax', 'optax', 'distrax', 'gymnax', 'numpy'}"
     loaded = f"print(*sorted({{name.split('.')[0] for name in sys.modules}} & {heavy}))"
     for what in ("import sacjax", "from sacjax.cli.main import main; main(['--help'])"):
@@ -129,8 +129,8 @@ print(*sorted(holders), file=sys.stderr)
 
 
 @pytest.mark.processes
-def test_only_ten_modules_hold_a_config(tmp_path):
-    """Run the command line, and list the modules whose functions have a local Config."""
+def test_only_ten_modules_use_a_config_while_training(tmp_path):
+    """Train on the command line, and list the modules whose functions have a local Config."""
     flags = [
         "--total-steps",
         "200",
@@ -165,7 +165,7 @@ PUBLIC = [name for name in sacjax.__all__ if name not in ("__version__", "envs",
 
 
 @pytest.mark.parametrize("name", PUBLIC)
-def test_public_names_resolve_and_have_docstrings(name):
+def test_public_names_exist_and_have_docstrings(name):
     value = getattr(sacjax, name)
     doc = value.__doc__ or ""
     assert len(doc.split()) >= 3
@@ -177,7 +177,7 @@ def test_public_names_are_listed_once():
     assert set(sacjax.__all__) - {"__version__"} == set(dir(sacjax)) - {"__version__"}
 
 
-def test_no_module_shadows_a_public_function():
+def test_no_module_has_the_name_of_a_public_function():
     import sacjax.runs.run
 
     assert callable(sacjax.run)
@@ -186,7 +186,7 @@ def test_no_module_shadows_a_public_function():
 
 
 @pytest.mark.processes
-def test_public_modules_need_no_separate_import():
+def test_public_submodules_are_available_after_import_sacjax():
     code = "import sacjax; print(sacjax.load.__name__, sacjax.statistics.iqm.__name__)"
     code += "; print(sacjax.report.compare.__name__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,4 +1,4 @@
-"""Test the benchmarks' comparison of two results files, and the committed results."""
+"""Test `benchmarks/compare.py` and the committed results files."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,9 @@ def result(tmp_path, name, *medians, cores=2, better="higher", who="sacjax", uni
         ((100.0,), "higher", 1),  # a figure is missing
     ],
 )
-def test_compare_detects_worse_figures(tmp_path, capsys, benchmark_module, new, better, code):
+def test_compare_detects_worse_benchmark_results(
+    tmp_path, capsys, benchmark_module, new, better, code
+):
     old = result(tmp_path, "old.json", 100.0, 100.0, better=better)
     compare = benchmark_module("compare").main
     assert compare([old, result(tmp_path, "new.json", *new, better=better)]) == code
@@ -46,7 +48,7 @@ def test_compare_detects_worse_figures(tmp_path, capsys, benchmark_module, new, 
         assert "1.00 x" in shown.out or "2.00 x" in shown.out or "0.50 x" in shown.out
 
 
-def test_compare_accepts_a_custom_loss_and_ignores_peers(tmp_path, benchmark_module):
+def test_compare_accepts_a_custom_tolerance_and_ignores_other_libraries(tmp_path, benchmark_module):
     compare = benchmark_module("compare").main
     old, new = result(tmp_path, "old.json", 100.0), result(tmp_path, "new.json", 60.0)
     assert compare([old, new]) == 1
@@ -55,7 +57,7 @@ def test_compare_accepts_a_custom_loss_and_ignores_peers(tmp_path, benchmark_mod
     assert compare([peer_old, result(tmp_path, "peer_new.json", 10.0, who="rejax")]) == 0
 
 
-def test_compare_ignores_dependencies_and_percentages(tmp_path, benchmark_module):
+def test_compare_ignores_results_of_dependencies_and_percentages(tmp_path, benchmark_module):
     compare = benchmark_module("compare").main
     for who, code in {"training waits": 1, "one program": 1, "dependencies": 0}.items():
         old = result(tmp_path, "old.json", 100.0, who=who, better="lower")
@@ -68,7 +70,7 @@ def test_compare_ignores_dependencies_and_percentages(tmp_path, benchmark_module
     assert compare(shares) == 0
 
 
-def test_pytorch_weights_match_the_initialization_of_torch_linear(benchmark_module):
+def test_pytorch_weights_have_the_distribution_of_torch_linear(benchmark_module):
     config = sacjax.Config("Pendulum-v1", hidden=(64, 64))
     weights, nets = benchmark_module("pytorch_weights").PyTorchWeights, sacjax.mlp(config, 1)
     obs, action = jax.numpy.zeros((2, 3)), jax.numpy.zeros((2, 1))
@@ -85,8 +87,8 @@ def test_pytorch_weights_match_the_initialization_of_torch_linear(benchmark_modu
 
 
 @pytest.mark.filterwarnings("ignore:.*Ant-v4 is out of date.*")
-def test_ant_v5_without_contact_forces_matches_v4_except_for_rewards():
-    """docs/results.md claims equal states and observations for the two versions, bit for bit."""
+def test_ant_v5_without_contact_forces_differs_from_v4_only_in_rewards():
+    """docs/results.md says that states and observations of both versions are equal, bit for bit."""
     gymnasium = pytest.importorskip("gymnasium")
     pytest.importorskip("mujoco")
     v4 = gymnasium.make("Ant-v4")
@@ -109,7 +111,7 @@ def test_ant_v5_without_contact_forces_matches_v4_except_for_rewards():
     assert forces
 
 
-def test_compare_fails_for_different_machines(tmp_path, benchmark_module):
+def test_compare_rejects_results_of_different_machines(tmp_path, benchmark_module):
     compare = benchmark_module("compare").main
     old, new = result(tmp_path, "old.json", 100.0), result(tmp_path, "new.json", 100.0, cores=64)
     assert compare([old, new]) == 1

@@ -1,4 +1,4 @@
-"""Test the compiled programs by counting operations in XLA's optimized code. Nothing is timed."""
+"""Test compiled functions by counting operations in XLA's optimized code."""
 
 import dataclasses
 import functools
@@ -53,7 +53,7 @@ def compiled_epoch(config: Config, layout: str, make: Any = make_program) -> Any
 
 
 def whole_replays(compiled: Any, rows: int = ROWS) -> list[str]:
-    """Return the instructions in the training loop that create an array as large as a replay."""
+    """Return the instructions of the training loop whose result is as large as a replay buffer."""
     body = hlo.innermost(hlo.computations(compiled.as_text()), "gather", rows)
     in_place = {
         *("dynamic-update-slice", "scatter", "parameter", "get-tuple-element", "tuple", "fusion"),
@@ -70,7 +70,7 @@ def whole_replays(compiled: Any, rows: int = ROWS) -> list[str]:
     "layout",
     [pytest.param(x, marks=pytest.mark.two_cpus if LAYOUTS[x][2] == 2 else ()) for x in LAYOUTS],
 )
-def test_training_loop_never_copies_the_whole_replay(layout):
+def test_training_loop_never_copies_the_whole_replay_buffer(layout):
     compiled, loop = compiled_epoch(SMALL, layout)
     assert whole_replays(compiled) == []
     memory, members = compiled.memory_analysis(), LAYOUTS[layout][0]
@@ -91,12 +91,12 @@ def test_training_loop_never_copies_the_whole_replay(layout):
     ],
     ids=str,
 )
-def test_other_iteration_shapes_never_copy_the_whole_replay(layout, changes):
+def test_training_with_other_sizes_never_copies_the_whole_replay_buffer(layout, changes):
     config = dataclasses.replace(SMALL, **changes)
     assert whole_replays(compiled_epoch(config, layout)[0]) == []
 
 
-def test_copy_check_detects_a_copied_replay():
+def test_a_check_detects_a_copied_replay_buffer():
     def touching(config: Config) -> Any:
         program = make_program(config)
 
@@ -116,7 +116,7 @@ def test_copy_check_detects_a_copied_replay():
 
 
 @pytest.mark.two_cpus
-def test_sampling_compiles_to_one_gather_and_insertion_to_one_write():
+def test_replay_buffer_samples_by_one_gather_and_inserts_by_one_write():
     body = hlo.innermost(
         hlo.computations(compiled_epoch(SMALL, "single")[0].as_text()), "gather", ROWS
     )
@@ -126,8 +126,8 @@ def test_sampling_compiles_to_one_gather_and_insertion_to_one_write():
     assert len(writes) == 1
 
 
-def test_iteration_compiles_to_fewer_than_330_kernels():
-    """The bound is a guard: a change that adds many kernels should be worth them."""
+def test_a_training_iteration_compiles_to_fewer_than_330_kernels():
+    """The bound makes developers notice a change that adds many kernels."""
     program = hlo.computations(compiled_epoch(SMALL, "single")[0].as_text())
     body = hlo.innermost(program, "gather", ROWS)
     assert sum(i.opcode in ("fusion", "dot", "custom-call", "while") for i in body) < 330

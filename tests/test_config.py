@@ -1,4 +1,4 @@
-"""Config, Hyperparams and presets: which values raise InputError, and that remedies work."""
+"""Test which values Config, Hyperparams and presets reject, and which values errors suggest."""
 
 import copy
 import dataclasses
@@ -37,20 +37,20 @@ COUNTS = [
 
 @pytest.mark.parametrize("name", COUNTS)
 @pytest.mark.parametrize("value", [-1, 1.5, -1e6, "8", None, True, NAN])
-def test_a_count_must_be_a_whole_number(name, value):
+def test_count_fields_reject_fractions_and_negative_numbers(name, value):
     with refused(name):
         Config("Pendulum-v1", **{name: value})
 
 
 @pytest.mark.parametrize("name", COUNTS)
-def test_the_remedy_for_a_whole_float_is_the_integer(name):
+def test_error_for_a_float_with_an_integer_value_suggests_the_integer(name):
     with refused(name) as caught:
         Config("Pendulum-v1", **{name: 1e6})
     assert remedy(str(caught.value)) == {name: 1_000_000}
 
 
 @pytest.mark.parametrize("name", [name for name in COUNTS if name != "warmup_steps"])
-def test_a_count_must_not_be_zero(name):
+def test_count_fields_reject_zero(name):
     with refused(name):
         Config("Pendulum-v1", **{name: 0})
 
@@ -92,7 +92,7 @@ def test_a_count_must_not_be_zero(name):
         ({"policy_delay": 1_001}, "policy_delay"),
     ],
 )
-def test_an_unfit_config_names_the_field_at_fault(changes, field):
+def test_the_error_for_an_invalid_config_names_the_field_at_fault(changes, field):
     with refused(field):
         Config("Pendulum-v1", **changes)
 
@@ -117,7 +117,7 @@ def random_sizes(rng):
     }
 
 
-def test_the_remedy_for_sizes_works_and_changes_as_little_as_possible():
+def test_suggested_sizes_are_valid_and_close_to_the_given_sizes():
     rng, failed = random.Random(0), 0
     for _ in range(2_000):
         sizes = random_sizes(rng)
@@ -134,7 +134,7 @@ def test_the_remedy_for_sizes_works_and_changes_as_little_as_possible():
     assert 1_000 < failed < 2_000
 
 
-def test_following_the_remedies_always_ends_with_a_valid_config():
+def test_following_all_suggestions_always_gives_a_valid_config():
     rng, most = random.Random(1), 0
     for _ in range(2_000):
         sizes = random_sizes(rng) | {
@@ -159,7 +159,7 @@ def test_following_the_remedies_always_ends_with_a_valid_config():
     assert most > 1
 
 
-def test_the_remedy_for_sizes_works_with_a_small_replay():
+def test_suggested_sizes_are_valid_for_a_small_replay_buffer():
     sizes = {"num_envs": 3, "warmup_steps": 21, "eval_every": 30, "batch_size": 1}
     sizes |= {"total_steps": 50, "replay_size": 50}
     with refused("total_steps") as caught:
@@ -178,7 +178,7 @@ def test_the_remedy_for_sizes_works_with_a_small_replay():
         math.pi,
     ],
 )
-def test_the_remedy_for_utd_works(utd):
+def test_the_suggested_utd_is_valid(utd):
     fields = {"utd": utd}
     for first in ("utd", "eval_every"):  # after utd, the sizes have to fit the new ratio
         with refused(first) as caught:
@@ -202,7 +202,7 @@ def test_the_remedy_for_utd_works(utd):
         (20.0, 1, 1, 20),
     ],
 )
-def test_an_iteration_is_as_short_as_makes_utd_exact(utd, num_envs, rollout, updates):
+def test_an_iteration_has_the_fewest_steps_that_make_utd_exact(utd, num_envs, rollout, updates):
     sizes = {"warmup_steps": 120, "eval_every": 120, "total_steps": 1_200}
     config = Config("Pendulum-v1", utd=utd, num_envs=num_envs, **sizes)
     assert (config.rollout, config.updates_per_iteration) == (rollout, updates)
@@ -222,7 +222,7 @@ def test_replay_capacity_is_a_multiple_of_num_envs_after_extending():
     assert extended(config, 2_048_000).capacity == 1_000_000 // 128 * 128
 
 
-def test_a_config_is_frozen_hashable_and_compared_by_value():
+def test_configs_are_immutable_hashable_and_compared_by_value():
     config = Config("Pendulum-v1", hidden=[32, 32])  # a list, as from a file
     assert config == Config("Pendulum-v1", hidden=(32, 32))
     assert hash(config) == hash(Config("Pendulum-v1", hidden=(32, 32)))
@@ -230,7 +230,7 @@ def test_a_config_is_frozen_hashable_and_compared_by_value():
         config.utd = 2.0
 
 
-def test_numpy_integers_are_valid_counts():
+def test_config_accepts_numpy_integers():
     assert Config("Pendulum-v1", num_envs=np.int64(2)).num_envs == 2
 
 
@@ -249,7 +249,7 @@ def test_numpy_integers_are_valid_counts():
     ],
     ids=str,
 )
-def test_values_of_a_wrong_type_fail_and_numpy_numbers_work(changes):
+def test_config_rejects_wrong_types_but_accepts_numpy_numbers(changes):
     is_numpy = "np." in str(changes)
     if is_numpy:
         Config("Pendulum-v1", **changes)
@@ -272,7 +272,7 @@ BAD += [("gamma", 1.1), ("tau", 0.0), ("tau", 1.1), ("max_alpha", 0.0)]
     "kind",
     [float, np.array, jnp.array, lambda x: np.array([0.5, x]), lambda x: jnp.array([0.5, x])],
 )
-def test_a_hyperparameter_must_be_in_range(name, value, kind):
+def test_hyperparams_rejects_values_out_of_range(name, value, kind):
     with refused(name):
         Hyperparams(**{name: kind(value)})
 
@@ -312,14 +312,14 @@ def test_the_initial_temperature_must_be_within_its_bounds(values):
         {"gamma": np.array([0, 1])},
     ],
 )
-def test_values_at_the_edge_of_their_range_are_valid(values):
+def test_hyperparams_accepts_values_at_the_edge_of_their_range(values):
     hp = Hyperparams(**values)
     for name, value in values.items():
         np.testing.assert_array_equal(getattr(hp, name), value)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_array_in_one_field_makes_every_field_an_array(name):
+def test_an_array_in_one_field_of_hyperparams_makes_every_field_an_array(name):
     grid = [2.0, 3.0, 2.0] if name == "max_alpha" else [0.5, 1.0, 0.5]
     hp, default = Hyperparams(**{name: jnp.array(grid)}), Hyperparams()
     for other in NAMES:
@@ -328,7 +328,7 @@ def test_an_array_in_one_field_makes_every_field_an_array(name):
     assert jax.vmap(lambda hp: hp.tau)(hp).shape == (3,)
 
 
-def test_grids_broadcast_against_each_other():
+def test_arrays_of_hyperparameters_broadcast_against_each_other():
     hp = Hyperparams(tau=np.array([[0.1], [0.2]]), gamma=np.array([0.7, 0.8, 0.9]))
     assert hp.tau.shape == hp.gamma.shape == hp.actor_lr.shape == (2, 3)
     np.testing.assert_allclose(hp.tau, [[0.1] * 3, [0.2] * 3])
@@ -336,37 +336,37 @@ def test_grids_broadcast_against_each_other():
 
 
 @pytest.mark.parametrize(("one", "other"), [("gamma", "tau"), ("init_alpha", "max_alpha")])
-def test_grids_must_broadcast(one, other):
+def test_arrays_of_hyperparameters_must_have_compatible_shapes(one, other):
     with refused(None):
         Hyperparams(**{one: jnp.ones(2), other: jnp.ones(3)})
 
 
-def test_each_field_can_have_its_own_vmap_axis():
+def test_each_hyperparameter_can_have_its_own_vmap_axis():
     hp = dataclasses.replace(Hyperparams(), gamma=jnp.array([0.8, 0.9]))
     axes = jax.tree.map(lambda _: 0, hp)  # JAX rebuilds the record from axes, without checks
     assert axes.tau == 0
     assert jax.vmap(lambda hp: hp.gamma, in_axes=(axes,))(hp).shape == (2,)
 
 
-def test_hyperparams_of_numbers_are_hashable():
+def test_hyperparams_without_arrays_are_hashable():
     assert hash(Hyperparams()) == hash(Hyperparams())
     assert Hyperparams(gamma=0.9).gamma == 0.9
 
 
-def test_tracers_are_not_checked():
+def test_hyperparams_does_not_check_traced_values():
     gamma = jax.jit(lambda x: Hyperparams(gamma=x).gamma)(7.0)
     assert gamma == 7.0
     both = jax.vmap(lambda x: Hyperparams(gamma=x, max_alpha=x).max_alpha)(jnp.array([-1.0, 2.0]))
     assert both.tolist() == [-1.0, 2.0]
 
 
-def test_shape_structs_are_not_checked():
+def test_hyperparams_does_not_check_shape_structs():
     shapes = jax.eval_shape(lambda hp: hp, Hyperparams())
     assert {x.shape for x in jax.tree.leaves(shapes)} == {()}
     assert jax.tree.structure(shapes) == jax.tree.structure(Hyperparams())
 
 
-def test_jax_can_differentiate_in_hyperparameters():
+def test_jax_can_differentiate_with_respect_to_hyperparameters():
     grads = jax.grad(lambda hp: -3.0 * hp.tau)(Hyperparams())
     assert grads.tau == -3.0
 
@@ -384,7 +384,7 @@ EVERY_PRESET = [
 
 
 @pytest.mark.parametrize("env", EVERY_PRESET)
-def test_a_preset_is_a_config_of_its_environment(env):
+def test_a_preset_returns_a_config_for_its_environment(env):
     config, hp = preset(env)
     assert config.env == env
     assert isinstance(hp, Hyperparams)
@@ -401,7 +401,7 @@ def test_an_environment_without_a_preset_gets_the_default_settings():
     assert preset("Unheard-of") == (Config("Unheard-of"), Hyperparams())
 
 
-def test_keywords_replace_fields_of_the_preset():
+def test_keyword_arguments_replace_fields_of_the_preset():
     config, hp = preset("Pendulum-v1", batch_size=32, gamma=0.5)
     plain_config, plain_hp = preset("Pendulum-v1")
     assert config == dataclasses.replace(plain_config, batch_size=32)
@@ -424,12 +424,12 @@ def test_keywords_replace_fields_of_the_preset():
         (lambda: Hyperparams(hidden=(8,)), "hidden"),
     ],
 )
-def test_a_wrong_name_or_value_is_the_field_of_the_error(make, field):
+def test_the_error_for_a_wrong_name_or_value_names_the_field(make, field):
     with refused(field):
         make()
 
 
-def test_records_can_be_copied_and_pickled():
+def test_config_and_hyperparams_can_be_copied_and_pickled():
     for record in Config("Pendulum-v1"), Hyperparams(tau=0.1):
         assert copy.deepcopy(record) == record
         assert pickle.loads(pickle.dumps(record)) == record
@@ -447,7 +447,7 @@ def test_records_can_be_copied_and_pickled():
         ("Pendulum-v1", {"total_steps": 997, "warmup_steps": 0}),
     ],
 )
-def test_a_preset_rounds_only_steps_that_were_not_given(env, fields, caplog):
+def test_a_preset_rounds_only_numbers_of_steps_that_the_user_did_not_give(env, fields, caplog):
     config, _ = preset(env, **fields)
     assert {name: getattr(config, name) for name in fields} == fields
     assert "to fit the given settings" in caplog.text

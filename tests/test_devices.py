@@ -1,4 +1,4 @@
-"""On any strategy and number of devices, members equal runs of a single member up to rounding."""
+"""Test that members equal single runs up to rounding, on any number of devices."""
 
 import dataclasses
 from functools import cache
@@ -25,7 +25,7 @@ MEMBERS = 3  # not a multiple of two devices
 
 
 @pytest.mark.two_cpus
-def test_this_suite_has_two_devices():
+def test_these_tests_run_with_two_devices():
     assert jax.local_device_count() == 2
 
 
@@ -44,7 +44,7 @@ def trained_alone(keys):
 
 @pytest.mark.exact
 @pytest.mark.two_cpus
-def test_map_equals_single_runs_on_one_and_two_devices():
+def test_members_trained_with_map_equal_single_runs_on_one_and_two_devices():
     train, keys = make_train(TINY), jax.random.split(KEYS[0], MEMBERS)
     alone = trained_alone(keys)
     one, two = (
@@ -56,7 +56,7 @@ def test_map_equals_single_runs_on_one_and_two_devices():
 
 @pytest.mark.exact
 @pytest.mark.two_cpus
-def test_donated_states_equal_those_of_single_runs():
+def test_members_with_donated_states_equal_single_runs():
     program = make_program(TINY)
     hp, params = as_arrays(Hyperparams(), program.default_params)
     hps = jax.tree.map(lambda x: jnp.stack([x, 0.9 * x, 0.8 * x]), hp)
@@ -72,14 +72,14 @@ def test_donated_states_equal_those_of_single_runs():
 
 @pytest.fixture(scope="module")
 def other():
-    """Train one member of the next test alone."""
+    """Train one member of the next test in a single run."""
     return run(TINY, Hyperparams(tau=0.02), seeds=[1], strategy="map")
 
 
 @pytest.mark.exact
 @pytest.mark.two_cpus
 @pytest.mark.parametrize("devices", [1, 2])
-def test_run_gives_the_same_members_on_one_and_two_devices(devices, other):
+def test_run_trains_each_member_like_a_single_run_on_one_and_two_devices(devices, other):
     hp = Hyperparams(tau=np.array([0.005, 0.02]))
     one = run(TINY, hp, seeds=[0, 1, 2], strategy="map", devices=devices)
     i = one.members.index({"tau": 0.02, "seed": 1})
@@ -103,7 +103,7 @@ class Swing:
 
 
 class WithNothing(Pendulum):
-    """A pendulum whose state has an empty array, as MuJoCo's states do."""
+    """A pendulum whose state contains an empty array, like the states of MuJoCo."""
 
     def reset_env(self, key, params):
         obs, inner = super().reset_env(key, params)
@@ -114,13 +114,13 @@ class WithNothing(Pendulum):
         return obs, Swing(inner, state.nothing), *rest
 
 
-def test_states_may_contain_empty_arrays():
+def test_environment_states_may_contain_empty_arrays():
     found = run(dataclasses.replace(TINY, env=WithNothing()), seeds=3)
     assert found.metrics["eval_return"].shape[0] == 3
 
 
-def test_constants_may_be_empty_arrays():
-    """MuJoCo's models contain empty arrays, and jaxlib 0.11.2 crashed on those of Brax."""
+def test_compiled_functions_may_have_empty_arrays_as_constants():
+    """MuJoCo's models contain empty arrays. jaxlib 0.11.2 crashed on the empty arrays of Brax."""
     nothing, something = jnp.zeros((0, 3)), jnp.ones(2)
     many = over_members(lambda x: {"sum": x + nothing.sum() + something.sum()})
     np.testing.assert_array_equal(quick_jit(many)(jnp.arange(3.0))["sum"], [2, 3, 4])
@@ -148,7 +148,7 @@ def test_the_only_member_of_a_device_compiles_like_a_single_run(strategy):
 
 @pytest.mark.exact
 @pytest.mark.two_cpus
-def test_vmap_over_two_devices_equals_vmap_up_to_rounding():
+def test_vmap_on_two_devices_equals_vmap_on_one_device_up_to_rounding():
     train = make_train(TINY)
     keys = jax.random.split(KEYS[0], 4)
     one = quick_jit(jax.vmap(train))(keys)
@@ -157,7 +157,7 @@ def test_vmap_over_two_devices_equals_vmap_up_to_rounding():
 
 
 @pytest.mark.two_cpus
-def test_auto_means_map_on_several_cpu_devices_and_vmap_on_one():
+def test_auto_selects_map_on_several_cpu_devices_and_vmap_on_one():
     assert layout(8) == ("map", 2)
     assert layout(8, devices=1) == ("vmap", 1)
     assert layout(1) == ("vmap", 1)
@@ -172,13 +172,13 @@ def test_auto_means_map_on_several_cpu_devices_and_vmap_on_one():
         ((8, "auto", 0), "devices"),
     ],
 )
-def test_the_layout_must_exist_on_this_machine(arguments, field):
+def test_strategy_and_number_of_devices_must_be_available(arguments, field):
     with refused(field):
         layout(*arguments)
 
 
 @pytest.mark.parametrize("axes", [1, (0, 1), [None, None], (0, {"a": 0})])
-def test_the_members_axis_must_be_the_first(axes):
+def test_the_axis_of_members_must_be_the_first_axis(axes):
     with refused("in_axes"):
         over_members(jnp.add, axes)(jnp.zeros((2, 2)), jnp.zeros((2, 2)))
 
@@ -187,6 +187,6 @@ def test_in_axes_may_be_a_list():
     assert over_members(jnp.add, [0, None])(jnp.arange(2), 1).tolist() == [1, 2]
 
 
-def test_padding_repeats_the_last_member():
+def test_missing_members_are_filled_with_copies_of_the_last_member():
     assert fill_up(jnp.arange(3), 2).tolist() == [0, 1, 2, 2]
     assert fill_up(jnp.arange(4), 2).tolist() == [0, 1, 2, 3]

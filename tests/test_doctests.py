@@ -1,10 +1,10 @@
 """Run the examples in docstrings.
 
-Every module of sacjax with a `>>>` takes part, except modules that need an extra or much time. To
-keep examples short, they may use sacjax's public names without an import, and a tiny `config`. The
-output of a statement is compared only if the docstring shows one. Each module runs in its own
-folder, so an example may write files. The folder is empty, but the examples of sacjax.report find
-finished runs in runs/a and runs/b.
+The test runs every module of sacjax that contains `>>>`, except modules that need an extra package
+or much time. The examples may use sacjax's public names without an import, and a tiny `config`. The
+test compares the output of a statement only if the docstring shows an output. Each module runs in
+its own folder, so an example may write files. The folder is empty, except for sacjax.report, whose
+examples find finished runs in runs/a and runs/b.
 """
 
 import doctest
@@ -27,14 +27,14 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 
 class Checker(doctest.OutputChecker):
-    """Accept any output of a statement for which the docstring shows none."""
+    """Accept any output of a statement if the docstring shows no output."""
 
     def check_output(self, want, got, optionflags):
         return not want or super().check_output(want, got, optionflags)
 
 
 def tiny_config():
-    """Return the settings that the examples call `config`: a run of two epochs."""
+    """Return the `config` of the examples. A run with this config has two epochs."""
     return Config(
         "Pendulum-v1",
         total_steps=300,
@@ -47,7 +47,7 @@ def tiny_config():
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_the_examples_of_a_module_run(name, tmp_path, monkeypatch):
+def test_the_docstring_examples_of_a_module_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for folder in ("runs/a", "runs/b") if name == "sacjax.report" else ():
         sacjax.run(tiny_config(), seeds=2, directory=folder)

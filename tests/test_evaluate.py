@@ -1,4 +1,4 @@
-"""Every evaluation ends, also in environments without a time limit."""
+"""Test that every evaluation ends, also in environments without a time limit."""
 
 import logging
 from dataclasses import replace
@@ -18,7 +18,7 @@ class Endless(Pendulum):
         return super().default_params.replace(max_steps_in_episode=10**9)
 
 
-def test_evaluation_ends_without_a_time_limit_and_warns_once(caplog):
+def test_evaluation_without_a_time_limit_ends_and_warns_once(caplog):
     config = replace(TINY, env=Endless(), eval_max_steps=30)
     with caplog.at_level(logging.WARNING, "sacjax"):
         done = run(config, seeds=1)
@@ -29,6 +29,6 @@ def test_evaluation_ends_without_a_time_limit_and_warns_once(caplog):
     assert cuts[0].startswith("2 of 2 evaluation episodes were cut after eval_max_steps (30)")
 
 
-def test_evaluation_keeps_a_time_limit_below_the_cap():
+def test_evaluation_uses_the_time_limit_if_it_is_below_eval_max_steps():
     config = replace(TINY, eval_max_steps=201)
     np.testing.assert_array_equal(run(config, seeds=1).metrics["eval_length"], 200)

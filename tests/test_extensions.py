@@ -1,4 +1,4 @@
-"""Compare each option beyond the paper with a twin in plain Python."""
+"""Compare each option that the paper does not have with an implementation in plain Python."""
 
 import dataclasses
 from functools import partial
@@ -32,7 +32,7 @@ def batch_of(key, size=16):
 # n-step returns
 
 
-def test_the_n_step_return_equals_a_loop_in_python():
+def test_the_n_step_return_equals_a_python_loop():
     rng = np.random.default_rng(0)
     shape, gamma = (3, 50, 4), 0.9
     terminated, truncated = rng.random((2, *shape)) < 0.2
@@ -58,7 +58,10 @@ def test_the_n_step_return_equals_a_loop_in_python():
 
 @pytest.mark.parametrize("added", [4, 9, 23])
 def test_n_step_samples_are_consecutive_steps_of_one_environment(added):
-    """Every start with enough successors occurs, before the buffer is full and after it wraps."""
+    """Every stored step with n - 1 later steps is the start of some sample.
+
+    The test checks a buffer before it is full and after it wraps around.
+    """
     config = Config(Chain(), num_envs=2, n_step=3, replay_size=20, total_steps=1200,
                     warmup_steps=20, batch_size=20, eval_every=20, utd=0.5)  # fmt: skip
     example = Transition(jnp.zeros(1), jnp.zeros(1), jnp.zeros(()), jnp.zeros(()), jnp.zeros(1))
@@ -80,8 +83,8 @@ def test_n_step_samples_are_consecutive_steps_of_one_environment(added):
     assert starts == {(t, e) for t in kept for e in (0.0, 1.0)}
 
 
-def test_three_step_training_learns_the_known_values():
-    """One chain pays 1 for ever under a time limit; the other terminates after five rewards."""
+def test_training_with_three_step_returns_learns_the_known_values():
+    """One chain has reward 1 and a time limit. The other chain terminates after five rewards."""
     chain, gamma = Chain(), 0.8
     config = Config(chain, total_steps=80 + 4000, eval_every=4000, num_envs=8, warmup_steps=80,
                     utd=0.25, batch_size=128, hidden=(16, 16), eval_episodes=1,
@@ -110,7 +113,7 @@ def test_three_step_training_learns_the_known_values():
         np.testing.assert_allclose(q(1, t), (1 - gamma ** (5 - t)) / (1 - gamma), atol=0.15)
 
 
-def test_replay_must_hold_n_steps_before_learning_starts():
+def test_config_requires_n_stored_steps_before_learning_starts():
     sizes = {"n_step": 5, "num_envs": 2, "warmup_steps": 2, "eval_every": 2}
     with refused("warmup_steps"):
         Config("Pendulum-v1", **sizes, total_steps=602)
@@ -121,7 +124,7 @@ def test_replay_must_hold_n_steps_before_learning_starts():
 # Normalised observations
 
 
-def test_observations_are_normalised_by_the_statistics_of_all_minibatches():
+def test_observations_are_normalised_with_statistics_of_all_minibatches():
     seen = []
 
     def update(state, batch, key, hp):
@@ -155,8 +158,8 @@ def test_observations_are_normalised_by_the_statistics_of_all_minibatches():
     np.testing.assert_allclose(acted, wanted.clip(-10, 10), rtol=1e-3)
 
 
-def test_normalisation_statistics_stay_exact_over_many_minibatches():
-    """The mean is 1,000 deviations away from 0, and there are 20,000 minibatches."""
+def test_normalisation_statistics_stay_accurate_over_many_minibatches():
+    """The mean is 1,000 standard deviations away from 0, and there are 20,000 minibatches."""
     agent = normalized(make_sac(CONFIG, ENV), ENV)
     agent = normalized(
         Algorithm(lambda key, hp: jnp.zeros(()), agent.act, agent.mode,
@@ -208,7 +211,7 @@ def trained_by(descend, steps=6):
         ),
     ],
 )
-def test_the_optimiser_step_equals_optax(changes, twin):
+def test_an_optimiser_step_equals_the_step_of_optax(changes, twin):
     config = dataclasses.replace(CONFIG, total_steps=150, **changes)
     other = twin(config.gradient_steps)
 
@@ -231,8 +234,8 @@ def test_the_optimiser_step_equals_optax(changes, twin):
         assert not np.allclose(plain["a"], found["a"], rtol=1e-4)
 
 
-def test_an_update_clips_and_decays_for_actor_critics_and_temperature():
-    """The twin is one Adam step in NumPy whose moments start at 0."""
+def test_each_optimiser_clips_gradients_and_decays_its_learning_rate():
+    """Compare the update with one Adam step in NumPy whose moments start at 0."""
     bound, step, beta1, beta2 = 0.05, 100, 0.9, 0.999
     config = dataclasses.replace(CONFIG, max_grad_norm=bound, lr_schedule="linear")
     assert config.gradient_steps == 400
@@ -275,7 +278,7 @@ def test_an_update_clips_and_decays_for_actor_critics_and_temperature():
             np.testing.assert_allclose(found, before - moved, atol=1e-5)
 
 
-def test_a_linear_schedule_ends_at_0_and_cannot_be_extended():
+def test_a_linear_learning_rate_ends_at_0_and_cannot_be_extended():
     config = dataclasses.replace(CONFIG, lr_schedule="linear")
     assert config.gradient_steps == 400
     zero = {"a": jnp.ones(2)}
@@ -289,7 +292,7 @@ def test_a_linear_schedule_ends_at_0_and_cannot_be_extended():
 # Delayed policy updates
 
 
-def test_a_delayed_policy_is_updated_in_every_third_step():
+def test_a_policy_with_delay_3_is_updated_in_every_third_step():
     config = dataclasses.replace(CONFIG, policy_delay=3, eval_every=8)
     agent, nets = make_sac(config, ENV), mlp(config, 1)
     learner = Learner(nets, descend=descent(config))
@@ -337,7 +340,7 @@ def test_vmapped_members_with_a_delayed_policy_equal_single_runs():
 
 
 @pytest.mark.exact
-def test_a_run_with_all_options_resumes_bit_for_bit(tmp_path):
+def test_a_resumed_run_with_all_options_has_the_bits_of_an_uninterrupted_run(tmp_path):
     from sacjax import load, resume, run
 
     config = dataclasses.replace(
@@ -360,7 +363,7 @@ def test_a_run_with_all_options_resumes_bit_for_bit(tmp_path):
     assert (one.agents.batches == 400).all()
 
 
-def test_playgrounds_ratio_of_updates_is_exact():
+def test_playgrounds_ratio_of_updates_to_steps_is_kept_exactly():
     config = Config("Pendulum-v1", num_envs=128, batch_size=512, utd=8 / 128, warmup_steps=1280,
                     eval_every=1280, total_steps=128_000)  # fmt: skip
     assert (config.steps_per_iteration, config.updates_per_iteration) == (128, 8)

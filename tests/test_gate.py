@@ -1,4 +1,4 @@
-"""Test that four tiny runs still produce the recorded bits (tests/helpers/gate.py)."""
+"""Test that four tiny runs still produce the stored results (see tests/helpers/gate.py)."""
 
 import gate
 import pytest
@@ -7,5 +7,5 @@ import pytest
 @pytest.mark.exact
 @pytest.mark.two_cpus
 @pytest.mark.parametrize("name", gate.RUNS)
-def test_run_reproduces_the_recorded_bits(name):
+def test_a_tiny_run_reproduces_the_recorded_bits(name):
     gate.check(name)

@@ -1,6 +1,6 @@
-"""Test that the actor's gradient is alpha times that of KL(pi || exp(Q / alpha) / Z).
+"""Test that the actor's gradient equals alpha times the gradient of KL(pi || exp(Q / alpha) / Z).
 
-See SAC, equations 4 and 7.
+The source is SAC, equations 4 and 7.
 """
 
 from typing import NamedTuple
@@ -32,7 +32,7 @@ CRITIC = Given(lambda params, obs, action: q(action))
 
 
 def divergence(params):
-    """Return the KL divergence, computed by quadrature over u = atanh(a). It includes Z."""
+    """Return the KL divergence, including Z. Integrate numerically over u = atanh(a)."""
     u = jnp.linspace(-8, 8, 20_001)
     action, du = jnp.tanh(u), u[1] - u[0]
     log_gaussian = -0.5 * ((u - params[0]) / jnp.exp(params[1])) ** 2 - params[1]

@@ -1,4 +1,4 @@
-"""Test each equation of SAC, one fact per test. test_update.py compares the numbers."""
+"""Test the equations of SAC, one fact per test. test_update.py compares numbers with the oracle."""
 
 import dataclasses
 import functools
@@ -20,7 +20,7 @@ from sacjax.types import Transition, is_key
 
 
 def step(state, batch=None, key=0, hp=twins.HP, num_critics=2):
-    """Run one compiled `update_step`."""
+    """Run a compiled `update_step` once."""
     batch = twins.make_batch() if batch is None else batch
     return twins.jitted_update(num_critics)(state, batch, jax.random.key(key), hp)
 
@@ -69,7 +69,7 @@ def test_soft_target_bootstraps_at_time_limits_but_not_at_terminations():
     np.testing.assert_allclose(target, [3.0, 3.0 + 0.9 * (10.0 - 0.5 * 2.0)], rtol=1e-6)
 
 
-def test_soft_target_treats_each_quantile_as_one_value():
+def test_soft_target_handles_each_quantile_like_a_single_value():
     next_value = jnp.array([[10.0, -3.0], [4.0, 8.0], [0.0, 1.0]])  # [K, B]
     given = jnp.array([2.0, -1.0]), jnp.array(0.5), 0.9
     batch = two_transitions([0.0, 1.0])
@@ -172,7 +172,7 @@ def test_actor_loss_uses_the_updated_critics():
 
 
 @pytest.mark.parametrize(("offset", "direction"), [(+1.0, +1), (-1.0, -1)])
-def test_alpha_rises_below_the_target_entropy_and_falls_above_it(offset, direction):
+def test_alpha_rises_if_entropy_is_below_its_target_and_falls_if_above(offset, direction):
     state = state_of()
     _, metrics = step(state)
     target = (float(metrics["entropy"]) + offset) / twins.ACTION
@@ -206,7 +206,7 @@ def test_alpha_stops_at_its_bounds(bound, target):
     assert beyond > 0 if bound == "max_alpha" else beyond < 0
 
 
-def test_unreached_alpha_bounds_do_not_change_the_update():
+def test_alpha_bounds_that_are_not_reached_do_not_change_the_update():
     state = state_of()
     absent = step(state)
     assert_identical(absent, step(state, hp=changed(min_alpha=0.1, max_alpha=0.9)))
@@ -246,7 +246,7 @@ def test_target_critics_move_by_tau_towards_the_updated_critics():
     chex.assert_trees_all_close(after.target_params, expected, rtol=1e-6, atol=1e-7)
 
 
-def test_tau_of_one_copies_the_critics_exactly():
+def test_tau_of_one_copies_the_critics_to_the_targets_exactly():
     after, _ = step(state_of(), hp=changed(tau=1.0))
     assert_identical(after.target_params, after.critic_params)
 
@@ -326,7 +326,7 @@ def test_state_contains_only_arrays():
 
 
 def test_custom_critic_rule_replaces_the_default():
-    """The rule computes the target, the loss and the actor's value from values [N, B]."""
+    """A rule computes the target, the loss and the actor's value from critic values [N, B]."""
     seen = []
 
     def read(name):
@@ -355,7 +355,7 @@ def test_custom_networks_replace_the_default():
     assert {leaf.shape[0] for leaf in jax.tree.leaves(state.critic_params)} == {3}
 
 
-def test_vmapped_hyperparameters_match_separate_updates():
+def test_a_vmapped_update_matches_separate_updates():
     grid = {
         "gamma": [0.9, 0.97, 0.99],
         "tau": [0.01, 0.1, 0.005],
@@ -391,7 +391,7 @@ def test_vmapped_hyperparameters_match_separate_updates():
 # ---- Strictness
 
 
-def test_update_creates_no_nan_under_debug_nans():
+def test_update_passes_the_nan_check_of_jax():
     with jax.debug_nans(True):
         step(state_of())
         zero = changed(init_alpha=0.0, alpha_lr=0.0)
@@ -400,8 +400,8 @@ def test_update_creates_no_nan_under_debug_nans():
 
 @pytest.mark.parametrize("arrays", [False, True], ids=["numbers", "arrays"])
 @pytest.mark.parametrize("x64", [False, True], ids=["float32", "float64"])
-def test_update_step_promotes_no_dtype(monkeypatch, arrays, x64):
-    """Only optax's bias correction may promote: it computes float ** int32."""
+def test_update_step_does_not_promote_dtypes(monkeypatch, arrays, x64):
+    """Only optax's bias correction may promote a dtype, because it computes float ** int32."""
     bias_correction = optax.tree.bias_correction
 
     def lenient(*args, **kwargs):
@@ -421,7 +421,7 @@ def test_update_step_promotes_no_dtype(monkeypatch, arrays, x64):
 
 @pytest.mark.parametrize("new_key", [jax.random.key, jax.random.PRNGKey], ids=["typed", "legacy"])
 @pytest.mark.parametrize("x64", [False, True], ids=["float32", "float64"])
-def test_init_act_and_mode_promote_no_dtype(new_key, x64):
+def test_the_other_functions_of_sac_do_not_promote_dtypes(new_key, x64):
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
         made = sac.make_sac(twins.make_config(), twins.make_env())
         key, obs = new_key(0), twins.make_batch().obs
@@ -434,8 +434,8 @@ def test_init_act_and_mode_promote_no_dtype(new_key, x64):
 
 @pytest.mark.parametrize("field", ["reward", "discount"])
 @pytest.mark.parametrize("batch_size", [1, 2, twins.BATCH])
-def test_update_rejects_columns_in_place_of_vectors(field, batch_size):
-    """A column [B, 1] would broadcast with [B] to [B, B] without an error, even for B = N = 2."""
+def test_update_rejects_column_arrays_where_vectors_are_expected(field, batch_size):
+    """Without a check, [B, 1] and [B] would broadcast to [B, B], even for B = N = 2."""
     batch = twins.make_batch(batch=batch_size)
     column = batch._replace(**{field: getattr(batch, field)[:, None]})
     update = functools.partial(sac.update_step, nets=twins.make_nets(2))
@@ -508,7 +508,7 @@ def test_temperature_loss_gradient_matches_finite_differences():
 
 
 def td3_target(state, batch, hp):
-    """Return TD3's target without smoothing: scale r + gamma d min_i Q_i'(s', tanh(mu(s')))."""
+    """Return TD3's target without smoothing, scale r + gamma d min_i Q_i'(s', tanh(mu(s')))."""
     next_action, _ = deterministic(state.actor, batch["next_obs"])
     next_q = oracle.q_values(state.targets, batch["next_obs"], next_action)
     return hp.reward_scale * batch["reward"] + hp.gamma * batch["discount"] * next_q.min(axis=0)
@@ -521,7 +521,7 @@ def deterministic(actor, obs):
 
 
 def deterministic_policy_gradient(actor, critics, obs):
-    """Return -E[d min_i Q_i(s, a) / da . d tanh(mu(s)) / dtheta], without noise and entropy."""
+    """Return -E[d min_i Q_i(s, a) / da . d tanh(mu(s)) / dtheta]."""
     action, hidden = deterministic(actor, obs)
     _, slope = oracle.min_q_and_action_grad(critics, obs, action)
     d_hidden, mean = oracle.dense_backward(

@@ -1,8 +1,8 @@
-"""Insert known mistakes into the library's source, and test that the checks detect them.
+"""Insert known mistakes into the source of sacjax, and test that the checks detect the mistakes.
 
-A mutant is a copy of the package with one text replaced. Each check passes on the library and fails
-on the mutant. The test fails if the text does not occur exactly once.
-The numbers refer to "Mistakes seen in other implementations" in docs/design.md.
+A mutant is a copy of the package with one replaced text. Each check passes for sacjax and fails for
+the mutant. The test fails if the original text does not occur exactly once in the source. The
+numbers of mistakes refer to "Mistakes seen in other implementations" in docs/design.md.
 """
 
 import importlib
@@ -23,7 +23,7 @@ numbers = itertools.count()
 
 @pytest.fixture
 def mutant(tmp_path, monkeypatch):
-    """Return `mutant(file, old, new, module)`. It loads a module with `old` replaced in `file`."""
+    """Return a function that replaces `old` in `file` and loads `module` of the changed package."""
 
     def load(file, old, new, module):
         name = f"sacjax_mutant_{next(numbers)}"
@@ -66,7 +66,7 @@ MISTAKES_1_AND_2 = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES_1_AND_2)
-def test_transition_check_detects_wrong_transitions(mutant, mistake):
+def test_a_check_detects_wrong_transitions(mutant, mistake):
     checks.transitions_follow_the_pendulum_equations(train.make_program)
     wrong = mutant(*MISTAKES_1_AND_2[mistake], "train").make_program
     with pytest.raises(AssertionError):
@@ -95,7 +95,7 @@ def test_transition_check_detects_wrong_transitions(mutant, mistake):
         ("2, actions rescaled twice", probes.check_aim, "the best action is off centre"),
     ],
 )
-def test_learning_probe_detects_wrong_transitions(mutant, mistake, check, probe):
+def test_training_on_a_probe_environment_detects_wrong_transitions(mutant, mistake, check, probe):
     check(probe, train.make_train)
     with pytest.raises(AssertionError):
         check(probe, mutant(*MISTAKES_1_AND_2[mistake], "train").make_train)
@@ -133,21 +133,21 @@ def test_learning_probe_detects_wrong_transitions(mutant, mistake, check, probe)
         ),
     ],
 )
-def test_key_check_detects_a_key_reused_within_a_loop(mutant, old, new, message):
+def test_a_check_detects_a_random_key_reused_within_a_loop(mutant, old, new, message):
     """Mistake 5: keys are reused."""
     checks.no_random_number_is_used_twice(train.make_program)
     with pytest.raises(AssertionError, match=message):
         checks.no_random_number_is_used_twice(mutant("train.py", old, new, "train").make_program)
 
 
-def test_key_check_detects_a_key_reused_across_epochs(mutant):
+def test_a_check_detects_a_random_key_reused_across_epochs(mutant):
     """Mistake 5: keys are reused."""
     wrong = mutant("train.py", "jax.random.fold_in(lean(key), epoch)", "key", "train").make_program
     with pytest.raises(AssertionError, match="action was drawn twice"):
         checks.no_random_number_is_used_twice(wrong)
 
 
-def test_minibatch_check_detects_a_reused_minibatch(mutant):
+def test_a_check_detects_a_minibatch_that_is_used_twice(mutant):
     """Mistake 5: all gradient steps of an iteration use one minibatch."""
     checks.minibatches_differ(replay.make_replay)
     old = "jax.random.bits(key, shape, jnp.uint32)"
@@ -156,8 +156,8 @@ def test_minibatch_check_detects_a_reused_minibatch(mutant):
         checks.minibatches_differ(mutant("replay.py", old, new, "replay").make_replay)
 
 
-def test_target_check_detects_targets_updated_once_per_iteration(mutant):
-    """Mistake 6: the targets do not move at every gradient step."""
+def test_a_check_detects_target_critics_that_move_once_per_iteration(mutant):
+    """Mistake 6: the target critics do not move in every gradient step."""
     checks.every_gradient_step_moves_the_targets(sac.make_sac)
     old, new = "state.target_params, hp.tau", "state.target_params, hp.tau * (state.step % 4 == 3)"
     with pytest.raises(AssertionError):
@@ -171,15 +171,15 @@ def test_target_check_detects_targets_updated_once_per_iteration(mutant):
         ("networks.py", "precision), config.num_critics)", "precision), 2)"),
     ],
 )
-def test_critic_check_detects_an_ignored_num_critics(mutant, file, old, new):
-    """Mistake 9: two critics are used where the config has three."""
+def test_a_check_detects_that_num_critics_is_ignored(mutant, file, old, new):
+    """Mistake 9: the library uses two critics although the config has three."""
     checks.every_critic_can_be_the_minimum(sac.make_sac)
     with pytest.raises(AssertionError):
         checks.every_critic_can_be_the_minimum(mutant(file, old, new, "sac").make_sac)
 
 
-def test_memory_check_detects_sampling_before_insertion(mutant):
-    """Mistake 11: XLA copies the whole replay."""
+def test_a_check_detects_minibatches_drawn_before_new_steps_are_stored(mutant):
+    """Mistake 11: XLA copies the whole replay buffer."""
     checks.epoch_does_not_copy_the_replay(train.make_program)
     insert = "    loop, _ = jax.lax.scan(collect, loop, keys_collect)\n"
     sample = "    batches = parts.replay.sample(loop.replay, key_replay)  # [U, B, ...]\n"

@@ -1,4 +1,4 @@
-"""Test the squashed Gaussian against a change of variables in float64, the actor and critics."""
+"""Test the squashed Gaussian, the actor and the critics."""
 
 import functools
 from dataclasses import replace
@@ -51,11 +51,11 @@ def full(value) -> jax.Array:
 
 
 def draw(key) -> np.ndarray:
-    """Return the standard normals that a sample of shape [SAMPLES, 1] is made from."""
+    """Return the standard normal noise of a sample of shape [SAMPLES, 1]."""
     return np.asarray(normal(key)[0], np.float64)
 
 
-def test_the_density_integrates_to_one():
+def test_the_action_density_integrates_to_one():
     edges = np.tanh(np.linspace(-15, 15, 40_001))  # cells of (-1, 1), narrower at its ends
     middles = np.tanh(np.linspace(-15, 15, 80_001)[1::2])
     with jax.enable_x64(True):
@@ -64,7 +64,7 @@ def test_the_density_integrates_to_one():
             assert abs(np.sum(np.exp(log_density) * np.diff(edges)) - 1) < 1e-6
 
 
-def test_log_prob_is_the_gaussians_minus_the_log_derivative_of_tanh():
+def test_log_prob_is_gaussian_log_prob_minus_log_of_the_tanh_derivative():
     action = np.linspace(-0.999, 0.999, SAMPLES)[:, None]
     u = np.arctanh(action)
     with jax.enable_x64(True):
@@ -100,7 +100,7 @@ def test_sampled_log_prob_is_exact_even_if_tanh_rounds_to_one(mean, log_std):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize(("mean", "log_std"), MODERATE + EXTREME)
-def test_gradients_are_finite_and_match_the_closed_form(mean, log_std, dtype):
+def test_gradients_of_samples_are_finite_and_match_the_closed_form(mean, log_std, dtype):
     """For u = mean + std eps, da/du = 1 - tanh(u)^2 and d log pi / du = 2 tanh(u)."""
     with jax.enable_x64(dtype == "float64"):
         noise = np.exp(log_std) * draw(jax.random.key(4))
@@ -129,21 +129,21 @@ def test_sample_gradients_match_finite_differences():
     np.testing.assert_allclose(grads, numeric, rtol=1e-7, atol=1e-8)
 
 
-def test_samples_stay_within_minus_1_and_1_and_reach_both():
+def test_sampled_actions_cover_the_range_from_minus_1_to_1():
     action, _ = sample_and_log_prob(full(0.0), full(2.0), jax.random.key(6))
     assert np.abs(action).max() <= 1
     assert np.max(action) > 0.999
     assert np.min(action) < -0.999
 
 
-def test_mode_is_the_tanh_of_the_mean():
+def test_mode_of_the_policy_is_the_tanh_of_the_mean():
     mean = jnp.linspace(-3, 3, 8).reshape(4, 2)
     mode = SquashedGaussian(mean, jnp.full((4, 2), 1.5)).mode()
     np.testing.assert_array_equal(mode, jnp.tanh(mean))
 
 
 @pytest.mark.parametrize("lead", [(), (5,), (2, 3)])
-def test_actions_keep_all_axes_and_log_probs_drop_the_last(lead):
+def test_log_probs_have_the_shape_of_actions_without_the_last_axis(lead):
     nets = twins.make_nets(2)
     params = twins.make_state(nets).actor_params
 
@@ -164,7 +164,7 @@ def narrow_sample(params, obs, key):
 
 
 @pytest.mark.parametrize(("shift", "bound"), [(-100.0, -3.0), (100.0, -1.0)])
-def test_log_std_is_clipped_to_the_bounds_of_config(shift, bound):
+def test_log_std_is_clipped_to_the_bounds_in_config(shift, bound):
     params = twins.shifted_log_std(twins.make_state(twins.make_nets(2)).actor_params, shift)
     obs, key = twins.make_batch().obs, jax.random.key(0)
     action, log_prob = narrow_sample(params, obs, key)
@@ -174,7 +174,7 @@ def test_log_std_is_clipped_to_the_bounds_of_config(shift, bound):
     np.testing.assert_allclose(log_prob, expected[1], rtol=1e-5)
 
 
-def test_default_log_std_bounds_are_the_papers():
+def test_default_log_std_bounds_equal_the_bounds_of_the_paper():
     config = twins.make_config()
     assert (config.log_std_min, config.log_std_max) == (-20, 2) == oracle.LOG_STD_BOUNDS
 
@@ -190,13 +190,13 @@ def test_log_std_inside_the_bounds_is_not_changed():
 
 @functools.cache
 def five_critics():
-    """Return random weights of five critics, a batch, and its values [5, B]."""
+    """Return random weights of five critics, a batch, and the critics' values [5, B]."""
     nets, batch = twins.make_nets(5), twins.make_batch()
     params = twins.make_state(nets).critic_params
     return params, batch, jax.jit(nets.critic.apply)(params, batch.obs, batch.action)
 
 
-def test_critics_return_one_value_per_critic_and_sample():
+def test_an_ensemble_returns_one_value_per_critic_and_sample():
     params, batch, q = five_critics()
     assert q.shape == (5, twins.BATCH)
     expected = oracle.q_values(
@@ -225,7 +225,7 @@ def test_every_critic_starts_with_different_weights():
                 assert np.mean(kernel[i] == kernel[j]) < 0.01
 
 
-def test_kernels_start_glorot_uniform_and_biases_at_zero():
+def test_initial_kernels_are_glorot_uniform_and_initial_biases_are_zero():
     state = twins.first_state(0)
     trees = state.actor_params, state.critic_params
     leaves = jax.tree_util.tree_leaves_with_path(trees)
@@ -247,7 +247,7 @@ def normalised():
     return nets, twins.state_shapes(nets)
 
 
-def test_layer_norm_is_off_by_default_and_only_in_the_critics():
+def test_layer_norm_is_off_by_default_and_affects_only_the_critics():
     def norms(tree):
         names = {path[-2].key for path, _ in jax.tree_util.tree_leaves_with_path(tree)}
         return {name for name in names if "LayerNorm" in name}
@@ -275,12 +275,12 @@ def test_layer_norm_normalises_before_each_activation():
 
 
 def rounded(x) -> np.ndarray:
-    """Round to the eight significant bits of bfloat16, ties to even."""
+    """Round to bfloat16, which has eight significant bits. Ties go to the even number."""
     return np.asarray(x).astype(jnp.bfloat16).astype(np.float64)
 
 
 def hidden_product(x, w):
-    """Apply an MLP whose first layer is the identity, and return the product of its second."""
+    """Return the matrix product in the second layer of an MLP. The first layer is the identity."""
     sizes = tuple(w.shape)
     params = {
         "Dense_0": {"kernel": jnp.eye(sizes[0]), "bias": jnp.zeros(sizes[0])},
@@ -289,7 +289,7 @@ def hidden_product(x, w):
     return MLP(sizes, precision="bfloat16").apply({"params": params}, x) - 1_000
 
 
-def test_bfloat16_rounds_the_factors_of_hidden_products_but_not_their_sums():
+def test_bfloat16_rounds_inputs_of_hidden_matrix_products_but_not_sums():
     key_x, key_w, key_g = jax.random.split(jax.random.key(0), 3)
     x = jax.random.uniform(key_x, (32, 64))
     w, g = jax.random.normal(key_w, (64, 64)), jax.random.normal(key_g, (32, 64))
@@ -304,7 +304,7 @@ def test_bfloat16_rounds_the_factors_of_hidden_products_but_not_their_sums():
     assert not np.allclose(dw, np.float64(x).T @ np.float64(g), rtol=1e-4, atol=1e-4)
 
 
-def test_bfloat16_changes_only_hidden_products():
+def test_bfloat16_changes_only_matrix_products_between_hidden_layers():
     config = Config("Pendulum-v1", hidden=(32, 32))
     obs, action = jnp.full((4, 3), 0.3), jnp.full((4, 1), 0.7)
     exact, rough = (mlp(replace(config, hidden_precision=p), 1) for p in ("float32", "bfloat16"))
@@ -328,7 +328,7 @@ def exact_single(config):
 
 
 def exact_log_prob(action, mean, log_std):
-    """log pi in float64, for numbers."""
+    """Return log pi of one-dimensional actions in float64."""
     a, mean, log_std = (np.asarray(x, np.float64) for x in (action, mean, log_std))
     z = (np.arctanh(a) - mean) / np.exp(log_std)
     return -(z**2) / 2 - log_std - np.log(2 * np.pi) / 2 - np.log1p(-(a**2))
@@ -336,7 +336,7 @@ def exact_log_prob(action, mean, log_std):
 
 @pytest.mark.parametrize("std", [0.05, 0.5, 3.0])
 @pytest.mark.parametrize("mean", [0.0, 3.0, -5.0])
-def test_log_prob_of_given_actions_is_right_to_a_hundredth_of_a_nat(mean, std):
+def test_log_prob_of_given_actions_is_accurate_to_a_hundredth_of_a_nat(mean, std):
     rng = np.random.default_rng(0)
     near_one = (1 - 10 ** rng.uniform(-5, -1, 1000)) * rng.choice([-1, 1], 1000)
     action = np.concatenate([near_one, rng.uniform(-1, 1, 1000)]).astype(np.float32)
@@ -350,7 +350,7 @@ def test_log_prob_of_given_actions_is_right_to_a_hundredth_of_a_nat(mean, std):
 
 @pytest.mark.parametrize("log_std", [-20.0, 0.0, 2.0])
 @pytest.mark.parametrize("action", [1.0, -1.0, 1 - 1e-7])
-def test_log_prob_and_its_gradients_are_finite_at_the_bounds(action, log_std):
+def test_log_prob_and_its_gradients_are_finite_at_the_action_bounds(action, log_std):
     def log_prob(action, mean, log_std):
         return SquashedGaussian(mean, log_std).log_prob(action)
 

@@ -1,4 +1,4 @@
-"""Policies act in the units of the environment, or in [-1, 1] if asked."""
+"""Test policies with actions in the units of the environment and with actions in [-1, 1]."""
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ def agent_of(config):
     ],
     ids=["gymnax", "gymnasium", "brax", "object"],
 )
-def test_policy_actions_are_within_the_environments_bounds(env, low, high):
+def test_policy_returns_actions_within_the_environments_bounds(env, low, high):
     config = Config(env, total_steps=500, warmup_steps=100, eval_every=50, batch_size=8)
     agent = agent_of(config)
     size = make_env(env)(1).example.obs.size
@@ -44,8 +44,8 @@ def test_policy_actions_are_within_the_environments_bounds(env, low, high):
     np.testing.assert_array_equal(sacjax.policy(config, agent)(obs), action)
 
 
-def test_policy_actions_earn_the_same_return_in_gymnaxs_own_environment():
-    """The policy's actions go to gymnax's environment without rescaling."""
+def test_policy_earns_the_same_return_in_gymnaxs_own_environment():
+    """gymnax's environment receives the actions of the policy without rescaling."""
     config = CONFIG
     agent = agent_of(config)
     policy, env = sacjax.policy(config, agent), make_env(config.env)(1)
@@ -65,7 +65,7 @@ def test_policy_actions_earn_the_same_return_in_gymnaxs_own_environment():
     np.testing.assert_allclose(total, wanted, rtol=1e-4)
 
 
-def test_a_policy_checks_its_units_and_the_size_of_observations():
+def test_a_policy_rejects_wrong_units_and_wrong_observation_sizes():
     agent = agent_of(CONFIG)
     with refused("units"):
         sacjax.policy(CONFIG, agent, units="rad")  # pyright: ignore[reportArgumentType]

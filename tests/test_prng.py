@@ -1,4 +1,4 @@
-"""The lean hash returns JAX's own random numbers for every kind of draw, with fewer kernels."""
+"""Test that the lean hash returns the same random numbers as JAX with fewer kernels."""
 
 import re
 
@@ -30,7 +30,7 @@ DRAWS = {
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_every_draw_equals_jaxs(name):
+def test_the_lean_hash_gives_the_same_random_numbers_as_jax(name):
     draw = DRAWS[name]
     assert jax.random.key_impl(lean(KEY)) != jax.random.key_impl(KEY)
     np.testing.assert_array_equal(draw(lean(KEY)), draw(KEY))
@@ -41,19 +41,19 @@ def test_every_draw_equals_jaxs(name):
         np.testing.assert_array_equal(compiled, expected)
 
 
-def test_the_hash_gives_published_answers_of_threefry():
-    """The known answers are those of Random123's threefry2x32 with 20 rounds."""
+def test_the_lean_hash_matches_published_results_of_threefry():
+    """Random123 publishes these results for threefry2x32 with 20 rounds."""
     zero = lean(jax.random.wrap_key_data(jnp.zeros(2, jnp.uint32)))
     assert bits(jax.random.fold_in(zero, 0)).tolist() == [0x6B200159, 0x99BA4EFE]
 
 
-def test_64_bit_draws_equal_jaxs_in_x64_mode():
+def test_the_lean_hash_gives_the_same_64_bit_numbers_as_jax():
     with jax.enable_x64(True):
         wide = jax.random.bits(lean(KEY), (5,), "uint64")
         np.testing.assert_array_equal(wide, jax.random.bits(KEY, (5,), "uint64"))
 
 
-def test_standard_inverts_lean_for_one_key_many_keys_and_legacy_keys():
+def test_lean_keys_can_be_converted_back_to_standard_keys():
     for key in KEY, jax.random.split(KEY, 3):
         assert standard(lean(key)).dtype == key.dtype
         np.testing.assert_array_equal(bits(standard(lean(key))), bits(key))
@@ -62,7 +62,7 @@ def test_standard_inverts_lean_for_one_key_many_keys_and_legacy_keys():
     np.testing.assert_array_equal(bits(lean(legacy)), legacy)
 
 
-def test_keys_of_other_hashes_are_not_changed():
+def test_keys_of_other_random_number_generators_are_not_changed():
     other = jax.random.key(0, impl="rbg")
     assert lean(other).dtype == other.dtype
     assert standard(other).dtype == other.dtype
@@ -70,7 +70,7 @@ def test_keys_of_other_hashes_are_not_changed():
         assert lean(KEY).dtype == KEY.dtype
 
 
-def test_a_draw_needs_at_most_half_of_jaxs_kernels():
+def test_the_lean_hash_needs_at_most_half_of_the_kernels_of_jax():
     def kernels(key):
         text = quick_jit(lambda key: jax.random.normal(key, (64,))).lower(key).compile().as_text()
         return len(re.findall(r"(?m)^ .* fusion\(", text))
@@ -78,6 +78,6 @@ def test_a_draw_needs_at_most_half_of_jaxs_kernels():
     assert 2 * kernels(lean(KEY)) <= kernels(KEY)
 
 
-def test_one_draw_cannot_exceed_the_32_bit_counters():
+def test_one_call_cannot_draw_more_numbers_than_32_bits_can_count():
     with pytest.raises(ValueError, match=r"draw less than 2\^32"):
         quick_jit(lambda key: jax.random.bits(key, (2**16, 2**16))).lower(lean(KEY))

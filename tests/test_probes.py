@@ -1,4 +1,4 @@
-"""Train on MDPs with known answers, with whole runs of `make_train` (see probes.py)."""
+"""Train with `make_train` on MDPs with known solutions (see tests/helpers/probes.py)."""
 
 import probes
 import pytest
@@ -7,12 +7,12 @@ from sacjax.train import make_train
 
 
 @pytest.mark.parametrize("probe", probes.CHAIN_PROBES)
-def test_critics_learn_the_known_values(probe):
+def test_critics_learn_the_known_values_of_simple_mdps(probe):
     probes.check_chain(probe, make_train)
 
 
 @pytest.mark.parametrize("probe", probes.AIM_PROBES)
-def test_policy_learns_the_best_action(probe):
+def test_policy_learns_the_known_best_action_of_simple_mdps(probe):
     probes.check_aim(probe, make_train)
 
 

@@ -1,4 +1,4 @@
-"""Test that the code in the documents runs and that their figures match the results files."""
+"""Test that the code in the documents runs and that the numbers match the results files."""
 
 import re
 import shlex
@@ -31,7 +31,7 @@ def code_of(text):
 
 
 @pytest.mark.processes  # this suite compiles quickly
-def test_readme_code_runs(tmp_path, monkeypatch):
+def test_code_in_the_readme_runs(tmp_path, monkeypatch):
     code = code_of(README)
     for full, tiny in SMALLER.items():
         assert full in code
@@ -47,7 +47,7 @@ def test_readme_code_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.processes  # this suite compiles quickly
-def test_environments_guide_code_runs(tmp_path, monkeypatch):
+def test_code_in_the_environments_guide_runs(tmp_path, monkeypatch):
     code = code_of((ROOT / "docs" / "environments.md").read_text())
     monkeypatch.chdir(tmp_path)
     names: dict = {}
@@ -59,7 +59,7 @@ def test_environments_guide_code_runs(tmp_path, monkeypatch):
 
 
 @pytest.mark.processes  # this suite compiles quickly
-def test_extending_guide_code_runs(tmp_path, monkeypatch):
+def test_code_in_the_extending_guide_runs(tmp_path, monkeypatch):
     code = code_of((ROOT / "docs" / "extending.md").read_text())
     assert code.count("total_steps=20_000") == 2
     monkeypatch.chdir(tmp_path)
@@ -71,12 +71,12 @@ def test_extending_guide_code_runs(tmp_path, monkeypatch):
     assert names["state"].step == 50
 
 
-def test_learning_table_matches_the_results_file(benchmark_module):
+def test_learning_table_in_the_readme_matches_the_results_file(benchmark_module):
     results = benchmark_module("record").load("learning")
     assert benchmark_module("learning").table(results) in README
 
 
-def test_locomotion_tables_match_the_results_files(benchmark_module):
+def test_locomotion_tables_in_the_docs_match_the_results_files(benchmark_module):
     locomotion = benchmark_module("locomotion")
     assert locomotion.table(False) in README
     results = (ROOT / "docs" / "results.md").read_text()
@@ -84,13 +84,13 @@ def test_locomotion_tables_match_the_results_files(benchmark_module):
     assert locomotion.ants() in results
 
 
-def test_speed_tables_match_the_results_files(benchmark_module):
+def test_speed_tables_in_the_readme_match_the_results_files(benchmark_module):
     speed_table = benchmark_module("speed_table")
     assert speed_table.text() in README
     assert speed_table.accelerator() in README
 
 
-def test_physics_table_matches_the_results_files(benchmark_module):
+def test_physics_table_in_the_docs_matches_the_results_files(benchmark_module):
     physics = benchmark_module("physics")
     assert physics.table(physics.measured()) in (ROOT / "docs" / "results.md").read_text()
 
@@ -103,7 +103,7 @@ def test_files_named_in_the_readme_exist():
             assert (ROOT / name).exists(), name
 
 
-def test_documented_commands_can_be_parsed():
+def test_commands_in_the_docs_are_valid():
     texts = "\n".join([README, *(path.read_text() for path in (ROOT / "docs").glob("*.md"))])
     commands = re.findall(r"sacjax train ([^\n`#|]+)", texts)
     others = re.findall(r'locomotion.py train "([^"]+)"', texts)  # locomotion.py sets the steps
@@ -116,7 +116,7 @@ def test_documented_commands_can_be_parsed():
 
 
 @pytest.mark.nightly
-def test_first_command_trains_every_seed_past_minus_200(tmp_path):
+def test_first_command_of_the_readme_reaches_a_return_of_minus_200(tmp_path):
     from sacjax import load
     from sacjax.cli.main import main
 
@@ -126,13 +126,13 @@ def test_first_command_trains_every_seed_past_minus_200(tmp_path):
     assert (run.metrics["eval_return"][:, -1].mean(axis=-1) > -200).all()
 
 
-def test_readme_states_the_measured_time_of_the_first_command(benchmark_module):
+def test_readme_states_the_measured_time_of_its_first_command(benchmark_module):
     measured = benchmark_module("record").load("first_command")
     assert f"{measured['seconds']:.0f} s" in README
     assert min(measured["returns"].values()) > -200
 
 
-def test_documents_state_the_measured_test_times(benchmark_module):
+def test_readme_and_contributing_state_the_measured_times_of_the_tests(benchmark_module):
     measured = benchmark_module("record").load("suite")
     seconds = measured["seconds"]
     first, again = (round(seconds[name] / 60) for name in ("default", "default again"))

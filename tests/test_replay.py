@@ -1,4 +1,4 @@
-"""Compare replay with its twin in plain Python, a list of the last C transitions."""
+"""Compare the replay buffer with a Python list of the last C transitions."""
 
 import checks
 import jax
@@ -20,7 +20,7 @@ def replay_of(capacity, **changes):
 
 
 def filled(memory, sizes, capacity):
-    """Add 0, 1, 2, ... in batches of `sizes`; return the state and the twin's list."""
+    """Add 0, 1, 2, ... in batches of `sizes`. Return the state and a list of the last numbers."""
     state, twin, start = memory.init(), [], 0
     add = quick_jit(memory.add)
     for size in sizes:
@@ -40,7 +40,7 @@ def filled(memory, sizes, capacity):
         (5, [5] * 3),
     ],
 )
-def test_replay_holds_the_last_transitions(capacity, sizes):
+def test_replay_buffer_stores_the_last_transitions(capacity, sizes):
     memory = replay_of(capacity)
     state, twin = filled(memory, sizes, capacity)
     size = int(state.size)
@@ -53,7 +53,7 @@ def test_replay_holds_the_last_transitions(capacity, sizes):
 
 
 @pytest.mark.parametrize("sizes", [[3], [3] * 3, [3] * 4, [3] * 9])
-def test_samples_are_uniform_over_the_stored_transitions(sizes):
+def test_replay_samples_uniformly_from_the_stored_transitions(sizes):
     capacity, draws = 12, 6000
     # U = 6000 minibatches of one
     memory = replay_of(capacity, utd=draws, eval_every=1, warmup_steps=12, total_steps=24)
@@ -65,11 +65,11 @@ def test_samples_are_uniform_over_the_stored_transitions(sizes):
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_all_minibatches_of_one_call_differ():
+def test_all_minibatches_of_one_call_to_sample_differ():
     checks.minibatches_differ(make_replay)
 
 
-def test_samples_have_leading_axes_updates_and_batch():
+def test_the_first_axes_of_samples_are_updates_and_batch():
     env = make_env("PointRobot-misc")(2)
     config = Config("PointRobot-misc", num_envs=2, utd=1.5, replay_size=64, batch_size=5)
     memory = make_replay(config, env.example)
@@ -85,7 +85,7 @@ def test_samples_have_leading_axes_updates_and_batch():
     assert {x.dtype for x in jax.tree.leaves(batch)} == {np.dtype("float32")}
 
 
-def test_the_same_key_gives_the_same_samples():
+def test_equal_keys_give_the_same_replay_samples():
     memory = replay_of(64, batch_size=16)
     state, _ = filled(memory, [64], 64)
     sample = quick_jit(memory.sample)
@@ -94,7 +94,7 @@ def test_the_same_key_gives_the_same_samples():
     assert not np.array_equal(one, other)
 
 
-def test_replay_is_at_most_as_large_as_the_run():
+def test_replay_buffer_is_not_larger_than_total_steps():
     config = Config(Chain(), total_steps=3_000, warmup_steps=1_000, replay_size=1_000_000)
     state = jax.eval_shape(make_replay(config, scalar_transition(0.0)).init)
     assert state.rows.shape == (3_000, 5)

@@ -1,4 +1,6 @@
-"""Test settings made before JAX starts, and deferred imports. Each test starts a new process."""
+"""Test the settings that sacjax makes before JAX starts, and deferred imports.
+
+Each test starts a new process."""
 
 import os
 import subprocess
@@ -23,7 +25,7 @@ def python(code, **environment):
     return done.stdout.split()
 
 
-def test_use_all_cores_makes_each_core_a_device():
+def test_use_all_cores_turns_each_cpu_core_into_a_device():
     code = "import sacjax; sacjax.use_all_cores(); import jax; print(jax.local_device_count())"
     cores = len(os.sched_getaffinity(0))
     cores = min(cores, _quota() or cores)
@@ -37,7 +39,7 @@ def test_use_all_cores_makes_each_core_a_device():
     ("text", "cores"),
     [("200000 100000\n", 2), ("150000 100000\n", 2), ("10000 100000\n", 1), ("max 100000\n", None)],
 )
-def test_quota_reads_the_cpu_limit_of_the_control_group(tmp_path, text, cores):
+def test_use_all_cores_respects_the_cpu_limit_of_the_control_group(tmp_path, text, cores):
     (tmp_path / "cpu.max").write_text(text)
     assert _quota(tmp_path / "cpu.max") == cores
     assert _quota(tmp_path / "none") is None
@@ -54,7 +56,7 @@ import jax; print(jax.config.jax_compilation_cache_dir)
     assert python(code, JAX_COMPILATION_CACHE_DIR="") in ([], ["None"])
 
 
-def test_training_imports_no_plotting_package_or_unused_suite():
+def test_training_does_not_import_plotting_packages_or_unused_suites():
     code = """
 import sacjax.runs.run, sys
 from sacjax.envs.names import make_env
@@ -78,7 +80,7 @@ assert pong.plt.figure is matplotlib.pyplot.figure
     assert python(code, MPLBACKEND="Agg") == ["matplotlib.pyplot", "color_palette"]
 
 
-def test_deferral_keeps_modules_that_are_already_loaded():
+def test_deferred_imports_keep_modules_that_are_already_loaded():
     code = """
 import matplotlib.pyplot, sys
 import sacjax.envs.gymnax

@@ -1,4 +1,4 @@
-"""Check the statistics against their definitions and against rliable's numbers."""
+"""Compare the statistics with their definitions and with the numbers of rliable."""
 
 import json
 from pathlib import Path
@@ -12,13 +12,13 @@ RLIABLE = json.loads((Path(__file__).parent / "data" / "rliable.json").read_text
 SCORES = {name: list(np.array(x).T) for name, x in RLIABLE["scores"].items()}
 
 
-def test_iqm_is_the_mean_of_the_middle_half():
+def test_iqm_is_the_mean_of_the_middle_half_of_the_numbers():
     x = np.array([100.0, 1, 2, 3, 4, 5, 6, -100])
     assert statistics.iqm(x) == np.mean([2, 3, 4, 5])
     assert statistics.iqm(np.array([7.0])) == 7
 
 
-def test_the_interval_covers_the_true_iqm_in_about_95_percent_of_samples():
+def test_confidence_interval_covers_the_true_iqm_in_95_percent_of_samples():
     rng = np.random.default_rng(1)
     hits = 0
     for _ in range(200):
@@ -27,7 +27,7 @@ def test_the_interval_covers_the_true_iqm_in_about_95_percent_of_samples():
     assert 0.86 <= hits / 200 <= 0.99  # at n = 16 the percentile bootstrap covers slightly less
 
 
-def test_the_interval_works_for_curves_and_is_nan_for_one_seed():
+def test_confidence_intervals_work_for_curves_and_are_nan_for_one_seed():
     low, high = statistics.interval(np.random.default_rng(0).normal(size=(8, 5)))
     assert low.shape == high.shape == (5,)
     assert (low < high).all()
@@ -35,7 +35,7 @@ def test_the_interval_works_for_curves_and_is_nan_for_one_seed():
     assert statistics.interval(np.zeros((3, 0)))[0].shape == (0,)
 
 
-def test_the_interval_does_not_depend_on_how_many_columns_fit_in_memory(monkeypatch):
+def test_confidence_intervals_do_not_depend_on_the_memory_limit(monkeypatch):
     x = np.random.default_rng(0).normal(size=(8, 3, 5))
     whole = statistics.interval(x)
     monkeypatch.setattr(statistics, "_HELD", 4 * 2_000 * 8)  # four columns at once
@@ -43,7 +43,7 @@ def test_the_interval_does_not_depend_on_how_many_columns_fit_in_memory(monkeypa
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_the_iqm_equals_rliables(name):
+def test_iqm_equals_the_iqm_of_rliable(name):
     value, *ends = RLIABLE["iqm"][name]
     found = statistics.aggregate_iqm(SCORES[name])
     np.testing.assert_allclose(found.value, value, rtol=1e-12)
@@ -53,7 +53,7 @@ def test_the_iqm_equals_rliables(name):
 
 
 @pytest.mark.parametrize("name", SCORES)
-def test_the_profile_equals_rliables(name):
+def test_performance_profile_equals_the_profile_of_rliable(name):
     value, *ends = RLIABLE["profile"][name]
     found = statistics.performance_profile(SCORES[name], np.array(RLIABLE["taus"]))
     np.testing.assert_allclose(found.value, value, atol=1e-12)
@@ -63,14 +63,14 @@ def test_the_profile_equals_rliables(name):
 
 
 @pytest.mark.parametrize("pair", RLIABLE["improvement"])
-def test_the_probability_of_improvement_equals_rliables(pair):
+def test_probability_of_improvement_equals_the_result_of_rliable(pair):
     value, *ends = RLIABLE["improvement"][pair]
     found = statistics.probability_of_improvement(*(SCORES[name] for name in pair.split(",")))
     np.testing.assert_allclose(found.value, value, rtol=1e-12)
     np.testing.assert_allclose(found[1:], ends, atol=0.02)
 
 
-def test_environments_may_have_different_numbers_of_seeds():
+def test_statistics_accept_different_numbers_of_seeds_per_environment():
     x, y = [np.array([1.0, 2]), np.array([3.0])], [np.array([0.0]), np.array([3.0, 4, 5])]
     assert statistics.probability_of_improvement(x, y).value == (1 + 0.5 / 3) / 2
     assert statistics.performance_profile(x, np.array([1.5])).value == [0.75]
@@ -79,7 +79,7 @@ def test_environments_may_have_different_numbers_of_seeds():
     assert np.isnan(one_seed.low)  # one seed has no spread
 
 
-def test_normalised_scores_run_from_0_at_the_lowest_to_1_at_the_highest():
+def test_normalised_scores_are_0_for_the_lowest_and_1_for_the_highest():
     found = statistics.normalised({"a": np.array([1.0, 3]), "b": np.array([2.0, 5])})
     assert found["a"].tolist() == [0, 0.5]
     assert found["b"].tolist() == [0.25, 1]

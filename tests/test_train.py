@@ -1,4 +1,4 @@
-"""Test the training loop: against a plain-Python loop, scanned and stepped, single and vmapped."""
+"""Test the training loop."""
 
 import dataclasses
 import os
@@ -33,13 +33,13 @@ LIMITS = 5, 9
 
 
 def settings() -> tuple[Hyperparams, Any]:
-    """Return two settings with an environment each: hyperparameters and env params [2]."""
+    """Return the hyperparameters [2] and the env params [2] of two settings."""
     hp = Hyperparams(critic_lr=jnp.array([1e-3, 3e-3]), gamma=jnp.array([0.9, 0.99]))
     return hp, stack(PendulumParams(max_steps_in_episode=limit) for limit in LIMITS)
 
 
 def over_grid(f: Any) -> Any:
-    """Map f(key or loop, hp, env_params) over two settings x two seeds: leaves [2, 2, ...]."""
+    """Apply vmap to f(key or loop, hp, env_params) over two settings and two seeds."""
     return jax.vmap(jax.vmap(f, (0, None, None)), (0, 0, 0))
 
 
@@ -48,7 +48,7 @@ def grid_of_keys() -> jax.Array:
 
 
 class Compilations:
-    """Count the XLA compilations, or loads from the cache on disk, in a `with` block."""
+    """Count how often XLA compiles a function, or loads it from disk, in a `with` block."""
 
     def __enter__(self):
         self.count = 0
@@ -64,7 +64,10 @@ class Compilations:
 
 @cache
 def trained_grid() -> tuple[Any, int, int]:
-    """Train the sweep in one program. Return its result and how often two calls compile."""
+    """Train the sweep in one compiled function. Call it twice and count the compilations.
+
+    Return (result, compilations of the first call, compilations of the second call).
+    """
     train = jax.jit(over_grid(make_train(TINY)))
     keys, (hp, params) = grid_of_keys(), settings()
     other = dataclasses.replace(hp, tau=2 * hp.tau)
@@ -77,13 +80,13 @@ def trained_grid() -> tuple[Any, int, int]:
 
 @cache
 def trained_alone() -> Any:
-    """Train the first setting and seed alone. Its settings are constants of the program."""
+    """Train one setting and one seed. The setting is a constant of the compiled function."""
     train, (hp, params) = make_train(TINY), member(settings(), 0)
     return jax.jit(lambda key: train(key, hp, params))(KEYS[0])
 
 
 def stepped(key: Any, hp: Any, params: Any, over: Any) -> tuple[Any, Any]:
-    """Run the epochs from Python, with donated state. Return the agent and each epoch's metrics."""
+    """Run the epochs in a Python loop. Return the agent and the metrics of each epoch."""
     program = make_program(TINY)
     hp, params = as_arrays(hp, params)
     loop = jax.jit(over(program.init))(key, hp, params)
@@ -104,19 +107,19 @@ def assert_same_bits(result: Any, agent: Any, rows: list[Any], axis: int) -> Non
 
 
 @pytest.mark.exact
-def test_scanned_run_is_bit_identical_to_a_stepped_run():
+def test_a_compiled_run_is_bit_identical_to_a_python_loop_over_epochs():
     agent, rows = stepped(KEYS[0], *member(settings(), 0), over=lambda f: f)
     assert_same_bits(trained_alone(), agent, rows, axis=0)
 
 
 @pytest.mark.exact
-def test_scanned_sweep_is_bit_identical_to_a_stepped_sweep():
+def test_a_compiled_sweep_is_bit_identical_to_a_python_loop_over_epochs():
     agent, rows = stepped(grid_of_keys(), *settings(), over=over_grid)
     assert_same_bits(trained_grid()[0], agent, rows, axis=2)
 
 
 @pytest.mark.nightly  # the sweep above covers more
-def test_scanned_seeds_are_bit_identical_to_stepped_seeds():
+def test_compiled_seeds_are_bit_identical_to_a_python_loop_over_epochs():
     hp, params = member(settings(), 0)
     over = partial(jax.vmap, in_axes=(0, None, None))
     result = jax.jit(over(make_train(TINY)))(KEYS, hp, params)
@@ -125,7 +128,7 @@ def test_scanned_seeds_are_bit_identical_to_stepped_seeds():
 
 
 def test_metric_means_stay_accurate_over_many_iterations():
-    """A plain float32 sum of 10,000 terms has an error of 1e-4; a million terms, of 1e-2."""
+    """A plain float32 sum of 10,000 terms would have an error of 1e-4."""
     numbers = jax.random.uniform(jax.random.key(0), (10_000,))
 
     def step(count, key):
@@ -138,7 +141,7 @@ def test_metric_means_stay_accurate_over_many_iterations():
     np.testing.assert_allclose(means["many"], 7 + np.float64(numbers).mean(), rtol=2e-6)
 
 
-def test_train_rejects_arrays_of_hyperparameters_without_vmap():
+def test_train_function_rejects_arrays_of_hyperparameters_without_vmap():
     hp, _ = settings()
     with refused("hp"):
         jax.jit(make_train(TINY))(KEYS[0], hp)
@@ -150,7 +153,7 @@ class Mine(Hyperparams):
 
 
 def past_the_bounds(config, env):
-    """Return an algorithm with actions outside the bounds and a plain number as step counter."""
+    """Return SAC with actions outside the bounds and with a Python number in its state."""
     sac = make_sac(config, env)
 
     def update(state, batch, key, hp):
@@ -169,7 +172,7 @@ def past_the_bounds(config, env):
     )
 
 
-def test_replay_stores_clipped_actions(tmp_path):
+def test_replay_buffer_stores_clipped_actions(tmp_path):
     sizes = {"warmup_steps": TINY.num_envs, "total_steps": TINY.num_envs + 2 * TINY.eval_every}
     config = dataclasses.replace(TINY, **sizes)
     done = run(config, seeds=1, directory=tmp_path / "run", algorithm=past_the_bounds)
@@ -205,17 +208,17 @@ def test_arguments_of_the_wrong_type_raise_input_errors():
         extended(TINY, "600")
 
 
-def test_sweep_compiles_once():
+def test_a_sweep_compiles_only_once():
     _, first, second = trained_grid()
     assert (first, second) == (1, 0)
 
 
-def test_sweep_member_matches_its_single_run():
+def test_a_member_of_a_sweep_matches_its_single_run():
     ours, alone = member(member(trained_grid()[0], 0), 0), trained_alone()
     assert_close(ours, alone, rtol=1e-5, atol=1e-6)  # measured: 6e-8 after 12 updates
 
 
-def test_sweep_members_differ():
+def test_members_of_a_sweep_learn_different_weights():
     weights = jax.tree.leaves(trained_grid()[0].agent.actor_params)[0].reshape(4, -1)
     assert checks.all_different(weights)
 
@@ -224,7 +227,7 @@ def test_sweep_members_differ():
 
 
 def twin(key: Any, hp: Hyperparams, params: Any) -> tuple[Any, list[dict[str, Any]]]:
-    """Train the same run with lists and for loops. Single steps and updates are compiled."""
+    """Train a run with Python lists and loops. Only single steps and updates are compiled."""
     env = make_env(TINY.env)(TINY.num_envs)
     sac = make_sac(TINY, env)
     reset, step = quick_jit(env.reset), quick_jit(env.step)
@@ -355,10 +358,10 @@ LENGTHS = 3, 4, 100
 
 @cache
 def chains() -> tuple[Any, dict[str, np.ndarray]]:
-    """Return (loop state, metrics [members, epochs]) of three members, with reward 1 at each step.
+    """Return (loop state, metrics [members, epochs]) of three members. Every reward is 1.
 
-    Episodes terminate after 3, 4 and 100 steps. The second member reaches its time limit at the
-    same step.
+    Episodes terminate after 3, 4 and 100 steps. The second member terminates and reaches its time
+    limit in the same step.
     """
     program = make_program(CHAIN, recorder)
     params = [ChainParams(length=length, reward_each=1.0) for length in LENGTHS]
@@ -373,26 +376,26 @@ def chains() -> tuple[Any, dict[str, np.ndarray]]:
     return loop, jax.tree.map(np.asarray, metrics)
 
 
-def test_train_return_averages_the_episodes_that_ended_in_the_epoch():
-    """Episodes that began in the warm-up count too."""
+def test_train_return_is_the_mean_over_episodes_that_ended_in_the_epoch():
+    """Episodes that began in the warm-up also count."""
     _, metrics = chains()
     assert metrics["train_episodes"].tolist() == [[4, 4], [4, 2], [0, 0]]
     for name in ("train_return", "train_length"):
         np.testing.assert_array_equal(metrics[name], [[3, 3], [4, 4], [np.nan, np.nan]])
 
 
-def test_evaluation_plays_whole_episodes_with_each_members_env_params():
+def test_evaluation_plays_whole_episodes_in_the_environment_of_each_member():
     assert chains()[1]["eval_return"].tolist() == [[[n], [n]] for n in LENGTHS]
     lengths = trained_grid()[0].metrics["eval_length"]
     for i, limit in enumerate(LIMITS):
         assert (lengths[i] == limit).all()
 
 
-def test_algorithm_metrics_average_over_the_gradient_steps_of_an_epoch():
+def test_metrics_of_an_algorithm_are_means_over_the_steps_of_an_epoch():
     assert chains()[1]["update"].tolist() == [[11 / 2, 12 + 11 / 2]] * 3
 
 
-def test_replay_stores_every_step_of_every_environment():
+def test_replay_buffer_stores_every_step_of_every_environment():
     loop, _ = chains()
     assert loop.env_state.time.tolist() == [[14 % n, 14 % n] for n in LENGTHS]
     assert loop.replay.size.tolist() == [28] * 3
@@ -414,7 +417,7 @@ def test_stored_transitions_follow_the_pendulum_equations():
     checks.transitions_follow_the_pendulum_equations(make_program)
 
 
-def test_warm_up_holds_each_action_for_warmup_hold_steps():
+def test_warm_up_repeats_each_action_for_warmup_hold_steps():
     config = dataclasses.replace(CHAIN, warmup_steps=16, warmup_hold=3)
     program = make_program(config, recorder)
     hp, params = as_arrays(Hyperparams(), program.default_params)
@@ -429,7 +432,7 @@ def test_warm_up_holds_each_action_for_warmup_hold_steps():
 
 @cache
 def shapes(total_steps: int) -> tuple[Any, Any, Any]:
-    """Return the shapes of the loop's state, of an epoch's outputs, and of a run's result."""
+    """Return the shapes of the loop state, of the outputs of an epoch and of a run's result."""
     config = dataclasses.replace(TINY, total_steps=total_steps)
     program = make_program(config)
     hp, params = as_arrays(Hyperparams(), program.default_params)
@@ -448,7 +451,7 @@ def test_metrics_have_the_documented_names_and_shapes():
     assert {name: x.shape for name, x in result.metrics.items()} == expected
 
 
-def test_state_size_does_not_depend_on_total_steps():
+def test_size_of_the_state_does_not_depend_on_total_steps():
     loop, outputs, result = shapes(TINY.total_steps)
     long_loop, long_outputs, long_result = shapes(20 + 12 * 10_000)
     assert loop == long_loop
@@ -459,7 +462,7 @@ def test_state_size_does_not_depend_on_total_steps():
     assert {x.shape[0] for x in long_result.metrics.values()} == {10_000}
 
 
-def test_epoch_does_not_copy_the_replay():
+def test_an_epoch_does_not_copy_the_replay_buffer():
     checks.epoch_does_not_copy_the_replay(make_program)
 
 
@@ -469,7 +472,7 @@ FIELDS = [field.name for field in dataclasses.fields(Hyperparams)]
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_vmap_sweeps_an_update_over_any_hyperparameter(field):
+def test_vmap_can_sweep_any_hyperparameter_of_an_update(field):
     env = make_env(TINY.env)(1)
     sac = make_sac(TINY, env)
     batch = jax.tree.map(lambda x: jnp.ones((8, *x.shape)), env.example)
@@ -481,7 +484,7 @@ def test_vmap_sweeps_an_update_over_any_hyperparameter(field):
     assert jax.eval_shape(jax.vmap(learn), jnp.array([0.5, 1.0, 1.0])).shape == (3,)
 
 
-def test_vmap_sweeps_a_whole_run_over_one_hyperparameter():
+def test_vmap_can_sweep_a_hyperparameter_of_a_whole_run():
     train = make_train(TINY)
     sweep = jax.vmap(lambda tau: train(KEYS[0], Hyperparams(tau=tau)).metrics["alpha"])
     assert jax.eval_shape(sweep, jnp.array([0.5, 1.0, 1.0])).shape == (3, TINY.num_epochs)
@@ -530,19 +533,18 @@ def test_each_hyperparameter_changes_the_learned_state():
 # Keys and evaluation
 
 
-def test_typed_and_legacy_keys_give_the_same_run():
+def test_typed_and_legacy_jax_keys_give_the_same_run():
     run = partial(checks.after_epochs, make_program, checks.NOISE, epochs=2)
     typed, legacy = run(key=jax.random.key(7)), run(key=jax.random.PRNGKey(7))
     typed, legacy = (loop.replace(key=jax.random.key_data(loop.key)) for loop in (typed, legacy))
     jax.tree.map(np.testing.assert_array_equal, typed, legacy)
 
 
-def test_evaluate_plays_the_first_episode_of_each_copy():
+def test_evaluation_counts_only_the_first_episode_of_each_environment_copy():
     env, params = make_env(Noise())(5), NoiseParams(max_steps_in_episode=6, hazard=0.3)
     key = jax.random.key(0)
-    returns, lengths = quick_jit(lambda key: evaluate(env, lambda obs: 2 * obs - 1, key, params))(
-        key
-    )
+    play = quick_jit(lambda key: evaluate(env, lambda obs: 2 * obs - 1, key, params, 100))
+    returns, lengths = play(key)
 
     key_reset, key = jax.random.split(key)
     state, obs = quick_jit(env.reset)(key_reset, params)
@@ -574,7 +576,10 @@ for name, x in run(config, hp, seeds=3).metrics.items():
 
 
 @pytest.mark.exact
-def test_vmapped_preset_is_bit_identical_scanned_and_stepped():
-    """Use one device and full sizes: smaller networks or two devices hide rounding differences."""
+def test_vmapped_make_train_and_run_give_the_same_bits_for_a_preset():
+    """The test uses one device and large networks.
+
+    Smaller networks or two devices would hide rounding differences.
+    """
     environment = os.environ | {"JAX_NUM_CPU_DEVICES": "1"}
     subprocess.run([sys.executable, "-c", SCANNED_AND_STEPPED], check=True, env=environment)

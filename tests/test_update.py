@@ -27,7 +27,7 @@ MARGIN = 1e-6
 
 
 class Record(NamedTuple):
-    """The results of one step, from the library and from the oracle."""
+    """The results of one gradient step in sacjax and in the oracle."""
 
     arrays: dict[str, np.ndarray]
     oracle_arrays: dict[str, np.ndarray]
@@ -67,7 +67,10 @@ def ten_steps(num_critics: int, dtype: str) -> list[Record]:
 
 
 def margin(before, after, data, eps) -> float:
-    """Return the distance to the nearest kink of J(Q) or J(pi): a ReLU at 0, or equal critics."""
+    """Return the distance to the nearest kink of J(Q) or J(pi).
+
+    A kink is a ReLU with input 0 or two critics with equal values.
+    """
     action = oracle.policy(before.actor, data["obs"], eps)[0]
     q = np.sort(oracle.q_values(after.critics, data["obs"], action), axis=0)
     return min(
@@ -86,17 +89,17 @@ def relu_margin(layers, x) -> float:
 @pytest.mark.parametrize("dtype", TOLERANCE)
 @pytest.mark.parametrize("num_critics", CRITICS)
 class TestAgainstTheOracle:
-    def test_one_step_matches_the_oracle(self, num_critics, dtype):
+    def test_one_gradient_step_matches_the_numpy_oracle(self, num_critics, dtype):
         record = ten_steps(num_critics, dtype)[0]
         assert_arrays_match(record, TOLERANCE[dtype])
 
-    def test_ten_steps_match_the_oracle(self, num_critics, dtype):
+    def test_ten_gradient_steps_match_the_numpy_oracle(self, num_critics, dtype):
         records = ten_steps(num_critics, dtype)
         assert min(record.margin for record in records) > MARGIN, "ill-conditioned: change SEED"
         assert_arrays_match(records[-1], TOLERANCE[dtype])
         assert [record.step for record in records] == list(range(1, STEPS + 1))
 
-    def test_metrics_match_the_oracle(self, num_critics, dtype):
+    def test_metrics_of_gradient_steps_match_the_numpy_oracle(self, num_critics, dtype):
         records = ten_steps(num_critics, dtype)
         assert set(records[0].metrics) == {
             "critic_loss",
@@ -125,8 +128,8 @@ def assert_arrays_match(record: Record, tolerance: float) -> None:
     assert errors[worst] < tolerance, f"{worst}: {errors[worst]:.1e}"
 
 
-def test_one_step_changes_every_learned_array():
-    """Otherwise, the comparison with the oracle could pass on weights that never change."""
+def test_one_gradient_step_changes_every_learned_array():
+    """If no weights changed, the comparison with the oracle could still pass."""
     before = twins.arrays(twins.make_state(twins.make_nets(2), seed=SEED))
     after = ten_steps(2, "float32")[0].arrays
     assert all(np.any(before[name] != after[name]) for name in before)

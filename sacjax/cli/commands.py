@@ -1,4 +1,4 @@
-"""The commands of `sacjax`. Each one takes its arguments and returns its exit code.
+"""The commands of `sacjax`. A command is a function of its arguments and returns an exit code.
 
 A command checks its arguments before it imports JAX or an environment, so that errors are quick.
 """
@@ -27,7 +27,9 @@ def train(argv: list[str]) -> int:
     from sacjax.runs.run import run
 
     if args.out is None and processes.several():
-        raise InputError("several processes write one folder: give each the same --out", "out")
+        raise InputError(
+            "several processes share one folder: give every process the same --out", "out"
+        )
     place = directory.claimed(Path("runs") / path_of(config.env))
     with place if args.out is None else contextlib.nullcontext(args.out) as out:
         start = partial(run, config, hp, seeds=args.seeds, directory=out, **args.options)
@@ -40,7 +42,7 @@ def plan(argv: list[str]) -> int:
     args = flags.parse_train(argv, "plan")
     if args.processes != flags.ProcessFlags():
         raise InputError(
-            "`sacjax plan` plans for one process: pass that process's share of the seeds, without "
+            "`sacjax plan` plans for one process: pass only the seeds of one process, without "
             "--distributed or --coordinator",
             "distributed" if args.processes.distributed else "coordinator",
         )
@@ -79,11 +81,11 @@ def resume(argv: list[str]) -> int:
 def evaluate(dir: flags.Dir, /, *, episodes: int | None = None) -> int:
     """Print the greedy returns of the agents in DIR.
 
-    The episodes start where those of the run's last evaluation started.
+    The episodes use the random keys of the run's last evaluation.
 
     Args:
       dir: folder that `sacjax train` wrote.
-      episodes: episodes per agent (None: as in training, which repeats the last evaluation).
+      episodes: number of episodes per agent (None: as in training, to repeat the last evaluation).
     """
     start_jax()
     from sacjax.report import tables
@@ -103,13 +105,13 @@ def render(
 ) -> int:
     """Write a GIF of one agent in DIR.
 
-    It shows the episode with the median return of the agent's last evaluation.
+    The GIF shows the episode with the median return in the agent's last evaluation.
 
     Args:
       dir: folder that `sacjax train` wrote.
       member: number of the agent, from 0, as in metrics.csv (None: the best agent).
       frames: largest number of environment steps to show.
-      out: GIF to write (None: policy.gif in DIR).
+      out: path of the GIF (None: policy.gif in DIR).
     """
     start_jax()
     import numpy as np
@@ -141,20 +143,20 @@ def report(
     until: int | None = None,
     out: Path = Path("report"),
 ) -> int:
-    """Compare runs: learning curves, IQMs, performance profiles, probability of improvement.
+    """Compare runs by learning curves, IQMs, performance profiles and probability of improvement.
 
-    Reads config.json and metrics.csv of each DIR; the runs need not have finished. Writes
-    report.html, a page that needs no other file, and its figures as PNGs. Each setting of a sweep
-    is compared separately. The first DIR is the baseline. Seeds that diverged are excluded, and a
-    note lists them.
+    Reads config.json and metrics.csv in each DIR. Unfinished runs can be compared too. Writes
+    report.html, a page that needs no other file, and the figures as PNG files. Each setting of a
+    sweep is compared separately. The first DIR is the baseline. Seeds that diverged are excluded,
+    and a note lists them.
 
     Args:
       dirs: folders that `sacjax train` wrote.
-      labels: a name for each DIR (default: the folder's name). Runs with equal names are aggregated
-        over their environments: report a/pendulum a/reacher --labels a a
-      last: number of final evaluations to average; their mean is a seed's score.
-      until: compare at this many environment steps and ignore later evaluations (None: the end).
-      out: folder for the page. It must be new, empty, or an earlier report, which is replaced.
+      labels: a name for each DIR (default: the folder's name). Runs with the same name are
+        aggregated over their environments, as in report a/pendulum a/reacher --labels a a.
+      last: number of final evaluations. The mean of these evaluations is a seed's score.
+      until: ignore evaluations after this many environment steps (None: use all evaluations).
+      out: folder for the page: a new folder, an empty one, or an earlier report, which is replaced.
     """
     from sacjax.report import compare
 
@@ -174,7 +176,7 @@ def envs(
     their actions are not a bounded Box.
 
     Args:
-      suite: list the environments of this suite (None: those of gymnax, with their sizes).
+      suite: suite to list (None: gymnax, with the sizes of its environments).
     """
     import numpy as np
 
@@ -201,17 +203,17 @@ def envs(
 
 
 def settings(args: flags.Train) -> tuple[Config, Hyperparams]:
-    """Return a run's settings. Hyperparameters that are swept are arrays, a value per point."""
+    """Return the settings of a run. A swept hyperparameter is an array with a value per point."""
     config, hp = settle(args.env, args.preset, args.given)
     return config, flags.apply_sweeps(hp, args.sweep)
 
 
 def start_jax(subject: Any = None, log_format: str = "none", several: Any = None) -> None:
-    """Configure JAX and join the other processes, if there are any.
+    """Configure JAX, and connect to the other processes, if there are any.
 
-    Call it before importing anything that creates arrays, as gymnax does.
+    Call this function before you import a module that creates arrays, such as gymnax.
     """
-    if log_format in ("auto", "bar") and sys.stderr.isatty():  # the progress bar replaces it
+    if log_format in ("auto", "bar") and sys.stderr.isatty():  # the progress bar replaces this line
         print(f"loading JAX and {subject} ...", end="\r", file=sys.stderr, flush=True)
     from sacjax.devices import keep_compiled_programs, use_all_cores
 
@@ -227,7 +229,7 @@ def start_jax(subject: Any = None, log_format: str = "none", several: Any = None
 
 
 def _make_loggers(asked: flags.LogFlags, out: Path) -> list[Any]:
-    """Make the loggers that the flags ask for: none in a process that is not the first.
+    """Create the loggers that the flags request. Only the first process has loggers.
 
     Raises InputError if a logger's package is missing.
     """

@@ -1,4 +1,4 @@
-"""Print for the command line: a run's outcome, the commands to try next, and errors."""
+"""Print the outcome of a run, the commands to try next, and errors."""
 
 import contextlib
 import io
@@ -19,9 +19,9 @@ def print_error(text: str) -> None:
 
 
 def drop_stdout(code: int) -> int:
-    """Discard everything that is printed from now on, and return `code`.
+    """Discard all later output to stdout, and return `code`.
 
-    This includes the text that Python flushes when it exits.
+    The text that Python flushes at its exit is discarded too.
     """
     sys.stdout = io.StringIO()
     return code
@@ -30,14 +30,14 @@ def drop_stdout(code: int) -> int:
 def joined_processes() -> Any:
     """Return the module `sacjax.runs.processes` if this is one of several processes, else None.
 
-    Nothing is imported: help and `--version` must not wait for JAX.
+    The function imports nothing, so that `--help` and `--version` do not wait for JAX.
     """
     processes = sys.modules.get("sacjax.runs.processes")
     return processes if processes is not None and processes.joined() else None
 
 
 def print_json_error(argv: list[str], error: BaseException) -> None:
-    """Print an event "error" on stdout for `--log-format json`, unless `JsonLines` printed it."""
+    """Print an "error" event for `--log-format json`, unless `JsonLines` has printed the error."""
     from sacjax.loggers import json_lines
 
     asked = "--log-format json" in " ".join(argv).replace("=", " ").replace("_", "-")
@@ -52,10 +52,10 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace
     """Train until the end or until a signal stops the run, then print the outcome.
 
     Args:
-      start: `run` or `resume` with its settings.
+      start: the function `run` or `resume`, with its settings as a partial function.
       out: the run's directory.
-      loggers: the loggers; none in a process that is not the first one.
-      grace: seconds from a signal until the run stops in the middle of an epoch.
+      loggers: the loggers. Only the first process has loggers.
+      grace: the seconds that the run may continue after a signal.
 
     Returns:
       The exit code.
@@ -124,7 +124,7 @@ def _print_outcome(done: Any, out: Path, trained: bool) -> None:
 
 
 def _next_commands(done: Any, out: Path) -> list[str]:
-    """Return the commands to try after a run that has finished, one per line."""
+    """Return the commands to try after a finished run, one per line."""
     where = shlex.quote(str(out))
     commands = {
         f"sacjax evaluate {where}": "print the agents' greedy returns again",
@@ -139,7 +139,7 @@ def _next_commands(done: Any, out: Path) -> list[str]:
 
 
 def _how_to_resume(out: Path) -> str:
-    """Return the command that resumes a stopped run, or the reason why none can."""
+    """Return the command that resumes a stopped run, or why the run cannot be resumed."""
     from sacjax.runs import checkpoints, directory
 
     if any(checkpoints.epochs(place) for place in [out, *directory.batches(out)]):

@@ -1,4 +1,4 @@
-"""The flags of each command, and how they are parsed."""
+"""Define the flags of each command, and parse the arguments."""
 
 import contextlib
 import dataclasses
@@ -27,11 +27,13 @@ Dirs = Annotated[tuple[Path, ...], tyro.conf.arg(metavar="DIR [DIR ...]")]
 
 
 def typed_only(record: type, defaults: dict[str, Any]) -> Any:
-    """Return a TypedDict type with a dataclass's fields. Parsed, it holds the typed flags only.
+    """Return a TypedDict type with the fields of a dataclass.
+
+    After parsing, the dictionary has only the flags that the user typed.
 
     Args:
-      record: the dataclass, whose docstrings are the flags' help.
-      defaults: field -> the default that the help shows, where it is not the field's own.
+      record: the dataclass, whose docstrings are the help texts of the flags.
+      defaults: the defaults that the help shows instead of the dataclass's defaults, by field.
     """
     params = parse_from_object(record).params
     docs = {param.arg_name: " ".join(str(param.description).split()) for param in params}
@@ -46,7 +48,7 @@ def typed_only(record: type, defaults: dict[str, Any]) -> Any:
 
 @dataclass(frozen=True)
 class RunFlags:
-    """Choose how the agents are trained, and what is kept."""
+    """Choose how to train the agents, and how many checkpoints to keep."""
 
     strategy: Strategy = "auto"
     """How each device trains its agents: all at once (vmap) or one by one (map). auto picks map if
@@ -60,17 +62,17 @@ class RunFlags:
     on_nan: OnNan = "freeze"
     """If an agent diverges (NaN or inf): freeze it and continue (freeze), or end the run (stop)."""
     grace: float = GRACE
-    """Seconds after Ctrl-C or SIGTERM until the run stops in the middle of an epoch."""
+    """Seconds that a run may continue after Ctrl-C or SIGTERM. Then it stops within the epoch."""
 
 
 @dataclass(frozen=True)
 class ProcessFlags:
-    """Train one population with several processes, on one or more machines: docs/scaling.md."""
+    """Train one population with several processes, on one or more machines (docs/scaling.md)."""
 
     distributed: bool = False
     """Join the other processes, which JAX finds through Slurm, MPI, Kubernetes or a TPU pod."""
     coordinator: str | None = None
-    """HOST:PORT of process 0, if none of these systems started the processes."""
+    """Address HOST:PORT of process 0, if you start the processes without such a system."""
     num_processes: int | None = None
     """Total number of processes."""
     process_id: int | None = None
@@ -82,7 +84,7 @@ class LogFlags:
     """Show progress, and log to other programs."""
 
     log_format: Literal["auto", "bar", "json", "none"] = "auto"
-    """Progress: live line in a terminal (auto), lines elsewhere too (bar), JSON lines, or none."""
+    """Show a live line in a terminal (auto), also plain lines elsewhere (bar), JSON, or nothing."""
     tensorboard: bool = False
     """Also write event files for TensorBoard to DIR/tensorboard."""
     wandb: bool = False
@@ -101,7 +103,7 @@ class TrainFlags:
     seeds: int = 8
     """Number of independent agents, trained together."""
     seed: int = 0
-    """Seed of the first agent; the others count up. --seed 17 --seeds 1 repeats agent 17 alone."""
+    """Seed of the first agent. Each next agent adds 1. --seed 17 --seeds 1 trains only agent 17."""
     members_per_batch: int | None = None
     """Agents to train at once, if they do not all fit into memory (None: all)."""
     sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
@@ -120,8 +122,8 @@ class TrainFlags:
 class ResumeFlags:
     """Resume the run in DIR from its last complete checkpoint.
 
-    The results are bit for bit those of an uninterrupted run. Settings that you do not pass keep
-    the run's values. Loggers must be passed each time.
+    The results have the same bits as an uninterrupted run. Settings that you do not pass keep the
+    run's values. Pass the flags of loggers each time.
     """
 
     dir: tyro.conf.Positional[Dir]
@@ -133,7 +135,7 @@ class ResumeFlags:
 
 
 def _with_typed(flags: type, **records: Any) -> type:
-    """Return the dataclass `flags` with one more field per record, as from `typed_only`."""
+    """Return the dataclass `flags` with more fields, whose types come from `typed_only`."""
     names = {"__doc__": flags.__doc__}
     return dataclasses.make_dataclass(
         flags.__name__, records.items(), bases=(flags,), namespace=names, frozen=True, kw_only=True
@@ -141,8 +143,9 @@ def _with_typed(flags: type, **records: Any) -> type:
 
 
 def parse_resume(argv: list[str]) -> Any:
-    """Parse the arguments after `resume` into `ResumeFlags`. Its `run` holds the options typed."""
+    """Parse the arguments after `resume`. The result's field `run` has the typed options."""
     as_before = {field.name: "as in the run" for field in dataclasses.fields(RunFlags)}
+    as_before["grace"] = str(GRACE)
     return parse(_with_typed(ResumeFlags, run=typed_only(RunFlags, as_before)), argv, "resume")
 
 
@@ -153,7 +156,7 @@ def parse(kind: Any, argv: list[str], command: str) -> Any:
 
 
 def command(function: Callable[..., int]) -> Callable[[list[str]], int]:
-    """Decorate a function of parsed values, so that it takes the shell's arguments instead."""
+    """Turn a function of parsed values into a function of the shell's arguments."""
     return lambda argv: parse(function, argv, function.__name__)
 
 
@@ -203,7 +206,7 @@ def parse_train(argv: list[str], command: str = "train") -> Train:
     """
     env = argv[0] if argv and not argv[0].startswith("-") else None
     if env is not None and (Path(env) / "config.json").exists():
-        raise InputError(f"{env} is a run: `sacjax resume {shlex.quote(env)}` resumes it", "env")
+        raise InputError(f"{env} is a run: use `sacjax resume {shlex.quote(env)}`", "env")
     if env is None and not {"-h", "--help"} & {*argv}:
         raise InputError(f"name the environment first, as in `sacjax {command} Pendulum-v1`", "env")
     for word in argv:
@@ -221,8 +224,8 @@ def parse_train(argv: list[str], command: str = "train") -> Train:
     last = args.seed + args.seeds - 1
     if args.seeds < 1 or args.seed < 0 or last >= 2**32:
         raise InputError(
-            f"seeds ({args.seeds}) must be 1 or more, and every seed, from the first ({args.seed}) "
-            f"to the last ({last}), must be from 0 to {2**32 - 1}: use --seed 0 or fewer seeds",
+            f"seeds ({args.seeds}) must be 1 or more, and the seeds ({args.seed} to {last}) must "
+            f"be from 0 to {2**32 - 1}: use --seed 0 or fewer seeds",
             "seeds" if args.seeds < 1 else "seed",
         )
     typed = args.config | args.hyperparameters
@@ -242,7 +245,7 @@ def parse_train(argv: list[str], command: str = "train") -> Train:
 def read_settings(path: Path) -> dict[str, Any]:
     """Read fields of Config and Hyperparams from a JSON or TOML file, or from a run's config.json.
 
-    Raises InputError if the file has another form, or if it is from a sweep.
+    Raises InputError if the file is invalid, or if it is from a sweep.
     """
     try:
         text = path.read_text()
@@ -251,9 +254,11 @@ def read_settings(path: Path) -> dict[str, Any]:
         points = points if isinstance(points, list) else [points]
         if not {"config", "hyperparams"} & content.keys():
             config = content
-        settings = config | {name: float(x) for name, x in points[0].items()}  # "inf" is a string
+        settings = config | {
+            name: float(x) for name, x in points[0].items()
+        }  # "inf" is a string in JSON
     except OSError as error:
-        why = f"({error.strerror}): give a file that you may read"
+        why = f"({error.strerror}): give a readable file"
         raise InputError(f"cannot read --config {path} {why}", "config") from error
     except (ValueError, AttributeError, TypeError, IndexError) as error:
         message = f"--config {path} is not a file of settings ({error}): use JSON or TOML"
@@ -264,7 +269,7 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def _parse_sweeps(sweeps: tuple[str, ...], typed: dict[str, Any]) -> dict[str, list[float]]:
-    """Parse each `--sweep name=value,value,...`. Raises InputError if one cannot work."""
+    """Parse each `--sweep name=value,value,...`. Raises InputError if a sweep is invalid."""
     values: dict[str, list[float]] = {}
     static, names = (
         [field.name for field in dataclasses.fields(record)] for record in (Config, Hyperparams)
@@ -288,7 +293,10 @@ def _parse_sweeps(sweeps: tuple[str, ...], typed: dict[str, Any]) -> dict[str, l
 
 
 def apply_sweeps(hp: Hyperparams, values: dict[str, list[float]]) -> Hyperparams:
-    """Return `hp` with an array per swept field: all combinations, the last field fastest."""
+    """Return `hp` with an array for each swept field. The arrays form all combinations of values.
+
+    The values of the last field vary fastest.
+    """
     import numpy as np
 
     if not values:

@@ -1,8 +1,12 @@
-"""The command line: `sacjax COMMAND ...`, its errors and exit codes.
+"""Run the command line `sacjax COMMAND ...`, print its errors, and return an exit code.
 
-Exit codes: 0 done; 2 bad input; 3 a file could not be written, or an environment failed; 4 stopped
-because agents diverged; 130 and 143 stopped by Ctrl-C and SIGTERM with complete files. Each command
-imports JAX and environments itself, so that help is quick.
+- 0: the command succeeded.
+- 2: an argument or a file is invalid.
+- 3: a file could not be written, or an environment failed.
+- 4: the run stopped because agents diverged.
+- 130 and 143: Ctrl-C or SIGTERM stopped the run, and its files are complete.
+
+Each command imports JAX and environments itself, so that `--help` is quick.
 """
 
 import importlib
@@ -33,7 +37,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     from_shell, argv = argv is None, sys.argv[1:] if argv is None else argv
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # escape what its encoding lacks
+        if isinstance(stream, io.TextIOWrapper):  # escape characters that the encoding lacks
             stream.reconfigure(errors="backslashreplace")
     try:
         code = _dispatch(argv)
@@ -52,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         code = _fail(argv, error, f"sacjax: error: {error}: change its permissions or owner", 2)
     except RunError as error:
         code = _fail(argv, error, f"sacjax: {error}", 3)
-    except OSError as error:  # stdout cannot be written; for files it is a RunError
+    except OSError as error:  # only stdout raises OSError here
         code = drop_stdout(3)
         print_error(f"sacjax: cannot write ({error}): make room, or write to another place")
     except SystemExit as stop:  # the parser has printed help or an error
@@ -84,7 +88,7 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _documented(about: str) -> Callable[[], None]:
-    """Return an empty command with a help text, for the list of commands."""
+    """Return a command that does nothing, with a help text for the list of commands."""
 
     def command() -> None: ...
 
@@ -93,14 +97,14 @@ def _documented(about: str) -> Callable[[], None]:
 
 
 def _fail(argv: list[str], error: BaseException, text: str, code: int) -> int:
-    """Print an error in one line, as JSON too if the user asked for that, and return `code`."""
+    """Print an error in one line, also as JSON for `--log-format json`, and return `code`."""
     print_error(text[0] + " ".join(text[1:].split()))
     print_json_error(argv, error)
     return code
 
 
 def _leave(code: int) -> None:
-    """End now. Python's own exit would wait for threads that compute, and other processes."""
+    """End the process now. Python's own exit would wait for threads and for other processes."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
     os._exit(code)

@@ -1,8 +1,9 @@
-"""Time limits and automatic resets for suites whose environments have neither.
+"""Add time limits and automatic resets to the raw environments of Brax and Playground.
 
-Brax and MuJoCo Playground share one state type (`obs`, `reward`, `done`, `info`). Their own
-wrappers overwrite the last observation of an episode and treat a time limit as a termination.
-sacjax therefore wraps their raw environments itself, with `reset` and `step` of a single copy.
+In Brax and MuJoCo Playground, a state has the fields `obs`, `reward`, `done` and `info`. The
+wrappers of both suites overwrite the last observation of an episode, and treat a time limit as a
+termination. Therefore sacjax does not use these wrappers. A raw environment has the functions
+`reset` and `step` for a single copy.
 """
 
 from typing import Any, NamedTuple
@@ -15,7 +16,7 @@ from sacjax.envs.base import drop_weak_types, flatten, keep_dtypes, make_record,
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, is_key
 
 RESETS = "cached", "fresh"
-FIRST_STATES = 64  # the smallest number of first states that a run caches
+FIRST_STATES = 64  # a run caches at least this many first states
 
 
 class TimeLimit(struct.PyTreeNode):
@@ -29,20 +30,20 @@ class TimeLimit(struct.PyTreeNode):
 
 
 class CopiesState(NamedTuple):
-    """The state of E copies. Checkpoints name their arrays after these fields."""
+    """The state of E copies. The field names are also the names of arrays in checkpoints."""
 
-    inner: Any  # raw states, leaves [E, ...]
+    inner: Any  # states of the raw environments, with leaves [E, ...]
     steps: Array  # [E] steps since the episode began
-    firsts: Any  # cached first states, leaves [K, ...]; None if every reset computes one
+    firsts: Any  # cached first states, with leaves [K, ...], or None for reset="fresh"
 
 
 def make_autoreset_env(name: str, raw: Any, reset: str, limit: int) -> MakeEnv:
     """Return a function that makes E copies of a raw environment.
 
     With `reset="cached"`, each run computes K >= `FIRST_STATES` first states when it starts. Each
-    episode begins with a random one of them. With `reset="fresh"`, each episode begins with a new
-    first state. The program then computes a reset in every step, because it cannot know in advance
-    which copy needs one. `benchmarks/resets.py` measures the cost.
+    episode then begins with a random cached state. With `reset="fresh"`, each episode begins with a
+    new first state. A fresh reset is slow, because every step computes a reset of all copies.
+    `benchmarks/resets.py` measures the cost.
 
     Args:
       name: the name of the environment.
@@ -51,7 +52,7 @@ def make_autoreset_env(name: str, raw: Any, reset: str, limit: int) -> MakeEnv:
       limit: the default time limit, in steps.
 
     Returns:
-      A function from the number of copies E to an `Env`.
+      A function that takes the number of copies E and returns an `Env`.
 
     Raises:
       InputError: an observation is not one flat array.
@@ -81,7 +82,7 @@ def make_autoreset_env(name: str, raw: Any, reset: str, limit: int) -> MakeEnv:
             return CopiesState(inner, jnp.where(ended, 0, steps), state.firsts), timestep
 
         def first_states(state: CopiesState, key: Key) -> Any:
-            """Return one first state per copy, for those copies whose episode ends."""
+            """Return a new initial state for each copy, to use where the episode ended."""
             if state.firsts is None:
                 return drop_weak_types(jax.vmap(raw.reset)(jax.random.split(key, num_envs)))
             key_index, key_rng = jax.random.split(key)
@@ -103,7 +104,7 @@ def _obs_size(name: str, raw: Any) -> int:
         found = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", obs)
         raise InputError(
             f"observation_space ({found}) of {name} must be one flat array: wrap the environment "
-            "so that it returns one",
+            "so that it returns flat observations",
             "observation_space",
         )
     return obs.shape[0]

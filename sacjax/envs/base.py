@@ -1,4 +1,4 @@
-"""The code that all adapters share: build an `Env`, check its spaces, and convert its arrays."""
+"""Functions that all adapters use to build an `Env`, check spaces and convert arrays."""
 
 import logging
 from contextlib import suppress
@@ -40,8 +40,8 @@ def make_record(
     bounds: tuple[Any, Any] = (-1.0, 1.0),
     host: Any = None,
 ) -> Env:
-    """Return the `Env` of E copies. Its random actions are uniform in [-1, 1]."""
-    dtype = jnp.zeros(()).dtype  # float32, or float64 under x64
+    """Return an `Env` of E copies, whose random actions are uniform in [-1, 1]."""
+    dtype = jnp.zeros(()).dtype  # float32, or float64 in x64 mode
     obs, scalar = jnp.zeros(obs_size, dtype), jnp.zeros((), dtype)
     return Env(
         name=name,
@@ -59,20 +59,20 @@ def make_record(
 def rescale(action: Any, low: Any, high: Any) -> Any:
     """Scale actions from [-1, 1] to the environment's bounds.
 
-    Actions outside of [-1, 1] are clipped first. The function accepts arrays of NumPy and of JAX,
-    because the callback of a host environment may use NumPy only.
+    Actions outside of [-1, 1] are clipped first. The function accepts NumPy and JAX arrays, because
+    environments outside of JAX must not call JAX.
 
     Args:
       action: actions [E, A].
-      low: lower bounds, an array of any shape with A elements, in the environment's units.
-      high: upper bounds, of the same shape.
+      low: lower bounds in the environment's units, an array of any shape with A elements.
+      high: upper bounds, an array with the shape of `low`.
 
     Returns:
       Actions [E, *low.shape] in the environment's units and in the dtype of `low`.
     """
     low, high = low[None], high[None]
     unit = action.astype(low.dtype).clip(-1, 1).reshape(-1, *low.shape[1:])
-    return (low + (unit + 1) / 2 * (high - low)).clip(low, high)  # rounding can pass a bound
+    return (low + (unit + 1) / 2 * (high - low)).clip(low, high)  # rounding can exceed a bound
 
 
 def check_spaces(name: str, action: Any, obs: Any, *boxes: type) -> Spaces:
@@ -124,7 +124,7 @@ def _read_box(space: Any, boxes: tuple[type, ...]) -> tuple[tuple, np.ndarray, n
 
 
 def flatten(obs: Array) -> Array:
-    """Reshape observations [E, ...] to floats [E, O]: float32, or float64 under x64."""
+    """Reshape observations [E, ...] to floats [E, O], which are float64 in x64 mode."""
     return obs.reshape(len(obs), -1).astype(float)
 
 
@@ -143,11 +143,11 @@ def make_timestep(
 
 
 def keep_dtypes(new: Any, old: Any) -> Any:
-    """Cast the arrays of `new` to the dtypes of `old`. A scan's carry must keep its types."""
+    """Cast the arrays of `new` to the dtypes of `old`, as the carry of a scan needs."""
     return jax.tree.map(lambda x, was: x if x.dtype == was.dtype else x.astype(was.dtype), new, old)
 
 
 def drop_weak_types(tree: Any) -> Any:
-    """Return the same arrays without weak types, which could change in a scan's carry."""
+    """Return the same arrays without weak types, because a scan's carry must keep its types."""
 
     return jax.tree.map(lambda x: x if is_key(x) else bits.strong(x), tree)

@@ -1,8 +1,9 @@
 """The adapter for Brax.
 
 A name has the form brax/<id>[?option=value&...], such as "brax/ant?backend=spring". The options are
-backend (generalized, positional, spring or mjx), reset (cached or fresh) and limit (steps, 1000).
-sacjax uses Brax's raw environments without Brax's wrappers. Their actions are in [-1, 1].
+backend (generalized, positional, spring or mjx), reset (cached or fresh) and limit (a number of
+steps, by default 1000). sacjax uses Brax's raw environments without Brax's wrappers. Actions of the
+raw environments are in [-1, 1].
 """
 
 import warnings
@@ -38,7 +39,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
       parsed: the parts of the name.
 
     Returns:
-      A function from the number of copies E to an `Env`.
+      A function that takes the number of copies E and returns an `Env`.
 
     Raises:
       InputError: Brax is not installed, the id or an option is unknown, or observations are not
@@ -61,7 +62,8 @@ def raw(name: str, parsed: Name) -> Any:
       A `brax.envs.Env`. Each name is built once and cached.
 
     Raises:
-      InputError: Brax cannot make the environment, for example because it lacks this backend.
+      InputError: Brax cannot make the environment, for example because the environment does not
+        support this backend.
     """
     with names.creation_errors(name, f"try another backend of {', '.join(BACKENDS)}"):
         return _load(parsed.id, parsed.options.get("backend"))
@@ -90,10 +92,10 @@ def pictures(name: str, parsed: Name, episode: Episode) -> Any:
     return image.render_array(env.sys, states, camera=first_camera(env.sys.mj_model))
 
 
-@cache  # Brax's environments hash by identity: with one object per name, each compiles once
+@cache  # JAX compiles once per object, so the same name must give the same object
 def _load(id: str, backend: str | None) -> Any:
     """Load an environment of Brax, with its default backend if `backend` is None."""
     options = {} if backend is None else {"backend": backend}
-    with warnings.catch_warnings():  # Brax recommends Playground whenever it is used
+    with warnings.catch_warnings():  # hides Brax's advice to use Playground
         warnings.filterwarnings("ignore", "Brax System, piplines and environments", UserWarning)
         return _import_brax(f"brax/{id}").get_environment(id, **options)

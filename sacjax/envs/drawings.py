@@ -17,7 +17,7 @@ def pictures(env: Any, parsed: Any, episode: Episode) -> Iterator[np.ndarray]:
 
     Args:
       env: the name of an environment of gymnax, or an `Environment` object.
-      parsed: not used. The adapters of other suites need the parts of the name.
+      parsed: not used. Other suites need the parts of the name here.
       episode: the episode to draw, of T steps.
 
     Yields:
@@ -37,7 +37,7 @@ def pictures(env: Any, parsed: Any, episode: Episode) -> Iterator[np.ndarray]:
 
 
 def _set_square_limits(axes: Any, limit: float) -> None:
-    """Draw a frame from -limit to limit on both axes."""
+    """Set the range of both axes to [-limit, limit], and draw a frame."""
     axes.spines[:].set_visible(True)
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
 
@@ -85,7 +85,7 @@ def _draw_point_robot(axes: Any, state: Any, params: Any) -> None:
 
 
 def _draw_state(axes: Any, state: Any, params: Any) -> None:
-    """Draw the numbers of a state as bars, for an environment without a drawing of its own."""
+    """Draw the numbers of a state as bars, if the environment has no drawing of its own."""
     values = np.concatenate([np.ravel(x).astype(float) for x in jax.tree.leaves(state)])
     axes.bar(np.arange(len(values)), values, color="C0")
     axes.axhline(0, color="0.4", linewidth=0.8)

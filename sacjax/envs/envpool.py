@@ -3,7 +3,7 @@
 A name has the form envpool/<id>[?option=value&...], such as "envpool/HalfCheetah-v5". The options
 are the arguments of `envpool.make`.
 
-envpool seeds its copies only when it makes them, so a checkpoint cannot restore an unfinished
+envpool accepts a seed only when it makes the copies, so a checkpoint cannot restore an unfinished
 episode. A resumed run begins new episodes, with a warning.
 """
 
@@ -22,12 +22,13 @@ _import_envpool = partial(names.import_suite, "envpool", extra="envpool")
 
 
 class PooledEnvs(HostEnvs):
-    """E copies in one pool, with a time limit that sacjax applies.
+    """E copies of an environment in one pool. sacjax applies the time limit itself.
 
     envpool's own time limit would hide a termination in the same step.
 
     Args:
-      make: a function (E, seed) that makes a pool whose own time limit is above `limit`.
+      make: a function of (E, seed) that makes a pool. The time limit of the pool must be above
+        `limit`.
       limit: the number of steps after which an episode is truncated.
       spaces: the spaces of a copy.
       copies: the number of copies E.
@@ -51,7 +52,7 @@ class PooledEnvs(HostEnvs):
         self._lengths += 1
         truncated = self._lengths >= self._limit
         first, ended = final.copy(), np.flatnonzero(terminated | truncated)
-        if len(ended):  # otherwise envpool spends the next step on the reset and ignores its action
+        if len(ended):  # without a reset here, envpool resets in the next step, and ignores actions
             first[ended] = pool.reset(ended)[0]
             self._lengths[ended] = 0
         return self._read_obs(first), final, reward, terminated, truncated
@@ -69,7 +70,7 @@ def known() -> list[str]:
     """Return the ids that envpool shares with Gymnasium.
 
     Returns:
-      A sorted list. It includes environments whose action space SAC cannot use.
+      A sorted list, which includes environments whose action space SAC cannot use.
 
     Raises:
       InputError: envpool is not installed.
@@ -85,7 +86,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
       parsed: the parts of the name.
 
     Returns:
-      A function from the number of copies E to an `Env`.
+      A function that takes the number of copies E and returns an `Env`.
 
     Raises:
       InputError: envpool is not installed, the id is unknown, envpool cannot make the environment,
@@ -103,5 +104,5 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 def _make_pool(name: str, id: str, options: dict[str, Any], copies: int, seed: int) -> Any:
     """Make a pool of copies, or raise InputError."""
-    with names.creation_errors(name, "its options must be arguments of envpool.make"):
+    with names.creation_errors(name, "options must be arguments of envpool.make"):
         return _import_envpool(name).make_gymnasium(id, num_envs=copies, seed=seed, **options)

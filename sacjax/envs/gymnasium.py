@@ -1,7 +1,8 @@
 """The adapter for Gymnasium.
 
 A name has the form gymnasium/<id>[?option=value&...], such as "gymnasium/HalfCheetah-v5". The
-options are the arguments of `gymnasium.make`. The id "module:id" imports `module` first.
+options are the arguments of `gymnasium.make`. For the id "module:id", Gymnasium first imports
+`module`.
 
 `sacjax.envs.host` makes, steps and resets the copies one by one. sacjax does not use
 `gymnasium.vector`, which resets one step late by default and cannot restore unfinished episodes.
@@ -29,7 +30,7 @@ def known() -> list[str]:
     """Return the ids of Gymnasium's environments.
 
     Returns:
-      A sorted list. It includes environments whose action space SAC cannot use.
+      A sorted list, which includes environments whose action space SAC cannot use.
 
     Raises:
       InputError: Gymnasium is not installed.
@@ -45,7 +46,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
       parsed: the parts of the name.
 
     Returns:
-      A function from the number of copies E to an `Env`.
+      A function that takes the number of copies E and returns an `Env`.
 
     Raises:
       InputError: Gymnasium is not installed, the id is unknown, Gymnasium cannot make the
@@ -60,19 +61,20 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
         limit = env.spec and env.spec.max_episode_steps
     if not limit or limit < 0:
         _LOG.warning(
-            "%s has no time limit, so an evaluation may never end: set max_episode_steps=1000",
+            "%s has no time limit, so an evaluation may take eval_max_steps steps: set "
+            "max_episode_steps=1000",
             name,
         )
     return make_host_env(name, partial(Copies, make, spaces), spaces)
 
 
 def pictures(name: str, parsed: Name, episode: Episode) -> Iterator[np.ndarray]:
-    """Replay an episode and draw each of its states.
+    """Run an episode again and draw each state of the episode.
 
     Args:
       name: the full name of the environment, which error messages show.
       parsed: the parts of the name.
-      episode: an episode of T steps that began when its copies were reset.
+      episode: an episode of T steps, which must be the first episode after a reset of all copies.
 
     Yields:
       T images, each an array of pixels [H, W, 3].
@@ -90,5 +92,5 @@ def _make(name: str, parsed: Name, **more: Any) -> Any:
     module = parsed.id.rpartition(":")[0]
     mujoco = "pip install 'sacjax[gymnasium]' if MuJoCo is missing"
     origin = f"install {module}, or add its folder to PYTHONPATH" if module else mujoco
-    with names.creation_errors(name, f"{origin}; its options must be arguments of gymnasium.make"):
+    with names.creation_errors(name, f"{origin}; options must be arguments of gymnasium.make"):
         return _import_gymnasium(name).make(parsed.id, **parsed.options, **more)

@@ -1,10 +1,11 @@
 """Environments that run outside of JAX, such as Gymnasium's and envpool's.
 
 The compiled loop steps all copies with one ordered callback and waits for the result. The loop
-carries a ticket, which counts the steps of the environments. If the ticket does not match the
-environments, another run has stepped them, and the callback raises an error.
+carries a ticket, which counts the steps of the environments. The callback compares the ticket with
+the environments' own count. If the counts differ, another run has stepped the environments, and the
+callback raises an error.
 
-Callbacks use NumPy only: a callback that calls JAX can deadlock.
+Callbacks use NumPy only, because a callback that calls JAX can deadlock.
 """
 
 import logging
@@ -38,13 +39,13 @@ def read_spaces(name: str, action: Any, obs: Any) -> Spaces:
 
 
 class Ticket(NamedTuple):
-    """The state of the environments in the compiled loop.
+    """The state that the compiled loop carries in place of the environments.
 
-    Checkpoints name their arrays after these fields.
+    The field names are also the names of arrays in checkpoints.
 
     Attributes:
-      seed: the seed [] of the last reset of all copies.
-      steps: the number of steps [] since that reset.
+      seed: seed of the last reset of all copies, [].
+      steps: number of steps since the last reset of all copies, [].
     """
 
     seed: Array
@@ -52,14 +53,14 @@ class Ticket(NamedTuple):
 
 
 class HostEnvs(ABC):
-    """E copies of an environment that run outside of JAX."""
+    """E copies of an environment, which run outside of JAX."""
 
     def __init__(self, spaces: Spaces, copies: int):
         self.spaces, self.copies = spaces, copies
         self.seed, self.steps = -1, 0
         self.obs = np.zeros((copies, spaces.obs_size), np.float32)  # the current observations
         self.errors: list[Exception] = []  # the error of the last callback, if it failed
-        self.family: list[HostEnvs] = [self]  # all HostEnvs that one program uses
+        self.family: list[HostEnvs] = [self]  # all HostEnvs of one Program
         self._turn = Lock()
 
     @abstractmethod
@@ -74,16 +75,16 @@ class HostEnvs(ABC):
         """
 
     def replay(self, saved: dict[str, np.ndarray]) -> bool:
-        """Replay the saved episodes after a reset. Return False if they cannot be reproduced."""
+        """Repeat the saved episodes after a reset. Return False if an episode is not repeatable."""
         del saved
         return False
 
     @abstractmethod
     def close(self) -> None:
-        """Close the simulators. The next reset makes new ones."""
+        """Close the simulators. The next reset makes new simulators."""
 
     def save(self) -> dict[str, np.ndarray]:
-        """Return what `load` needs. No array is empty, because checkpoints omit empty arrays."""
+        """Return the arrays that `load` needs. No array may be empty, or checkpoints omit it."""
         return {"seed": np.array(self.seed), "steps": np.array(self.steps)}
 
     def reset(self, seed: Any) -> np.ndarray:
@@ -105,16 +106,16 @@ class HostEnvs(ABC):
             return fields
 
     def load(self, saved: dict[str, np.ndarray]) -> bool:
-        """Restore the copies. Return False if new episodes begin instead."""
+        """Restore all copies and their episodes. Return False if new episodes begin instead."""
         with self._callback():
             self.seed, self.steps = int(saved["seed"]), int(saved["steps"])
             self.obs = self.reset_all()
             return self.replay(saved)
 
     def close_all(self) -> None:
-        """Close all HostEnvs of the program, each between two steps.
+        """Close all HostEnvs of a Program, after their current steps.
 
-        After a second Ctrl-C, the program may still step them in another thread.
+        After a second Ctrl-C, another thread may still step the environments.
         """
         for envs in self.family:
             with envs._turn:
@@ -150,7 +151,7 @@ class HostEnvs(ABC):
 
     @contextmanager
     def _callback(self) -> Iterator[None]:
-        """Run one callback at a time and keep its error, which JAX replaces with its own."""
+        """Run one callback at a time, and store its error, because JAX raises another error."""
         with self._turn:
             self.errors.clear()
             try:
@@ -198,11 +199,12 @@ def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) ->
 
     Args:
       name: the name of the environment.
-      make: a function from the number of copies E to a `HostEnvs`.
+      make: a function that takes the number of copies E and returns a `HostEnvs`.
       spaces: the spaces of a copy.
 
     Returns:
-      A function from E to an `Env`. All its environments share one list of errors.
+      A function that takes E and returns an `Env`. All environments from this function share one
+      list of errors.
     """
     action_size = int(np.prod(spaces.low.shape))
     family: list[HostEnvs] = []
@@ -254,7 +256,7 @@ def _forbid_vmap(name: str) -> Callable[[Array], Array]:
 
 
 class Simulator(Protocol):
-    """One copy, with the methods of `gymnasium.Env`."""
+    """A single environment with the methods of `gymnasium.Env`."""
 
     def reset(self, *, seed: int) -> tuple[Any, Any]: ...
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, Any]: ...
@@ -264,8 +266,8 @@ class Simulator(Protocol):
 class Copies(HostEnvs):
     """E simulators that are made, stepped and reset one by one.
 
-    A checkpoint stores the seed and the actions of each unfinished episode, and a resumed run
-    replays them. The internal state of a simulator is never read.
+    A checkpoint stores the seed and the actions of each unfinished episode. A resumed run repeats
+    these actions. sacjax never reads the internal state of a simulator.
 
     Args:
       make: a function that makes one simulator.
@@ -305,7 +307,7 @@ class Copies(HostEnvs):
         }
 
     def replay(self, saved: dict[str, np.ndarray]) -> bool:
-        """Replay the unfinished episodes. If their end differs, begin new ones instead."""
+        """Repeat the unfinished episodes. If observations differ, begin new episodes instead."""
         self._episode[:] = saved["episode"] - 1
         self.obs = self._new_episodes()
         for i in range(self.copies):
@@ -360,10 +362,10 @@ class Copies(HostEnvs):
 
 
 def derive_seed(*words: int) -> int:
-    """Return a seed below 2**31 that follows from `words`.
+    """Return a seed below 2**31, which depends only on `words`.
 
     Args:
       *words: the seed of the last reset, followed by numbers that make the new seed unique, such as
-        the index of a copy and the number of its episode.
+        the index of a copy and the index of an episode.
     """
     return int(np.random.SeedSequence(words).generate_state(1)[0]) % 2**31

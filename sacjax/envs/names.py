@@ -1,7 +1,7 @@
-"""Environments by name, in the form `suite/id?option=value&...`.
+"""Make environments from names of the form `suite/id?option=value&...`.
 
-A name without a suite is the id of a gymnax environment. Only the suite of an environment is
-imported when it is made.
+A name without a suite is the id of a gymnax environment. sacjax imports a suite only to make an
+environment of this suite.
 """
 
 import ast
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from sacjax.types import InputError, MakeEnv, is_whole, one_line
 
 SUITES = ("gymnax", "brax", "playground", "gymnasium", "envpool")
-_MUJOCO = (  # Gymnasium's tasks, which users often write without a suite
+_MUJOCO = (  # tasks of Gymnasium; users often write them without a suite
     "Ant|HalfCheetah|Hopper|Humanoid|HumanoidStandup|InvertedPendulum|InvertedDoublePendulum|"
     "Pusher|Reacher|Swimmer|Walker2d"
 )
@@ -27,7 +27,7 @@ class Name(NamedTuple):
     Attributes:
       suite: one of `SUITES`.
       id: the name of the environment within its suite.
-      options: the values after "?", as Python literals where possible.
+      options: the options after "?". Values that are Python literals are parsed.
     """
 
     suite: str
@@ -42,7 +42,7 @@ def parse(name: str) -> Name:
       name: a name of the form `suite/id?option=value&...`.
 
     Returns:
-      The suite, the id and the options. The id is not checked.
+      The suite, the id and the options. This function does not check the id.
 
     Raises:
       InputError: the suite is unknown, or an option does not have the form `option=value`.
@@ -78,11 +78,12 @@ def make_env(env: Any) -> MakeEnv:
       env: a name, or a gymnax `Environment` object. `sacjax envs` lists the names.
 
     Returns:
-      A function from the number of copies E to an `Env`. Its arrays have the leading axis E.
+      A function that takes the number of copies E and returns an `Env`. All arrays of the `Env`
+      have the leading axis E.
 
     Raises:
-      InputError: the name is unknown, its suite is not installed, or SAC cannot use its action or
-        observation space.
+      InputError: the name is unknown, the suite is not installed, or SAC cannot use the action
+        space or the observation space.
 
     >>> env = make_env("Pendulum-v1")(8)
     >>> env.action_size
@@ -124,19 +125,19 @@ def check_known(name: str, id: str, known: Iterable[str]) -> None:
 
 
 def resolve_options(name: str, options: dict[str, Any], **rules: Any) -> dict[str, Any]:
-    """Check the options of a name and add the defaults of the others.
+    """Check the options in a name, and add the default values of missing options.
 
     Args:
       name: the full name of the environment, which error messages show.
-      options: the options that the name gives.
-      **rules: one rule per option. A tuple lists the allowed values, the default first. A number is
-        the default of an option that must be a whole number from 1.
+      options: the options that the name contains.
+      **rules: one rule per option. A tuple lists the allowed values, and its first value is the
+        default. A number is a default value, and the option accepts whole numbers from 1.
 
     Returns:
       A dictionary with a value for each option that has a rule.
 
     Raises:
-      InputError: an option has no rule or breaks its rule.
+      InputError: an option is unknown, or its value is not allowed.
     """
     for option, value in options.items():
         if option not in rules:
@@ -148,26 +149,26 @@ def resolve_options(name: str, options: dict[str, Any], **rules: Any) -> dict[st
             raise InputError(f"{option} ({value!r}) of {name!r} must be one of {known}", option)
         if isinstance(rule, int) and not (is_whole(value) and value >= 1):
             bad = f"{option} ({value!r}) of {name!r}"
-            raise InputError(f"{bad} must be a whole number from 1", option)
+            raise InputError(f"{bad} must be a whole number of at least 1", option)
     defaults = {x: rule[0] if isinstance(rule, tuple) else rule for x, rule in rules.items()}
     return defaults | options
 
 
 def import_suite(module: str, name: str, extra: str) -> Any:
-    """Import a suite's package, or raise InputError with the extra that installs it."""
+    """Import the package of a suite, or raise InputError with the command that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
         remedy = f"pip install 'sacjax[{extra}]'"
-        raise InputError(f"{name} cannot import {module} ({error}): {remedy}", "env") from error
+        raise InputError(f"cannot import {module} for {name} ({error}): {remedy}", "env") from error
 
 
 @contextmanager
 def creation_errors(name: str, remedy: str) -> Iterator[None]:
-    """Re-raise errors within the context, where a suite makes an environment, as InputError."""
+    """Raise InputError if a suite cannot make an environment within the `with` block."""
     try:
         yield
-    except Exception as error:  # a suite can raise anything, such as a TypeError or a network error
+    except Exception as error:  # a suite can raise any error, such as a network error
         raise InputError(f"cannot make {name} ({one_line(error)}): {remedy}", "env") from error
 
 
@@ -190,7 +191,7 @@ def path_of(name: str) -> str:
 
 
 def _literal(text: str) -> Any:
-    """Parse the value of an option. Text that is no Python literal stays a string."""
+    """Parse the value of an option. A text that is not a Python literal stays a string."""
     if text.casefold() in ("true", "false", "none"):
         text = text.capitalize()
     try:

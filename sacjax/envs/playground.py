@@ -1,12 +1,12 @@
 """The adapter for MuJoCo Playground.
 
 A name has the form playground/<id>[?option=value&...], such as "playground/CheetahRun?limit=500".
-The options are reset (cached or fresh), limit (steps, by default the environment's own) and impl
-(jax or warp).
+The options are reset (cached or fresh), limit (a number of steps) and impl (jax or warp). The
+default limit is the environment's own limit.
 
-The dm_control suite is part of the package. The other suites download their robots on first use.
-A reset simulates up to hundreds of physics steps. With reset=fresh the program computes a reset in
-every step, which is slow. Some environments take more than a minute to compile on a CPU.
+The package contains the dm_control suite. Other suites download their robots when they are first
+used. With reset=fresh, every step also computes a reset, which is slow, because a reset can
+simulate hundreds of physics steps. Some environments take more than a minute to compile on a CPU.
 """
 
 import contextlib
@@ -44,11 +44,11 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
       parsed: the parts of the name.
 
     Returns:
-      A function from the number of copies E to an `Env`.
+      A function that takes the number of copies E and returns an `Env`.
 
     Raises:
-      InputError: Playground is not installed, the id or an option is unknown, its files cannot be
-        downloaded, or observations are not one flat array.
+      InputError: Playground is not installed, the id or an option is unknown, a download fails, or
+        observations are not one flat array.
     """
     names.check_known(name, parsed.id, known())
     config = _import_playground(name).registry.get_default_config(parsed.id)
@@ -68,7 +68,7 @@ def raw(name: str, parsed: Name) -> Any:
       A `mujoco_playground` environment. Each name is built once and cached.
 
     Raises:
-      InputError: Playground cannot make the environment, for example without a network.
+      InputError: Playground cannot make the environment, for example because there is no network.
     """
     with names.creation_errors(name, "suites other than dm_control need a network on first use"):
         return _load(parsed.id, parsed.options.get("impl", "jax"))
@@ -91,7 +91,7 @@ def pictures(name: str, parsed: Name, episode: Episode) -> Any:
         return env.render(states, camera=first_camera(env.mj_model))
 
 
-@cache  # these environments hash by identity: with one object per name, each compiles once
+@cache  # JAX compiles once per object, so the same name must give the same object
 def _load(id: str, impl: str) -> Any:
     """Load an environment of Playground with one implementation of its physics."""
     return _import_playground(f"playground/{id}").registry.load(id, config_overrides={"impl": impl})

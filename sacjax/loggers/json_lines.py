@@ -1,4 +1,4 @@
-"""JSON lines: a logger that prints one object per event."""
+"""A logger that prints one JSON object per event."""
 
 import json
 import logging
@@ -13,18 +13,18 @@ _LOG = logging.getLogger("sacjax")
 
 
 class JsonLines(Logger):
-    """Print one JSON object per line: events "epoch", "warning", "error" and "end".
+    """Print one JSON object per line, for the events "epoch", "warning", "error" and "end".
 
-    The JSON is strict: null stands for NaN and inf. As a context manager, the logger also prints
-    the warnings of Python's logger "sacjax" and the error that ends the block. If the stream is
-    closed, sacjax logs one warning and the run continues.
+    The JSON is strict, so NaN and inf are printed as null. In a `with` statement, the logger also
+    prints the warnings of Python's logger "sacjax", and the error that ends the block. If the
+    stream is closed, sacjax logs one warning and the run continues.
 
     >>> with JsonLines() as json_lines:
     ...   run(config, on_epoch=[json_lines])
     """
 
     def __init__(self, *, file: Any = None):
-        """Choose the stream. Nothing is printed yet.
+        """Choose the output stream. Nothing is printed yet.
 
         Args:
           file: a text stream (default: stdout).
@@ -44,20 +44,20 @@ class JsonLines(Logger):
             vars(error)["printed"] = True  # for `was_printed`
 
     def __call__(self, step: int, metrics: dict[str, Any]) -> None:
-        """Print an event "epoch".
+        """Print an "epoch" event.
 
         Args:
-          step: environment steps of each member so far.
-          metrics: the epoch's metrics by name, [M, ...] each (`sacjax.types.OnEpoch`).
+          step: the number of environment steps of each member so far.
+          metrics: the metrics [M, ...] of the epoch by name, as in `sacjax.types.OnEpoch`.
         """
         self._write(_event("epoch", **progress(step, metrics)))
 
     def end(self, run: Any, directory: Path) -> None:
-        """Print an event "end".
+        """Print an "end" event.
 
         Args:
           run: the `Run` that has ended.
-          directory: the run's directory, whose files the event lists.
+          directory: the run's directory. The event lists the files in this directory.
         """
         returns, _ = curve.last_returns(run.metrics, run.epochs)
         text = _event(
@@ -73,10 +73,10 @@ class JsonLines(Logger):
         self._write(text)
 
     def _warn(self, record: logging.LogRecord) -> None:
-        """Print an event "warning"."""
+        """Print a "warning" event."""
         self._write(_event("warning", message=record.getMessage()))
         if self.failed:
-            logging.StreamHandler().handle(record)  # print on stderr, as the JSON has no reader
+            logging.StreamHandler().handle(record)  # the stream is closed, so use stderr
 
     @survives
     def _write(self, text: str) -> None:
@@ -85,7 +85,7 @@ class JsonLines(Logger):
 
 
 def error_event(error: BaseException) -> str:
-    """Return the line of an event "error"."""
+    """Return the line of an "error" event."""
     message = str(error) or type(error).__name__
     return _event("error", message=message, field=getattr(error, "field", None))
 

@@ -1,4 +1,4 @@
-"""A progress bar: a logger that shows a live line in a terminal or a notebook."""
+"""A logger that shows the progress as a live line in a terminal or a notebook."""
 
 import importlib
 import math
@@ -13,12 +13,12 @@ from sacjax.loggers.summary import Logger, progress, survives
 
 
 class ProgressBar(Logger):
-    """Show a live line: steps, returns, gradient steps/s, time left and the next checkpoint.
+    """Show a live line with steps, returns, gradient steps/s, time left and the next checkpoint.
 
-    The line shows the IQM and the range of the members' returns, and how many members diverged. It
-    needs a terminal or a notebook. Elsewhere nothing is shown, or a line per epoch if `show` is
-    True. Warnings appear above the line. If the stream is closed, sacjax logs one warning and the
-    run continues.
+    The line shows the IQM and the range of the members' returns, and how many members diverged. The
+    live line needs a terminal or a notebook. Elsewhere the logger shows nothing, or one line per
+    epoch if `show` is True. Warnings appear above the line. If the stream is closed, sacjax logs
+    one warning and the run continues.
 
     >>> run(config, on_epoch=[ProgressBar()])
     """
@@ -50,8 +50,8 @@ class ProgressBar(Logger):
         """Show an epoch.
 
         Args:
-          step: environment steps of each member so far.
-          metrics: the epoch's metrics by name, [M, ...] each (`sacjax.types.OnEpoch`).
+          step: the number of environment steps of each member so far.
+          metrics: the metrics [M, ...] of the epoch by name, as in `sacjax.types.OnEpoch`.
         """
         found = progress(step, metrics)
         self._draw(format_line(found, time.monotonic() - self._begin), found["done"])
@@ -65,7 +65,7 @@ class ProgressBar(Logger):
             if len(text) > self._bar.console.width:
                 text = text.replace("  ", " ")
             self._bar.update(TaskID(0), completed=done, description=text)
-            self._bar.live.transient = done == 0  # erase it on exit if no epoch was shown
+            self._bar.live.transient = done == 0  # erase the bar if no epoch was shown
             self._bar.start()
             self._bar.refresh()
             if done >= 1:
@@ -82,17 +82,17 @@ class _Console(Console):
         raise
 
     def show_cursor(self, show: bool = True) -> bool:
-        """Leave the cursor visible. A process that is killed could not show it again."""
+        """Leave the cursor visible. A killed process could not make a hidden cursor visible."""
         return False
 
 
 def _terminal_bar(file: Any) -> Progress:
-    """Return a bar for a terminal, with one task."""
+    """Return a progress bar for a terminal, with one task."""
     bar = Progress(
         BarColumn(bar_width=None),
         TextColumn("{task.description}", markup=False),
         console=_Console(file=file),
-        auto_refresh=False,  # without a thread
+        auto_refresh=False,  # avoids a thread
         expand=True,
         redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
     )
@@ -101,11 +101,11 @@ def _terminal_bar(file: Any) -> Progress:
 
 
 def format_line(found: dict[str, Any], elapsed: float) -> str:
-    """Return the text of the line, in fewer than 80 columns. Values that are NaN are left out.
+    """Return the text of the line, in fewer than 80 columns. NaN values are omitted.
 
     Args:
-      found: what `progress` returned.
-      elapsed: seconds since the logger was made.
+      found: the result of `progress`.
+      elapsed: seconds since the logger was created.
     """
     iqm, low, high = (_return(found[f"return_{name}"]) for name in ("iqm", "min", "max"))
     parts = [
@@ -131,7 +131,7 @@ def _count(x: float) -> str:
 
 
 def _return(x: float) -> str:
-    """Format a return: a whole number from 100 on (-1655), else three digits (1.53)."""
+    """Format a return with three digits (1.53), or as a whole number from 100 on (-1655)."""
     return f"{x:.0f}" if 100 <= abs(x) < 100_000 else f"{x:.3g}"
 
 

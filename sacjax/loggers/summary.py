@@ -1,4 +1,4 @@
-"""Functions that the loggers share: the progress of a run, and each metric as numbers."""
+"""Functions that all loggers share, such as the computation of a run's progress."""
 
 import functools
 import importlib
@@ -25,17 +25,17 @@ _OVER_MEMBERS = {"iqm": statistics.iqm, "min": np.min, "max": np.max}
 def progress(step: int, metrics: dict[str, Any]) -> dict[str, Any]:
     """Return the progress of a whole run, for `ProgressBar` and `JsonLines`.
 
-    Batches of members train in order: the members before this batch have finished, and the members
-    after it have not started.
+    Batches train in order. Members of earlier batches have finished, and members of later batches
+    have not started.
 
     Args:
-      step: environment steps of each member so far.
-      metrics: the epoch's metrics by name, [M, ...] each (`sacjax.types.OnEpoch`).
+      step: the number of environment steps of each member so far.
+      metrics: the metrics [M, ...] of the epoch by name, as in `sacjax.types.OnEpoch`.
 
     Returns:
-      Numbers by name, NaN where there is no value. A member's return is the mean over its episodes.
-      The aggregates are over the members of `metrics` that have a finite return. Times are in
-      seconds. `time_left` assumes that every epoch takes as long as this one.
+      Numbers by name. A missing value is NaN. A member's return is the mean over its episodes.
+      Aggregates include only members with a finite return. Times are in seconds. `time_left`
+      assumes that all epochs take equally long.
     """
     trained, members = len(metrics["member"]), int(metrics["members"][0])
     total, every, updates = (
@@ -43,7 +43,7 @@ def progress(step: int, metrics: dict[str, Any]) -> dict[str, Any]:
     )
     done = int(metrics["member"][0]) * total + trained * step  # steps of all members
     left = members * total - done
-    seconds = metrics["seconds"].max().item()  # NaN if all diverged
+    seconds = metrics["seconds"].max().item()  # NaN if all members diverged
     returns = aggregate(metrics["eval_return"].mean(-1))
     return {
         "step": step,
@@ -64,12 +64,12 @@ def scalars(metrics: dict[str, Any]) -> dict[str, float]:
     """Return an epoch's numbers by tag, for `TensorBoard` and `WandB`.
 
     Args:
-      metrics: the epoch's metrics by name, [M, ...] each (`sacjax.types.OnEpoch`).
+      metrics: the metrics [M, ...] of the epoch by name, as in `sacjax.types.OnEpoch`.
 
     Returns:
-      The columns of metrics.csv for each member ("eval_return/seed_3", in a sweep
-      "eval_return/seed_3_tau_0.005"), and their IQM, minimum and maximum over the members with
-      finite values ("eval_return/iqm"). NaN (no data) is left out.
+      Numbers by tag. Each column of metrics.csv has a tag per member, such as "eval_return/seed_3",
+      or "eval_return/seed_3_tau_0.005" in a sweep. Other tags, such as "eval_return/iqm", are the
+      IQM, minimum and maximum over the members with finite values. NaN values are omitted.
     """
     members = range(len(metrics["member"]))
     series = {x: metrics[x] for x in metrics if x not in _NOT_LOGGED and x not in _SWEPT}
@@ -86,7 +86,7 @@ def scalars(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def aggregate(x: np.ndarray) -> dict[str, float]:
-    """Return the IQM, minimum and maximum of the finite values of x [M], NaN if there are none."""
+    """Return the IQM, minimum and maximum of the finite values of x [M], or NaN without values."""
     x = x[np.isfinite(x)]
     return {name: float(over(x)) if x.size else math.nan for name, over in _OVER_MEMBERS.items()}
 
@@ -100,7 +100,7 @@ def batch_name(metrics: dict[str, Any]) -> str:
 def require(module: str, extra: str) -> Any:
     """Import and return a module of an optional package.
 
-    Raises InputError about the extra if the package is not installed.
+    If the package is not installed, the function raises InputError and names the extra.
     """
     try:
         return importlib.import_module(module)
@@ -110,9 +110,9 @@ def require(module: str, extra: str) -> Any:
 
 
 class Logger:
-    """A logger, to be used in a `with` statement."""
+    """The base class of loggers. Use loggers in `with` statements."""
 
-    failed = False  # whether a method failed: `survives`
+    failed = False  # whether a method has failed
 
     def __enter__(self) -> Self:
         return self
@@ -131,9 +131,9 @@ def survives(method: Callable[..., None]) -> Callable[..., None]:
             return
         try:
             method(self, *args)
-        except Exception as error:  # W&B raises many kinds
+        except Exception as error:  # W&B raises many kinds of errors
             if not self.failed:
-                self.failed = True  # set first: else `JsonLines` prints the warning
+                self.failed = True  # first, so that `JsonLines` ignores the warning
                 name = type(self).__name__
                 _LOG.warning("%s failed, the run continues: %s", name, one_line(error))
 

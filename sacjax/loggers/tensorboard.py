@@ -1,4 +1,4 @@
-"""TensorBoard: a logger that writes the columns of metrics.csv to event files."""
+"""A logger that writes the columns of metrics.csv to event files of TensorBoard."""
 
 import os
 import time
@@ -13,14 +13,14 @@ from sacjax.loggers.summary import Logger, batch_name, require, scalars, survive
 class TensorBoard(Logger):
     """Write event files to DIRECTORY/tensorboard, with tags such as `eval_return/seed_3`.
 
-    In a sweep a tag is `eval_return/seed_3_tau_0.005`. `eval_return/iqm`, `/min` and `/max`
-    aggregate over members. If a run trains in batches of members, each batch is a separate
-    TensorBoard run, such as tensorboard/members_0_3. If the run is resumed, TensorBoard hides the
-    values that were logged after the checkpoint.
+    In a sweep, tags have the form `eval_return/seed_3_tau_0.005`. The tags `eval_return/iqm`,
+    `/min` and `/max` aggregate over members. If a run trains in batches of members, each batch is a
+    separate TensorBoard run, such as tensorboard/members_0_3. If the run is resumed, TensorBoard
+    hides the values that were logged after the checkpoint.
 
-    The first file is created at the first call, because a run needs an empty directory. If a write
-    fails, sacjax logs one warning and the run continues without event files. metrics.csv has the
-    same numbers.
+    The first call creates the first file, because a run needs an empty directory. If a write fails,
+    sacjax logs one warning and the run continues without event files. metrics.csv has the same
+    numbers.
 
     >>> with TensorBoard("runs/a") as tensorboard:
     ...   run(config, directory="runs/a", on_epoch=[tensorboard])
@@ -50,25 +50,25 @@ class TensorBoard(Logger):
         """Log an epoch.
 
         Args:
-          step: environment steps of each member so far.
-          metrics: the epoch's metrics by name, [M, ...] each (`sacjax.types.OnEpoch`).
+          step: the number of environment steps of each member so far.
+          metrics: the metrics [M, ...] of the epoch by name, as in `sacjax.types.OnEpoch`.
         """
         place = self._directory / batch_name(metrics)
         if place != self._place:
             self._open(place)
-            self._write(step, session_log={"status": "START"})  # hides this step and later ones
+            self._write(step, session_log={"status": "START"})  # hides older values
         values = [{"tag": tag, "simple_value": x} for tag, x in scalars(metrics).items()]
         self._write(step, summary={"value": values})
 
     def _open(self, place: Path) -> None:
-        """Create an event file. It is closed on exit, or when this logger is garbage-collected.
+        """Create an event file, which is closed on exit or when the logger is garbage-collected.
 
-        tensorboardX's SummaryWriter calls the same writer from a thread, through a bounded queue.
-        If a write fails there, the thread ends and the run waits forever.
+        tensorboardX's SummaryWriter writes in a thread. If a write fails, the thread ends and the
+        run waits forever. EventsWriter needs no thread.
         """
         self._close()
         place.mkdir(parents=True, exist_ok=True)
-        number = len(list(place.glob("events*")))  # names differ within a second
+        number = len(list(place.glob("events*")))  # unique within a second
         writer = self._library.EventsWriter(str(place / "events"), f".{number}")
         self._place, self._writer = place, writer
         self._close = weakref.finalize(self, writer.close)

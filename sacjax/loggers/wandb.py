@@ -1,4 +1,4 @@
-"""Weights & Biases: a logger that sends the columns of metrics.csv to W&B."""
+"""A logger that sends the columns of metrics.csv to Weights & Biases (W&B)."""
 
 import json
 import logging
@@ -18,30 +18,29 @@ _LOG = logging.getLogger("sacjax")
 class WandB(Logger):
     """Log to one W&B run, with keys such as `eval_return/seed_3` over `env_steps`.
 
-    `eval_return/iqm`, `/min` and `/max` aggregate over members. If a run trains in batches of
-    members, each key starts with its batch, as in `members_0_3/eval_return/iqm`.
+    The keys `eval_return/iqm`, `/min` and `/max` aggregate over members. If a run trains in batches
+    of members, each key starts with its batch, as in `members_0_3/eval_return/iqm`.
 
-    DIRECTORY/wandb.json holds the id of the W&B run, so that a resumed run continues it. With
-    WANDB_MODE=offline, or if W&B cannot be reached, the data stay in DIRECTORY/wandb for
-    `wandb sync`.
+    DIRECTORY/wandb.json stores the id of the W&B run, so that a resumed run continues the same W&B
+    run. If WANDB_MODE is offline or W&B cannot be reached, the data stay in DIRECTORY/wandb. The
+    command `wandb sync` uploads the data later.
 
-    The W&B run starts at the first call, because a run needs an empty directory. If W&B fails
-    later, sacjax logs one warning and the run continues without W&B. metrics.csv has the same
-    numbers.
+    The W&B run starts at the first call, because `run` needs an empty folder at its start. If W&B
+    fails later, sacjax logs one warning and continues without it. metrics.csv has all numbers.
 
     >>> with WandB("runs/a", project="walkers") as wandb:
     ...   run(config, directory="runs/a", on_epoch=[wandb])
     """
 
     def __init__(self, directory: str | os.PathLike, *, project: str = "sacjax"):
-        """Check that wandb is installed and that W&B accepts the key.
+        """Check that wandb is installed and that W&B accepts the API key.
 
         Args:
           directory: the run's directory.
           project: the W&B project.
 
         Raises:
-          InputError: wandb is not installed, or W&B does not accept the key.
+          InputError: wandb is not installed, or W&B does not accept the API key.
         """
         self._library = require("wandb", "wandb")
         _check_key(self._library)
@@ -58,8 +57,8 @@ class WandB(Logger):
         """Log an epoch.
 
         Args:
-          step: environment steps of each member so far.
-          metrics: the epoch's metrics by name, [M, ...] each (`sacjax.types.OnEpoch`).
+          step: the number of environment steps of each member so far.
+          metrics: the metrics [M, ...] of the epoch by name, as in `sacjax.types.OnEpoch`.
         """
         if self._run is None:
             self._run = _start(self._library, self._directory, self._project)
@@ -68,7 +67,7 @@ class WandB(Logger):
 
 
 def _check_key(wandb: Any) -> None:
-    """Raise InputError if W&B does not accept the key. The offline mode needs no key."""
+    """Raise InputError if W&B does not accept the API key. The offline mode needs no key."""
     try:
         if wandb.setup().settings.mode != "online" or wandb.login(prompt=False):
             return
@@ -80,12 +79,14 @@ def _check_key(wandb: Any) -> None:
 
 
 def _start(wandb: Any, directory: Path, project: str) -> Any:
-    """Start or continue the W&B run of a run's directory."""
+    """Start or continue the W&B run that belongs to `directory`."""
     note, about = directory / "wandb.json", directory / "config.json"
     directory.mkdir(parents=True, exist_ok=True)
     known = json.loads(note.read_text()) if note.exists() else {"id": secrets.token_hex(4)}
     known["project"] = project
-    write_text(note, json.dumps(known, indent=2) + "\n")  # first, so that the id cannot get lost
+    write_text(
+        note, json.dumps(known, indent=2) + "\n"
+    )  # written first, so that a crash keeps the id
     options = {
         "project": project,
         "name": directory.resolve().name,
@@ -93,8 +94,8 @@ def _start(wandb: Any, directory: Path, project: str) -> Any:
         "id": known["id"],
         "resume": "allow",
         "config": json.loads(about.read_text()) if about.exists() else None,
-        "allow_val_change": True,  # an extended run has other total_steps
-        "reinit": "create_new",  # the caller may have a W&B run too
+        "allow_val_change": True,  # an extended run changes total_steps
+        "reinit": "create_new",  # the caller may have another W&B run
         "settings": wandb.Settings(silent=True, console="off"),
     }
     try:

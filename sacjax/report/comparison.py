@@ -16,30 +16,30 @@ from sacjax.types import PLAIN, InputError
 
 
 class Folder(NamedTuple):
-    """A run as its directory describes it."""
+    """The description of a run, as read from its directory."""
 
     directory: Path
     config: Config
     content: dict[str, Any]  # config.json
     members: int  # number of members with evaluations
-    steps: tuple[int, int]  # fewest and most environment steps of any member
+    steps: tuple[int, int]  # smallest and largest number of steps of a member
 
     @property
     def reached(self) -> str:
-        """Environment steps of the members, such as "300" or "300 to 1,100"."""
+        """The range of the members' environment steps, such as "300" or "300 to 1,100"."""
         return " to ".join(f"{step:,}" for step in sorted({*self.steps}))
 
 
 class Entry(NamedTuple):
-    """The seeds of one setting in one environment, from one run or from several pooled runs."""
+    """All seeds of one setting in one environment. The seeds may come from several runs."""
 
     label: str
     env: str
     seeds: list[int]  # [S]
     steps: np.ndarray  # [epochs] environment steps
     returns: np.ndarray  # [S, epochs] mean over the episodes of an evaluation
-    scores: np.ndarray  # [S] mean of the last evaluations; not finite for a seed that diverged
-    least: int  # fewest environment steps of any seed
+    scores: np.ndarray  # [S] mean of the last evaluations, not finite if a seed diverged
+    least: int  # smallest number of environment steps of a seed
     settings: dict[str, Any]  # fields of Config and Hyperparams
     folders: list[Folder]  # the runs of the seeds
 
@@ -55,10 +55,10 @@ class Entry(NamedTuple):
 
 
 class Panel(NamedTuple):
-    """Scores by label, of one environment, or normalised scores of all environments."""
+    """The scores in one environment, or the normalised scores in all environments."""
 
     title: str
-    scores: dict[str, list[np.ndarray]]  # label -> an array per environment, without diverged seeds
+    scores: dict[str, list[np.ndarray]]  # label -> finite scores per environment
 
     @property
     def together(self) -> bool:
@@ -72,10 +72,10 @@ def read(
     last: int = 1,
     until: int | None = None,
 ) -> list[Entry]:
-    """Read runs, finished or not, and return an entry per setting and environment.
+    """Read finished and unfinished runs. Returns an entry per setting and environment.
 
-    The arguments are those of `sacjax.report.compare`. Raises InputError if a directory is damaged,
-    or if different runs of one environment have the same label.
+    `sacjax.report.compare` explains the arguments. Raises InputError if a directory is damaged, or
+    if different runs of one environment have the same label.
     """
     unlabelled = len(labels) != len(directories) or not all(map(str.strip, labels))
     for wrong, field, message in (
@@ -108,7 +108,7 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
     """Return an entry for each setting of a run that has evaluations."""
     check_is_run(path)
     content = read_description(path)
-    unnamed = f"{content.get('env_object', 'environment')} object"  # config.json has no object
+    unnamed = f"{content.get('env_object', 'environment')} object"  # JSON cannot store objects
     run = read_config(path, None if content["config"].get("env") else unnamed)
     table = path / "metrics.csv"
     csvs = tables(path) or [table]
@@ -116,13 +116,13 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
     seeds = [int(member["seed"]) for member in members]
     shown = metrics["env_steps"] <= (np.inf if until is None else until)  # False for NaN
     counts, planned = shown.sum(1), run.grid.seeds * len(run.grid.settings)
-    partial = csvs == [table] and len(seeds) < len(planned)  # with batches, some may be missing
+    partial = csvs == [table] and len(seeds) < len(planned)  # a batch may not have started
     matches = seeds == planned[: len(seeds)] and "eval_return" in metrics
     if not matches or (partial and shown.shape[1] > 1):
-        message = f"{csvs[0]} does not match config.json: restore it, or train again"
+        message = f"{csvs[0]} does not match config.json: restore the file, or train again"
         raise InputError(message, "metrics.csv")
     if partial:
-        message = f"{path} has no complete evaluation yet: wait for the first, or leave the run out"
+        message = f"{path} has no complete evaluation yet: wait for one, or leave the run out"
         raise InputError(message, "metrics.csv")
     if counts.min() < last:
         where = f"{path}, seed {seeds[counts.argmin()]}{f', until {until} steps' if until else ''}"
@@ -154,13 +154,16 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
 
 
 def _pool(one: Entry, other: Entry) -> Entry:
-    """Pool the seeds of two entries. Raises InputError if settings differ or a seed is in both."""
+    """Pool the seeds of two entries.
+
+    Raises InputError if the settings of the entries differ, or if they have a seed in common.
+    """
     shared = sorted({*one.seeds} & {*other.seeds})
     if one.settings != other.settings or shared:
         what = f"seed {shared[0]} is in both" if shared else "their settings differ"
         raise InputError(
-            f"{one.folders[0].directory} and {other.folders[0].directory} are both {one.label!r} "
-            f"in {one.env}, and {what}: give each run its own name with --labels",
+            f"{one.folders[0].directory} and {other.folders[0].directory} have the same label "
+            f"{one.label!r} in {one.env}, but {what}: give each run its own name with --labels",
             "labels",
         )
     longer = max(one, other, key=lambda entry: len(entry.steps))
@@ -178,17 +181,20 @@ def _pool(one: Entry, other: Entry) -> Entry:
 
 
 def environments(entries: Iterable[Entry]) -> list[str]:
-    """Return the environments in the order in which they were given."""
+    """Return the names of the environments in the order of the entries."""
     return list(dict.fromkeys(entry.env for entry in entries))
 
 
 def folders(entries: Iterable[Entry]) -> list[Folder]:
-    """Return the runs without duplicates."""
+    """Return the runs of the entries without duplicates."""
     return list({folder.directory: folder for e in entries for folder in e.folders}.values())
 
 
 def panels(entries: list[Entry]) -> list[Panel]:
-    """Return a panel per environment, and one of all environments if a label has them all."""
+    """Return a panel per environment.
+
+    If a label has scores in every environment, another panel shows all environments together.
+    """
     scores = {
         env: {e.label: e.alive for e in entries if e.env == env and len(e.alive)}
         for env in environments(entries)
@@ -203,7 +209,7 @@ def panels(entries: list[Entry]) -> list[Panel]:
 
 
 def differing(entries: list[Entry]) -> list[str]:
-    """Return the settings that differ between entries, other than the environment."""
+    """Return the names of the settings, except the environment, that differ between entries."""
     first = entries[0].settings
     differ = [name for name in first if any(e.settings[name] != first[name] for e in entries)]
     return [name for name in differ if name != "env"]

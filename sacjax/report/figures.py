@@ -1,4 +1,4 @@
-"""Draw the figures of a comparison: learning curves, performance profiles, improvement."""
+"""Draw the learning curves, performance profiles and improvements of a comparison."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ from sacjax.runs.curve import STYLE, draw_returns, png
 from sacjax.statistics import performance_profile, probability_of_improvement
 
 LINES = ["solid", "dashed", "dashdot", "dotted"]  # ten labels share a line style
-CURVE_POINTS = 200  # a longer curve is thinned to this many evaluations
+CURVE_POINTS = 200  # a longer curve shows only this many evaluations
 Looks = dict[str, dict[str, Any]]  # label -> keyword arguments of Matplotlib's lines
 NAMES = ("learning_curves.png", "profiles.png", "improvement.png")
 
 
 def draw(entries: list[Entry], panels: list[Panel]) -> dict[str, bytes]:
-    """Draw all figures that the scores allow. Return file name -> PNG.
+    """Draw all figures that the scores allow. Returns the PNGs by file name.
 
     A label has the same color and line style in all figures.
     """
@@ -33,7 +33,7 @@ def draw(entries: list[Entry], panels: list[Panel]) -> dict[str, bytes]:
 
 
 def learning_curves(entries: list[Entry], looks: Looks) -> bytes:
-    """Draw evaluation return against environment steps, a panel per environment. Return a PNG."""
+    """Draw evaluation returns over environment steps in one panel per environment, as a PNG."""
     diverged = {label: sum(e.diverged for e in entries if e.label == label) for label in looks}
 
     def draw(axes: Any, env: str) -> None:
@@ -51,7 +51,7 @@ def learning_curves(entries: list[Entry], looks: Looks) -> bytes:
 
 
 def profiles(panels: list[Panel], looks: Looks) -> bytes:
-    """Draw the fraction of seeds that score above tau. Return a PNG."""
+    """Draw the fraction of seeds whose score is above tau, for all tau, as a PNG."""
 
     def draw(axes: Any, panel: Panel) -> None:
         scores = np.concatenate([x for parts in panel.scores.values() for x in parts])
@@ -70,7 +70,7 @@ def profiles(panels: list[Panel], looks: Looks) -> bytes:
 
 
 def improvements(panels: list[Panel], looks: Looks) -> bytes:
-    """Draw how likely each label beats the panel's first label. Return a PNG."""
+    """Draw the probability that each label beats the panel's first label, as a PNG."""
 
     def draw(axes: Any, panel: Panel) -> None:
         first, *others = panel.scores
@@ -96,10 +96,10 @@ def _figure(
     """Call `draw(axes, panel)` for each panel, and return the figure as a PNG.
 
     Args:
-      panels: what `draw` takes. Two panels share a row, unless `heights` is given.
+      panels: the content of each panel. Two panels share a row, unless `heights` is given.
       draw: the function that draws a panel.
-      legend: texts and looks of the lines in the legend, which is below all panels.
-      heights: the height of each panel in inches, for panels in one column.
+      legend: the text and the look of each line in the legend, below all panels.
+      heights: the height of each panel in inches, if the panels are in one column.
     """
     import matplotlib
     from matplotlib.figure import Figure

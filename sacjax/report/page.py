@@ -1,4 +1,4 @@
-"""Write a comparison: one HTML page that needs no other file, and its figures as PNGs."""
+"""Write a comparison as one HTML page that needs no other file, and its figures as PNGs."""
 
 import base64
 import contextlib
@@ -26,11 +26,11 @@ def write(
     Args:
       entries: the entries to compare.
       directory: a directory that is new, empty, or an earlier report.
-      last: number of evaluations in a seed's score, for the page's text.
-      command: the command that the page prints as its origin.
+      last: the number of evaluations in a seed's score, which the page mentions.
+      command: the command that made the report. The page shows the command.
 
     Raises:
-      InputError: the directory holds other files.
+      InputError: the directory contains other files.
       RunError: the files cannot be written.
     """
     path = Path(directory)
@@ -40,11 +40,11 @@ def write(
     text = _html(entries=entries, panels=panels, images=images, last=last, command=command)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        files.write_text(path / PAGE, text)  # first, so that an unfinished report can be replaced
+        files.write_text(path / PAGE, text)  # written first: it shows that the folder is a report
         for name in figures.NAMES:
             if name in images:
                 files.write_bytes(path / name, images[name])
-            else:  # it may be left from an earlier report
+            else:  # an earlier report may have left this figure
                 (path / name).unlink(missing_ok=True)
     except OSError as error:
         raise RunError(
@@ -57,13 +57,13 @@ def _check_ours(path: Path) -> None:
     """Raise InputError unless `path` is new, empty, or an earlier report. Ignore hidden files."""
     if not path.exists():
         return
-    with contextlib.suppress(OSError):  # a file, or not readable
+    with contextlib.suppress(OSError):  # `path` is a file, or not readable
         names = {file.name for file in path.iterdir() if not file.name.startswith(".")}
         known = names <= {PAGE, *figures.NAMES}
         if not names or (known and MARK in (path / PAGE).read_text(errors="replace")[:1000]):
             return
     raise InputError(
-        f"{path} is not an earlier report: give a new folder with --out, or empty this one", "out"
+        f"{path} is not an earlier report: give a new folder with --out, or an empty folder", "out"
     )
 
 
@@ -79,7 +79,7 @@ def _html(**shown: Any) -> str:
 
 
 def _encode_image(png: bytes) -> dict[str, Any]:
-    """Return the content and width of an <img>. An inch has 150 pixels in the PNG, 100 there."""
+    """Return the content and width of an <img>. One inch is 150 pixels in the PNG, 100 in HTML."""
     width = int.from_bytes(png[16:20]) * 100 // 150
     return {"width": width, "data": base64.b64encode(png).decode()}
 

@@ -25,22 +25,22 @@ from sacjax.validation import must_be
 def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) -> float:
     """Write a GIF of one member's greedy policy.
 
-    The GIF shows the episode with the median return of the member's last evaluation. If the member
-    diverged, it shows any episode. Without a screen, MuJoCo's pictures need EGL or OSMesa.
+    The GIF shows the episode with the median return in the member's last evaluation. If the member
+    diverged, the GIF shows an arbitrary episode. Without a screen, MuJoCo needs EGL or OSMesa.
 
     >>> render(load("runs/Pendulum-v1"), member=0, target="policy.gif")
 
     Args:
       run: the result of `sacjax.load` or `sacjax.run`.
       member: index of the member, from 0.
-      target: the file to write; its name ends with ".gif".
+      target: the path of the GIF, which ends with ".gif".
       frames: largest number of environment steps to show.
 
     Returns:
-      The undiscounted return of the steps that are shown.
+      The undiscounted return of the steps in the GIF.
 
     Raises:
-      InputError: there is no such member, or the environment cannot be drawn.
+      InputError: the member does not exist, or the environment cannot be drawn.
       RunError: the file cannot be written, or the environment failed.
     """
     must_be(Run, run, "run", "load('runs/Pendulum-v1')")
@@ -65,7 +65,7 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
         first, *others = _label(suite.pictures(run.config.env, parsed, episode), returns)
     except InputError:
         raise
-    except Exception as error:  # OpenGL raises many kinds
+    except Exception as error:  # OpenGL raises many kinds of errors
         opengl = "MuJoCo needs OpenGL; without a screen, set MUJOCO_GL=egl or osmesa"
         remedy = "pip install 'sacjax[render]'" if "pygame" in str(error) else opengl
         message = f"cannot draw {run.config.env} ({one_line(error)}): {remedy}"
@@ -82,7 +82,7 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
 
 
 def without_a_screen() -> None:
-    """Make MuJoCo draw with EGL if there is no screen. Call it before MuJoCo is imported."""
+    """Let MuJoCo draw with EGL if there is no screen. Call this before you import MuJoCo."""
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
 
@@ -97,21 +97,21 @@ def _label(pictures: Iterable[np.ndarray], returns: np.ndarray) -> Iterator[Imag
 
 
 def _episode(run: Run, env: Env, member: int, agent: Any, frames: int) -> Episode:
-    """Replay the episode with the median return of the member's last evaluation."""
+    """Repeat the episode with the median return in the member's last evaluation."""
     epoch, copies = run.epochs[member] - 1, run.config.eval_episodes
     copy = int(np.argsort(run.metrics["eval_return"][member, epoch])[copies // 2])
     key_reset, key = jax.random.split(epoch_keys(run.keys[member], epoch)[1])
     _, params = as_arrays(Hyperparams(), env.default_params)
 
     @jax.jit
-    def step(env_state, obs, key):  # the step of `sacjax.evaluate`
+    def step(env_state, obs, key):  # the same step as in `sacjax.evaluate`
         key, key_step = jax.random.split(key)
         action = run.program.mode(agent, obs)
         after, timestep = env.step(env_state, action, key_step, params)
         seen = jax.tree.map(part, (env_state, action, timestep))
         return (after, timestep.obs, key), seen
 
-    def part(x):  # arrays without an axis of copies stay whole
+    def part(x):  # some arrays have no axis for the copies
         return x[copy] if x.ndim and len(x) == copies else x
 
     carry, seen, ended = (*jax.jit(env.reset)(key_reset, params), key), [], False

@@ -1,4 +1,4 @@
-"""Make the tables of a run and of a comparison, for a terminal or for the page."""
+"""Create the tables of a run or a comparison, for a terminal or for the HTML page."""
 
 import io
 import shutil
@@ -19,15 +19,15 @@ Cell = str | tuple[str, str]  # text, or text and its CSS class
 
 
 class Table(NamedTuple):
-    """A table of text, for `as_rich` and for the page."""
+    """A table of text, which `as_rich` or the HTML page shows."""
 
     names: list[str]  # names of the columns
     rows: Sequence[Sequence[Cell]]
-    left: int  # number of columns that are aligned left; the others hold numbers
+    left: int  # number of left-aligned columns, before the columns of numbers
 
 
 def finals(entries: list[Entry], panels: list[Panel]) -> Table:
-    """Return a table with the final scores, a row per entry."""
+    """Return a table with the final scores, with a row per entry."""
     scores = {panel.title: panel.scores for panel in panels}
     rows = []
     for entry in entries:
@@ -43,7 +43,7 @@ def finals(entries: list[Entry], panels: list[Panel]) -> Table:
 
 
 def totals(panel: Panel, entries: list[Entry]) -> Table:
-    """Return a table with the scores over all environments, a row per label."""
+    """Return a table with the scores over all environments, with a row per label."""
     rows = [
         [label, estimate(aggregate_iqm(scores), ".3f"), _beats(panel.scores, label, entries)]
         for label, scores in panel.scores.items()
@@ -78,7 +78,10 @@ def matrix(panel: Panel) -> Table:
 
 
 def settings(entries: list[Entry]) -> Table:
-    """Return a table with the settings that differ, a row per entry. No row if none differs."""
+    """Return a table of the settings that differ between entries, with a row per entry.
+
+    If no setting differs, the table has no rows.
+    """
     names = comparison.differing(entries)
     rows = [[e.env, e.label, *(_value(e.settings[name]) for name in names)] for e in entries]
     return Table(["environment", "run", *names], rows if names else [], left=2 + len(names))
@@ -97,15 +100,16 @@ def as_text(entries: list[Entry]) -> str:
 
 
 def of_run(members: list[Member], returns: np.ndarray, stds: np.ndarray, title: str) -> str:
-    """Return the table of a run as text: a line per seed, then IQM and interval per setting.
+    """Return the table of a run as text.
 
-    A sweep of many settings has only a line per setting, the best ones first. A member without a
-    finite return diverged, and is excluded from the IQM.
+    Each setting has a line per seed, and then a line with the IQM and its interval. If a sweep has
+    many settings, the table has only a line per setting, with the best settings first. A member
+    without a finite return has diverged and is excluded from the IQM.
 
     Args:
-      members: M dictionaries of the swept hyperparameters and `seed`.
+      members: a dictionary of the swept hyperparameters and `seed` for each member.
       returns: mean returns [M].
-      stds: standard deviations over episodes [M].
+      stds: standard deviations [M] of the returns of a member's episodes.
       title: the first line.
     """
     groups = curve.settings(members)
@@ -128,7 +132,7 @@ def of_run(members: list[Member], returns: np.ndarray, stds: np.ndarray, title: 
 
 
 def _best(groups: dict[str, list[int]], returns: np.ndarray) -> str:
-    """Return a table with the MOST_ROWS settings of the largest IQM as text."""
+    """Return a table of the MOST_ROWS settings with the largest IQM, as text."""
     ranked = curve.ranked(groups, returns)
     rows = [[x, *_summarize(returns[groups[x]])] for x in ranked[:MOST_ROWS]]
     table = Table(["best first", "seeds", "IQM", "95% interval"], rows, left=1)
@@ -163,18 +167,18 @@ def render_text(*views: Any, width: int) -> str:
 
 
 def number(x: float) -> str:
-    """Format a number with fewer decimals the larger it is: -1,234.5, 2.61, 0.031."""
+    """Format a number. Larger numbers have fewer decimals, as in -1,234.5, 2.61 and 0.031."""
     return f"{x:,.{1 if abs(x) >= 10 else 2 if abs(x) >= 1 else 3}f}"
 
 
 def estimate(x: Estimate, digits: str) -> str:
-    """Format a value and its interval, if it has one."""
+    """Format a value, and also its interval if the interval is finite."""
     ends = f" [{x.low:{digits}}, {x.high:{digits}}]" if np.isfinite(x.low) else ""
     return f"{x.value:{digits}}{ends}"
 
 
 def _summarize(scores: np.ndarray) -> tuple[str, str, str]:
-    """Return the number of seeds with a finite score, their IQM, and its interval as text."""
+    """Return the number of finite scores, the IQM and the interval of the IQM, each as text."""
     alive = scores[np.isfinite(scores)]
     counted = f"{len(alive)} of {len(scores)}" if len(alive) < len(scores) else str(len(scores))
     if len(alive) == 0:
@@ -185,7 +189,10 @@ def _summarize(scores: np.ndarray) -> tuple[str, str, str]:
 
 
 def _beats(scores: dict[str, list[np.ndarray]], label: str, entries: list[Entry]) -> str:
-    """Format P(label beats the panel's first label). Name that label if it is not the first run."""
+    """Format the probability that `label` beats the panel's first label.
+
+    The text names the first label, unless it is the label of the first run.
+    """
     first = next(iter(scores))
     if label == first:
         return "-"

@@ -1,11 +1,11 @@
-"""Trees of arrays on disk: a folder with one .npz file per process and a note with checksums.
+"""Store trees of arrays on disk, in a folder with a file per process and a note with checksums.
 
-    0.npz, 1.npz ...   the parts of the arrays that each process holds, not compressed
-    note.json          names and dtypes of the arrays, the SHA-256 of each file, a note;
-                       its first line is the SHA-256 of the rest
+- `0.npz`, `1.npz`, ...: the shards of each process, not compressed.
+- `note.json`: the names and dtypes of the arrays, the SHA-256 of each file, and the caller's note.
+  The first line is the SHA-256 of the other lines.
 
-`write_part` writes into a temporary folder. `complete` forces it to the disk and renames it, so a
-folder under its final name is complete. `Stored` checks every checksum before it reads an array.
+`write_part` writes into a temporary folder. `complete` syncs and renames the temporary folder, so
+a folder with its final name is complete. `Stored` verifies every checksum before it reads an array.
 """
 
 import hashlib
@@ -31,39 +31,41 @@ _NOTE = "note.json"
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """Return the leaves of a tree by name. PRNG keys become arrays of integers."""
+    """Return a dictionary of the tree's leaves by name. PRNG keys become arrays of integers."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): _to_numbers(x) for path, x in leaves}
 
 
 def unflatten(like: Any, arrays: Arrays, place: Callable[[Any], Any] = lambda x: x) -> Any:
-    """Invert `flatten`: read, check and place each leaf before the next one is read.
+    """Build a tree from arrays that `flatten` returned.
+
+    To save memory, each array is read, checked and placed before the next array is read.
 
     Args:
-      like: a tree of `jax.ShapeDtypeStruct`.
+      like: a tree of `jax.ShapeDtypeStruct` with the structure of the result.
       arrays: the arrays by name.
-      place: a function applied to each array.
+      place: a function that is applied to each array.
 
     Returns:
-      A tree like `like` with the results of `place` as leaves.
+      A tree with the structure of `like`, and the results of `place` as leaves.
 
     Raises:
-      ValueError: an array is missing, or has another shape or dtype.
+      ValueError: an array is missing, or its shape or dtype differs from `like`.
     """
 
     def read_leaf(path: Any, wanted: Any) -> Any:
         name, shape = jax.tree_util.keystr(path), jax.eval_shape(_to_numbers, wanted)
         if name not in arrays:
-            raise ValueError(f"it has no {name}")
+            raise ValueError(f"{name} is missing")
         found = arrays[name]
         if (found.shape, found.dtype.kind) != (shape.shape, shape.dtype.kind):
             raise ValueError(
                 f"{name} is {found.dtype}{list(found.shape)}, not {shape.dtype}{list(shape.shape)}"
             )
-        found = found.astype(shape.dtype, copy=False)  # float32 <-> float64 if x64 has changed
+        found = found.astype(shape.dtype, copy=False)  # jax_enable_x64 may have changed
         if not is_key(wanted):
             return place(found)
-        kinds = []  # a ShapeDtypeStruct does not reveal the kind of its keys, a tracer does
+        kinds = []  # only a tracer reveals the kind of its PRNG keys
         jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), wanted)
         return jax.random.wrap_key_data(place(found), impl=kinds[0])
 
@@ -71,34 +73,34 @@ def unflatten(like: Any, arrays: Arrays, place: Callable[[Any], Any] = lambda x:
 
 
 def select(arrays: Arrays, prefix: str) -> dict[str, Any]:
-    """Return the arrays whose names start with the prefix, by the rest of their names."""
+    """Return the arrays whose names start with `prefix`. The new names lack the prefix."""
     return {n.removeprefix(prefix): arrays[n] for n in arrays if n.startswith(prefix)}
 
 
 def part_of(folder: Path) -> Path:
-    """Return the temporary folder in which `folder` is written."""
+    """Return the path of the temporary folder that `complete` renames to `folder`."""
     return folder.with_name(PART + folder.name)
 
 
 def make_room(folder: Path) -> None:
-    """Create an empty temporary folder. Remove what an interrupted write has left."""
+    """Create an empty temporary folder. The files of an interrupted write are deleted."""
     shutil.rmtree(part_of(folder), ignore_errors=True)
     part_of(folder).mkdir(parents=True)
 
 
 def write_part(folder: Path, arrays: Arrays, rows: int = sys.maxsize) -> dict[str, str]:
-    """Write this process's part of the arrays.
+    """Write this process's shards of the arrays to the temporary folder.
 
-    The caller may donate the arrays afterwards: nothing refers to their buffers.
+    After the call, the caller may donate the arrays, because no reference to their buffers is left.
 
     Args:
-      folder: the final folder; the part goes to its temporary folder.
+      folder: the folder that `complete` creates later.
       arrays: JAX arrays and NumPy arrays by name. Each process writes its own shards of JAX arrays.
-        NumPy arrays are equal in all processes, and the first one writes them.
-      rows: the number of leading rows of JAX arrays to write. The others are padding.
+        NumPy arrays are equal in all processes, so only the first process writes NumPy arrays.
+      rows: the number of rows of each JAX array to write. Later rows are padding.
 
     Returns:
-      The dtypes by name.
+      The dtype of each array by name.
     """
     pieces: dict[str, Any] = {}
     for number, x in enumerate(arrays.values()):
@@ -107,14 +109,14 @@ def write_part(folder: Path, arrays: Arrays, rows: int = sys.maxsize) -> dict[st
     process = jax.process_index()
     with (part_of(folder) / f"{process}.npz").open("wb") as file:
         np.savez(file, **pieces)
-        if jax.process_count() > 1:  # `complete` can only sync files of its own machine
+        if jax.process_count() > 1:  # `complete` cannot sync files of other machines
             file.flush()
             os.fsync(file.fileno())
     return {name: str(x.dtype) for name, x in arrays.items()}
 
 
 def complete(folder: Path, dtypes: dict[str, str], note: dict[str, Any]) -> None:
-    """Write the note, force everything to the disk, and rename the folder to its final name."""
+    """Write note.json, sync all files to the disk, and rename the folder to its final name."""
     part, old = part_of(folder), folder.with_name(f"{PART}old-{folder.name}")
     files = {path.name: _sha256(path) for path in sorted(part.glob("*.npz"))}
     text = json.dumps({"note": note, "dtypes": dtypes, "files": files})
@@ -130,10 +132,10 @@ def complete(folder: Path, dtypes: dict[str, str], note: dict[str, Any]) -> None
 
 
 class Stored(UserDict[str, Any]):
-    """The arrays in a folder by name. Each access reads the array from the disk."""
+    """A dictionary of the arrays in a folder. Each access reads an array from the disk."""
 
     def __init__(self, folder: Path):
-        """Check every file. Raises OSError, ValueError or LookupError if one is damaged."""
+        """Verify every checksum. Raises OSError, ValueError or LookupError for a damaged file."""
         digest, _, text = (folder / _NOTE).read_text().partition("\n")
         if hashlib.sha256(text.encode()).hexdigest() != digest:
             raise ValueError(f"{_NOTE} has changed")
@@ -141,7 +143,7 @@ class Stored(UserDict[str, Any]):
         self.note: dict[str, Any] = content["note"]
         self._dtypes: dict[str, str] = content["dtypes"]
         names = list(self._dtypes)
-        # name -> first row of a piece -> its file and the offset of its zip entry
+        # name -> first row of a piece -> the piece's file and the offset of its zip entry
         self.data: dict[str, dict[int, tuple[Path, int]]] = {name: {} for name in names}
         for path in (folder / name for name in content["files"]):
             if _sha256(path) != content["files"][path.name]:
@@ -158,7 +160,7 @@ class Stored(UserDict[str, Any]):
 
 
 def _own_pieces(x: Any, rows: int) -> dict[int, np.ndarray]:
-    """Return the pieces of an array that this process writes. The keys are their first rows."""
+    """Return the pieces of an array that this process writes, by the first row of each piece."""
     if isinstance(x, jax.Array) and x.size:
         shards = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
         return {at: np.asarray(data)[: rows - at] for at, data in shards.items() if at < rows}
@@ -168,12 +170,12 @@ def _own_pieces(x: Any, rows: int) -> dict[int, np.ndarray]:
 
 
 def _read_entry(path: Path, offset: int) -> np.ndarray:
-    """Read an array from the local header of its entry in an .npz file.
+    """Read the array whose zip entry starts at `offset` in an .npz file.
 
-    It does not check the CRC of the zip, because the SHA-256 of the file has been checked.
+    The function ignores the zip's CRC, because `Stored` has verified the SHA-256 of the file.
     """
     with path.open("rb") as file:
-        file.seek(offset + 26)  # here the header stores the lengths of two fields
+        file.seek(offset + 26)  # two field lengths follow here
         file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
         return np.lib.format.read_array(file)
 
@@ -188,7 +190,7 @@ def _sha256(file: Path) -> str:
 
 
 def _sync(path: Path) -> None:
-    """Force a file's content, or a folder's names, to the disk."""
+    """Sync a file's content, or a folder's list of files, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,6 +1,6 @@
-"""Checkpoints of a run: each is complete or absent, and checked when it is read.
+"""Write and read the checkpoints of a run. A checkpoint on disk is always complete.
 
-checkpoints/12/    the run after 12 epochs, as `sacjax.runs.arrays` stores it
+The folder checkpoints/12/ has the state after 12 epochs, in the format of `sacjax.runs.arrays`.
 """
 
 import logging
@@ -27,9 +27,9 @@ class Checkpoint(NamedTuple):
     """A complete checkpoint.
 
     Attributes:
-      epoch: the number of epochs done.
+      epoch: the number of epochs before the checkpoint.
       note: the description of the run, with its diverged members.
-      arrays: the arrays by name; each access reads one from the disk.
+      arrays: the arrays by name. Each access reads an array from the disk.
     """
 
     epoch: int
@@ -38,7 +38,7 @@ class Checkpoint(NamedTuple):
 
 
 def epochs(directory: Path) -> list[int]:
-    """Return the epochs of all checkpoints, oldest first."""
+    """Return the epoch numbers of all checkpoints, oldest first."""
     found = (directory / _FOLDER).glob("*")
     return sorted(int(path.name) for path in found if path.name.isdigit() and path.is_dir())
 
@@ -46,13 +46,13 @@ def epochs(directory: Path) -> list[int]:
 class Writer:
     """Write the checkpoints of a run, one at a time.
 
-    All processes call it with the same arguments, and each one writes what its devices hold. A
-    thread takes the checksums and completes the checkpoint while training continues. If that fails,
-    the next call raises the RunError.
+    All processes call the methods with the same arguments. Each process writes the data of its own
+    devices. A thread computes the checksums and completes the checkpoint while training continues.
+    If the thread fails, the next call raises RunError.
     """
 
     def __init__(self, directory: Path, keep: int, resumed_from: int = 0):
-        """Keep the last `keep` checkpoints. Any checkpoint after `resumed_from` is damaged."""
+        """Keep the last `keep` checkpoints. Checkpoints after epoch `resumed_from` are damaged."""
         self._directory, self._keep = directory, keep
         self._damaged = {epoch for epoch in epochs(directory) if epoch > resumed_from}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -61,16 +61,16 @@ class Writer:
     def save(
         self, epoch: int, note: Description, arrays: stored.Arrays, rows: int = sys.maxsize
     ) -> None:
-        """Start a checkpoint. The caller may donate the arrays when this returns.
+        """Start to write a checkpoint. After the call, the caller may donate the arrays.
 
         Args:
-          epoch: the number of epochs done.
-          note: what `Checkpoint.note` returns.
+          epoch: the number of epochs so far.
+          note: the description of the run, as in `Checkpoint.note`.
           arrays: the arrays by name.
-          rows: the number of leading rows of JAX arrays to write.
+          rows: the number of rows of each JAX array to write. Later rows are padding.
 
         Raises:
-          RunError: this checkpoint or the one before cannot be written.
+          RunError: this checkpoint or the previous checkpoint cannot be written.
         """
         self.finish()
         folder, failed, dtypes = self._directory / _FOLDER / str(epoch), None, {}
@@ -85,7 +85,10 @@ class Writer:
         self._unfinished = epoch, done
 
     def finish(self) -> None:
-        """Wait until the checkpoint is complete and old ones are removed. Raises RunError."""
+        """Wait until the checkpoint is complete and old checkpoints are deleted.
+
+        Raises RunError if the checkpoint cannot be written.
+        """
         if self._unfinished is None:
             return
         (epoch, done), self._unfinished = self._unfinished, None
@@ -95,11 +98,11 @@ class Writer:
             raise self._write_error(epoch, error) from error
 
     def close(self) -> None:
-        """Wait for the thread, also after an error."""
+        """Wait for the thread to finish, even after an error."""
         self._thread.shutdown()
 
     def _make_room(self, folder: Path) -> None:
-        for unfinished in folder.parent.glob(f"{PART}*"):  # an interrupted write left it
+        for unfinished in folder.parent.glob(f"{PART}*"):  # an interrupted write left this folder
             shutil.rmtree(unfinished)
         stored.make_room(folder)
 
@@ -114,8 +117,8 @@ class Writer:
         if is_first():
             shutil.rmtree(stored.part_of(self._directory / _FOLDER / str(epoch)), True)
         last = epochs(self._directory)
-        left = f"the one of epoch {last[-1]} is complete" if last else "no other one exists"
-        why = one_line(error) if error else "another process could not write its part"
+        left = f"the checkpoint of epoch {last[-1]} is complete" if last else "no other one exists"
+        why = one_line(error) if error else "another process could not write its data"
         return RunError(
             f"the checkpoint of epoch {epoch} could not be written to {self._directory / _FOLDER} "
             f"({why}); {left}: {remedy(error)}, then {resume_command(self._directory)}",
@@ -126,7 +129,8 @@ class Writer:
 def restore(directory: Path) -> Checkpoint | None:
     """Return the last complete checkpoint, or None if the run has no checkpoint.
 
-    Damaged checkpoints are skipped with a warning. Raises InputError if all are damaged.
+    Damaged checkpoints are skipped with a warning. If all checkpoints are damaged, the function
+    raises InputError.
     """
     damaged: list[str] = []
     for epoch in reversed(epochs(directory)):
@@ -139,16 +143,21 @@ def restore(directory: Path) -> Checkpoint | None:
         else:
             return Checkpoint(epoch, found.note, found)
     if damaged:
-        raise InputError(f"no intact checkpoint: {damaged[0]}: restore it, or train again", _FOLDER)
+        raise InputError(
+            f"no checkpoint is intact: {damaged[0]}: restore the folder, or train again", _FOLDER
+        )
     return None
 
 
 @contextmanager
 def explain_read_errors(directory: Path, epoch: int) -> Iterator[None]:
-    """Raise RunError if an intact checkpoint cannot be read: skipping it would lose epochs."""
+    """Raise RunError if an intact checkpoint cannot be read.
+
+    The previous checkpoint is not used instead, because the run would lose epochs.
+    """
     try:
         yield
-    except (OSError, MemoryError, RuntimeError) as error:  # JAX raises RuntimeErrors
+    except (OSError, MemoryError, RuntimeError) as error:  # JAX raises RuntimeError
         raise RunError(
             f"{directory / _FOLDER / str(epoch)} is intact, but cannot be read here "
             f"({one_line(error)}): free memory, or fix the cause, then {resume_command(directory)}",

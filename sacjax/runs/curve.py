@@ -1,4 +1,4 @@
-"""The learning curve of a run, and the drawing functions that all figures of runs share."""
+"""Draw the learning curve of a run. The figures of reports use the same functions."""
 
 import io
 from pathlib import Path
@@ -13,7 +13,7 @@ STYLE = Path(__file__).with_name("figures.mplstyle")
 
 
 def settings(members: list[Member]) -> dict[str, list[int]]:
-    """Return the indices of the members of each setting, such as "tau=0.005, actor_lr=0.0003"."""
+    """Group the indices of members by setting, such as "tau=0.005, actor_lr=0.0003"."""
     groups: dict[str, list[int]] = {}
     for i, member in enumerate(members):
         swept = [f"{name}={value:.10g}" for name, value in member.items() if name != "seed"]
@@ -24,21 +24,21 @@ def settings(members: list[Member]) -> dict[str, list[int]]:
 def learning_curve(members: list[Member], metrics: dict[str, np.ndarray], run: str) -> bytes:
     """Draw a run's evaluation returns against environment steps.
 
-    Single seeds are faint lines. The IQM line of a setting stops at the first step that one of its
-    seeds has not reached; diverged seeds do not count. With more than 8 settings, the best 5 are in
-    color and the others grey.
+    Each seed is a faint line. The IQM line of a setting ends where the setting's shortest seed
+    ends. Diverged seeds are excluded from the IQM. If there are more than 8 settings, the best 5
+    have colors and the rest are grey.
 
     Args:
-      members: M dictionaries of the swept hyperparameters and `seed`.
-      metrics: `env_steps` [M, epochs], NaN after a member's last epoch, and `eval_return`
-        [M, epochs] or [M, epochs, episodes].
-      run: the name of the run, for the title.
+      members: a dictionary of the swept hyperparameters and `seed` for each member.
+      metrics: `eval_return` [M, epochs] or [M, epochs, episodes], and `env_steps` [M, epochs].
+        `env_steps` is NaN after a member's last epoch.
+      run: the name of the run in the title.
 
     Returns:
       The bytes of a PNG file.
     """
     import matplotlib
-    from matplotlib.figure import Figure  # not pyplot: no global state, no display
+    from matplotlib.figure import Figure  # pyplot would need a display
 
     returns, epochs = metrics["eval_return"], epochs_of(metrics)
     returns = returns.mean(-1) if returns.ndim > 2 else returns
@@ -47,7 +47,7 @@ def learning_curve(members: list[Member], metrics: dict[str, np.ndarray], run: s
     groups, seeds = settings(members), len({member["seed"] for member in members})
     best = ranked(groups, last)[:5] if len(groups) > 8 else list(groups)  # a legend has room for 5
     looks: dict[str, Any] = {name: ("0.75", None) for name in groups if name not in best}
-    others = len(looks)  # drawn first, below the colored ones
+    others = len(looks)  # drawn first, below the colored lines
     looks |= {name: (f"C{i}", name or "IQM, 95% interval") for i, name in enumerate(best)}
     with matplotlib.rc_context(fname=STYLE):
         figure = Figure((7, 4.2))
@@ -65,7 +65,7 @@ def learning_curve(members: list[Member], metrics: dict[str, np.ndarray], run: s
 
 
 def ranked(groups: dict[str, list[int]], scores: np.ndarray) -> list[str]:
-    """Sort the settings by the IQM of the members' scores [M]: best first, diverged last."""
+    """Sort the settings by the IQM of their scores [M], best first. Diverged settings are last."""
 
     def score(name: str) -> float:
         alive = scores[groups[name]][np.isfinite(scores[groups[name]])]
@@ -77,15 +77,15 @@ def ranked(groups: dict[str, list[int]], scores: np.ndarray) -> list[str]:
 def draw_returns(
     axes: Any, steps: np.ndarray, returns: np.ndarray, scores: np.ndarray, label: Any, **look: Any
 ) -> None:
-    """Draw the curves of one setting: a line per seed, and the IQM of the seeds.
+    """Draw a line for each seed of one setting, and a line for the IQM of the seeds.
 
     Args:
       axes: Matplotlib's axes.
       steps: environment steps [epochs].
-      returns: evaluation returns [S, epochs], NaN if a seed has none.
-      scores: last returns [S]. A seed whose score is not finite has diverged; the IQM omits it.
+      returns: evaluation returns [S, epochs]. Missing evaluations are NaN.
+      scores: last returns [S]. If a score is not finite, the seed diverged, and the IQM omits it.
       label: the setting's name in the legend.
-      **look: `color`, and other properties of the IQM line.
+      **look: the `color` of all lines, and other properties of the IQM line.
     """
     axes.set_xlabel("environment steps")
     axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -109,9 +109,9 @@ def png(figure: Any) -> bytes:
 def last_returns(
     metrics: dict[str, np.ndarray], epochs: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean and standard deviation [M] over the episodes of the last evaluations.
+    """Return the mean and standard deviation [M] of the returns in each member's last evaluation.
 
-    `epochs` [M]: the epochs that each member has done.
+    `epochs` [M] is the number of epochs of each member.
     """
     returns = metrics["eval_return"][np.arange(len(epochs)), epochs - 1]
     return returns.mean(-1), returns.std(-1)

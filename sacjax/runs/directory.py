@@ -1,14 +1,14 @@
-"""A run's folder: files that are complete or absent, read with clear errors.
+"""Read and write the folder of a run. Each file is either complete or absent.
 
-config.json          everything needed to repeat the run: settings, seeds, versions, device
-metrics.csv          one row per member and evaluation, flushed after each epoch (`metrics_csv.py`)
-checkpoints/         everything needed to resume (`checkpoints.py`)
-diverged.json        the members that diverged, if any did
-learning_curve.png   IQM and interval over seeds
-agents/              the trained agents of all members, and their metrics (`arrays.py`)
-batches/             if members are trained in batches: a folder like this one for each batch
+- `config.json`: the settings, seeds, versions and device, which are needed to repeat the run.
+- `metrics.csv`: one row per member and evaluation.
+- `checkpoints/`: the checkpoints from which the run can be resumed.
+- `diverged.json`: the members that diverged, if any.
+- `learning_curve.png`: a plot of the returns of all seeds, with their IQM and its interval.
+- `agents/`: the trained agents of all members, and their metrics.
+- `batches/`: one folder per batch, with the same files, if members train in batches.
 
-The plot, agents and diverged.json are written when a run ends or is stopped.
+A run writes the plot, the agents and diverged.json when it ends or is stopped.
 """
 
 import contextlib
@@ -28,18 +28,21 @@ from sacjax.runs.population import Grid
 from sacjax.runs.provenance import FORMAT, Description, describe_resumed
 from sacjax.types import PLAIN, InputError, RunError, one_line
 
-BATCHES = "batches"  # the subfolder with the folders of a run's batches
+BATCHES = "batches"  # the subfolder for the folders of batches
 
 
 def whole_run(directory: Path) -> Path:
-    """Return the folder to resume: this one, or that of the run if this one is a batch."""
+    """Return the folder of the whole run. `directory` may be the folder of one batch."""
     whole = directory.parent.parent
     batched = directory.parent.name == BATCHES and (whole / "config.json").is_file()
     return whole if batched else directory
 
 
 def resume_command(directory: Path) -> str:
-    """Return the command that resumes the run, in Python if an object has to be passed again."""
+    """Return the command that resumes the run.
+
+    The command is Python code if the run has an environment object or a custom algorithm.
+    """
     whole = whole_run(directory)
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         content = json.loads((whole / "config.json").read_text())
@@ -52,9 +55,10 @@ def resume_command(directory: Path) -> str:
 
 @contextlib.contextmanager
 def locked(directory: Path) -> Iterator[None]:
-    """Lock the folder against other processes that write. Raises InputError if it is locked.
+    """Lock the folder against writes by other processes.
 
-    The kernel holds the lock and releases it when the process ends, even if it is killed.
+    Raises InputError if another process has the lock. The system releases a lock when its process
+    ends, even if the process is killed.
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -72,17 +76,17 @@ def locked(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def created(directory: Path) -> Iterator[None]:
-    """Create the folder, or take an empty one, and lock it. Raises InputError."""
+    """Create and lock a folder. Raises InputError if the folder exists and is not empty."""
     with _explain_create_errors(directory):
         directory.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=directory):
             pass
     with locked(directory):
-        left = PART + "config.json"  # a run that was killed at once left it
+        left = PART + "config.json"  # a killed run may leave this file
         if any(path.name != left for path in directory.iterdir()):
             raise InputError(
-                f"{directory} is not empty, it may hold another run: give a new folder with --out, "
-                f"remove it yourself, or resume it by {resume_command(directory)}",
+                f"{directory} is not empty and may contain a run: give a new folder with --out, "
+                f"delete this folder, or resume the run with {resume_command(directory)}",
                 "directory",
             )
         yield
@@ -90,9 +94,10 @@ def created(directory: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def claimed(directory: Path) -> Iterator[Path]:
-    """Create `directory`; if it exists already, create directory-2, directory-3 and so on.
+    """Create `directory`, or directory-2, directory-3 and so on if `directory` exists.
 
-    The folder is removed after the block if it is still empty. Raises InputError.
+    If the folder is empty after the block, it is deleted. Raises InputError if no folder can be
+    created.
     """
     names = (f"{directory.name}-{number}" for number in itertools.count(2))
     path, made = directory, [folder for folder in directory.parents if not folder.exists()]
@@ -119,16 +124,16 @@ def _explain_create_errors(path: Path) -> Iterator[None]:
         raise InputError(f"{path} is a file: give a new folder with --out", "directory") from error
     except OSError as error:
         raise InputError(
-            f"cannot write to {path} ({error.strerror}): give a folder you may write to with --out",
+            f"cannot write to {path} ({error.strerror}): give a writable folder with --out",
             "directory",
         ) from error
 
 
 @contextlib.contextmanager
 def explain_write_errors(directory: Path, then: str | None = None) -> Iterator[None]:
-    """Raise an OSError of a write to the run's folder as a RunError that says how to recover.
+    """Turn an OSError in the block into a RunError that says how to recover.
 
-    `then`: the step after the remedy, by default the command that resumes the run.
+    `then` is the last step of the advice, by default the command that resumes the run.
     """
     try:
         yield
@@ -150,15 +155,15 @@ def batches(directory: Path) -> list[Path]:
 
 
 def tables(directory: Path) -> list[Path]:
-    """Return the metrics.csv of the run, or of each batch, without empty files."""
+    """Return the path of metrics.csv, or the paths of all batches. Empty files are omitted."""
     found = [place / "metrics.csv" for place in batches(directory) or [directory]]
     return [path for path in found if not path.exists() or path.stat().st_size]
 
 
 def write_config(directory: Path, content: Description, resumed: bool = False) -> None:
-    """Write config.json. For a resumed run, update the existing one (`describe_resumed`).
+    """Write config.json, or update the file if the run is resumed.
 
-    Raises RunError if it cannot be written.
+    Raises RunError if the file cannot be written.
     """
     if resumed:
         content = describe_resumed(read_description(directory), content)
@@ -169,7 +174,7 @@ def write_config(directory: Path, content: Description, resumed: bool = False) -
 
 
 class SavedConfig(NamedTuple):
-    """What config.json holds: the settings, the members, and the whole content."""
+    """The content of config.json, with the settings and the members as objects."""
 
     config: Config
     grid: Grid
@@ -177,26 +182,27 @@ class SavedConfig(NamedTuple):
 
 
 def check_is_run(directory: Path) -> None:
-    """Raise InputError if this is not the folder of a run, or is the folder of one batch."""
+    """Raise InputError unless `directory` is the folder of a whole run."""
     if not (directory / "config.json").is_file():
         raise InputError(
-            f"{directory} is not a run's folder (no config.json): give the folder that --out named",
+            f"{directory} is not the folder of a run (no config.json): give the folder that "
+            "`sacjax train` wrote",
             "directory",
         )
     whole = whole_run(directory.absolute())
     if whole != directory.absolute():
-        raise InputError(f"{directory} is a batch of {whole}: give that folder", "directory")
+        raise InputError(f"{directory} is only a batch: give the run's folder {whole}", "directory")
 
 
 def read_description(directory: str | os.PathLike) -> Description:
-    """Read config.json. Raises InputError if it is damaged or has another format."""
+    """Read config.json. Raises InputError if the file is damaged or has another format."""
     path = Path(directory) / "config.json"
     with _explain_damage(path):
         content = json.loads(path.read_text())
         if content["format"] != FORMAT:
             raise InputError(
-                f"{path} has format {content['format']}, this sacjax reads {FORMAT}: use the "
-                f"version that wrote it, git tag v{content['versions']['sacjax']}",
+                f"{path} has format {content['format']}, but this version of sacjax reads format "
+                f"{FORMAT}: use the git tag v{content['versions']['sacjax']}, which wrote the file",
                 "config.json",
             )
         content |= {name: dict(content[name]) for name in ("config", "versions", "device")}
@@ -204,14 +210,14 @@ def read_description(directory: str | os.PathLike) -> Description:
 
 
 def read_config(directory: str | os.PathLike, env: Any = None) -> SavedConfig:
-    """Read the settings of a run. `env`: the environment, if the run's was an object."""
+    """Read the settings of a run. `env` is the run's environment, if the run needs an object."""
     content = read_description(directory)
     with _explain_damage(Path(directory) / "config.json"):
         fields = content["config"] | ({} if env is None else {"env": env})
         if fields["env"] is None:
             raise InputError(
-                f"{directory} was trained on an environment object: in Python, give it to "
-                "sacjax.load or sacjax.resume(directory, env=...)",
+                f"{directory} was trained on an environment object: in Python, pass the object as "
+                "`env` to sacjax.load or sacjax.resume",
                 "env",
             )
         points = [{k: float(v) for k, v in hp.items()} for hp in content["hyperparams"]]
@@ -220,11 +226,13 @@ def read_config(directory: str | os.PathLike, env: Any = None) -> SavedConfig:
             if not found or len(set(found)) < len(found):
                 raise ValueError(f"{name} is empty, or has duplicates")
         if unknown := set(content["swept"]) - vars(Hyperparams()).keys():
-            raise ValueError(f"no hyperparameters {unknown}")
+            raise ValueError(f"unknown hyperparameters {unknown}")
         config, trained_on = Config(**fields), content.get("env_object")
         if not isinstance(config.env, str) and trained_on not in (None, config.env_name):
             raise InputError(
-                f"{directory} was trained on {trained_on}, not {config.env_name}: give env", "env"
+                f"{directory} was trained on {trained_on}, not {config.env_name}: pass a "
+                f"{trained_on} object as `env`",
+                "env",
             )
         first, end = content.get("part", (0, len(settings) * len(seeds)))
         return SavedConfig(config, Grid(settings, content["swept"], seeds, (first, end)), content)
@@ -236,7 +244,8 @@ def _explain_damage(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:  # with JSON's and UTF-8's
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # also JSON's and UTF-8's
         raise InputError(
-            f"{path} is damaged ({one_line(error)}): restore it, or train again", "config.json"
+            f"{path} is damaged ({one_line(error)}): restore the file, or train again",
+            "config.json",
         ) from error

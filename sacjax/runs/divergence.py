@@ -1,6 +1,6 @@
-"""Divergence: a member with NaN or infinite numbers is frozen at its last finite state.
+"""Detect members with NaN or infinite numbers, and freeze them at their last finite state.
 
-Members exchange nothing, so the other members are unaffected, bit for bit.
+Members exchange no data, so the other members keep exactly the same bits.
 """
 
 import itertools
@@ -15,7 +15,7 @@ from sacjax.devices import gather
 from sacjax.replay import ReplayState
 from sacjax.types import Array, Metrics, Transition
 
-_COUNTS = "env_steps", "gradient_steps", "replay_size"  # a frozen member's counts keep growing
+_COUNTS = "env_steps", "gradient_steps", "replay_size"  # counts that grow even for frozen members
 
 
 class Divergence(NamedTuple):
@@ -37,12 +37,12 @@ class Divergence(NamedTuple):
 
 
 def guard(epoch: Callable) -> Callable:
-    """Return an epoch that also checks for divergence and freezes the agents of diverged members.
+    """Return an epoch function that detects divergence and freezes the agents of diverged members.
 
-    `epoch(loop, hp, env_params) -> (loop, metrics)` becomes
-    `(loop, frozen, hp, env_params) -> (loop, (metrics, finite))`, for one member. It discards
-    the new agent if `frozen` [] is True or any value of `finite` (name -> bool []) is False. The
-    rest of the loop's state always advances; for a frozen member it is unused.
+    For one member, the signature changes from `epoch(loop, hp, env_params) -> (loop, metrics)` to
+    `(loop, frozen, hp, env_params) -> (loop, (metrics, finite))`. The new function discards the
+    new agent if `frozen` [] is True, or if a value of `finite` (name -> bool []) is False. The
+    other fields of the loop's state always advance, but a frozen member does not use them.
     """
 
     def guarded_epoch(
@@ -58,7 +58,7 @@ def guard(epoch: Callable) -> Callable:
 
 
 def find(finite: dict[str, np.ndarray], epoch: int, known: list[Divergence]) -> list[Divergence]:
-    """Return the members that diverged in this epoch; `finite` has arrays [M] from `guard`."""
+    """Return the members that diverged in this epoch, according to the arrays `finite` [M]."""
     before = {divergence.member for divergence in known}
     names, bad = np.array(list(finite)), ~np.stack(list(finite.values()))  # [fields, M]
     return [
@@ -120,9 +120,10 @@ def _is_usable(x: Any) -> Any:
 
 
 def blank_frozen(metrics: dict[str, np.ndarray], known: list[Divergence]) -> dict[str, np.ndarray]:
-    """Return an epoch's metrics [M, ...] without data for the frozen members.
+    """Return the metrics [M, ...] of an epoch, without the data of frozen members.
 
-    Their floats become NaN and their integers 0. Counts since the start keep their values.
+    For frozen members, floats become NaN and integers become 0. Counts since the start of the run
+    are unchanged.
     """
     frozen = [divergence.member for divergence in known]
     metrics = {name: x.copy() for name, x in metrics.items()}
@@ -135,9 +136,9 @@ def blank_frozen(metrics: dict[str, np.ndarray], known: list[Divergence]) -> dic
 def _check_finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]:
     """Return whether each metric and each field of the algorithm's state is finite, by name.
 
-    The loop's own metrics are not checked: a return is NaN if no episode has ended. Numbers that
-    were not finite before the epoch and have not changed are ignored; the logarithm of a
-    temperature of 0 is such a number. The state is checked as one vector, because a check of each
+    Metrics of episodes are not checked, because a return is NaN if no episode has ended. A number
+    that was not finite before the epoch is ignored if it has not changed. An example is the
+    logarithm of a temperature of 0. The state is checked as one vector, because a check of each
     array would add a second of compilation.
     """
     finite = {
@@ -155,7 +156,7 @@ def _check_finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]
 
 
 def _list_floats(tree: Any) -> list[tuple[str, Array]]:
-    """List the floating-point arrays with the name of their top-level field, field by field."""
+    """List the floating-point arrays, each with the name of its top-level field."""
     return [
         (jax.tree_util.keystr(path[:1]).strip(".[]'") or "state", x)
         for path, x in jax.tree_util.tree_leaves_with_path(tree)

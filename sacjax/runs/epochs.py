@@ -1,7 +1,7 @@
-"""Train a population epoch by epoch: compile, run, detect divergence.
+"""Train a population epoch by epoch.
 
-It runs the same `epoch` function that `make_train` scans. The function is jitted, its state is
-donated, and `sacjax.devices` lays the members out over the devices.
+Runs use the same `epoch` function as `make_train`. Here the function is jitted and its state is
+donated. `sacjax.devices` distributes the members over the devices.
 """
 
 import contextlib
@@ -33,14 +33,16 @@ History = list[dict[str, np.ndarray]]  # the metrics [M, ...] of each epoch
 
 
 class State(NamedTuple):
-    """A population after an epoch. M' is M, rounded up to a multiple of the devices.
+    """The state of a population after an epoch.
+
+    M' is the number of members M, rounded up to a multiple of the number of devices.
 
     Attributes:
-      loop: the loop's state, leaves [M', ...]. The next epoch overwrites it.
+      loop: the training loop's state, with leaves [M', ...]. The next epoch overwrites this state.
       history: the metrics of all epochs.
       diverged: the members that have diverged so far.
-      host: the saved environments outside of JAX, in a restored state only.
-      seconds: the duration of the epoch.
+      host: the saved environments that run outside of JAX, or None if the state was not restored.
+      seconds: the duration of the epoch in seconds.
       new: the number of members that diverged in this epoch.
     """
 
@@ -53,7 +55,7 @@ class State(NamedTuple):
 
     @property
     def env_steps(self) -> int:
-        """Environment steps of each member."""
+        """The number of environment steps of each member."""
         return int(self.history[-1]["env_steps"][0])
 
     @property
@@ -64,11 +66,11 @@ class State(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """The compiled programs of a population.
+    """The compiled functions of a population.
 
     Attributes:
-      init: (keys [M'], hp, env_params) -> loop; None if no batch starts from the beginning.
-      epoch: (loop, frozen [M'], hp, env_params) -> loop, (metrics, finite).
+      init: the function (keys [M'], hp, env_params) -> loop, or None if every batch is resumed.
+      epoch: the function (loop, frozen [M'], hp, env_params) -> loop, (metrics, finite).
     """
 
     init: Callable[..., Any] | None
@@ -76,7 +78,7 @@ class Compiled(NamedTuple):
 
     @property
     def memory(self) -> int:
-        """Bytes that the epoch needs on one device, as XLA reports; 0 if it does not report."""
+        """The bytes that the epoch needs on one device, or 0 if XLA does not report the number."""
         found = isinstance(self.epoch, jax.stages.Compiled) and self.epoch.memory_analysis()
         if not found:
             return 0
@@ -93,8 +95,8 @@ def epochs(
 
     Args:
       population: the members.
-      state: the state to resume from; None to start from the beginning.
-      compiled: what `prepare` returns; None if the run is finished.
+      state: the state to resume from, or None to start from the beginning.
+      compiled: the result of `prepare`, which is None if the run is finished.
     """
     if compiled is None:
         return
@@ -129,7 +131,7 @@ def epochs(
 
 
 def finished(population: Population, state: State | None) -> bool:
-    """Return whether no epoch is left to do, or all members have diverged."""
+    """Return whether all epochs are done or all members have diverged."""
     if state is None:
         return False
     ended = len(state.history) == population.config.num_epochs
@@ -137,7 +139,7 @@ def finished(population: Population, state: State | None) -> bool:
 
 
 def collect_metrics(population: Population, state: State, next_checkpoint: float) -> EpochMetrics:
-    """Return what `on_epoch` callbacks get: the epoch's metrics and progress, each [M, ...]."""
+    """Return the metrics [M, ...] of an epoch, in the form that `on_epoch` callbacks receive."""
     members = population.grid.members
     by_member = {name: np.array([member[name] for member in members]) for name in members[0]}
     by_member["member"] = np.arange(*population.grid.part)
@@ -157,12 +159,12 @@ def collect_metrics(population: Population, state: State, next_checkpoint: float
 def prepare(
     population: Population, state: State | None, programs: dict[int, Compiled]
 ) -> Compiled | None:
-    """Compile what `epochs` needs. Returns None if the run is finished.
+    """Compile the functions that `epochs` needs. Returns None if the run is finished.
 
     Args:
       population: the members.
       state: the state to resume from, if any.
-      programs: the programs of the run's batches by number of members. New ones are added.
+      programs: the compiled functions of earlier batches, by batch size. New functions are added.
 
     Raises:
       InputError: the memory is too small.
@@ -170,14 +172,14 @@ def prepare(
     if finished(population, state):
         return None
     size, fresh = population.size, state is None
-    if size not in programs:  # a later batch of this size may need `init` even if this one does not
+    if size not in programs:  # a later batch of the same size may need `init`
         programs[size] = compile_programs(population, fresh or size < population.grid.total)
     memory.check(population, programs[size].memory, resumed=not fresh)
     return programs[size]
 
 
 def compile_programs(population: Population, fresh: bool = True) -> Compiled:
-    """Compile the epoch and, if `fresh`, `init` at the same time."""
+    """Compile the function `epoch` and, if `fresh` is True, the function `init`."""
     hp, keys, env_params = _place_inputs(population)
     axes = 0, 0 if len(population.grid.settings) > 1 else None, None
     where, layout = placement(population.devices), population.layout
@@ -185,7 +187,7 @@ def compile_programs(population: Population, fresh: bool = True) -> Compiled:
     init = jax.jit(init, out_shardings=where)
     epoch = divergence.guard(population.program.epoch)
     epoch = over_members(epoch, (0, *axes), donated=True, **layout)
-    # Without out_shardings, XLA would put arrays of no elements on all devices.
+    # Without out_shardings, XLA would put empty arrays on all devices.
     epoch = jax.jit(epoch, donate_argnums=0, out_shardings=where)
     like = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
@@ -193,24 +195,24 @@ def compile_programs(population: Population, fresh: bool = True) -> Compiled:
     )
     if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return Compiled(init, epoch)
-    # Both compile at the same time. Tracing `init` cannot fail: eval_shape has traced it already.
+    # Both functions compile in parallel. `init` can be traced: eval_shape did it above.
     lowered = epoch.lower(like, _place_frozen(population, []), hp, env_params)
     epoch_ready = _start_thread(lowered.compile)
     init_ready = _start_thread(init.lower(keys, hp, env_params).compile) if fresh else None
     compiled = Compiled(init_ready() if init_ready else None, epoch_ready())
-    with contextlib.suppress(OSError, AttributeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)  # XLA has freed half a GiB, which glibc would keep
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has malloc_trim
+        ctypes.CDLL(None).malloc_trim(0)  # glibc would keep half a GiB that XLA freed
     return compiled
 
 
 def _place_inputs(population: Population) -> tuple[Any, Any, Any]:
-    """Return hyperparameters, keys [M'] and environment parameters, placed for the programs."""
+    """Return hyperparameters, keys [M'] and environment parameters as arrays on the devices."""
     devices = population.devices
     hp, keys = population.inputs()
     hp, env_params = as_arrays(hp, population.program.default_params)
     if len(population.grid.settings) > 1:
         hp = place(fill_up(hp, devices), devices)
-    if several():  # JAX takes arrays that all processes share as NumPy arrays
+    if several():  # JAX needs NumPy arrays for values that all processes share
         hp, env_params = jax.tree.map(
             lambda x: np.asarray(x) if x.is_fully_addressable else x, (hp, env_params)
         )
@@ -218,15 +220,16 @@ def _place_inputs(population: Population) -> tuple[Any, Any, Any]:
 
 
 def _restore_host(population: Population, loop: Any, host: dict[str, np.ndarray]) -> Any:
-    """Restore the environments outside of JAX, and return the loop with their observations.
+    """Restore the environments that run outside of JAX.
 
-    An environment that cannot be restored starts new episodes, with a warning.
+    Returns the loop's state with the observations of the environments. If the environments cannot
+    be restored, new episodes begin, with a warning.
     """
     envs = population.program.host
     if not envs.load(host):
         _LOG.warning(
-            "not bit-identical to an uninterrupted run: %s does not repeat itself, so new "
-            "episodes begin",
+            "not bit-identical to an uninterrupted run: %s is not deterministic, so new episodes "
+            "begin",
             population.config.env,
         )
         loop = loop.replace(episodes=jax.tree.map(jnp.zeros_like, loop.episodes))
@@ -243,9 +246,9 @@ def _compute(program: Callable[[], Any]) -> Any:
 def _start_thread(work: Callable[[], Any]) -> Callable[[], Any]:
     """Start `work` in a thread and return a function that waits for its result.
 
-    Python handles signals only between two steps of the main thread, and XLA's compilation or
-    computation is a single step. In another thread, such a step does not delay a second Ctrl-C.
-    The thread is a daemon, so the process can end before it does.
+    Python handles signals only between two instructions of the main thread. In the main thread, a
+    call of XLA would be one long instruction that delays a second Ctrl-C. The thread is a daemon,
+    so the process can end before the thread ends.
     """
     done: Future[Any] = Future()
 
@@ -260,20 +263,20 @@ def _start_thread(work: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _place_frozen(population: Population, diverged: list[Divergence]) -> Any:
-    """Place the mask of the frozen members [M'] on the devices."""
+    """Return the mask [M'] of the frozen members as an array on the devices."""
     frozen = fill_up(_mask_frozen(population, diverged), population.devices)
     return place(np.asarray(frozen), population.devices)
 
 
 def _mask_frozen(population: Population, diverged: list[Divergence]) -> np.ndarray:
-    """Return which members are frozen [M]."""
+    """Return a mask [M] of the frozen members."""
     mask = np.zeros(population.size, bool)
     mask[[d.member for d in diverged]] = True
     return mask
 
 
 def _warn_of_cuts(lengths: np.ndarray, limit: int) -> int:
-    """Return how many evaluation episodes reached the limit, with a warning if any did."""
+    """Count the evaluation episodes that reached the limit, and warn if there are any."""
     cut = int((lengths >= limit).sum())
     if cut and is_first():
         _LOG.warning(

@@ -1,4 +1,4 @@
-"""Atomic file writes: a file is complete or keeps its previous content."""
+"""Write files atomically. If a write fails, the file keeps its previous content."""
 
 import contextlib
 import errno
@@ -14,8 +14,8 @@ _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 def remedy(error: BaseException | None) -> str:
     """Return "make room" if the disk or a quota is full, else "fix the cause".
 
-    Libraries wrap the error of the operating system, or quote its text, so the whole chain of
-    exceptions is searched.
+    The function searches the whole chain of exceptions, because libraries wrap the error of the
+    operating system or quote its text.
     """
     while error is not None:
         quoted = any(os.strerror(number) in str(error) for number in _FULL)
@@ -27,9 +27,9 @@ def remedy(error: BaseException | None) -> str:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary file to write to, then rename it to `path`.
+    """Yield the path of a temporary file, and rename the file to `path` after the block.
 
-    If the block fails, the temporary file is removed and `path` keeps its previous content.
+    If the block fails, the temporary file is deleted and `path` keeps its previous content.
     """
     part = path.with_name(PART + path.name)
     try:

@@ -30,20 +30,20 @@ _LOG = logging.getLogger("sacjax")
 def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = make_sac) -> Run:
     """Read a run from its folder.
 
-    A run that was stopped can be loaded too. If it was trained in batches, the result has the
-    members of the batches that have started, and a warning says how many are missing.
+    A stopped run can be loaded too. If some batches of the run have no agents yet, the result omits
+    their members, and sacjax warns.
 
     Args:
       directory: the folder that `run` wrote.
-      env: the environment, if the run's was an object; a run's folder only holds its name.
-      algorithm: the `algorithm` that the run was trained with. sacjax warns if its name differs,
-        because the policy may then behave differently.
+      env: the environment of the run, if it was an object. A folder stores only the object's name.
+      algorithm: the function that made the run's algorithm. If the function has another name than
+        in config.json, sacjax warns, because the policy may behave differently.
 
     Returns:
       The run, with agents as NumPy arrays.
 
     Raises:
-      InputError: `directory` is not the folder of a run, or is damaged.
+      InputError: `directory` is not the folder of a run, or a file in it is damaged.
     """
     path = Path(directory)
     folders.check_is_run(path)
@@ -62,7 +62,7 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
         if not mismatch:
             raise
         raise InputError(
-            f"{path} {mismatch}: give that to load(..., algorithm=...)", "algorithm"
+            f"{path} {mismatch}: pass the run's algorithm to load(..., algorithm=...)", "algorithm"
         ) from error
     found = merge(runs, whole.size)
     if mismatch:
@@ -76,42 +76,42 @@ def load(directory: str | os.PathLike, env: Any = None, algorithm: Callable = ma
 
 
 def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Evaluate the agents of a run again, from the keys of its last evaluation.
+    """Evaluate the agents of a run again, with the PRNG keys of the last evaluation.
 
-    With the run's own number of episodes, it repeats the last evaluation up to rounding.
+    If `episodes` is None, the results equal the last evaluation, except for rounding.
 
     Args:
-      run: what `sacjax.run`, `resume` or `load` returned.
-      episodes: the greedy episodes per agent; None for `run.config.eval_episodes`.
+      run: the result of `sacjax.run`, `resume` or `load`.
+      episodes: the number of greedy episodes per agent, or None for `run.config.eval_episodes`.
 
     Returns:
-      Undiscounted returns [M, episodes], and lengths [M, episodes] in environment steps.
+      Undiscounted returns [M, episodes], and episode lengths [M, episodes] in environment steps.
 
     Raises:
-      InputError: `run` is not a Run, or several processes would evaluate it together.
+      InputError: `run` is not a Run, or JAX has several processes.
     """
     must_be(Run, run, "run", "load('runs/Pendulum-v1')")
     if several():
-        raise InputError("several processes cannot evaluate a run together: load it in one")
+        raise InputError("several processes cannot evaluate a run: load the run in one process")
     program = run.program
     if episodes is not None and episodes != run.config.eval_episodes:
         program = make_program(replace(run.config, eval_episodes=episodes), run.algorithm)
     keys = jax.vmap(lambda key, epoch: epoch_keys(key, epoch)[1])(run.keys, run.epochs - 1)
     _, env_params = as_arrays(Hyperparams(), program.default_params)
-    if program.host is not None:  # outside of JAX: one member after the other
+    if program.host is not None:  # outside of JAX, one member at a time
         evaluate = jax.jit(program.evaluate)
         with for_a_while(program.host, run.config.env):
             results = [evaluate(run.agent(i), keys[i], env_params) for i in range(len(keys))]
             returns, lengths = (np.stack(x) for x in zip(*results, strict=True))
         return returns, lengths
-    strategy, _ = layout(len(run.members))  # as in training, so that only rounding can differ
+    strategy, _ = layout(len(run.members))  # as in training, so only rounding differs
     evaluate = jax.jit(over_members(program.evaluate, (0, 0, None), strategy=strategy, devices=1))
     returns, lengths = evaluate(run.agents, keys, env_params)
     return np.asarray(returns), np.asarray(lengths)
 
 
 def describe_mismatch(content: Description, algorithm: Callable) -> str:
-    """Compare the algorithm's name with config.json. Returns "" if they agree."""
+    """Compare the name of `algorithm` with config.json. Returns "" if the names are equal."""
     trained_with, given = content.get("algorithm"), algorithm_name(algorithm)
     if trained_with in (None, given):
         return ""

@@ -1,7 +1,7 @@
-"""Memory of a run: its state, exact from shapes, and what the compiled epoch adds to it.
+"""Check that a run fits into memory, before the run allocates anything.
 
-Two checks come before anything is allocated. The first one counts the state. The second one comes
-after compilation and adds what XLA's `memory_analysis` reports.
+The first check adds up the sizes of the arrays in the state. The second check follows after
+compilation and also counts the temporary memory that XLA's `memory_analysis` reports.
 """
 
 import os
@@ -15,16 +15,16 @@ from sacjax.types import InputError, is_key
 
 
 class Memory(NamedTuple):
-    """Bytes of a population's largest batch in one memory: a device's, or the machine's.
+    """The memory that a population's largest batch needs, in bytes.
 
     Attributes:
-      members: members trained at once.
-      devices: devices that these members are laid out over.
-      per_device: members on each device, rounded up.
-      sharing: devices that share one memory: 1, except on a CPU.
-      parts: bytes of one member by part: "replay", "agent", "environments" (the rest).
-      temporary: bytes that the compiled epoch adds on each device; 0 before it is compiled.
-      available: bytes of the memory; None if the device does not report them.
+      members: the number of members that train at once.
+      devices: the number of devices that train the members.
+      per_device: the number of members on each device, rounded up.
+      sharing: the number of devices that share one memory. Only CPU devices share memory.
+      parts: the bytes of one member in its "replay", "agent" and "environments", by these names.
+      temporary: the bytes that the compiled epoch adds on each device, or 0 before compilation.
+      available: the size of the memory, or None if the device does not report the size.
     """
 
     members: int
@@ -37,17 +37,17 @@ class Memory(NamedTuple):
 
     @property
     def needed(self) -> int:
-        """Bytes that the batch needs."""
+        """The number of bytes that the batch needs."""
         return self.sharing * (self.per_device * sum(self.parts.values()) + self.temporary)
 
     @property
     def enough(self) -> bool:
-        """Whether the batch fits, or may fit because the device does not report its memory."""
+        """Whether the batch fits. True if the device does not report the size of its memory."""
         return self.available is None or self.needed <= self.available
 
     @property
     def max_members(self) -> int:
-        """About how many members fit at once."""
+        """The approximate number of members that fit at once."""
         if self.available is None:
             return self.members
         member = sum(self.parts.values()) + self.temporary // self.per_device
@@ -55,16 +55,16 @@ class Memory(NamedTuple):
         return fit or (self.available // member if self.sharing > 1 else 0)
 
     def max_replay_size(self, capacity: int, envs: int) -> int:
-        """Return the largest replay size that fits, given that `capacity` does not fit."""
+        """Return the largest replay size that fits, if the replay size `capacity` does not fit."""
         replays = self.sharing * self.per_device * self.parts["replay"]
         left = (self.available or 0) - (self.needed - replays)
         return max(0, min(capacity, int(0.98 * capacity * left / replays) // envs * envs))
 
 
 def estimate(population: Population, compiled: int = 0) -> Memory:
-    """Return the memory of the largest batch.
+    """Return the memory that the largest batch needs.
 
-    `compiled`: bytes that the compiled epoch of that batch needs on one device, 0 if unknown.
+    `compiled` is the number of bytes that the compiled epoch needs on one device, or 0 if unknown.
     """
     batch = max(population.batches(), key=lambda batch: batch.size)
     loop, members, devices = batch.shapes(), batch.size, batch.devices
@@ -82,29 +82,30 @@ def estimate(population: Population, compiled: int = 0) -> Memory:
 
 
 def check(population: Population, compiled: int = 0, resumed: bool = False) -> None:
-    """Raise InputError, with settings that would fit, if there is not enough memory."""
+    """Raise InputError if the memory is too small. The message suggests settings that fit."""
     found = estimate(population, compiled)
     if found.enough:
         return
     config, remedies = population.config, {}
     if most := found.max_members:
         remedies["members_per_batch"] = (
-            f"train at most {most} at once with members_per_batch (--members-per-batch)"
+            f"train at most {most} members at once with members_per_batch (--members-per-batch)"
         )
     if (places := found.max_replay_size(config.capacity, config.num_envs)) >= config.batch_size:
         remedies["replay_size"] = f"use replay_size={places}"
     remedies = remedies or {"hidden": "use smaller networks"}
     raise InputError(
-        f"training {found.members} at once needs {_to_text(found.needed)} (replays "
-        f"{_to_text(found.parts['replay'] * found.members)}), but {_to_text(found.available)} are "
-        f"available: {'use a larger machine, or train again and ' if resumed else ''}"
+        f"training {found.members} members at once needs {_to_text(found.needed)} of memory, "
+        f"{_to_text(found.parts['replay'] * found.members)} of it for replay buffers, but only "
+        f"{_to_text(found.available)} are available: "
+        f"{'use a larger machine, or train again and ' if resumed else ''}"
         f"{' or '.join(remedies.values())}",
         next(iter(remedies)),
     )
 
 
 def table(population: Population, compiled: int) -> str:
-    """Return a table of the memory that the population needs and of the memory available."""
+    """Return a table of the needed memory and the available memory as text."""
     found, batches = estimate(population, compiled), len(population.batches())
     rows = [(name, _to_text(x), _to_text(x * found.members)) for name, x in found.parts.items()]
     rows += [("compiled epoch adds", "", _to_text(found.sharing * found.temporary))]
@@ -120,9 +121,9 @@ def table(population: Population, compiled: int) -> str:
 
 
 def available() -> int | None:
-    """Return the bytes of one device's memory; None if the device does not report them.
+    """Return the size of one device's memory in bytes, or None if the device does not report it.
 
-    CPU devices share the machine's memory, or the limit of this process's control group.
+    For a CPU, the size is the machine's memory or the limit of the process's control group.
     """
     device = jax.local_devices()[0]
     if device.platform != "cpu":

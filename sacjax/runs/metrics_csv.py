@@ -1,4 +1,7 @@
-"""metrics.csv: a row per member and evaluation, appended after each epoch and read back exactly."""
+"""Write and read metrics.csv, which has a row per member and evaluation.
+
+Each epoch appends its rows. Numbers do not change when they are written and read.
+"""
 
 import contextlib
 import csv
@@ -17,24 +20,27 @@ Member = dict[str, float]
 Row = dict[str, Any]
 _OF_EPISODES = ("eval_return", "eval_length")  # [M, eval_episodes]
 _NAME = "metrics.csv"
-_REMEDY = "restore it, or `sacjax resume` its run, which rewrites it from the last checkpoint"
+_REMEDY = "restore the file, or use `sacjax resume`, which rewrites it from the last checkpoint"
 
 
 class MetricsFile:
-    """A metrics.csv that starts with the rows before a resume. Each append is flushed."""
+    """A metrics.csv that is open for appending.
+
+    In a resumed run, the file starts with the rows before the checkpoint.
+    """
 
     def __init__(self, path: Path, before: Sequence[Row] = ()):
         write_table(path, before)
         self._file, self._has_header = path.open("a", newline=""), bool(before)
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Append rows. Numbers read back exactly; NaN (no data) is an empty cell."""
+        """Append rows and flush the file. A NaN, which means no data, becomes an empty cell."""
         self._file.write(_to_csv(rows, header=not self._has_header))
         self._file.flush()
         self._has_header = True
 
     def close(self) -> None:
-        """Close the file. Write errors were raised by `append` already."""
+        """Close the file. Errors are ignored, because `append` has raised them already."""
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -47,17 +53,18 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
 def read_metrics(
     *paths: str | os.PathLike, swept: list[str] | None = None
 ) -> tuple[list[Member], dict[str, np.ndarray]]:
-    """Read the metrics.csv of a run, or those of its batches.
+    """Read the metrics.csv of a run, or one metrics.csv per batch.
 
-    Members may have unequal numbers of epochs; `epochs_of` counts them. If a file lacks the last
-    epoch of some of its members, that epoch is dropped for all of its members.
+    Members may have different numbers of epochs, which `epochs_of` returns. If a file has the last
+    epoch of only some members, this epoch is ignored.
 
     Args:
       *paths: the files, in the order of the batches.
-      swept: the swept hyperparameters, the columns before `seed`; None to take them from the file.
+      swept: the expected names of the columns before `seed`, or None to accept any names.
 
     Returns:
-      Members [M], and metrics by name, each [M, epochs], NaN after a member's last epoch.
+      The members [M], and the metrics [M, epochs] by name. Metrics are NaN after a member's last
+      epoch.
 
     Raises:
       InputError: a file is missing, empty or damaged.
@@ -74,15 +81,15 @@ def read_metrics(
 
 
 def epochs_of(metrics: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the number of epochs of each member [M], for the metrics of `read_metrics`."""
+    """Return the number of epochs [M] of each member. `read_metrics` returns such metrics."""
     return np.isfinite(metrics["env_steps"]).sum(axis=1)
 
 
 def to_columns(metrics: dict[str, np.ndarray], i: int) -> dict[str, int | float]:
-    """Return member i's columns for an epoch's metrics [M, ...].
+    """Return the columns of member i, given the metrics [M, ...] of an epoch.
 
-    A scalar is one column. Values of evaluation episodes become two: their mean and standard
-    deviation. Other arrays, which only custom algorithms have, are omitted.
+    A scalar becomes one column. The values of evaluation episodes become two columns, with their
+    mean and standard deviation. Other arrays, which only custom algorithms have, are omitted.
     """
     found = {}
     for name, value in metrics.items():
@@ -94,7 +101,7 @@ def to_columns(metrics: dict[str, np.ndarray], i: int) -> dict[str, int | float]
 
 
 def to_rows(members: list[Member], first: int, metrics: dict[str, np.ndarray]) -> list[Row]:
-    """Return an epoch's rows, one per member: its index from `first`, its settings, its metrics."""
+    """Return the rows of an epoch, given its metrics [M, ...] and the index of the first member."""
     return [
         {"member": first + i} | member | to_columns(metrics, i) for i, member in enumerate(members)
     ]
@@ -106,7 +113,7 @@ def _to_csv(rows: Iterable[Row], header: bool) -> str:
         writer = csv.DictWriter(file, list(rows[0]))
         if header:
             writer.writeheader()
-        # NaN is the one number that is not equal to itself.
+        # Only NaN is not equal to itself.
         writer.writerows({name: x if x == x else "" for name, x in row.items()} for row in rows)
     return file.getvalue()
 
@@ -119,20 +126,20 @@ def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict
         lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))  # complete lines
         if len(lines) < 2:
             raise InputError(
-                f"{path} has no evaluation yet: wait for the first, or `sacjax resume` its run",
+                f"{path} has no evaluation yet: wait for the first one, or use `sacjax resume`",
                 _NAME,
             )
         names, *lines = lines
         cells = np.array([[float(cell or "nan") for cell in line] for line in lines])
         cells = cells.reshape(len(lines), len(names))
         if names[0] != "member":
-            raise ValueError("its first column is not member")
+            raise ValueError("the first column is not member")
         keys = names[1 : names.index("seed") + 1]
         if swept is not None and keys[:-1] != swept:
-            raise ValueError(f"its columns are keyed by {keys[:-1]}, config.json's by {swept}")
-        names.index("env_steps")  # ValueError: this column is required
+            raise ValueError(f"it has the columns {keys[:-1]}, but config.json sweeps {swept}")
+        names.index("env_steps")  # ValueError if the column is missing
         rows = [cells[cells[:, 0] == number, 1:] for number in np.unique(cells[:, 0])]
-        epochs = min(map(len, rows))  # drops a last epoch that is only partly written
+        epochs = min(map(len, rows))  # ignores an incomplete last epoch
         table = np.stack([x[:epochs] for x in rows])  # [M, epochs, columns]
         members: list[Member] = [
             dict(zip(keys, (*who[:-1].tolist(), int(who[-1])), strict=True))

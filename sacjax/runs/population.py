@@ -1,4 +1,4 @@
-"""The members of a run before it starts: everything is checked, nothing is allocated."""
+"""Define and check the members of a run before it starts. Nothing is allocated here."""
 
 import itertools
 from collections.abc import Callable
@@ -21,13 +21,13 @@ from sacjax.validation import check_target_entropy, must_be
 
 
 class Grid(NamedTuple):
-    """The members of a run or of one of its batches: points of a hyperparameter grid x seeds.
+    """The members of a run or of a batch. Each member has a hyperparameter point and a seed.
 
     Attributes:
-      settings: the points of the grid, each with scalar fields.
+      settings: the points of the run's grid, each with scalar fields.
       swept: the names of the fields that differ between points.
-      seeds: the seeds.
-      part: the first member and the one after the last, of all members of the run.
+      seeds: the run's seeds.
+      part: the index of the first member in the run, and the index after the last member.
     """
 
     settings: list[Hyperparams]
@@ -43,7 +43,7 @@ class Grid(NamedTuple):
 
     @property
     def members(self) -> list[dict[str, float]]:
-        """M dictionaries of the swept hyperparameters and `seed`."""
+        """A dictionary of the swept hyperparameters and `seed` for each member."""
         return [
             {name: float(getattr(point, name)) for name in self.swept} | {"seed": seed}
             for point, seed in self.pairs
@@ -61,22 +61,22 @@ class Grid(NamedTuple):
 
 
 class Layout(TypedDict):
-    """Strategy and devices of a population, as `sacjax.devices.layout` returns them."""
+    """The result of `sacjax.devices.layout`: the strategy and the number of devices."""
 
     strategy: str
     devices: int
 
 
 class Population(NamedTuple):
-    """The members of a run or of one of its batches, with their program and layout.
+    """The members of a run or of a batch, with their training functions and their layout.
 
     Attributes:
       config: the settings that all members share.
       grid: the members.
-      per_batch: the most members that are trained at once; None for all.
-      program: the program of one member.
-      algorithm: the function that made the learner.
-      layout: strategy and devices.
+      per_batch: the largest number of members that train at once, or None for all members.
+      program: the training functions of one member.
+      algorithm: the function that made the algorithm.
+      layout: the strategy and the number of devices.
     """
 
     config: Config
@@ -93,11 +93,11 @@ class Population(NamedTuple):
 
     @property
     def devices(self) -> int:
-        """The number of devices that the members are laid out over."""
+        """The number of devices that train the members."""
         return self.layout["devices"]
 
     def inputs(self) -> tuple[Hyperparams, Key]:
-        """Return hyperparameters [M] (scalars if there is a single setting) and PRNG keys [M]."""
+        """Return hyperparameters [M], or scalars for a single setting, and PRNG keys [M]."""
         points, seeds = zip(*self.grid.pairs, strict=True)
         hp = points[0]
         if len(self.grid.settings) > 1:
@@ -105,13 +105,13 @@ class Population(NamedTuple):
         return hp, jax.vmap(jax.random.key)(jnp.array(seeds, jnp.uint32))
 
     def shapes(self) -> Any:
-        """Return the shapes and dtypes of the loop's state, leaves [M, ...]."""
+        """Return the shapes and dtypes of the loop's state, which has leaves [M, ...]."""
         hp, env_params = as_arrays(self.grid.settings[0], self.program.default_params)
         one = jax.eval_shape(self.program.init, jax.random.key(0), hp, env_params)
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.size, *x.shape), x.dtype), one)
 
     def description(self) -> Description:
-        """Return the description for config.json and the notes of checkpoints."""
+        """Return the description of the run for config.json and for checkpoints."""
         settings, swept, seeds, _ = self.grid
         fields, env_name = vars(self.config), self.config.env_name
         return provenance.description(fields, env_name, settings, swept, seeds) | {
@@ -122,20 +122,21 @@ class Population(NamedTuple):
         }
 
     def match(self, note: Description) -> "Population":
-        """Return the population that the note of a checkpoint or a batch describes.
+        """Return the population that the description of a checkpoint or a batch describes.
 
-        It may have an earlier end than this one. Raises InputError if anything else differs.
+        The description may have smaller total_steps than this population. Raises InputError if
+        another setting differs.
         """
         now, config = self.description(), self.config
-        env = note["config"]["env"] or config.env  # the note holds no environment object
+        env = note["config"]["env"] or config.env  # JSON cannot store an environment object
         then = Config(**(note["config"] | {"env": env}))
         same = replace(then, total_steps=config.total_steps) == config
         same &= then.total_steps <= config.total_steps
         same &= all(note[name] == now[name] for name in ("hyperparams", "swept", "seeds"))
         if not same or list(note["part"]) != list(now["part"]):
             raise InputError(
-                "config.json is not the one that the checkpoints were made with: restore it, or "
-                "train again in a new folder",
+                "config.json does not match the checkpoints: restore the file, or train again in a "
+                "new folder",
                 "config.json",
             )
         provenance.check_jax_settings("the run", note["jax"])
@@ -144,7 +145,10 @@ class Population(NamedTuple):
         return self._replace(config=then, program=make_program(then, self.algorithm))
 
     def batches(self) -> list["Population"]:
-        """Split the members into as few batches as possible. Sizes differ by at most one."""
+        """Split the members into as few batches as possible.
+
+        The sizes of the batches differ by at most one member.
+        """
         first, _ = self.grid.part
         number = -(-self.size // (self.per_batch or self.size))
         if number == 1:
@@ -165,24 +169,24 @@ def make_population(
     devices: int | None = None,
     per_batch: int | None = None,
 ) -> Population:
-    """Make the population of a run. `memory.check` checks separately whether it fits.
+    """Return the population of a run. `memory.check` checks whether the memory is large enough.
 
     Raises InputError if the settings cannot work on this machine.
     """
     if per_batch is not None and (not is_whole(per_batch) or per_batch < 1):
         name = "members_per_batch"
-        raise InputError(f"{name} ({per_batch}) must be a whole number from 1: use 64", name)
+        raise InputError(f"{name} ({per_batch}) must be a whole number of at least 1: use 64", name)
     if algorithm is make_sac:
         for point in grid.settings:
             check_target_entropy(config, point)
     program = make_program(config, algorithm)
-    if program.host is not None:  # environments outside of JAX: one member after the other
+    if program.host is not None:  # outside of JAX, one member trains at a time
         if jax.process_count() > 1:
             raise InputError(f"{config.env} runs outside of JAX: train it in one process", "env")
         if per_batch not in (None, 1) or devices not in (None, 1):
             raise InputError(
-                f"{config.env} runs outside of JAX, one seed after the other: leave devices "
-                f"({devices}) and members_per_batch ({per_batch}) out",
+                f"{config.env} runs outside of JAX, so only one seed trains at a time: remove "
+                f"devices ({devices}) and members_per_batch ({per_batch})",
                 "members_per_batch" if devices in (None, 1) else "devices",
             )
         per_batch, devices = 1, 1
@@ -192,20 +196,21 @@ def make_population(
 
 
 def make_grid(hp: Hyperparams, seeds: list[int]) -> Grid:
-    """Make the grid of all members: each point of `hp`, in row-major order, with each seed.
+    """Return the grid of all members, which combines each point of `hp` with each seed.
 
-    Raises InputError if `hp` is not a grid of different points.
+    The points are in row-major order. Raises InputError if `hp` is invalid or two points are equal.
     """
     must_be(Hyperparams, hp, "hp", "Hyperparams(tau=0.005)")
     if own := vars(hp).keys() - vars(Hyperparams()).keys():
         raise InputError(
-            f"hp has {', '.join(sorted(own))} beside the fields of Hyperparams, which a run does "
-            "not keep: give that to algorithm=partial(f, ...), or sweep it by make_train",
+            f"hp has {', '.join(sorted(own))} in addition to the fields of Hyperparams, but a run "
+            "stores only those fields: pass the value in algorithm=partial(f, ...), or sweep it "
+            "with make_train",
             "hp",
         )
     arrays = {name: np.asarray(value) for name, value in vars(hp).items()}
     size = arrays["gamma"].size
-    points = [  # through str: float32's 0.005 is 0.005, not 0.00499999988824129
+    points = [  # str keeps float32's 0.005, float makes it 0.00499999988824129
         Hyperparams(**{name: float(str(value.flat[i])) for name, value in arrays.items()})
         for i in range(size)
     ]
@@ -216,12 +221,15 @@ def make_grid(hp: Hyperparams, seeds: list[int]) -> Grid:
 
 
 def extended(config: Config, total_steps: int) -> Config:
-    """Return the config with a later end. Raises InputError if no epoch ends there."""
+    """Return the config with larger total_steps.
+
+    Raises InputError if no epoch ends after this number of steps.
+    """
     name, end = f"extend_to ({total_steps!r})", config.total_steps
     if not is_whole(total_steps):
         raise InputError(f"{name} must be a whole number of steps: use 1000000", "extend_to")
     if total_steps < end:
-        raise InputError(f"{name} must not be below total_steps ({end}): use more", "extend_to")
+        raise InputError(f"{name} must be total_steps ({end}) or more: use {end}", "extend_to")
     if config.lr_schedule != "constant":
         raise InputError(
             "extend_to needs constant learning rates, because a schedule depends on total_steps: "

@@ -1,7 +1,7 @@
-"""Several processes train one population, by JAX's multi-controller runtime.
+"""Train one population with several processes, which JAX's multi-controller runtime connects.
 
-Every process runs the same program on its own devices. After each epoch the processes agree on what
-to do next. The first process writes the files.
+Every process runs the same program on its own devices. After each epoch, the processes agree
+whether to continue. The first process writes the files.
 """
 
 import contextlib
@@ -17,12 +17,14 @@ from sacjax.types import InputError, RunError
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-    """Join the other processes. Call it before JAX's first computation.
+    """Connect this process to the other processes.
 
-    If all arguments are None, JAX finds the processes from Slurm, MPI, Kubernetes or a TPU pod.
+    Call this function before JAX's first computation.
+
+    If all arguments are None, JAX detects the processes of Slurm, MPI, Kubernetes or a TPU pod.
 
     Args:
-      coordinator: "host:port" of the first process.
+      coordinator: the address "host:port" of the first process.
       processes: the number of processes.
       process: the number of this process, from 0.
 
@@ -41,22 +43,22 @@ def join(coordinator: str | None, processes: int | None, process: int | None) ->
         if not (host and port.isdecimal() and 0 <= process < processes):
             raise InputError(
                 f"coordinator ({coordinator!r}) must be HOST:PORT, as in "
-                f"{host or coordinator}:1234, and process-id ({process}) from 0 to num-processes "
-                f"({processes}) - 1",
+                f"{host or coordinator}:1234, and process-id ({process}) must be from 0 to "
+                f"num-processes ({processes}) - 1",
                 "coordinator",
             )
     try:
         jax.distributed.initialize(coordinator, processes, process)
     except (ValueError, RuntimeError) as error:
         raise InputError(
-            f"cannot join the other processes ({str(error).splitlines()[0]}): start all of them, "
-            "with the same --coordinator HOST:PORT, which all can reach",
+            f"cannot join the other processes ({str(error).splitlines()[0]}): start every process "
+            "with the same --coordinator HOST:PORT, an address that every process can reach",
             "coordinator",
         ) from error
 
 
 def joined() -> bool:
-    """Return whether this process has joined others."""
+    """Return whether this process is connected to other processes."""
     return jax.distributed.is_initialized() and several()
 
 
@@ -66,25 +68,25 @@ def several() -> bool:
 
 
 def is_first() -> bool:
-    """Return whether this process writes the files and prints."""
+    """Return whether this is the first process, which writes the files and prints."""
     return jax.process_index() == 0
 
 
 def largest(number: int) -> int:
-    """Return the largest number that any process passes."""
+    """Return the maximum of `number` over all processes."""
     return int(multihost_utils.process_allgather(np.array(number)).max()) if several() else number
 
 
 def any_of(condition: bool) -> bool:
-    """Return whether the condition holds in any process."""
+    """Return whether `condition` is True in any process."""
     return bool(largest(int(condition)))
 
 
 def on_first(do: Callable[[], Any]) -> Any:
-    """Call `do` in the first process; the others wait for it and return None.
+    """Call `do` in the first process and return its result. The other processes wait for the call.
 
-    Raises InputError or RunError in every process, with the same message and field, if the call
-    fails in the first one.
+    The other processes return None. If the call fails, every process raises InputError or RunError
+    with the same message and field.
     """
     if not several():
         return do()
@@ -92,7 +94,7 @@ def on_first(do: Callable[[], Any]) -> Any:
     if is_first():
         try:
             result = do()
-        except Exception as caught:  # any kind: the other processes wait for an answer
+        except Exception as caught:  # any error, because other processes wait
             error = caught
     kind, message, field = _send_from_first(
         ("" if error is None else "input" if isinstance(error, InputError) else "run"),
@@ -107,7 +109,7 @@ def on_first(do: Callable[[], Any]) -> Any:
 
 
 def _send_from_first(*values: Any) -> list[Any]:
-    """Return the first process's values in every process. JSON must be able to hold them."""
+    """Return the values of the first process in every process. JSON must support the values."""
     text = np.frombuffer(json.dumps(values).encode(), np.uint8)
     padded = np.zeros(largest(text.size), np.uint8)
     padded[: text.size] = text
@@ -117,7 +119,7 @@ def _send_from_first(*values: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Raise RunError if another process has died: JAX's own error does not say what to do."""
+    """Raise RunError if another process has died. JAX's own error does not say what to do."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

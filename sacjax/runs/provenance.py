@@ -1,4 +1,4 @@
-"""What a run or a figure was made with: settings, versions, device."""
+"""Describe how a run or a figure was made, by its settings, versions and device."""
 
 import importlib.metadata
 import logging
@@ -18,10 +18,10 @@ from sacjax.config import Hyperparams
 from sacjax.envs.names import parse
 from sacjax.types import PLAIN, InputError
 
-FORMAT = 4  # the format of config.json and agents/; sacjax reads no other
+FORMAT = 4  # the only format of config.json and agents/ that sacjax reads
 _LOG = logging.getLogger("sacjax")
 _PRECISION = "jax_default_matmul_precision"
-# The command line's names in sys.argv[0]; other names are scripts that import sacjax.
+# These names in sys.argv[0] show that the command line started the run, not a script.
 _COMMANDS = ("sacjax", os.path.join("sacjax", "__main__.py"))
 SUITES = {  # the packages that implement each suite's environments
     "brax": ["brax", "mujoco-mjx"],
@@ -31,20 +31,23 @@ SUITES = {  # the packages that implement each suite's environments
 }
 PACKAGES = ["sacjax", "jax", "jaxlib", "flax", "optax", "chex", "gymnax", "distrax"]
 Description = dict[str, Any]
-"""The content of config.json, and of a checkpoint's note, by key.
+"""The content of config.json, and of the note in a checkpoint, by key.
 
 - format: `FORMAT`.
-- command: the command line; None if Python called `sacjax.run`.
-- config: the fields of Config; its `env` is None if the environment was an object.
-- env_object: the name of that object.
-- hyperparams, swept, seeds: the points of the grid, the names of the swept fields, the seeds.
-- part: the first member and the one after the last; only a batch has a part of the members.
-- per_batch, layout: the most members trained at once; strategy and devices.
-- algorithm: what `algorithm_name` returns.
-- options: `recorder.Options`, in config.json only.
-- versions, device, jax: what `surroundings` returns.
-- resumed: command, versions, device, jax and layout of each session that resumed the run.
-- diverged: the diverged members, in a checkpoint only.
+- command: the command line, or None if a script called `sacjax.run`.
+- config: the fields of Config. The field `env` is None if the environment was an object.
+- env_object: the name of the environment object, if any.
+- hyperparams: the points of the grid.
+- swept: the names of the swept fields.
+- seeds: the seeds of the run.
+- part: the index of the first member in the run, and the index after the last member.
+- per_batch: the largest number of members that train at once, or None.
+- layout: the strategy and the number of devices.
+- algorithm: the result of `algorithm_name`.
+- options: the fields of `recorder.Options`. Only config.json has this key.
+- versions, device, jax: the result of `surroundings`.
+- resumed: the command, versions, device, jax and layout of each session that resumed the run.
+- diverged: the diverged members. Only checkpoints have this key.
 """
 
 
@@ -58,7 +61,7 @@ def description(
     """Return the description of a run.
 
     Args:
-      fields: the fields of its Config.
+      fields: the fields of the run's Config.
       env_name: the name of the environment.
       settings: the points of the grid, each with scalar fields.
       swept: the names of the fields that differ between points.
@@ -68,7 +71,7 @@ def description(
     if isinstance(fields["env"], str):
         around["versions"] |= versions(SUITES.get(parse(env_name).suite, []))
     else:
-        fields = fields | {"env": None}  # JSON cannot hold an object; `load` asks for it
+        fields = fields | {"env": None}  # JSON cannot store a Python object: pass it to `load`
         around["env_object"] = env_name
     return {
         "format": FORMAT,
@@ -81,12 +84,12 @@ def description(
 
 
 def algorithm_name(make: Any) -> str:
-    """Return the name of an algorithm and of its bound arguments, the same in every process."""
+    """Return the name of an algorithm, with its arguments. All processes return the same name."""
     if isinstance(make, partial):
         bound = [algorithm_name(x) for x in make.args]
         bound += [f"{name}={algorithm_name(x)}" for name, x in make.keywords.items()]
         return f"{algorithm_name(make.func)}({', '.join(bound)})"
-    if isinstance(make, tuple) and (fields := getattr(make, "_fields", None)):  # a CriticRule, say
+    if isinstance(make, tuple) and (fields := getattr(make, "_fields", None)):  # such as CriticRule
         return algorithm_name(partial(type(make), **dict(zip(fields, make, strict=True))))
     text = getattr(make, "__qualname__", None) or " ".join(repr(make).split())
     if text == "make_sac" and make.__module__ == "sacjax.sac":
@@ -97,7 +100,8 @@ def algorithm_name(make: Any) -> str:
 def describe_resumed(before: Description, now: Description) -> Description:
     """Return the description of a resumed run.
 
-    It keeps what the run started with, updates the settings, and adds a session to "resumed".
+    The description has the current settings. All other keys keep their values from the start of the
+    run, and "resumed" gets one more session.
     """
     session = {name: now[name] for name in ("command", "versions", "device", "jax", "layout")}
     changed = {name: now[name] for name in ("config", "layout", "options")}
@@ -108,9 +112,9 @@ def check_jax_settings(run: str, then: dict[str, Any], exact: bool = True) -> No
     """Raise InputError if the run used another precision or another kind of PRNG keys.
 
     Args:
-      run: what the message calls the run.
-      then: the "jax" of its description. Settings that it lacks are not checked.
-      exact: whether another precision is an error; if False, it is only a warning.
+      run: the name of the run in the message.
+      then: the value of "jax" in the run's description. Missing settings are not checked.
+      exact: whether a different precision is an error. If False, sacjax only warns.
     """
     now = surroundings()["jax"]
     x64, prng = (then.get(name, now[name]) for name in ("x64", "prng"))
@@ -126,7 +130,7 @@ def check_jax_settings(run: str, then: dict[str, Any], exact: bool = True) -> No
 
 
 def surroundings() -> dict[str, Any]:
-    """Return versions, device and JAX settings: what results depend on besides the config."""
+    """Return the versions, the device and the JAX settings that can change the results."""
     device = jax.devices()[0]
     return {
         "versions": {"python": platform.python_version()} | versions(PACKAGES),
@@ -141,7 +145,7 @@ def surroundings() -> dict[str, Any]:
         "jax": {
             "x64": jax.config.read("jax_enable_x64"),
             "prng": str(jax.random.key_impl(jax.random.key(0))),
-            # None: JAX's default, which on a GPU is TF32
+            # None means JAX's default, which is TF32 on a GPU
             "matmul_precision": getattr(jax.config, _PRECISION),
         },
     }
@@ -155,7 +159,7 @@ def _cpu_name() -> str:
 
 
 def versions(packages: Iterable[str]) -> dict[str, str | None]:
-    """Return the version of each package, None if it is not installed."""
+    """Return the version of each package, or None for a package that is not installed."""
     found = {}
     for package in packages:
         try:
@@ -166,6 +170,6 @@ def versions(packages: Iterable[str]) -> dict[str, str | None]:
 
 
 def _to_json(value: Any) -> float | str:
-    """Return a number, or the text of one that JSON cannot hold (inf)."""
+    """Return a value as a float, or as text if JSON cannot store the float (inf)."""
     number = float(value)
     return number if math.isfinite(number) else str(number)

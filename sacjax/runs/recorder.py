@@ -1,4 +1,4 @@
-"""Write a run's files while it trains, and read its state back to resume."""
+"""Write the files of a run during training, and restore its state from a checkpoint."""
 
 import json
 import logging
@@ -32,12 +32,13 @@ _HOST = "host "  # prefix of the names of environments outside of JAX
 
 
 class Options(NamedTuple):
-    """Options of a run that a resumed run keeps.
+    """The options that a resumed run keeps.
 
     Attributes:
-      every: epochs between checkpoints; None for one every `PAUSE` seconds, 0 for none.
+      every: the number of epochs between checkpoints. None means one checkpoint every `PAUSE`
+        seconds, and 0 means no checkpoints.
       keep: the number of checkpoints to keep.
-      on_nan: whether a diverged member is frozen or the run stops.
+      on_nan: "freeze" to freeze a diverged member, or "stop" to stop the run.
     """
 
     every: int | None = None
@@ -45,7 +46,7 @@ class Options(NamedTuple):
     on_nan: OnNan = "freeze"
 
     def check(self) -> "Options":
-        """Return the options with NumPy's numbers as Python's. Raises InputError."""
+        """Return the options as Python numbers. Raises InputError if an option is invalid."""
         every, keep, on_nan = self
         if on_nan not in get_args(OnNan):
             choices = ", ".join(get_args(OnNan))
@@ -56,15 +57,17 @@ class Options(NamedTuple):
                 "checkpoint_every",
             )
         if not is_whole(keep) or keep < 1:
-            raise InputError(f"keep ({keep}) must be a whole number from 1: use 2", "keep")
+            raise InputError(f"keep ({keep}) must be a whole number of at least 1: use 2", "keep")
         return Options(every if every is None else int(every), int(keep), on_nan)
 
 
 class Recorder:
-    """Write a run's files into a folder that the caller has locked; without a folder, do nothing.
+    """Write the files of a run into a folder that the caller has locked.
 
-    All processes of a run call it with the same arguments. Each one writes its part of the
-    checkpoints' arrays, and the first one writes all other files.
+    If `path` is None, the recorder writes nothing.
+
+    All processes call the methods with the same arguments. Each process writes its own shards of a
+    checkpoint. The first process writes all other files.
     """
 
     def __init__(
@@ -86,7 +89,7 @@ class Recorder:
             self._write(lambda: self._rows and self._rows.append(new))
 
     def checkpoint_if_due(self, state: State) -> None:
-        """Start a checkpoint if it is time for one."""
+        """Start to write a checkpoint if one is due."""
         every = self._options.every
         if every is None:
             due = time.monotonic() - self._time > PAUSE
@@ -96,13 +99,13 @@ class Recorder:
             self._save(state)
 
     def next_checkpoint(self, state: State) -> float:
-        """Estimate the seconds to the next checkpoint from this epoch's duration; NaN if none."""
+        """Estimate the seconds until the next checkpoint. Returns NaN if no checkpoint follows."""
         every, done, seconds = self._options.every, len(state.history), state.seconds
         if self._path is None or every == 0:
             return math.nan
         if every is None:
             wait = PAUSE - (time.monotonic() - self._time)
-            ahead = max(math.ceil(wait / seconds), 1)  # checkpoints are made at the end of an epoch
+            ahead = max(math.ceil(wait / seconds), 1)  # a checkpoint follows the end of an epoch
         else:
             ahead = every - done % every
         return min(ahead, self._population.config.num_epochs - done) * seconds
@@ -119,7 +122,7 @@ class Recorder:
         return done
 
     def close(self) -> None:
-        """Close the files, also after an error."""
+        """Close the files, even after an error."""
         if self._path is not None:
             self._checkpoints.close()
         if self._rows is not None:
@@ -139,13 +142,13 @@ class Recorder:
         return to_rows(grid.members, grid.part[0], metrics)
 
     def _write(self, do: Callable[[], Any]) -> Any:
-        """Call `do` in the first process. An OSError becomes a RunError with the remedy."""
+        """Call `do` in the first process. An OSError becomes a RunError with advice."""
         assert self._path is not None
         return on_first(explain_write_errors(self._path)(do))
 
 
 def write_summary(directory: Path, run: Run) -> None:
-    """Write diverged.json, if any member diverged, and learning_curve.png."""
+    """Write learning_curve.png, and also diverged.json if any member diverged."""
     diverged = [
         d._asdict() | {"before_env_step": run.env_steps_after(d.epoch + 1)} | run.members[d.member]
         for d in run.diverged
@@ -164,9 +167,10 @@ def write_summary(directory: Path, run: Run) -> None:
 
 
 def restore_state(population: Population, path: Path) -> State | None:
-    """Return the state to resume from, or None, with a warning, if no checkpoint exists yet.
+    """Return the state of the last checkpoint. If no checkpoint exists yet, warn and return None.
 
-    Raises InputError if all checkpoints are damaged, belong to another run, or were never made.
+    Raises InputError if all checkpoints are damaged or belong to another run, or if the run has
+    agents but no checkpoint.
     """
     found = checkpoints.restore(path)
     if found is None:
@@ -194,9 +198,9 @@ def restore_state(population: Population, path: Path) -> State | None:
 
 
 def _restore_loop(population: Population, then: Population, found: checkpoints.Checkpoint) -> Any:
-    """Return the loop's state, leaves [M', ...], on the population's devices.
+    """Return the loop's state, with leaves [M', ...], on the population's devices.
 
-    `then`: the population that the checkpoint's note describes. Its replay may be smaller.
+    `then` is the population of the checkpoint, whose replay buffer may be smaller.
     """
     devices, capacity = population.devices, population.config.capacity
 
@@ -204,14 +208,15 @@ def _restore_loop(population: Population, then: Population, found: checkpoints.C
         return place(fill_up(x, devices), devices)
 
     try:
-        if then.config.capacity == capacity:  # array by array: replays may need most of the memory
+        if then.config.capacity == capacity:  # one array at a time saves memory
             return stored.unflatten(then.shapes(), found.arrays, place_rows)
         loop = stored.unflatten(then.shapes(), found.arrays)
         return jax.tree.map(place_rows, loop.replace(replay=grow(loop.replay, capacity)))
     except ValueError as error:
         raise InputError(
-            f"the checkpoint of epoch {found.epoch} does not fit this program ({error}): resume "
-            f"with sacjax {found.note['versions']['sacjax']} and the algorithm that trained it",
+            f"the checkpoint of epoch {found.epoch} does not fit this version of sacjax or this "
+            f"algorithm ({error}): resume with sacjax {found.note['versions']['sacjax']} and the "
+            "run's algorithm",
             "algorithm",
         ) from error
 

@@ -1,4 +1,4 @@
-"""A run as a value: its agents and metrics, saved, read back, and merged from batches."""
+"""Define `Run`, the result of training, and functions that save, read and merge runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,21 +24,21 @@ _METRICS = "metrics "  # prefix of the names of metrics in agents/
 
 
 class Run(NamedTuple):
-    """A run that finished, was stopped, or was read from its folder.
+    """A run that has finished, was stopped, or was read from a folder.
 
     Attributes:
       config: the run's Config.
-      members: M dictionaries of the swept hyperparameters and `seed`.
-      metrics: the metrics of all evaluations by name, each [M, epochs, ...]; `make_program` lists
-        them. They are padded after the last epoch of a member.
-      agents: the algorithm's states, leaves [M, ...]. They are NumPy arrays if several devices or
-        batches trained them, or if they were read from a folder.
+      members: a dictionary of the swept hyperparameters and `seed` for each of the M members.
+      metrics: the metrics [M, epochs, ...] of all epochs by name. `make_program` lists the names.
+        Metrics are padded after the last epoch of a member.
+      agents: the states of the algorithm, with leaves [M, ...]. The leaves are NumPy arrays if the
+        run used several devices or batches, or was read from a folder.
       program: the functions of one member, as `make_program` returns them.
-      algorithm: the function that made the learner, such as `make_sac`.
-      keys: PRNG keys [M] of the loop; `epoch_keys(keys[i], epoch)` returns the keys of an epoch.
-      epochs: the number of epochs [M] that each member has done.
+      algorithm: the function that made the algorithm, such as `make_sac`.
+      keys: the PRNG keys [M] of the members. `epoch_keys(keys[i], epoch)` returns an epoch's keys.
+      epochs: the number of epochs [M] of each member.
       completed: False if the run was stopped before its end.
-      diverged: the members that were frozen, in the order in which they diverged.
+      diverged: the diverged members, which are frozen, in the order of their divergence.
     """
 
     config: Config
@@ -54,17 +54,17 @@ class Run(NamedTuple):
 
     @property
     def env_steps(self) -> np.ndarray:
-        """Environment steps [M] that each member has done, warm-up included."""
+        """The number of environment steps [M] of each member, including the warm-up."""
         return self.env_steps_after(self.epochs)
 
     def env_steps_after(self, epochs: Any) -> Any:
-        """Return the environment steps of one member after that many epochs.
+        """Return the number of environment steps that one member makes in `epochs` epochs.
 
         Args:
-          epochs: a number of epochs, or an array of numbers.
+          epochs: a number of epochs, or an array of such numbers.
 
         Returns:
-          Environment steps, warm-up included, of the same shape.
+          The number of environment steps, including the warm-up, in the shape of `epochs`.
         """
         return self.config.warmup_steps + epochs * self.config.eval_every
 
@@ -72,13 +72,13 @@ class Run(NamedTuple):
         """Return the agent of one member.
 
         Args:
-          member: its index, from 0 to M - 1.
+          member: the index of the member, from 0 to M - 1.
 
         Returns:
           The algorithm's state, for example a `TrainState`, with JAX arrays as leaves.
 
         Raises:
-          InputError: there is no such member.
+          InputError: the member does not exist.
         """
         last = len(self.members) - 1
         if not 0 <= member <= last:
@@ -89,20 +89,21 @@ class Run(NamedTuple):
         """Return the greedy policy of one member, as `sacjax.policy` does.
 
         Args:
-          member: its index, from 0 to M - 1.
-          units: "environment" for actions within the environment's bounds, "unit" for [-1, 1].
+          member: the index of the member, from 0 to M - 1.
+          units: "environment" for actions within the environment's bounds, or "unit" for actions
+            in [-1, 1].
 
         Returns:
-          A compiled function of observations [..., O] to actions [..., A].
+          A compiled function that maps observations [..., O] to actions [..., A].
 
         Raises:
-          InputError: there is no such member, or `units` is unknown.
+          InputError: the member does not exist, or `units` is unknown.
         """
         return of_program(self.program, self.config.env_name, self.agent(member), units)
 
 
 def make_run(population: Population, state: State) -> Run:
-    """Return the run so far. If several devices trained the agents, they become NumPy arrays."""
+    """Return the run so far. Agents that several devices trained become NumPy arrays."""
     trained = state.loop.agent, state.loop.key
     if population.devices > 1:
         trained = jax.tree.map(lambda x: x[: population.size], gather(trained))
@@ -127,7 +128,7 @@ def _make(population: Population, trained: Any, metrics: Any, diverged: list[Div
 
 
 def save(run: Run, directory: Path) -> None:
-    """Write the folder agents/: complete, or absent. Raises RunError."""
+    """Write the folder agents/ atomically. Raises RunError if the write fails."""
     folder = directory / "agents"
     note = {"diverged": [d._asdict() for d in run.diverged]}
     arrays = stored.flatten((run.agents, run.keys))
@@ -144,12 +145,12 @@ def save(run: Run, directory: Path) -> None:
 
 
 def read(population: Population, directory: Path) -> Run:
-    """Read the folder agents/. Raises InputError if it is missing, damaged, or does not fit."""
+    """Read the folder agents/. Raises InputError if the folder is missing or damaged."""
     folder = directory / "agents"
     if not folder.is_dir():
         raise InputError(
-            f"{directory} has no trained agents (no folder agents/): its run has not finished; "
-            f"{resume_command(directory)} resumes it",
+            f"{directory} has no trained agents (no folder agents/), because the run has not "
+            f"finished: resume the run with {resume_command(directory)}",
             "agents",
         )
     try:
@@ -160,8 +161,8 @@ def read(population: Population, directory: Path) -> Run:
     except (FileNotFoundError, ValueError, LookupError, TypeError) as error:
         raise InputError(
             f"{folder} is damaged, or does not fit this environment and algorithm "
-            f"({one_line(error)}): give those of the run, restore the folder, or "
-            f"{resume_command(directory)}, which rewrites it from the last checkpoint",
+            f"({one_line(error)}): pass the run's environment and algorithm, restore the folder, "
+            f"or use {resume_command(directory)}, which writes the folder again",
             "agents",
         ) from error
 
@@ -169,8 +170,8 @@ def read(population: Population, directory: Path) -> Run:
 def merge(runs: list[Run], planned: int) -> Run:
     """Merge batches into one run of `planned` members.
 
-    If a member has fewer epochs than others, its metrics are padded: floats with NaN, and integers
-    with the last value.
+    If a member has fewer epochs than others, its metrics are padded. The padding is NaN for floats,
+    and the last value for integers.
     """
     if len(runs[0].members) == planned:
         return runs[0]

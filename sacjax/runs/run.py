@@ -1,7 +1,8 @@
-"""Run and resume populations, with callbacks, a folder of files, and a clean stop.
+"""Train populations, write their files, and resume runs that were stopped.
 
-The members are the points of a hyperparameter grid x seeds, trained together or in batches. A run
-that is killed and resumed gives the same bits as an uninterrupted one. The loop is in `_train`.
+A population has one member for each pair of a hyperparameter point and a seed. The members train
+together or in batches. If a run is killed and resumed, its results have the same bits as an
+uninterrupted run. The training loop is in `_train`.
 """
 
 import logging
@@ -35,7 +36,7 @@ _LOG = logging.getLogger("sacjax")
 
 
 class Session(NamedTuple):
-    """The options, callbacks and programs (by number of members) that all batches share."""
+    """The options, callbacks and compiled functions that all batches of a run share."""
 
     options: Options
     on_epoch: tuple[OnEpoch, ...]
@@ -60,48 +61,52 @@ def run(
     on_nan: OnNan = "freeze",
     grace: float = GRACE,
 ) -> Run:
-    """Train a population: one member per point of the grid `hp` and seed, as one compiled program.
+    """Train a member for each hyperparameter point and seed, all in one compiled program.
 
-    With a `directory`, the run writes its settings, metrics, checkpoints, learning curve and
-    trained agents (`sacjax.runs.directory` lists the files), and `resume` can continue it. Ctrl-C
-    and SIGTERM then stop the run after the current epoch with complete files; a second signal stops
-    it at once. A signal for which your program has its own handler is left to that handler.
+    If you pass a `directory`, the run writes its settings, metrics, checkpoints, learning curve and
+    trained agents. `sacjax.runs.directory` lists the files, and `resume` can continue the run.
+    Ctrl-C and SIGTERM then stop the run after the current epoch, with complete files. A second
+    signal stops the run at once. If your program has its own handler for a signal, the run does not
+    replace this handler.
 
-    A member diverges if its losses or parameters become NaN or infinite. It is frozen at its last
-    finite state, with a warning. The other members are unaffected.
+    A member diverges if its losses or parameters become NaN or infinite. A diverged member is
+    frozen at its last finite state, with a warning. The other members are unaffected.
 
     Args:
       config: the settings that all members share.
-      hp: the hyperparameters. Arrays broadcast against each other and make a grid: one point per
-        element.
-      seeds: a number of seeds (8 means 0 to 7), or a sequence of different seeds. Member order is
-        all seeds of the first point, then of the second one. Seed s starts from
-        `jax.random.key(s)`, so `seeds=[17]` repeats one member of `seeds=100`.
-      directory: a new or empty folder for the files; None to write nothing.
-      on_epoch: callbacks `f(step, metrics)`, called after each epoch; see `sacjax.types.OnEpoch`
-        and the loggers in `sacjax.loggers`.
-      should_stop: called after each epoch, after the callbacks; True stops the run there.
+      hp: the hyperparameters. Array fields broadcast against each other and form a grid, in which
+        each element is a point.
+      seeds: a number of seeds (8 means 0 to 7), or a sequence of different seeds. Members are
+        sorted by point first, and then by seed. Seed s starts from `jax.random.key(s)`, so
+        `seeds=[17]` repeats one member of `seeds=100`.
+      directory: a new or empty folder for the files, or None to write no files.
+      on_epoch: callbacks `f(step, metrics)` that the run calls after each epoch. The type
+        `sacjax.types.OnEpoch` explains the arguments, and `sacjax.loggers` has such callbacks.
+      should_stop: a function that the run calls after each epoch. The run stops if the function
+        returns True.
       algorithm: a function (config, env) -> `Algorithm`, such as
         `functools.partial(make_sac, ...)`.
       strategy: "vmap" to train the members of a device as one vectorised program, "map" to train
-        them one after another, "auto" for the faster one. It changes speed and rounding only.
-      devices: the number of devices to use; None for as many as are useful.
-      members_per_batch: the most members trained at once, for populations that do not fit the
-        memory; None for all.
-      checkpoint_every: epochs between checkpoints; None for one every five minutes, 0 for none. A
-        run with checkpoints also writes one when it ends or is stopped.
+        one member after another, or "auto" for the faster strategy. The strategy changes only the
+        speed and the rounding.
+      devices: the number of devices, or None for as many devices as are useful.
+      members_per_batch: the largest number of members that train at once, or None for all members.
+        A smaller number needs less memory.
+      checkpoint_every: the number of epochs between checkpoints. None means one checkpoint every
+        five minutes, and 0 means no checkpoints. A run with checkpoints also writes a checkpoint
+        when it ends or is stopped.
       keep: the number of checkpoints to keep.
-      on_nan: "freeze" to continue without a diverged member, "stop" to stop the run after the
+      on_nan: "freeze" to continue without a diverged member, or "stop" to stop the run after the
         epoch.
-      grace: seconds from a signal until the run stops in the middle of an epoch, with the files of
-        its last checkpoint.
+      grace: the seconds that a run may continue after a signal. Then the run stops within the
+        epoch, and `resume` continues from the last checkpoint.
 
     Returns:
       The run, with trained agents and all metrics.
 
     Raises:
       InputError: a setting cannot work, or the memory is too small. No file has been written.
-      RunError: the files can no longer be written, or an environment failed.
+      RunError: a file cannot be written, or an environment failed.
 
     >>> done = run(config, seeds=2)
     >>> len(done.members), done.completed
@@ -114,7 +119,7 @@ def run(
     session = Session(Options(checkpoint_every, keep, on_nan).check(), on_epoch, should_stop, {})
     if directory is None:
         if checkpoint_every:
-            raise InputError("checkpoint_every needs a folder: give directory=", "checkpoint_every")
+            raise InputError("checkpoint_every needs a folder: pass directory", "checkpoint_every")
         return _train_all(population, None, session)
     path = Path(directory)
     with deferred(should_stop, grace) as stop, _enter_on_first(lambda: folders.created(path)):
@@ -138,31 +143,32 @@ def resume(
 ) -> Run:
     """Resume the run in `directory` from its last complete checkpoint.
 
-    The result has the same bits as an uninterrupted run. With another layout, device or version of
-    a package it only agrees up to rounding, and a warning names the change. A run without a
-    checkpoint starts from the beginning, with a warning.
+    The result has the same bits as an uninterrupted run. If the layout, the device or the version
+    of a package has changed, the result differs by rounding, and a warning names the change. A run
+    without a checkpoint starts from the beginning, with a warning.
 
     Args:
       directory: the folder that `run` wrote.
-      extend_to: environment steps to train to, past the configured end. The result is that of a run
-        with this `total_steps`.
-      env: the environment, if the run's was an object; a run's folder only holds its name.
-      on_epoch: callbacks, as in `run`.
-      should_stop: as in `run`.
-      algorithm: the `algorithm` that the run was trained with, if it was not `make_sac`.
-      strategy: as in `run`; None to keep the run's.
-      devices: as in `run`; None to keep the run's, if this machine has that many devices.
-      checkpoint_every: as in `run`; None to keep the run's.
-      keep: as in `run`; None to keep the run's.
-      on_nan: as in `run`; None to keep the run's.
-      grace: as in `run`.
+      extend_to: a larger number of `total_steps`. The result is the same as if the run had started
+        with this number.
+      env: the environment of the run, if it was an object. A folder stores only the object's name.
+      on_epoch: the callbacks, as in `run`.
+      should_stop: the function that stops the run, as in `run`.
+      algorithm: the function that made the run's algorithm, if it was not `make_sac`.
+      strategy: the strategy, as in `run`, or None to keep the run's strategy.
+      devices: the number of devices, as in `run`. None keeps the run's number, if this machine has
+        enough devices.
+      checkpoint_every: the epochs between checkpoints, as in `run`. None keeps the run's value.
+      keep: the number of checkpoints to keep, or None to keep the run's value.
+      on_nan: the reaction to divergence, as in `run`, or None to keep the run's value.
+      grace: the seconds that a run may continue after a signal, as in `run`.
 
     Returns:
       The run from its first to its last epoch.
 
     Raises:
       InputError: `directory` is not the folder of a run, is damaged, or is in use.
-      RunError: the files can no longer be written, or an environment failed.
+      RunError: a file cannot be written, or an environment failed.
     """
     path, on_epoch = Path(directory), _check_callables(on_epoch, should_stop)
     folders.check_is_run(path)
@@ -170,7 +176,9 @@ def resume(
         config, grid, content = folders.read_config(path, env)
         if mismatch := describe_mismatch(content, algorithm):
             raise InputError(
-                f"{path} {mismatch}: give that to resume(..., algorithm=...) in Python", "algorithm"
+                f"{path} {mismatch}: pass the run's algorithm to resume(..., algorithm=...) in "
+                "Python",
+                "algorithm",
             )
         if extend_to is not None:
             config = extended(config, extend_to)
@@ -187,7 +195,7 @@ def resume(
 def _train(
     population: Population, path: Path | None, session: Session, resumed: bool
 ) -> tuple[Run, bool]:
-    """Train one batch: compile, run epoch by epoch, write files, call the callbacks.
+    """Train one batch epoch by epoch, write its files, and call the callbacks.
 
     Returns the run, and whether it was stopped.
     """
@@ -222,8 +230,8 @@ def _train_all(
             return _train_batches(population, path, session, resumed)
         if resumed and path and (path / BATCHES).exists():
             raise InputError(
-                f"{path / 'config.json'} is of a run in one batch, but {path / BATCHES} exists: "
-                "restore it, or train again in a new folder",
+                f"{path / 'config.json'} describes a run without batches, but {path / BATCHES} "
+                "exists: restore config.json, or train again in a new folder",
                 "config.json",
             )
         return _train(population, path, session, resumed)[0]
@@ -232,7 +240,7 @@ def _train_all(
 def _train_batches(
     population: Population, path: Path | None, session: Session, resumed: bool
 ) -> Run:
-    """Train one batch after another, each as a run with its own folder."""
+    """Train one batch after another. Each batch has its own folder."""
     batches = population.batches()
     places = [path and path / BATCHES / str(number + 1) for number in range(len(batches))]
     pairs = zip(batches, places, strict=True)
@@ -259,7 +267,7 @@ def _write_config(path: Path, population: Population, options: Options, resumed:
 
 
 def _has_started(batch: Population, place: Path | None) -> bool:
-    """Return whether the batch has a folder. Raises InputError if the folder is another's."""
+    """Return whether the batch has a folder. Raises InputError if config.json does not match."""
     if place is None or not (place / "config.json").exists():
         return False
     batch.match(folders.read_config(place, batch.config.env).content)
@@ -267,7 +275,7 @@ def _has_started(batch: Population, place: Path | None) -> bool:
 
 
 def _read_batch(batch: Population, place: Path) -> Run | None:
-    """Read a batch from its agents and rewrite its metrics.csv.
+    """Read a trained batch from its folder, and rewrite its metrics.csv.
 
     Returns None if the agents are missing or damaged in any process.
     """
@@ -284,7 +292,7 @@ def _read_batch(batch: Population, place: Path) -> Run | None:
 
 
 def _write_run_files(path: Path, population: Population, runs: list[Run]) -> None:
-    """Write metrics.csv, diverged.json and the curve of all batches so far."""
+    """Write metrics.csv, diverged.json and the learning curve for all batches so far."""
     whole = merge([run._replace(agents=()) for run in runs], population.size)
     firsts = [batch.grid.part[0] for batch in population.batches()]
     table = [row for run, first in zip(runs, firsts, strict=False) for row in _all_rows(run, first)]
@@ -294,7 +302,7 @@ def _write_run_files(path: Path, population: Population, runs: list[Run]) -> Non
 
 
 def _all_rows(run: Run, first: int) -> list[Row]:
-    """Return the rows of one batch. `first`: the index of its first member in the whole run."""
+    """Return the rows of one batch. `first` is the index of the batch's first member in the run."""
     return [
         row
         for epoch in range(run.epochs.max())
@@ -336,7 +344,10 @@ def _check_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[OnE
 def _choose_layout(
     content: Description, strategy: str | None, devices: int | None
 ) -> tuple[str, int | None]:
-    """Return the layout, with the run's for arguments that are None, if it works here."""
+    """Return the strategy and the number of devices.
+
+    An argument that is None gets the run's value, if this machine supports the value.
+    """
     then = content.get("layout", {})
     if content["device"]["platform"] != jax.default_backend():
         then = {}
@@ -347,7 +358,7 @@ def _choose_layout(
 
 @contextmanager
 def _enter_on_first(make: Callable[[], Any]) -> Iterator[None]:
-    """Enter a context manager in the first process; its error is raised in every process."""
+    """Enter a context manager in the first process. Its error is raised in every process."""
     with ExitStack() as stack:
         on_first(lambda: stack.enter_context(make()))
         yield

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: the run stops after the current epoch, or after a grace period."""
+"""Stop a run on Ctrl-C or SIGTERM, after the current epoch or after a grace period."""
 
 import contextlib
 import os
@@ -18,8 +18,8 @@ class StopOnSignal:
     """Stop a run on Ctrl-C or SIGTERM.
 
     The first signal stops the run after the current epoch. A second signal, or the end of the grace
-    period, stops it at once by KeyboardInterrupt, whose argument is the signal's number. The files
-    are complete in both cases, and the run can be resumed from its last checkpoint.
+    period, stops the run at once: the run raises KeyboardInterrupt with the number of the signal.
+    The files are always complete, and the run can be resumed from its last checkpoint.
     """
 
     number: int = signal.SIGINT
@@ -40,7 +40,7 @@ class StopOnSignal:
             signal.signal(number, handler)
 
     def asked(self) -> bool:
-        """Return whether a signal has arrived. The caller then stops, so the grace period ends."""
+        """Return whether a signal has arrived. After a signal, also end the grace period."""
         if self._asked and self._timer is not None:
             self._timer.cancel()
         return self._asked
@@ -52,20 +52,20 @@ class StopOnSignal:
         self._timer = threading.Timer(self._grace, os.kill, (os.getpid(), number))
         self._timer.daemon = True
         self._timer.start()
-        with contextlib.suppress(OSError, RuntimeError):  # the terminal may be closed already
+        with contextlib.suppress(OSError, RuntimeError):  # the terminal may be closed
             print(
-                f"\nStopping after this epoch, or in {self._grace:g} s at the last checkpoint. All "
-                "files stay complete. Press Ctrl-C again to stop at once.",
+                f"\nStopping after this epoch, but in {self._grace:g} s at the latest. All files "
+                "stay complete. Press Ctrl-C again to stop at once.",
                 file=sys.stderr,
             )
 
 
 @contextlib.contextmanager
 def deferred(should_stop: Callable[[], bool], grace: float) -> Iterator[Callable[[], bool]]:
-    """Defer signals to the end of the block, and yield a `should_stop` that reports them.
+    """Delay signals until the end of the block. Yields a `should_stop` that reports signals.
 
-    Only signals with Python's default handler are deferred, and only in the main thread, the only
-    one where Python handles signals.
+    Only signals with Python's default handler are delayed. In other threads than the main thread,
+    no signal is delayed, because Python handles signals only in the main thread.
     """
     main = threading.current_thread() is threading.main_thread()
     mine = [n for n, default in _DEFAULTS.items() if main and signal.getsignal(n) == default]

@@ -1,4 +1,4 @@
-"""Test the command line: the files that it writes, what it prints, its errors and exit codes."""
+"""Test the command line: its files, its output, its errors and its exit codes."""
 
 import csv
 import errno
@@ -45,7 +45,7 @@ SWEEP = ["--sweep", "tau=0.005,0.02", "--sweep", "actor-lr=1e-4,3e-4"]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Train a tiny sweep once: 2 x 2 settings x 2 seeds, 2 evaluations."""
+    """Train a tiny sweep and return its folder. It has 4 settings, 2 seeds and 2 evaluations."""
     out = tmp_path_factory.mktemp("runs") / "pendulum"
     assert main(["train", "Pendulum-v1", "--out", str(out), *TINY, *SWEEP]) == 0
     return out
@@ -61,7 +61,7 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
-def test_train_writes_the_five_results(folder):
+def test_train_writes_five_files_and_folders(folder):
     assert {path.name for path in folder.iterdir()} == {
         "agents",
         "checkpoints",
@@ -73,7 +73,7 @@ def test_train_writes_the_five_results(folder):
         assert image.size[0] > 600
 
 
-def test_csv_has_one_row_per_member_and_evaluation(folder):
+def test_metrics_csv_has_one_row_per_member_and_evaluation(folder):
     found = [(float(r["tau"]), float(r["actor_lr"]), int(r["seed"])) for r in rows(folder)]
     grid = [(t, a, s) for t in (0.005, 0.02) for a in (1e-4, 3e-4) for s in (0, 1)]
     assert found == grid * 2
@@ -82,7 +82,7 @@ def test_csv_has_one_row_per_member_and_evaluation(folder):
     assert all(np.isfinite(float(r["critic_loss"])) for r in rows(folder))
 
 
-def test_config_json_repeats_the_run(folder, tmp_path):
+def test_config_json_describes_the_run_and_equal_flags_reproduce_it(folder, tmp_path):
     content = json.loads((folder / "config.json").read_text())
     assert content["config"]["hidden"] == [8]
     assert content["config"]["total_steps"] == 300
@@ -96,7 +96,7 @@ def test_config_json_repeats_the_run(folder, tmp_path):
     assert (again / "metrics.csv").read_bytes() == (folder / "metrics.csv").read_bytes()
 
 
-def test_one_seed_alone_equals_its_member_up_to_rounding(folder, tmp_path):
+def test_a_single_run_equals_a_member_of_a_sweep_up_to_rounding(folder, tmp_path):
     out = tmp_path / "alone"
     flags = [*TINY[:-2], "--tau", "0.02", "--actor-lr", "1e-4", "--seed", "1", "--seeds", "1"]
     assert main(["train", "Pendulum-v1", "--out", str(out), *flags]) == 0
@@ -107,7 +107,7 @@ def test_one_seed_alone_equals_its_member_up_to_rounding(folder, tmp_path):
         np.testing.assert_allclose(float(alone[name] or 0), float(member[name] or 0), rtol=1e-3)
 
 
-def test_a_sweep_of_one_value_equals_that_value(folder, tmp_path):
+def test_a_sweep_of_one_value_gives_the_same_results_as_that_value(folder, tmp_path):
     flags = [*TINY, "--actor-lr", "1e-4"]
     for out, tau in (("swept", ["--sweep", "tau=0.02"]), ("plain", ["--tau", "0.02"])):
         assert main(["train", "Pendulum-v1", "--out", str(tmp_path / out), *flags, *tau]) == 0
@@ -133,7 +133,9 @@ def test_report_compares_the_settings_of_a_sweep(folder, tmp_path, capsys):
 
 @pytest.mark.parametrize("columns", [80, 200])
 @pytest.mark.parametrize("command", ["evaluate", "report", "envs"])
-def test_tables_fit_the_terminal(command, columns, folder, tmp_path, monkeypatch, capsys):
+def test_tables_are_not_wider_than_the_terminal(
+    command, columns, folder, tmp_path, monkeypatch, capsys
+):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
@@ -149,12 +151,12 @@ def test_tables_fit_the_terminal(command, columns, folder, tmp_path, monkeypatch
     assert command != "envs" or any("MountainCarContinuous-v0" in line for line in lines)
 
 
-def test_evaluate_takes_a_number_of_episodes(folder, capsys):
+def test_evaluate_accepts_a_number_of_episodes(folder, capsys):
     assert main(["evaluate", str(folder), "--episodes", "3"]) == 0
     assert "3 episodes" in capsys.readouterr().out
 
 
-def test_render_writes_a_moving_gif(folder, tmp_path, capsys):
+def test_render_writes_an_animated_gif(folder, tmp_path, capsys):
     out = tmp_path / "policy.gif"
     assert main(["render", str(folder), "--frames", "5", "--out", str(out)]) == 0
     with Image.open(out) as gif:
@@ -168,7 +170,7 @@ def test_render_writes_a_moving_gif(folder, tmp_path, capsys):
     assert str(out) in capsys.readouterr().out
 
 
-def test_render_checks_its_arguments_first(folder, tmp_path):
+def test_render_rejects_invalid_arguments(folder, tmp_path):
     run = load(folder)
     for field, target, frames in (("frames", "a.gif", 0), ("target", "a.png", 5)):
         with refused(field):
@@ -200,7 +202,7 @@ def settings(*flags, env="Pendulum-v1"):
     return commands.settings(parse_train([env, *flags]))
 
 
-def test_presets_flags_and_sweeps_combine():
+def test_presets_can_be_combined_with_flags_and_sweeps():
     config, hp = settings("--tau", "0.05", "--sweep", "gamma=0.9,0.99")
     assert config.hidden == (64, 64)  # the preset's
     np.testing.assert_allclose(hp.tau, [0.05, 0.05])
@@ -211,7 +213,7 @@ def test_presets_flags_and_sweeps_combine():
     assert parse_train(["Pendulum-v1", "--seeds", "3"]).seeds == range(3)
 
 
-def test_flags_override_the_file_and_the_file_overrides_the_preset(folder, tmp_path):
+def test_flags_override_the_config_file_which_overrides_the_preset(folder, tmp_path):
     toml = tmp_path / "mine.toml"
     toml.write_text("hidden = [32]\ntau = 0.02\nbatch_size = 64\n")
     config, hp = settings("--config", str(toml), "--batch-size", "16")
@@ -225,7 +227,7 @@ def test_flags_override_the_file_and_the_file_overrides_the_preset(folder, tmp_p
     assert (hp.tau, hp.max_alpha) == (0.005, np.inf)
 
 
-def test_a_file_without_settings_is_an_input_error(folder, tmp_path):
+def test_a_config_file_without_settings_raises_an_input_error(folder, tmp_path):
     for name, text in (("list", "[1]"), ("empty", '{"hyperparams": []}')):
         (tmp_path / f"{name}.json").write_text(text)
     missing, sweep = tmp_path / "none.toml", folder / "config.json"
@@ -234,10 +236,10 @@ def test_a_file_without_settings_is_an_input_error(folder, tmp_path):
             parse_train(["Pendulum-v1", "--config", str(path)])
 
 
-def test_defaults_are_rounded_to_fit_and_a_warning_lists_them(caplog):
+def test_a_warning_lists_the_default_settings_that_were_rounded(caplog):
     config, _ = settings("--num-envs", "3", env="brax/ant")  # the preset: 128, warm-up 8192
     assert config.warmup_steps % 3 == 0
-    assert "warmup_steps: 8193, not 8192" in caplog.text
+    assert "warmup_steps changed from 8192 to 8193" in caplog.text
     config, _ = settings("--total-steps", "300")
     assert (config.total_steps, config.warmup_steps) == (300, 30)
     assert 270 % config.eval_every == 0
@@ -248,7 +250,7 @@ def test_defaults_are_rounded_to_fit_and_a_warning_lists_them(caplog):
 @pytest.mark.parametrize(
     ("flag", "name"), [("--learning-rate", "actor_lr"), ("--buffer-size=9", "replay_size")]
 )
-def test_a_flag_of_another_library_names_the_right_one(flag, name):
+def test_the_error_for_a_flag_of_another_library_suggests_the_right_name(flag, name):
     field = flag[2:].partition("=")[0].replace("-", "_")
     with refused(field) as caught:
         parse_train(["Pendulum-v1", flag, "1"])
@@ -301,7 +303,9 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", [*BAD, *REFUSED])
-def test_bad_input_is_one_line_with_the_remedy_and_exit_code_2(case, tmp_path, monkeypatch, capsys):
+def test_invalid_input_prints_one_line_with_a_remedy_and_exits_with_2(
+    case, tmp_path, monkeypatch, capsys
+):
     argv, remedy = BAD.get(case) or (REFUSED[case][0], ": ")
     errors = []
     monkeypatch.setattr("sacjax.cli.main.print_json_error", lambda _, error: errors.append(error))
@@ -320,7 +324,7 @@ def test_bad_input_is_one_line_with_the_remedy_and_exit_code_2(case, tmp_path, m
     assert sorted(tmp_path.rglob("*")) == before  # nothing was written
 
 
-def test_the_largest_seed_can_be_trained():
+def test_the_largest_valid_seed_can_be_trained():
     args = parse_train(["Pendulum-v1", "--seed", "4294967294", "--seeds", "2"])
     assert args.seeds[-1] == 2**32 - 1
 
@@ -336,12 +340,12 @@ def test_whole_numbers_may_be_written_as_powers_of_ten(capsys):
 
 
 @pytest.mark.parametrize("argv", [["train", "Pendulum-v1", "--taau", "0.1"], ["trian", "x"]])
-def test_an_unknown_flag_or_command_has_exit_code_2(argv, capsys):
+def test_an_unknown_flag_or_command_exits_with_2(argv, capsys):
     assert main(argv) == 2
     assert re.search(r"--tau\b|train\b", capsys.readouterr().err)  # a suggestion
 
 
-def test_help_lists_the_commands(capsys):
+def test_help_lists_all_commands(capsys):
     for argv in [], ["--help"]:
         assert main(argv) == 0
         text = capsys.readouterr().out
@@ -378,7 +382,7 @@ def test_log_format_json_prints_every_error_as_one_event(case, tmp_path, monkeyp
 
 
 def closed_pipe():
-    """Open a pipe without a reader."""
+    """Return the write end of a pipe that has no reader."""
     ends = os.pipe()
     os.close(ends[0])
     return open(ends[1], "w")
@@ -391,7 +395,7 @@ def full_disk():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize(("stdout", "code"), [(closed_pipe, 0), (full_disk, 3)])
 @pytest.mark.parametrize("command", ["evaluate", "report", "envs", "train --help"])
-def test_a_failed_print_shows_no_traceback(
+def test_a_command_shows_no_traceback_if_stdout_is_closed_or_full(
     command, stdout, code, folder, tmp_path, monkeypatch, capsys
 ):
     argv = command.split()
@@ -419,7 +423,7 @@ def test_a_run_completes_if_its_table_cannot_be_printed(stdout, copy, monkeypatc
 
 
 @pytest.mark.processes
-def test_a_run_survives_closed_json_lines(tmp_path):
+def test_a_run_continues_if_the_reader_of_its_json_output_stops(tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "sacjax", "train", "Pendulum-v1", "--out", str(out), *TINY]
     with closed_pipe() as stdout:
@@ -440,7 +444,7 @@ def test_a_run_survives_closed_json_lines(tmp_path):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("arguments", [["--version"], ["train", "--help"], ["envs"]])
-def test_a_closed_stdout_is_not_an_error(arguments):
+def test_a_command_succeeds_if_stdout_is_closed(arguments):
     with closed_pipe() as stdout:
         done = subprocess.run(
             [sys.executable, "-m", "sacjax", *arguments],
@@ -450,7 +454,7 @@ def test_a_closed_stdout_is_not_an_error(arguments):
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_train_does_not_touch_the_folder_of_another_run(copy, capsys):
+def test_train_does_not_change_the_folder_of_another_run(copy, capsys):
     before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
     assert main(["train", "Pendulum-v1", "--out", str(copy), *TINY]) == 2
     assert str(copy) in capsys.readouterr().err
@@ -470,14 +474,14 @@ def test_render_reports_a_failed_write_in_one_line(folder, tmp_path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
-def test_an_unwritable_folder_is_an_input_error(tmp_path, capsys):
+def test_an_unwritable_folder_raises_an_input_error(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert main(["train", "Pendulum-v1", "--out", str(tmp_path / "file" / "x"), *TINY]) == 2
     assert "cannot write" in capsys.readouterr().err
 
 
-def test_an_unreadable_file_is_reported_in_one_line(copy, tmp_path, monkeypatch, capsys):
-    """The error is simulated, because root may run these tests and can read every file."""
+def test_the_error_for_an_unreadable_file_is_one_line(copy, tmp_path, monkeypatch, capsys):
+    """The test simulates the error, because root can read every file."""
 
     def read_text(path, *_, **__):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
@@ -507,14 +511,14 @@ def test_concurrent_runs_get_different_folders(tmp_path):
     assert {path.name for path in (tmp_path / "runs").iterdir()} == names
 
 
-def test_a_file_called_runs_is_named_in_the_error(tmp_path, monkeypatch, capsys):
+def test_train_reports_a_file_named_runs_that_blocks_its_folder(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("runs").touch()
     assert main(["train", "Pendulum-v1", *TINY]) == 2
     assert "runs (Not a directory)" in capsys.readouterr().err
 
 
-def test_load_warns_if_the_precision_changed(copy, caplog):
+def test_load_warns_if_the_numerical_precision_of_jax_changed(copy, caplog):
     content = json.loads((copy / "config.json").read_text())
     edit(copy, jax=content["jax"] | {"x64": True})
     load(copy)
@@ -523,7 +527,7 @@ def test_load_warns_if_the_precision_changed(copy, caplog):
 
 
 @pytest.mark.processes
-def test_letters_that_stdout_cannot_encode_are_escaped(folder):
+def test_characters_that_stdout_cannot_encode_are_escaped(folder):
     environment = os.environ | {"PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"}
     command = [sys.executable, "-m", "sacjax", "report", str(folder), "--labels", "α²"]
     done = subprocess.run(
@@ -560,7 +564,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_a_damaged_folder_is_reported_in_one_line(case, copy, capsys):
+def test_the_error_for_a_damaged_folder_is_one_line(case, copy, capsys):
     DAMAGE[case](copy)
     reader = "report" if "csv" in case else "evaluate"  # only the report reads metrics.csv
     assert main([reader, str(copy)]) == 2
@@ -569,7 +573,7 @@ def test_a_damaged_folder_is_reported_in_one_line(case, copy, capsys):
     assert len(error.splitlines()) == 1
 
 
-def test_loaded_agents_are_the_trained_ones(folder):
+def test_loaded_agents_equal_the_trained_agents(folder):
     run = load(folder)
     assert [m["seed"] for m in run.members] == [0, 1] * 4
     assert run.completed
@@ -583,7 +587,7 @@ def test_loaded_agents_are_the_trained_ones(folder):
     )
 
 
-def test_a_policy_acts_as_in_the_evaluation(folder):
+def test_a_loaded_policy_acts_like_the_policy_of_the_evaluation(folder):
     run = load(folder)
     policy, agent = run.policy(5, units="unit"), run.agent(5)
     env = make_env("Pendulum-v1")(3)
@@ -601,7 +605,7 @@ def test_a_policy_acts_as_in_the_evaluation(folder):
 
 
 @pytest.mark.processes
-def test_ctrl_c_leaves_complete_files_and_exit_code_130(tmp_path):
+def test_ctrl_c_leaves_complete_files_and_exits_with_130(tmp_path):
     out = tmp_path / "run"
     flags = [*TINY, "--total-steps", "1000100"]
     command = [sys.executable, "-m", "sacjax", "train", "Pendulum-v1", "--out", str(out)]
@@ -636,7 +640,7 @@ def test_help_does_not_import_the_environments():
         assert word in done.stdout
 
 
-def test_help_and_version_need_no_command(capsys):
+def test_help_and_version_work_without_a_command(capsys):
     assert main([]) == 0
     assert main(["--version"]) == 0
     printed = capsys.readouterr().out
@@ -645,7 +649,7 @@ def test_help_and_version_need_no_command(capsys):
 
 
 @pytest.mark.processes
-def test_the_package_runs_as_a_program():
+def test_python_m_sacjax_runs_the_command_line():
     env = os.environ | {"PYTHONWARNINGS": "error::SyntaxWarning"}
     done = subprocess.run(
         [sys.executable, "-m", "sacjax", "evaluate", "nowhere"],
@@ -655,7 +659,7 @@ def test_the_package_runs_as_a_program():
     assert "config.json" in done.stderr
 
 
-def test_the_next_commands_are_printed_and_work(tmp_path, capsys):
+def test_train_prints_the_next_commands_and_they_work(tmp_path, capsys):
     out = tmp_path / "my run"
     assert main(["train", "Pendulum-v1", "--out", str(out), *TINY]) == 0
     lines = [x.strip() for x in capsys.readouterr().out.splitlines() if x.startswith("  sacjax ")]
@@ -666,7 +670,7 @@ def test_the_next_commands_are_printed_and_work(tmp_path, capsys):
     assert load(out).env_steps.tolist() == [500, 500]
 
 
-def test_a_large_sweep_shows_its_best_settings():
+def test_a_large_sweep_shows_only_its_best_settings():
     """The table lists the 20 best of 27 settings, and the curve colors the 5 best."""
     members = [{"tau": i / 100, "seed": s} for i in range(1, 28) for s in (0, 1)]
     returns = np.repeat(np.arange(27.0), 2)
@@ -684,7 +688,7 @@ def test_a_large_sweep_shows_its_best_settings():
     assert curve.learning_curve(members, metrics, "run").startswith(b"\x89PNG")
 
 
-def test_one_seed_has_a_table_and_a_curve():
+def test_a_run_of_one_seed_has_a_table_and_a_learning_curve():
     text = tables.of_run([{"seed": 0}], np.array([2.0]), np.array([1.0]), "title")
     assert "2.0" in text
     assert "none for one seed" in text

@@ -1,6 +1,6 @@
-"""Write rliable.json: scores and the statistics that rliable computes, for test_statistics.py.
+"""Write rliable.json for test_statistics.py: scores and the statistics that rliable computes.
 
-This needs its own virtual environment: rliable 1.2.0, the last release, does not support pandas 3.
+The script needs its own virtual environment, because rliable 1.2.0 does not support pandas 3.
 
     python -m venv oracle && oracle/bin/pip install rliable==1.2.0 'pandas<3'
     oracle/bin/python tests/data/rliable_numbers.py

@@ -1,4 +1,4 @@
-"""The adapter for gymnax, compared with gymnax stepped by hand."""
+"""Compare the adapter for gymnax with gymnax itself."""
 
 import math
 from functools import cache
@@ -55,7 +55,7 @@ def rollout(name: str) -> Rollout:
 
 @cache
 def rollout_by_hand(name: str) -> Rollout:
-    """Step gymnax's environment in a Python loop with resets and a time limit of its own."""
+    """Step gymnax's environment in a Python loop. The loop applies resets and a time limit."""
     env, _ = gymnax.make(name)
     params, bound = params_of(name), ENVS[name][2]
     reset = quick_jit(jax.vmap(lambda *given: env.reset_env(*given, params)))
@@ -77,17 +77,17 @@ def rollout_by_hand(name: str) -> Rollout:
 
 
 @pytest.mark.parametrize("name", ENVS)
-def test_rollout_equals_gymnax_stepped_by_hand(name):
+def test_the_adapter_returns_the_same_steps_as_gymnax(name):
     contract.assert_equal(rollout(name), rollout_by_hand(name))
 
 
 @pytest.mark.parametrize("name", ENVS)
-def test_shapes_and_dtypes_match_the_contract(name):
+def test_shapes_and_dtypes_follow_the_environment_interface(name):
     contract.assert_shapes(make_env(name)(COPIES), name, *ENVS[name][:2], rollout(name))
 
 
 @pytest.mark.parametrize("name", ENVS)
-def test_time_limit_truncates_and_does_not_terminate(name):
+def test_time_limit_truncates_an_episode_and_does_not_terminate_it(name):
     steps = rollout(name)
     assert not steps.terminated.any()
     ends = np.arange(1, STEPS + 1) % LIMIT == 0
@@ -95,16 +95,16 @@ def test_time_limit_truncates_and_does_not_terminate(name):
 
 
 @pytest.mark.parametrize("name", ENVS)
-def test_copies_reset_only_when_their_episode_ends(name):
+def test_each_environment_copy_resets_only_when_its_episode_ends(name):
     contract.assert_resets_are_seen_only_at_ends(rollout(name))
 
 
 @pytest.mark.parametrize("name", ENVS)
-def test_step_keeps_the_state_types_and_makes_no_weak_types(name):
+def test_step_keeps_all_types_of_the_state_and_creates_no_weak_types(name):
     contract.assert_state_keeps_its_types(make_env(name)(COPIES), COPIES)
 
 
-def test_all_continuous_environments_of_gymnax_are_listed():
+def test_the_list_contains_all_continuous_environments_of_gymnax():
     assert continuous_envs().keys() == ENVS.keys()
 
 
@@ -118,7 +118,7 @@ class EchoParams(EnvParams):
 
 
 class Echo(Environment[EnvState, EchoParams]):
-    """Observations are the raw actions, flattened. The reward is the integer 1."""
+    """An environment whose observation is the flattened action. The reward is the integer 1."""
 
     def __init__(self, low: Any, high: Any, shape: tuple[int, ...]):
         self.space = low, high, shape
@@ -155,7 +155,7 @@ class Echo(Environment[EnvState, EchoParams]):
         (0, 4, (1,)),  # integers
     ],
 )
-def test_actions_from_minus_one_to_one_span_the_bounds(low, high, shape):
+def test_actions_from_minus_one_to_one_are_scaled_to_the_bounds(low, high, shape):
     env = make_env(Echo(low, high, shape))(1)
     size = int(np.prod(shape))
     assert env.action_size == size
@@ -173,7 +173,7 @@ def test_actions_from_minus_one_to_one_span_the_bounds(low, high, shape):
     np.testing.assert_array_equal(raw(9.0), high)
 
 
-def test_rounding_moves_no_action_past_its_bounds():
+def test_scaled_actions_stay_within_their_bounds_after_rounding():
     low, high = np.sort(np.random.default_rng(0).normal(size=(2, 500)).astype(np.float32), 0)
     env = make_env(Echo(low, high, (500,)))(1)
     state, _ = env.reset(jax.random.key(0), env.default_params)
@@ -191,7 +191,7 @@ class Keyed:
 
 
 class NeedsStandardKeys(Echo):
-    """Use keys in ways that only JAX's own implementations of keys allow."""
+    """An environment that uses its keys in ways that only the standard keys of JAX allow."""
 
     def reset_env(self, key: Any, params: Any) -> Any:
         return jnp.zeros(1), Keyed(jax.random.key(7))
@@ -225,7 +225,7 @@ class StillButEnding(Still):
 @pytest.mark.parametrize(
     ("env", "warns"), [(Still(), True), (StillButEnding(), False), (Chain(), False)]
 )
-def test_warns_if_an_environment_does_not_count_its_steps(env, warns, caplog):
+def test_sacjax_warns_if_an_environment_does_not_count_its_steps(env, warns, caplog):
     make_env(env)
     assert (f"step_env of {type(env).__name__} does not change state.time" in caplog.text) == warns
 
@@ -237,7 +237,7 @@ def test_integer_rewards_become_floats():
     assert timestep.reward.dtype == np.float32
 
 
-def test_random_actions_are_uniform():
+def test_random_actions_are_uniformly_distributed():
     action = make_env(Echo(0.0, 4.0, (2,)))(5_000).random_action(jax.random.key(0))
     assert action.shape == (5_000, 2)
     quantiles = np.quantile(action, [0.0, 0.25, 0.5, 0.75, 1.0], axis=0)
@@ -265,7 +265,7 @@ def test_each_member_has_its_own_bounds_and_time_limit():
         np.testing.assert_array_equal(steps.truncated[i], ends)
 
 
-def test_point_robot_scales_actions_by_the_force_of_each_member():
+def test_point_robot_scales_actions_by_each_members_maximum_force():
     env = make_env("PointRobot-misc")(1)
     force = jnp.array([0.1, 0.7])
 
@@ -279,7 +279,7 @@ def test_point_robot_scales_actions_by_the_force_of_each_member():
     np.testing.assert_allclose(raw, np.outer(force, [1.0, -0.5]), rtol=1e-6)
 
 
-def test_one_step_can_terminate_and_truncate_an_episode():
+def test_one_step_can_both_terminate_and_truncate_an_episode():
     env = make_env(Chain())(1)
     params = env.default_params.replace(length=2, max_steps_in_episode=2)
     state, _ = env.reset(jax.random.key(0), params)
@@ -290,7 +290,7 @@ def test_one_step_can_terminate_and_truncate_an_episode():
     assert flags == [(False, False), (True, True)] * 2
 
 
-def test_equal_keys_give_equal_steps_and_different_keys_differ():
+def test_equal_keys_give_equal_steps_and_other_keys_give_other_steps():
     env = make_env(Noise())(4)
 
     @quick_jit
@@ -309,7 +309,7 @@ def test_equal_keys_give_equal_steps_and_different_keys_differ():
     assert len(np.unique(every)) == len(every) == 16  # each copy draws different numbers
 
 
-def test_typed_and_legacy_keys_give_the_same_steps():
+def test_typed_and_legacy_jax_keys_give_the_same_steps():
     env = make_env("Pendulum-v1")(2)
 
     @quick_jit
@@ -322,12 +322,12 @@ def test_typed_and_legacy_keys_give_the_same_steps():
     assert all(map(np.array_equal, jax.tree.leaves(typed), jax.tree.leaves(legacy)))
 
 
-def test_a_name_always_returns_the_same_object():
+def test_an_environment_name_always_returns_the_same_object():
     assert all(base_env(name) is base_env(name) for name in ENVS)
 
 
 @pytest.mark.parametrize("name", ["PointRobot-misc", "Reacher-misc", "Swimmer-misc"])
-def test_environment_can_be_made_inside_jit(name):
+def test_make_env_works_inside_jit(name):
     jax.eval_shape(lambda key: make_env(name)(1).random_action(key), jax.random.key(0))
 
 
@@ -373,7 +373,7 @@ class WithSpaces(Echo):
         ),
     ],
 )
-def test_unusable_environment_raises_input_error(env, field):
+def test_an_unsupported_environment_raises_an_input_error(env, field):
     with refused(field):
         make_env(env)
 
@@ -389,7 +389,7 @@ def test_unusable_environment_raises_input_error(env, field):
         ("Reacher-v2", "gymnasium/Reacher-v5"),
     ],
 )
-def test_unknown_name_suggests_the_closest_known_name(name, suggestion):
+def test_error_for_an_unknown_environment_suggests_the_closest_name(name, suggestion):
     with refused("env") as caught:
         make_env(name)
     assert f"did you mean {suggestion}?" in str(caught.value)
@@ -406,5 +406,5 @@ def test_unknown_name_suggests_the_closest_known_name(name, suggestion):
         ("gymnasium/Ant-v5?xml_file=" + 300 * "a", "gymnasium/Ant-v5-xml_file-" + 134 * "a"),
     ],
 )
-def test_path_of_a_name_stays_inside_its_folder(name, path):
+def test_an_environment_name_cannot_lead_out_of_the_runs_folder(name, path):
     assert names.path_of(name) == path

@@ -1,4 +1,4 @@
-"""The adapters for all suites, compared with their own environments stepped by hand."""
+"""Compare the adapters for all suites with the environments of these suites."""
 
 import sys
 import threading
@@ -83,7 +83,7 @@ LONG_COMPILED = (
 
 
 def some_nightly(found):
-    """Mark the simulators that compile slowly as nightly. The others test the same code."""
+    """Mark simulators that compile slowly as nightly. Faster simulators test the same code."""
     nightly = pytest.mark.nightly
     return [pytest.param(x, marks=nightly) if x in LONG_COMPILED else x for x in found]
 
@@ -124,7 +124,7 @@ def rollout_by_hand(name: str) -> Rollout:
 
 
 def stepped_by_hand(name: str) -> Rollout:
-    """Step a raw environment of Brax or Playground, with resets and time limits of its own."""
+    """Step an environment of Brax or Playground in a loop with resets and a time limit."""
     parsed = names.parse(name)
     raw = adapter(parsed.suite).raw(name, parsed)
     actions, keys = inputs(name)
@@ -148,7 +148,7 @@ def stepped_by_hand(name: str) -> Rollout:
 
 
 def hosted_by_hand(name: str) -> Rollout:
-    """Step Gymnasium's environments, with the seeds of the adapter."""
+    """Step Gymnasium's environments in a loop with the same seeds as the adapter."""
     parsed, bound = names.parse(name), ALL[name][2]
     actions, _ = inputs(name)
     seed = int(jax.random.bits(jax.random.key(0), (), jnp.uint32))
@@ -176,7 +176,7 @@ def hosted_by_hand(name: str) -> Rollout:
 
 
 def pooled_by_hand(name: str) -> Rollout:
-    """Step one pool per copy, with consecutive seeds and time limits of its own."""
+    """Step one EnvPool environment per copy in a loop that applies the time limit."""
     import envpool
 
     id, bound, limit = names.parse(name).id, ALL[name][2], limit_of(name)
@@ -203,17 +203,17 @@ def pooled_by_hand(name: str) -> Rollout:
 
 
 @pytest.mark.parametrize("name", some_nightly(ALL))
-def test_a_thousand_steps_equal_the_raw_environment_stepped_by_hand(name):
+def test_the_adapter_returns_the_same_steps_as_the_raw_environment(name):
     contract.assert_equal(rollout(name), rollout_by_hand(name))
 
 
 @pytest.mark.parametrize("name", some_nightly(ALL))
-def test_shapes_and_dtypes_match_the_contract(name):
+def test_shapes_and_dtypes_follow_the_environment_interface(name):
     contract.assert_shapes(make_env(name)(COPIES), name, *ALL[name][:2], rollout(name))
 
 
 @pytest.mark.parametrize("name", some_nightly(ALL))
-def test_copies_reset_only_when_their_episode_ends(name):
+def test_each_environment_copy_resets_only_when_its_episode_ends(name):
     steps = rollout(name)
     ended = steps.terminated | steps.truncated
     assert ended.sum() >= COPIES * (STEPS // limit_of(name))
@@ -221,7 +221,7 @@ def test_copies_reset_only_when_their_episode_ends(name):
 
 
 @pytest.mark.parametrize("name", some_nightly(ALL))
-def test_time_limits_truncate_and_falls_terminate(name):
+def test_a_time_limit_truncates_an_episode_and_a_fall_terminates_it(name):
     steps = rollout(name)
     limit = limit_of(name)
     for i in range(COPIES):
@@ -238,14 +238,14 @@ def test_time_limits_truncate_and_falls_terminate(name):
 
 
 @pytest.mark.parametrize("name", some_nightly(ALL))
-def test_equal_keys_give_equal_steps_and_different_keys_differ(name):
+def test_equal_keys_give_equal_steps_and_other_keys_give_other_steps(name):
     one, same, other = rollout(name), rolled_out(name), rolled_out(name, seed=7)
     jax.tree.map(np.testing.assert_array_equal, one, same)
     assert not np.array_equal(one.first_obs, other.first_obs) or name.startswith("brax/fast")
 
 
 @pytest.mark.parametrize("name", some_nightly(STEPPED))
-def test_seeds_and_time_limits_can_be_vmapped(name):
+def test_vmap_works_over_seeds_and_time_limits_of_an_environment(name):
     env = make_env(name)(COPIES)
     limits = env.default_params.replace(max_steps_in_episode=jnp.array([2, 3]))
     actions = jnp.zeros((6, COPIES, env.action_size))
@@ -266,13 +266,13 @@ def test_seeds_and_time_limits_can_be_vmapped(name):
 
 
 @pytest.mark.parametrize("name", some_nightly(ALL))
-def test_step_keeps_the_state_types_and_makes_no_weak_types(name):
+def test_step_keeps_all_types_of_the_state_and_creates_no_weak_types(name):
     contract.assert_state_keeps_its_types(make_env(name)(COPIES), COPIES)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", ["brax/inverted_pendulum?backend=spring&limit=2&reset=fresh"])
-def test_fresh_first_states_are_all_different(name):
+def test_the_option_reset_fresh_gives_every_episode_a_new_first_state(name):
     env = make_env(name)(3)
 
     @quick_jit
@@ -293,7 +293,7 @@ def test_fresh_first_states_are_all_different(name):
 
 @struct.dataclass
 class State:
-    """A state with the fields that Brax and Playground share."""
+    """A state with the fields that both Brax and Playground use."""
 
     obs: Any
     reward: Any
@@ -302,7 +302,7 @@ class State:
 
 
 class Forever:
-    """The reward is 1 in every step. The episode terminates after `length` steps."""
+    """An environment with reward 1 in every step. Its episodes terminate after `length` steps."""
 
     action_size, length = 1, 10**6
 
@@ -325,7 +325,7 @@ class Three(Forever):
 
 
 class Echo(Forever):
-    """Each first state is random. The reward is the action."""
+    """An environment with random first states. The reward is the action."""
 
     def reset(self, rng):
         return super().reset(rng).replace(obs=jax.random.uniform(rng, (1,)))
@@ -407,11 +407,11 @@ HOPS = (  # this hopper gets a constant reward and cannot fall within five steps
         *([HOPS] if POOLED else []),
     ],
 )
-def test_value_of_constant_reward_ignores_the_time_limit(name):
+def test_learned_value_of_a_constant_reward_ignores_the_time_limit(name):
     """With reward 1 in every step, the value is 1 / (1 - gamma) = 5.
 
-    It would be below 3.4 if the time limit of 5 steps counted as a termination. The actor does not
-    learn, because it would reach states where the critics were not trained.
+    The value would be below 3.4 if the time limit of 5 steps counted as a termination. The actor
+    does not learn. A learning actor would reach states where the critics were not trained.
     """
     config = Config(
         name,
@@ -455,7 +455,7 @@ def flags(name, steps=6):
 @pytest.mark.parametrize(
     "name", ["brax/Three?limit=3", "playground/Three?limit=3", "gymnasium/Hosted-v0?length=5"]
 )
-def test_one_step_can_terminate_and_truncate_an_episode(name):
+def test_one_step_can_both_terminate_and_truncate_an_episode(name):
     terminated, truncated = flags(name)
     last = 4 if "length" in name else 2
     assert terminated[last]
@@ -465,7 +465,7 @@ def test_one_step_can_terminate_and_truncate_an_episode(name):
 @pytest.mark.parametrize(
     "name", ["brax/Three?limit=5", "playground/Three?limit=5", "gymnasium/Hosted-v0?length=3"]
 )
-def test_termination_before_the_time_limit_does_not_truncate(name):
+def test_an_episode_that_terminates_early_is_not_truncated(name):
     terminated, truncated = flags(name)
     np.testing.assert_array_equal(terminated, [False, False, True] * 2)
     assert not truncated.any()
@@ -521,7 +521,7 @@ UNUSABLE = {
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-def test_unusable_environment_raises_input_error(name):
+def test_an_unsupported_environment_raises_an_input_error(name):
     with refused(UNUSABLE[name]):
         make_env(name)
 
@@ -535,7 +535,7 @@ def test_unusable_environment_raises_input_error(name):
         *([("envpool/HalfCheetah-v9", "envpool/HalfCheetah-v5")] if POOLED else ()),
     ],
 )
-def test_unknown_name_suggests_the_closest_known_name(name, suggestion):
+def test_error_for_an_unknown_environment_suggests_the_closest_name(name, suggestion):
     with refused("env") as caught:
         make_env(name)
     assert f"did you mean {suggestion}" in str(caught.value)
@@ -551,7 +551,7 @@ def test_unknown_name_suggests_the_closest_known_name(name, suggestion):
         (None, _SPACES.Box(0, 255, (8, 8, 3), np.uint8)),
     ],
 )
-def test_unusable_gymnasium_spaces_raise_input_error(monkeypatch, space, obs_space):
+def test_unsupported_gymnasium_spaces_raise_an_input_error(monkeypatch, space, obs_space):
     monkeypatch.setattr(Hosted, "action_space", space or Hosted.action_space)
     monkeypatch.setattr(Hosted, "observation_space", obs_space or Hosted.observation_space)
     with refused("action_space" if space else "observation_space"):
@@ -559,7 +559,7 @@ def test_unusable_gymnasium_spaces_raise_input_error(monkeypatch, space, obs_spa
 
 
 @pytest.mark.parametrize("suite", ["brax", "playground", "gymnasium", "envpool"])
-def test_error_for_a_missing_suite_names_its_extra(monkeypatch, suite):
+def test_error_for_a_missing_suite_says_which_extra_to_install(monkeypatch, suite):
     for module in ("brax", "brax.envs", "mujoco_playground", "gymnasium", "envpool"):
         monkeypatch.setitem(sys.modules, module, None)
     with refused("env") as caught:
@@ -567,7 +567,7 @@ def test_error_for_a_missing_suite_names_its_extra(monkeypatch, suite):
     assert f"pip install 'sacjax[{suite}]'" in str(caught.value)
 
 
-def test_missing_or_broken_dependency_raises_input_error(monkeypatch, tmp_path):
+def test_a_missing_or_broken_dependency_raises_an_input_error(monkeypatch, tmp_path):
     """For example, gymnax installs gymnasium, but not MuJoCo."""
 
     def make(*_, **__):
@@ -587,7 +587,7 @@ def test_missing_or_broken_dependency_raises_input_error(monkeypatch, tmp_path):
 # Presets
 
 
-def test_playground_presets_equal_its_own_settings_for_brax_sac():
+def test_playground_presets_equal_playgrounds_settings_for_brax_sac():
     from mujoco_playground import dm_control_suite
     from mujoco_playground.config.dm_control_suite_params import brax_sac_config
 
@@ -613,7 +613,7 @@ def test_playground_presets_equal_its_own_settings_for_brax_sac():
 # Environments outside of JAX
 
 
-def test_two_runs_cannot_step_the_same_host_environments():
+def test_two_runs_cannot_step_the_same_environments_outside_of_jax():
     env = make_env("gymnasium/Hosted-v0")(1)
     reset = quick_jit(lambda key: env.reset(key, None))
     step = quick_jit(lambda state: env.step(state, jnp.zeros((1, 1)), jax.random.key(0), None)[0])
@@ -626,7 +626,7 @@ def test_two_runs_cannot_step_the_same_host_environments():
         jax.block_until_ready(step(first))
 
 
-def test_vmap_over_host_environments_raises_input_error():
+def test_vmap_over_environments_outside_of_jax_raises_an_input_error():
     train = make_train(
         Config(
             "gymnasium/Hosted-v0",
@@ -642,13 +642,13 @@ def test_vmap_over_host_environments_raises_input_error():
 
 
 @pytest.mark.parametrize("how", [{"devices": 2}, {"members_per_batch": 3}])
-def test_host_environments_reject_devices_and_members_per_batch(how):
+def test_environments_outside_of_jax_reject_devices_and_members_per_batch(how):
     with pytest.raises(InputError, match="outside of JAX"):
         run(Config("gymnasium/Hosted-v0"), seeds=4, **how)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_rounding_moves_no_action_past_its_bounds(dtype):
+def test_scaled_actions_stay_within_their_bounds_after_rounding(dtype):
     low, high = np.sort(np.random.default_rng(0).normal(size=(2, 500)).astype(dtype), 0)
     for unit, bound in (-1.0, low), (1.0, high):
         (raw,) = rescale(np.full((1, 500), unit), low, high)
@@ -657,7 +657,7 @@ def test_rounding_moves_no_action_past_its_bounds(dtype):
 
 
 @pytest.mark.parametrize("steps", [0, 3, 5, 12])
-def test_load_replays_unfinished_episodes(steps):
+def test_resume_restores_unfinished_episodes_by_repeating_their_actions(steps):
     name = "gymnasium/HalfCheetah-v5?max_episode_steps=5"
     actions = np.asarray(jax.random.uniform(jax.random.key(0), (20, 2, 6), minval=-1.0))
 
@@ -675,7 +675,7 @@ def test_load_replays_unfinished_episodes(steps):
             np.testing.assert_array_equal(x, y)
 
 
-def test_load_replays_float64_actions_exactly():
+def test_resume_repeats_float64_actions_exactly():
     class Sum(Hosted):
         action_space = gymnasium.spaces.Box(-0.3, 0.7, (1,), np.float64)
         observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float64)
@@ -700,7 +700,7 @@ def test_load_replays_float64_actions_exactly():
     assert other.load(one.save())
 
 
-def test_simulators_can_reuse_and_change_their_arrays():
+def test_a_simulator_may_reuse_and_modify_its_arrays():
     class OneBuffer(Hosted):
         buffer = np.zeros(1, np.float32)
 
@@ -726,7 +726,7 @@ def test_simulators_can_reuse_and_change_their_arrays():
     np.testing.assert_array_equal(other.save()["actions"], 2)
 
 
-def test_error_during_a_replay_names_the_environment():
+def test_an_error_while_actions_are_repeated_names_the_environment():
     one = Copies(Hosted, read_spaces("h", Hosted.action_space, Hosted.observation_space), 1)
     other = Copies(lambda: Hosted(fails_at=2), one.spaces, 1)
     one.reset(np.uint32(1))
@@ -737,8 +737,8 @@ def test_error_during_a_replay_names_the_environment():
     assert "FloatingPointError: the physics blew up" in str(caught.value)
 
 
-def test_close_waits_for_a_running_step():
-    """After a second Ctrl-C, the program still runs in another thread."""
+def test_close_waits_until_a_running_environment_step_ends():
+    """After a second Ctrl-C, the compiled epoch still runs in another thread."""
     began, finish, happened = threading.Event(), threading.Event(), []
 
     class Slow(Hosted):
@@ -766,15 +766,15 @@ def test_close_waits_for_a_running_step():
 
 
 @pytest.mark.parametrize(("limit", "warns"), [(-1, True), (7, False)])
-def test_warns_if_an_environment_has_no_time_limit(limit, warns, caplog):
+def test_sacjax_warns_if_an_environment_has_no_time_limit(limit, warns, caplog):
     make_env(f"gymnasium/Hosted-v0?max_episode_steps={limit}")
     assert ("has no time limit" in caplog.text) == warns
     assert ("set max_episode_steps=1000" in caplog.text) == warns
 
 
 @pytest.mark.processes
-def test_callbacks_do_not_deadlock():
-    """Step 16 copies 2,000 times between matrix products that keep all threads busy."""
+def test_callbacks_do_not_deadlock_while_all_threads_are_busy():
+    """Step 16 environments 2,000 times between matrix products that keep all threads busy."""
     env = make_env("gymnasium/Hosted-v0")(16)
 
     @quick_jit
@@ -807,7 +807,7 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.mark.exact
-def test_gymnasium_runs_resume_bit_for_bit(tmp_path):
+def test_resumed_gymnasium_runs_equal_uninterrupted_runs_bit_for_bit(tmp_path):
     config = Config("gymnasium/InvertedPendulum-v5", **SMALL)
     whole, stopped, epochs = tmp_path / "whole", tmp_path / "stopped", []
     done = run(config, seeds=2, directory=whole, checkpoint_every=1)
@@ -837,7 +837,7 @@ def test_gymnasium_runs_resume_bit_for_bit(tmp_path):
 @pytest.mark.parametrize(
     "name", ["brax/inverted_pendulum?backend=spring", "playground/CartpoleBalance"]
 )
-def test_brax_and_playground_runs_resume_bit_for_bit(name, tmp_path):
+def test_resumed_brax_and_playground_runs_equal_uninterrupted_runs(name, tmp_path):
     config, epochs = Config(name, **SMALL), []
     whole = run(config, seeds=2, directory=tmp_path / "whole")
     part = run(
@@ -857,8 +857,8 @@ def test_brax_and_playground_runs_resume_bit_for_bit(name, tmp_path):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["generalized", "positional", "mjx"])
-def test_every_backend_of_brax_trains_a_population(backend):
-    """Another test covers the backend `spring`."""
+def test_a_population_can_be_trained_with_every_brax_backend(backend):
+    """Another test trains with the backend `spring`."""
     config = Config(f"brax/inverted_pendulum?backend={backend}", **SMALL)
     done = run(config, seeds=3, strategy="vmap")
     assert done.completed
@@ -886,13 +886,13 @@ def test_resume_warns_if_an_environment_is_not_reproducible(tmp_path, caplog):
     )
     done = resume(tmp_path / "run")
     assert done.completed
-    assert "does not repeat itself" in caplog.text
+    assert "is not deterministic" in caplog.text
     np.testing.assert_array_equal(
         done.metrics["train_length"], 5
     )  # no episode spans the interruption
 
 
-def test_error_in_resume_or_evaluation_names_the_environment(tmp_path, monkeypatch):
+def test_an_error_during_resume_or_evaluation_names_the_environment(tmp_path, monkeypatch):
     config, epochs = Config("gymnasium/Hosted-v0", **SMALL), []
     run(
         config,
@@ -914,7 +914,7 @@ def test_error_in_resume_or_evaluation_names_the_environment(tmp_path, monkeypat
     assert "ConnectionError: the simulator is gone" in str(caught.value)
 
 
-def test_ended_marks_the_last_stored_step_of_each_copy():
+def test_resume_marks_the_last_stored_step_of_each_environment_as_an_end():
     config = Config("Pendulum-v1", num_envs=2, n_step=2, replay_size=8, total_steps=1200,
                     warmup_steps=8, batch_size=8, eval_every=8, utd=0.5)  # fmt: skip
     example = make_env("Pendulum-v1")(1).example
@@ -927,7 +927,7 @@ def test_ended_marks_the_last_stored_step_of_each_copy():
     np.testing.assert_array_equal(last.ended, [1, 1, 0, 0, 0, 0, 0, 0])
 
 
-def test_environment_error_ends_the_run(tmp_path):
+def test_an_error_in_an_environment_ends_the_run(tmp_path):
     config = Config("gymnasium/Hosted-v0?fails_at=3&max_episode_steps=4", **SMALL)
     with refused("env", RunError) as caught:
         run(config, seeds=1, directory=tmp_path / "run")
@@ -936,7 +936,7 @@ def test_environment_error_ends_the_run(tmp_path):
 
 
 @pytest.mark.skipif(not POOLED, reason="envpool is not installed")
-def test_envpool_terminates_at_its_time_limit_and_resumes_with_new_episodes(tmp_path, caplog):
+def test_envpool_terminates_at_time_limits_and_resumes_with_new_episodes(tmp_path, caplog):
     endless = make_env("envpool/Hopper-v5")(1).host
     endless.reset(np.uint32(5))
     ends = [endless.step((np.uint32(5), np.int32(i)), np.ones((1, 3)))[3:] for i in range(60)]
@@ -948,14 +948,14 @@ def test_envpool_terminates_at_its_time_limit_and_resumes_with_new_episodes(tmp_
     config = Config("envpool/Hopper-v5?max_episode_steps=8", **SMALL)
     run(config, seeds=1, directory=tmp_path / "run", should_stop=lambda: True)
     assert resume(tmp_path / "run").completed
-    assert "does not repeat itself" in caplog.text
+    assert "is not deterministic" in caplog.text
 
 
 # Rendering
 
 
 def untrained(name: str) -> Run:
-    """Return an untrained run. Only gravity moves its bodies."""
+    """Return an untrained run, in which only gravity moves the bodies."""
     config, unknown = Config(name, **SMALL), {"eval_return": np.full((1, 1, 2), np.nan)}
     algorithm = make_sac(config, make_env(name)(2))
     agents = jax.tree.map(lambda x: x[None], algorithm.init(jax.random.key(0), Hyperparams()))
@@ -974,7 +974,7 @@ def untrained(name: str) -> Run:
         "playground/CartpoleBalance?limit=30",
     ],
 )
-def test_render_draws_a_moving_policy(name, tmp_path):
+def test_render_writes_a_gif_in_which_the_bodies_move(name, tmp_path):
     try:
         total = render(untrained(name), 0, tmp_path / "policy.gif", frames=12)
     except InputError as error:
@@ -994,13 +994,13 @@ def test_render_draws_a_moving_policy(name, tmp_path):
     assert total > 0
 
 
-def test_render_rejects_environments_without_bodies(tmp_path):
+def test_render_rejects_environments_that_have_no_bodies_to_draw(tmp_path):
     with refused("env"):
         render(untrained("brax/fast?limit=5"), 0, tmp_path / "policy.gif", frames=3)
 
 
 @pytest.mark.skipif(not POOLED, reason="envpool is not installed")
-def test_render_rejects_suites_without_pictures_before_playing(tmp_path, monkeypatch):
+def test_render_rejects_suites_without_pictures_before_an_episode_starts(tmp_path, monkeypatch):
     monkeypatch.setattr("sacjax.report.render._episode", None)
     with pytest.raises(InputError, match="gymnasium/Pendulum-v1"):
         render(untrained("envpool/Pendulum-v1"), 0, tmp_path / "policy.gif")

@@ -1,7 +1,8 @@
-"""Configs, tools and checks that several test files share.
+"""Configs, tools and checks that several test files use.
 
-A check takes the function that it checks: tests pass the library's, test_mutations.py passes a
-mutant. `recorder` is an algorithm that learns nothing and records the arguments of `update`.
+A check is a function with a library function as argument. Most tests pass the original function;
+test_mutations.py passes a mutant. `recorder` is an algorithm that learns nothing and stores the
+arguments of `update`.
 """
 
 from collections.abc import Callable
@@ -54,7 +55,7 @@ GRID = Hyperparams(tau=np.array([0.005, 0.02]))
 
 @contextmanager
 def refused(field, kind=InputError):
-    """Assert that the block raises an error about `field` (test_messages.py holds the wording)."""
+    """Assert that the block raises an error about `field`. test_messages.py tests the wording."""
     with pytest.raises(kind) as caught:
         yield caught
     assert caught.value.field == field, f"{caught.value.field}: {caught.value}"
@@ -95,12 +96,12 @@ def recorder(config: Config, env: Env) -> Algorithm:
 
 
 def assert_close(a: Any, b: Any, rtol: float = 0.0, atol: float = 0.0) -> None:
-    """Assert that all leaves of two trees agree."""
+    """Assert that all leaves of two trees are equal within a tolerance."""
     jax.tree.map(partial(np.testing.assert_allclose, rtol=rtol, atol=atol), a, b)
 
 
 def all_different(rows: Any) -> bool:
-    """Return whether no two rows are equal."""
+    """Return True if all rows are different."""
     rows = np.asarray(rows)
     return len(np.unique(rows.reshape(len(rows), -1), axis=0)) == len(rows)
 
@@ -112,7 +113,7 @@ def after_epochs(
     epochs: int = 1,
     key: Any = None,
 ) -> Any:
-    """Return the loop's state after a run of `recorder`. XLA drops the evaluations."""
+    """Return the state of the training loop after some epochs of `recorder`."""
     program = make_program(config, recorder)
     default = program.default_params
     hp, params = as_arrays(Hyperparams(), default if env_params is None else env_params)
@@ -128,7 +129,7 @@ def after_epochs(
 
 
 def stored(config: Config, loop: Any) -> Transition:
-    """Return the transitions in a loop's replay, [..., C, ...]."""
+    """Return the transitions in the replay buffer of a loop, as arrays [..., C, ...]."""
     example = make_env(config.env)(1).example
     return make_replay(config, example).unpack(loop.replay.rows)
 
@@ -148,7 +149,7 @@ NOISE = Config(
 
 
 def no_random_number_is_used_twice(make_program: Callable[..., Any]) -> None:
-    """Assert that policy, environments, replay and gradient steps all draw different numbers."""
+    """Assert that the program never draws the same random number twice."""
     loop = after_epochs(make_program, NOISE, epochs=2)
     transitions = stored(NOISE, loop)
     assert transitions.action.shape == (32, 1)
@@ -159,9 +160,9 @@ def no_random_number_is_used_twice(make_program: Callable[..., Any]) -> None:
 
 
 def transitions_follow_the_pendulum_equations(make_program: Callable[..., Any]) -> None:
-    """Compare the transitions of a warm-up and an epoch with the equations of motion.
+    """Assert that the transitions of a warm-up and an epoch follow the equations of motion.
 
-    Episodes end at several time limits. The equations are those of Gymnasium's Pendulum-v1, with
+    Several episodes end at their time limit. Gymnasium's Pendulum-v1 uses the same equations, with
     torque in [-2, 2], time step 0.05, g = 10 and m = l = 1.
     """
     config = Config(
@@ -192,7 +193,7 @@ def transitions_follow_the_pendulum_equations(make_program: Callable[..., Any]) 
 
 
 def epoch_does_not_copy_the_replay(make_program: Callable[..., Any]) -> None:
-    """Assert that XLA's temporary memory for two members is far below the size of one replay."""
+    """Assert that XLA's temporary memory is much smaller than the replay buffer of one member."""
     config = Config(
         Chain(),
         total_steps=1_200_000,
@@ -238,7 +239,7 @@ def minibatches_differ(make_replay: Callable[..., Any]) -> None:
 
 
 def scalar_transition(x: Any) -> Transition:
-    """Return transitions with `x` in every field. The axes of `x` come first."""
+    """Return transitions with `x` in every field. The axes of `x` are the first axes."""
     x = jnp.asarray(x, float)
     return Transition(
         obs=x[..., None], action=-x[..., None], reward=x, discount=x, next_obs=x[..., None]
@@ -262,7 +263,7 @@ def sac_with_three_critics(make_sac: Callable[..., Any]) -> tuple[Any, ...]:
 
 
 def every_gradient_step_moves_the_targets(make_sac: Callable[..., Any]) -> None:
-    """Assert that each step moves the targets by tau towards the updated critics."""
+    """Assert that each update moves the target critics by tau towards the updated critics."""
     state, batch, update = sac_with_three_critics(make_sac)
     for _ in range(4):
         new, _ = update(state, batch)
@@ -280,7 +281,7 @@ def every_gradient_step_moves_the_targets(make_sac: Callable[..., Any]) -> None:
 
 
 def every_critic_can_be_the_minimum(make_sac: Callable[..., Any]) -> None:
-    """Assert that each target critic, with its output lowered by 1000, lowers the soft target."""
+    """Assert that the soft target falls if the output of any target critic falls by 1000."""
     state, batch, update = sac_with_three_critics(make_sac)
     assert {x.shape[0] for x in jax.tree.leaves(state.critic_params)} == {3}
     q = mlp(THREE_CRITICS, 1).critic.apply(state.critic_params, batch.obs, batch.action)

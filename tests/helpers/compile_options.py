@@ -1,7 +1,7 @@
-"""The options with which XLA compiles the tests' programs for a CPU.
+"""The options with which XLA compiles functions for the CPU in tests.
 
-The programs of the tests are small: they run for milliseconds but compile for seconds. LLVM's
-optimizations and the emission of fused kernels take most of that time.
+The compiled functions in the tests are small. They run for milliseconds but compile for seconds.
+LLVM's optimizations and the emission of fused kernels take most of the compile time.
 """
 
 from importlib.metadata import version
@@ -14,5 +14,5 @@ if not version("jaxlib").startswith("0.10."):  # 0.11 removed this option and fa
 
 
 def as_flags(options: dict[str, int | bool]) -> str:
-    """Return the value of XLA_FLAGS that applies these options to every program."""
+    """Return a value of XLA_FLAGS that applies the options to every compiled function."""
     return " ".join(f"--{name}={str(value).lower()}" for name, value in options.items())

@@ -1,4 +1,4 @@
-"""Check the promises of `types.Env` for the environments of any adapter."""
+"""Check that the environments of an adapter behave as the docstring of `types.Env` says."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +12,7 @@ from sacjax.types import Env
 
 
 class Rollout(NamedTuple):
-    """Steps of E copies: fields [T, E, ...], first observation [E, O]."""
+    """T steps of E environment copies. `first_obs` has shape [E, O], other fields [T, E, ...]."""
 
     first_obs: Any
     obs: Any
@@ -23,7 +23,7 @@ class Rollout(NamedTuple):
 
 
 def inputs(steps: int, copies: int, action_size: int) -> tuple[np.ndarray, Any]:
-    """Return actions [T, E, A], some outside [-1, 1], and the keys of the steps [T]."""
+    """Return actions [T, E, A] and keys of the steps [T]. Some actions are outside [-1, 1]."""
     key_action, key_steps = jax.random.split(jax.random.key(1))
     shape = (steps, copies, action_size)
     actions = jax.random.uniform(key_action, shape, minval=-1.2, maxval=1.2)
@@ -31,7 +31,7 @@ def inputs(steps: int, copies: int, action_size: int) -> tuple[np.ndarray, Any]:
 
 
 def rollouts(env: Env, params: Any = None) -> Callable[..., Rollout]:
-    """Return a compiled function: (key of the reset, actions, keys) -> Rollout."""
+    """Return a compiled function that maps (reset key, actions, step keys) to a Rollout."""
     params = env.default_params if params is None else params
 
     @quick_jit
@@ -73,7 +73,7 @@ def assert_resets_are_seen_only_at_ends(got: Rollout) -> None:
 
 
 def assert_state_keeps_its_types(env: Env, copies: int) -> None:
-    """Assert that a step keeps the shapes and dtypes of the state, and that none is weak."""
+    """Assert that a step keeps the shapes and dtypes of the state and creates no weak type."""
     state, _ = jax.eval_shape(env.reset, jax.random.key(0), env.default_params)
     action = jnp.zeros((copies, env.action_size))
     after, _ = jax.eval_shape(env.step, state, action, jax.random.key(0), env.default_params)

@@ -1,12 +1,12 @@
-"""Compare four tiny runs with their recorded bits, to check a refactoring.
+"""Compare the results of four tiny runs with stored results, to check a refactoring.
 
     python tests/helpers/gate.py            compare with tests/data/gate.json
-    python tests/helpers/gate.py --write    record the bits of this commit
+    python tests/helpers/gate.py --write    store the results of this commit
 
-A mechanical change keeps every hash. A change of the compiled program may change the numbers by
-1e-6 after ten updates: record them again, and mention it in the commit. The bits depend on jaxlib
-and on the type of processor. Without a record for this processor, the numbers are compared with a
-tolerance of 1e-6.
+A refactoring keeps every hash. A change of the compiled functions may change the numbers by 1e-6
+after ten updates. In this case, store the results again, and mention the change in the commit. The
+bits depend on the version of jaxlib and on the type of processor. If the file has no results for
+your processor, the script compares the numbers with a tolerance of 1e-6.
 """
 
 import hashlib
@@ -56,7 +56,7 @@ RUNS: dict[str, dict[str, Any]] = {
 
 
 def record(name: str) -> tuple[str, dict[str, np.ndarray]]:
-    """Train one of RUNS. Return its final parameters and metrics, as a hash and as arrays."""
+    """Train one of RUNS. Return its final parameters and metrics as a hash and as arrays."""
     done = run(**RUNS[name])
     leaves = [np.asarray(x) for x in jax.tree.leaves(done.agents)]
     arrays = {f"{name}/{i}": x for i, x in enumerate(leaves)}
@@ -68,17 +68,17 @@ def record(name: str) -> tuple[str, dict[str, np.ndarray]]:
 
 
 def recorded() -> dict[str, dict[str, str]]:
-    """Return the records as {"jaxlib VERSION, PROCESSOR": {run: hash}}."""
+    """Return the stored hashes as {"jaxlib VERSION, PROCESSOR": {run: hash}}."""
     return json.loads(HASHES.read_text()) if HASHES.exists() else {}
 
 
 def here() -> str:
-    """Return the key of this machine's record."""
+    """Return the version of jaxlib and the type of processor of this machine."""
     return f"jaxlib {version('jaxlib')}, {_processor()}"
 
 
 def check(name: str) -> None:
-    """Raise AssertionError if the run `name` differs from its record."""
+    """Raise AssertionError if the results of the run `name` differ from the stored results."""
     digest, arrays = record(name)
     if known := recorded().get(here()):
         assert digest == known[name], f"{name}: the bits changed"
@@ -88,7 +88,7 @@ def check(name: str) -> None:
 
 
 def write() -> None:
-    """Record the bits of all runs."""
+    """Store the results of all runs."""
     hashes, numbers = {}, {}
     for name in RUNS:
         hashes[name], arrays = record(name)

@@ -1,11 +1,11 @@
-"""Parse XLA's optimized programs: the operations of each loop and their shapes."""
+"""Parse the code that XLA compiled: the operations of each loop and their shapes."""
 
 import re
 from typing import NamedTuple
 
 
 class Instruction(NamedTuple):
-    """One instruction of a computation."""
+    """One instruction in XLA's code."""
 
     opcode: str
     shapes: tuple[tuple[int, ...], ...]  # shapes of the results
@@ -22,7 +22,7 @@ CALLED = re.compile(
 
 
 def computations(text: str) -> dict[str, list[Instruction]]:
-    """Parse a compiled program's `as_text()` into {name: instructions}."""
+    """Parse the `as_text()` of a compiled function into {name of the computation: instructions}."""
     found: dict[str, list[Instruction]] = {}
     current: list[Instruction] = []
     for line in text.splitlines():
@@ -37,7 +37,7 @@ def computations(text: str) -> dict[str, list[Instruction]]:
 
 
 def reachable(program: dict[str, list[Instruction]], name: str) -> list[Instruction]:
-    """Return all instructions of a computation and of the computations that it calls."""
+    """Return the instructions of a computation and of all computations that it calls."""
     seen, todo, result = set(), [name], []
     while todo:
         name = todo.pop()
@@ -49,13 +49,13 @@ def reachable(program: dict[str, list[Instruction]], name: str) -> list[Instruct
 
 
 def loops(program: dict[str, list[Instruction]]) -> dict[str, list[Instruction]]:
-    """Map the body of every while loop to its instructions, including called computations."""
+    """Map the body of every while loop to its instructions. Include called computations."""
     bodies = {i.calls for body in program.values() for i in body if i.opcode == "while"}
     return {name: reachable(program, name) for calls in bodies for name in calls if name in program}
 
 
 def innermost(program: dict[str, list[Instruction]], opcode: str, rows: int) -> list[Instruction]:
-    """Return the smallest loop that has `opcode` and an array with this number of rows."""
+    """Return the smallest loop that contains `opcode` and an array with `rows` rows."""
     mark = re.compile(rf"[\[,]{rows}[,\]]")
     having = [
         body

@@ -1,17 +1,17 @@
-"""A float64 NumPy oracle for Soft Actor-Critic, written from the paper alone.
+"""A float64 NumPy implementation of Soft Actor-Critic (the oracle), written from the paper alone.
 
-References, as cited in the docstrings below:
+The docstrings cite these papers:
 
 * SAC: Haarnoja et al. 2018, "Soft Actor-Critic Algorithms and Applications", arXiv:1812.05905.
 * Adam: Kingma and Ba 2015, "Adam: A Method for Stochastic Optimization", arXiv:1412.6980.
 
-There is no autodiff here: every gradient is derived by hand. All noise is an argument, so each
-function is deterministic, and no function changes its arguments. Shapes: B batch, O observation,
-A action, N critics.
+The oracle uses no automatic differentiation. Every gradient is a hand-written formula. All noise
+is an argument, so each function is deterministic. No function changes its arguments. The letters in
+shapes mean: B batch size, O observation size, A action size, N number of critics.
 
-Parameters are nested lists, tuples and dicts ("trees") of arrays. An MLP is a list of
+Parameters are trees of arrays, i.e. nested lists, tuples and dicts. An MLP is a list of layers
 (W [in, out], b [out]). An actor is {"hidden": [(W, b), ...], "mean": (W, b), "log_std": (W, b)}.
-The critics are a list of N MLPs from concatenate([obs, action]) to a scalar.
+The critics are a list of N MLPs. Each MLP maps concatenate([obs, action]) to a scalar.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BATCH_KEYS = ("obs", "action", "reward", "discount", "next_obs")
 
 @dataclass
 class AdamState:
-    """Adam's moment estimates and timestep: m_t, v_t and t of Adam, algorithm 1."""
+    """The moment estimates m_t and v_t and the time step t in algorithm 1 of the Adam paper."""
 
     m: Tree
     v: Tree
@@ -41,7 +41,7 @@ class AdamState:
 
 @dataclass
 class OracleState:
-    """The state that SAC, algorithm 1, carries from one gradient step to the next."""
+    """The variables that algorithm 1 of SAC keeps from one gradient step to the next."""
 
     actor: Tree
     critics: Tree
@@ -59,7 +59,7 @@ class OracleState:
 
 
 def tree_map(f: Callable[..., Any], tree: Tree, *rest: Tree) -> Tree:
-    """Apply f leaf by leaf to trees with the structure of the first one."""
+    """Apply f to the corresponding leaves of several trees, which have the same structure."""
     if isinstance(tree, Mapping):
         return {k: tree_map(f, tree[k], *(r[k] for r in rest)) for k in tree}
     if isinstance(tree, (list, tuple)):
@@ -83,7 +83,7 @@ def float64_copy(tree: Tree) -> Tree:
 
 
 def global_norm(tree: Tree) -> float:
-    """Return the L2 norm of all leaves as one vector."""
+    """Return the L2 norm of the vector that contains all leaves."""
     return float(np.sqrt(sum(np.sum(np.square(leaf)) for leaf in tree_leaves(tree))))
 
 
@@ -93,12 +93,12 @@ def global_norm(tree: Tree) -> float:
 
 
 def dense_backward(layer: Layer, x: Array, dy: Array) -> tuple[Array, Layer]:
-    """Backward of y = x W + b: dx = dy W^T, dW = x^T dy, db = sum over the batch of dy."""
+    """Compute the gradients of y = x W + b: dx = dy W^T, dW = x^T dy, db = sum_B dy."""
     return dy @ layer[0].T, (x.T @ dy, dy.sum(axis=0))
 
 
 def relu_stack(layers: Sequence[Layer], x: Array) -> list[Array]:
-    """h_0 = x, h_k = max(0, h_{k-1} W_k + b_k). Returns [h_0, ..., h_K]."""
+    """Return [h_0, ..., h_K], where h_0 = x and h_k = max(0, h_{k-1} W_k + b_k)."""
     hs = [x]
     for w, b in layers:
         hs.append(np.maximum(hs[-1] @ w + b, 0.0))
@@ -108,9 +108,9 @@ def relu_stack(layers: Sequence[Layer], x: Array) -> list[Array]:
 def relu_stack_backward(
     layers: Sequence[Layer], hs: list[Array], dh: Array
 ) -> tuple[Array, list[Layer]]:
-    """Backward of relu_stack from dL/dh_K to dL/dh_0 and the layers' gradients.
+    """Compute dL/dh_0 and the gradients of the layers of `relu_stack` from dL/dh_K.
 
-    The ReLU passes the gradient where its output is positive (so relu'(0) = 0).
+    The ReLU passes the gradient where its output is positive, so relu'(0) = 0.
     """
     grads: list[Layer] = []
     for k in reversed(range(len(layers))):
@@ -120,14 +120,14 @@ def relu_stack_backward(
 
 
 def mlp(layers: Sequence[Layer], x: Array) -> tuple[Array, list[Array]]:
-    """Apply ReLU layers, then a linear layer. Returns (output, the inputs of every layer)."""
+    """Apply ReLU layers, then a linear layer. Return (output, inputs of every layer)."""
     hs = relu_stack(layers[:-1], x)
     w, b = layers[-1]
     return hs[-1] @ w + b, hs
 
 
 def mlp_backward(layers: Sequence[Layer], hs: list[Array], dy: Array) -> tuple[Array, list[Layer]]:
-    """Backward of mlp from dL/dy. Returns (dL/dx, the layers' gradients)."""
+    """Compute the gradients of `mlp` from dL/dy. Return (dL/dx, gradients of the layers)."""
     dh, last = dense_backward(layers[-1], hs[-1], dy)
     dx, grads = relu_stack_backward(layers[:-1], hs, dh)
     return dx, [*grads, last]
@@ -139,17 +139,18 @@ def mlp_backward(layers: Sequence[Layer], hs: list[Array], dy: Array) -> tuple[A
 
 
 def log_one_minus_tanh_sq(u: Array) -> Array:
-    """log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), elementwise: SAC, appendix C.
+    """Return log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), elementwise (SAC, appendix C).
 
-    From 1 - tanh(u)^2 = 4 e^{-2u} / (1 + e^{-2u})^2; finite for every finite u.
+    The formula follows from 1 - tanh(u)^2 = 4 e^{-2u} / (1 + e^{-2u})^2. The result is finite for
+    every finite u.
     """
     return 2.0 * (np.log(2.0) - u - np.logaddexp(0.0, -2.0 * u))
 
 
 def log_density(u: Array, mean: Array, std: Array) -> Array:
-    """log pi(tanh(u)|s) = sum_j [log N(u_j; mean_j, std_j) - log(1 - tanh(u_j)^2)], as [B].
+    """Return log pi(tanh(u)|s) = sum_j [log N(u_j; mean_j, std_j) - log(1 - tanh(u_j)^2)] as [B].
 
-    SAC, appendix C (change of variables, a = tanh(u)).
+    The source is the change of variables a = tanh(u) in SAC, appendix C.
     """
     z = (u - mean) / std
     log_normal = -0.5 * np.square(z) - np.log(std) - 0.5 * np.log(2.0 * np.pi)
@@ -159,11 +160,11 @@ def log_density(u: Array, mean: Array, std: Array) -> Array:
 def policy(
     actor: Tree, obs: Array, eps: Array, log_std_bounds: tuple[float, float] = LOG_STD_BOUNDS
 ) -> tuple[Array, Array, dict[str, Any]]:
-    """a = f(eps; s) = tanh(mean(s) + std(s) * eps): SAC, equation 8 and appendix C.
+    """Sample a = f(eps; s) = tanh(mean(s) + std(s) * eps) (SAC, equation 8 and appendix C).
 
-    Returns (action [B, A], log_prob [B], cache for policy_backward). log_prob is log_density at
-    u = mean + std * eps. It uses eps in place of the equal (u - mean) / std, because subtraction
-    loses digits at a small std.
+    Return (action [B, A], log_prob [B], cache for policy_backward). log_prob is log_density at
+    u = mean + std * eps. The formula of log_prob contains eps instead of (u - mean) / std, because
+    the subtraction loses digits if std is small.
     """
     lo, hi = log_std_bounds
     hs = relu_stack(actor["hidden"], np.asarray(obs, dtype=np.float64))
@@ -191,13 +192,14 @@ def policy(
 def policy_backward(
     actor: Tree, cache: dict[str, Any], d_action: Array, d_log_prob: Array
 ) -> dict[str, Any]:
-    """Backward of policy from dL/da [B, A] and dL/dlog_prob [B] to the actor: SAC, equation 10.
+    """Compute the gradients of the actor from dL/da [B, A] and dL/dlog_prob [B] (SAC, equation 10).
 
-    With eps held fixed, per action dimension,
+    eps is constant. For each action dimension,
         log_prob = -eps^2 / 2 - log_std - log(2 pi) / 2 - log(1 - tanh(u)^2),
         da/du = 1 - tanh(u)^2,    d(-log(1 - tanh(u)^2))/du = 2 tanh(u),
         du/dmean = 1,             du/dlog_std = std * eps,
-    and log_prob has the direct term -1 in log_std. The clip passes the gradient strictly inside.
+    and log_prob contains -log_std, whose derivative is -1. The clip passes the gradient strictly
+    inside its bounds.
     """
     u, std, eps, h = cache["u"], cache["std"], cache["eps"], cache["hs"][-1]
     d_lp = d_log_prob[:, None]
@@ -223,7 +225,7 @@ def q_input(obs: Array, action: Array) -> Array:
 
 
 def q_values(critics: Sequence[Sequence[Layer]], obs: Array, action: Array) -> Array:
-    """Q_i(s, a) of every critic, as [N, B]: SAC, section 6."""
+    """Return Q_i(s, a) of every critic as [N, B] (SAC, section 6)."""
     x = q_input(obs, action)
     return np.stack([mlp(critic, x)[0][:, 0] for critic in critics])
 
@@ -237,10 +239,10 @@ def soft_target(
     gamma: float,
     reward_scale: float = 1.0,
 ) -> Array:
-    """y = reward_scale r + gamma d (min_i Q'_i(s', a') - alpha log pi(a'|s')), as [B].
+    """Return y = reward_scale r + gamma d (min_i Q'_i(s', a') - alpha log pi(a'|s')) as [B].
 
-    SAC, equations 2 and 3, sampled as in equation 6. The target critics give next_q [N, B]. The
-    discount d is 0 only where the episode terminated.
+    The source is SAC, equations 2 and 3, with one sample of a' as in equation 6. next_q [N, B] is
+    the output of the target critics. The discount d is 0 only if the episode terminated.
     """
     soft_value = np.min(next_q, axis=0) - alpha * next_log_prob
     return reward_scale * reward + gamma * discount * soft_value
@@ -249,9 +251,9 @@ def soft_target(
 def critic_loss_and_grad(
     critics: Sequence[Sequence[Layer]], obs: Array, action: Array, target: Array
 ) -> tuple[float, list[list[Layer]], Array]:
-    """J(Q) = sum_i mean_B 1/2 (Q_i(s, a) - y)^2: SAC, equation 5, and its gradient, equation 6.
+    """Compute J(Q) = sum_i mean_B 1/2 (Q_i(s, a) - y)^2 and its gradient (SAC, equations 5 and 6).
 
-    y is a constant; dJ/dQ_i = (Q_i - y) / B. Returns (loss, gradients, Q [N, B]).
+    y is a constant, so dJ/dQ_i = (Q_i - y) / B. Return (loss, gradients, Q [N, B]).
     """
     x = q_input(obs, action)
     loss, grads, qs = 0.0, [], []
@@ -267,10 +269,10 @@ def critic_loss_and_grad(
 def min_q_and_action_grad(
     critics: Sequence[Sequence[Layer]], obs: Array, action: Array
 ) -> tuple[Array, Array]:
-    """min_i Q_i(s, a) [B] and its gradient in the action [B, A], through the argmin critic.
+    """Return min_i Q_i(s, a) [B] and its gradient with respect to the action [B, A].
 
-    SAC, section 6 (the minimum of the soft Q-functions for the policy gradient). A tie goes to
-    the first of the critics that attain the minimum.
+    SAC, section 6, uses this minimum for the policy gradient. The gradient goes through the critic
+    with the lowest value. If several critics have the lowest value, it goes through the first one.
     """
     x = q_input(obs, action)
     argmin = np.argmin(q_values(critics, obs, action), axis=0)
@@ -291,9 +293,10 @@ def actor_loss_and_grad(
     alpha: float,
     log_std_bounds: tuple[float, float] = LOG_STD_BOUNDS,
 ) -> tuple[float, dict[str, Any], Array]:
-    """J(pi) = mean_B(alpha log pi(a~|s) - min_i Q_i(s, a~)): SAC, equation 9; gradient, eq. 10.
+    """Compute J(pi) = mean_B(alpha log pi(a~|s) - min_i Q_i(s, a~)) and its gradient.
 
-    a~ = f(eps; s). The critics and alpha are constants. Returns (loss, gradient, log_prob [B]).
+    The source is SAC, equations 9 and 10, with a~ = f(eps; s). The critics and alpha are constants.
+    Return (loss, gradient, log_prob [B]).
     """
     action, log_prob, cache = policy(actor, obs, eps, log_std_bounds)
     min_q, dq_da = min_q_and_action_grad(critics, obs, action)
@@ -306,9 +309,10 @@ def actor_loss_and_grad(
 def alpha_loss_and_grad(
     log_alpha: float, log_prob: Array, target_entropy: float
 ) -> tuple[float, float]:
-    """J(alpha) = mean_B(-alpha (log pi + H_target)), alpha = exp(log_alpha): SAC, equation 18.
+    """Compute J(alpha) = mean_B(-alpha (log pi + H_target)) and its gradient (SAC, equation 18).
 
-    log pi is a constant; d alpha / d log_alpha = alpha, so dJ/dlog_alpha equals J.
+    alpha is exp(log_alpha), and log pi is a constant. Since d alpha / d log_alpha = alpha, the
+    gradient dJ/dlog_alpha equals J.
     """
     alpha = np.exp(log_alpha)
     loss = float(np.mean(-alpha * (log_prob + target_entropy)))
@@ -322,7 +326,7 @@ def alpha_loss_and_grad(
 
 
 def adam_init(params: Tree) -> AdamState:
-    """m_0 = 0, v_0 = 0, t = 0: Adam, algorithm 1, initialization."""
+    """Return the initial state m_0 = 0, v_0 = 0, t = 0 (Adam, algorithm 1)."""
     return AdamState(
         m=tree_map(lambda p: np.zeros(np.shape(p)), params),
         v=tree_map(lambda p: np.zeros(np.shape(p)), params),
@@ -339,9 +343,9 @@ def adam(
     b2: float = 0.999,
     eps: float = 1e-8,
 ) -> tuple[Tree, AdamState]:
-    """One step of Adam, algorithm 1: theta <- theta - lr m_hat / (sqrt(v_hat) + eps).
+    """Do one step of Adam, algorithm 1: theta <- theta - lr m_hat / (sqrt(v_hat) + eps).
 
-    m_hat = m / (1 - b1^t), v_hat = v / (1 - b2^t). Returns (new params, new optimizer state).
+    m_hat = m / (1 - b1^t) and v_hat = v / (1 - b2^t). Return (new params, new optimizer state).
     """
     t = opt.t + 1
     m = tree_map(lambda m, g: b1 * m + (1.0 - b1) * g, opt.m, grads)
@@ -356,14 +360,14 @@ def adam(
 
 
 def polyak(targets: Tree, critics: Tree, tau: float) -> Tree:
-    """target <- (1 - tau) target + tau critic: SAC, algorithm 1, last line of the update."""
+    """Return (1 - tau) target + tau critic (SAC, algorithm 1, last line of the update)."""
     return tree_map(lambda t, c: (1.0 - tau) * t + tau * c, targets, critics)
 
 
 def clip_log_alpha(
     log_alpha: float, min_alpha: float | None = None, max_alpha: float | None = None
 ) -> float:
-    """Clip log_alpha to [log min_alpha, log max_alpha]. The paper has no bounds (None)."""
+    """Clip log_alpha to [log min_alpha, log max_alpha]. None means no bound, as in the paper."""
     if min_alpha is not None and min_alpha > 0.0:
         log_alpha = max(log_alpha, float(np.log(min_alpha)))
     if max_alpha is not None:
@@ -377,7 +381,7 @@ def clip_log_alpha(
 
 
 def init_state(actor: Tree, critics: Tree, log_alpha: float) -> OracleState:
-    """SAC, algorithm 1, initialization: copy the critics to the targets, zero the optimizers."""
+    """Initialize algorithm 1 of SAC: the targets equal the critics, and the optimizers are zero."""
     return OracleState(
         actor=float64_copy(actor),
         critics=float64_copy(critics),
@@ -398,11 +402,11 @@ def update_step(
     hp: Mapping[str, float],
     log_std_bounds: tuple[float, float] = LOG_STD_BOUNDS,
 ) -> tuple[OracleState, dict[str, Any]]:
-    """One gradient step of SAC, algorithm 1: critics, actor, temperature, targets, in this order.
+    """Update critics, actor, temperature and targets in this order, once (SAC, algorithm 1).
 
-    batch has obs, action, reward, discount and next_obs; hp has gamma, tau, actor_lr, critic_lr,
+    batch has obs, action, reward, discount and next_obs. hp has gamma, tau, actor_lr, critic_lr,
     alpha_lr, target_entropy_per_dim, reward_scale, and optionally min_alpha and max_alpha. The
-    metric alpha is the value before its update in this step.
+    metric alpha is the value of alpha before this update.
     """
     data = {k: np.asarray(batch[k], dtype=np.float64) for k in BATCH_KEYS}
     alpha = float(np.exp(state.log_alpha))

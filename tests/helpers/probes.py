@@ -1,11 +1,11 @@
-"""Probe environments: small MDPs with known answers, and functions that train on them.
+"""Probe environments: small MDPs with known solutions, and functions that train on these MDPs.
 
-There are two families. All probes of a family train in one compiled program, by vmap over params.
+There are two families of probes. vmap trains all probes of a family in one compiled function.
 
-* `Chain`: the reward does not depend on the action, so Q is known for every policy.
-* `Aim`: an episode has one step, and the best action is known. The bounds are not symmetric.
+* `Chain`: The reward does not depend on the action, so Q is known for every policy.
+* `Aim`: An episode has one step, and the best action is known. The bounds are not symmetric.
 
-`Noise` has nothing to learn: its observations are the random numbers that were drawn.
+`Noise` has nothing to learn. Its observations are random numbers.
 """
 
 from collections.abc import Callable, Iterable
@@ -43,7 +43,7 @@ class ChainParams(EnvParams):
 
 
 class Chain(Environment[ChainState, ChainParams]):
-    """A chain of steps t with observation [x, clock t]. A reset draws x from -1 and 1."""
+    """An MDP with observation [x, clock t] in step t. A reset sets x to -1 or 1 at random."""
 
     @property
     def default_params(self) -> ChainParams:
@@ -83,7 +83,10 @@ class AimParams(EnvParams):
 
 
 class Aim(Environment[ChainState, AimParams]):
-    """One step with reward -sum(((action - best) / half range)^2) and best = centre + turn x."""
+    """An MDP with one step. The reward is -sum(((action - best) / half range)^2).
+
+    The best action is `centre + turn x`.
+    """
 
     low, high = np.array([0.0, -3.0]), np.array([4.0, -2.0])
 
@@ -118,7 +121,10 @@ class NoiseParams(EnvParams):
 
 
 class Noise(Environment[EnvState, NoiseParams]):
-    """Each observation and reward is a random number in [0, 1). Below `hazard`, it terminates."""
+    """An MDP whose observations and rewards are random numbers in [0, 1).
+
+    The episode terminates if the random number is below `hazard`.
+    """
 
     @property
     def default_params(self) -> NoiseParams:
@@ -144,9 +150,10 @@ GAMMA = 0.8
 
 
 class ChainProbe(NamedTuple):
-    """Env params, and the value of every state as [(x, step count), Q]. Q holds for any action.
+    """The parameters of a chain, and the value of every state as [(x, step count), Q].
 
-    With a temperature above 0, every reward is 1, and `values` are sums of rewards without entropy.
+    Q is the same for all actions. If the temperature is above 0, every reward is 1, and `values`
+    are sums of rewards without entropy.
     """
 
     params: ChainParams
@@ -225,7 +232,7 @@ def member(tree: Any, index: int) -> Any:
 
 @cache
 def train_chain(make_train: Callable[..., Any]) -> tuple[Config, Any]:
-    """Train one agent per chain probe in one program, each with its own fixed temperature."""
+    """Train one agent per chain in one compiled function. Each agent has a fixed temperature."""
     config = Config(
         Chain(),
         total_steps=80 + 4000,
@@ -249,7 +256,7 @@ def train_chain(make_train: Callable[..., Any]) -> tuple[Config, Any]:
 
 @cache
 def train_aim(make_train: Callable[..., Any]) -> tuple[Config, Any]:
-    """Train one agent per aim probe in one program. Return the config and the result."""
+    """Train one agent per `Aim` probe in one compiled function. Return (config, result)."""
     config = Config(
         Aim(),
         total_steps=200 + 2400,
@@ -275,7 +282,7 @@ def train_aim(make_train: Callable[..., Any]) -> tuple[Config, Any]:
 
 
 def most_entropy() -> float:
-    """Return the largest entropy of a = tanh(u), u ~ N(0, std^2), in nats (rectangle rule)."""
+    """Return the largest entropy in nats of a = tanh(u) over all std, where u ~ N(0, std^2)."""
     u, std = np.linspace(-12, 12, 2001), np.linspace(0.5, 1.5, 101)[:, None]
     density = np.exp(-0.5 * (u / std) ** 2) / (std * np.sqrt(2 * np.pi))
     log_derivative = 2 * (np.log(2) - u - np.logaddexp(0, -2 * u))
@@ -283,7 +290,7 @@ def most_entropy() -> float:
 
 
 def entropy_of(config: Config, agent: Any, observations: Any, action_size: int) -> float:
-    """Estimate the policy's mean entropy over the observations from samples, in nats."""
+    """Estimate the policy's entropy from samples. Return the mean over observations in nats."""
     policy = mlp(config, action_size).actor.apply(agent.actor_params, jnp.array(observations))
     keys = jax.random.split(jax.random.key(0), 4096)
     _, log_prob = jax.vmap(lambda key: policy.sample_and_log_prob(seed=key))(keys)
@@ -291,9 +298,9 @@ def entropy_of(config: Config, agent: Any, observations: Any, action_size: int) 
 
 
 def check_chain(probe: str, make_train: Callable[..., Any]) -> None:
-    """Assert that every critic knows Q for every state and action, to 5% of the largest value.
+    """Assert that every critic predicts Q with an error below 5% of the largest value.
 
-    With a temperature, each reward after the first comes with the entropy of its action. All
+    If the temperature is above 0, Q includes the entropy of every action after the first. All
     actions are equally good here, so the policy has the largest possible entropy.
     """
     config, agents = train_chain(make_train)
@@ -314,7 +321,7 @@ def check_chain(probe: str, make_train: Callable[..., Any]) -> None:
 
 
 def check_aim(probe: str, make_train: Callable[..., Any]) -> None:
-    """Assert that the greedy action is within 15% of the half range of the best action."""
+    """Assert that the greedy action is at most 15% of the half range from the best action."""
     config, result = train_aim(make_train)
     index, params = list(AIM_PROBES).index(probe), AIM_PROBES[probe].params
     agent = member(result.agent, index)
@@ -327,7 +334,7 @@ def check_aim(probe: str, make_train: Callable[..., Any]) -> None:
 
 
 def check_entropy(probe: str, make_train: Callable[..., Any]) -> None:
-    """Assert that the entropy is within 1/8 of its target, -1 nat for each of two dimensions."""
+    """Assert that the entropy differs from its target of -2 nats by at most 0.25 nats."""
     config, result = train_aim(make_train)
     agent = member(result.agent, list(AIM_PROBES).index(probe))
     np.testing.assert_allclose(entropy_of(config, agent, [[-1.0], [1.0]], 2), -2, atol=0.25)

@@ -1,7 +1,7 @@
-"""Share compiled programs between the runs of one test session.
+"""Reuse compiled functions between the runs of one test session.
 
-Only tests do this. The library compiles for each call of `run`: with a cache, a user who edits a
-cell of a notebook could get the program of the old cell.
+Only the tests reuse compiled functions. The library compiles again in each call of `run`. With a
+cache, a user who edits a notebook cell could get the compiled function of the old cell.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ SETTINGS = "jax_enable_x64", "jax_default_prng_impl", "jax_default_matmul_precis
 
 
 def key_of(plan: Population) -> Any:
-    """Return everything that a plan's programs depend on. Environments compare by identity."""
+    """Return everything that determines the compiled functions of a population."""
     settings = tuple(jax.config.values[name] for name in SETTINGS)
     one_point = len(plan.grid.settings) == 1
     layout = tuple(plan.layout.values())
@@ -27,7 +27,7 @@ def key_of(plan: Population) -> Any:
 
 @contextmanager
 def shared() -> Iterator[None]:
-    """Cache the results of `epochs.compile_programs`, except for environments outside of JAX."""
+    """Cache the results of `epochs.compile_programs` for environments that run in JAX."""
     compile_programs, known = epochs.compile_programs, {}
 
     def compile_or_find(plan: Population, fresh: bool = True) -> epochs.Compiled:

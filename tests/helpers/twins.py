@@ -1,7 +1,7 @@
-"""Make test agents and convert their weights, batches and noise for the NumPy oracle.
+"""Make agents for tests. Convert weights, batches and noise for the NumPy oracle.
 
-NumPy draws the weights. It also draws biases and targets, so that none has a special value. All
-tests of a process share the compiled update step.
+NumPy draws the weights, including the biases and the target critics, so that none has a special
+value. All tests of a process use the same compiled update step.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ def example() -> Transition:
 
 
 def make_env() -> Env:
-    """Return an environment for `make_sac`, which reads its shapes and never steps it."""
+    """Return an environment for `make_sac`. `make_sac` reads only the shapes of the environment."""
 
     def unused(*args):
         raise NotImplementedError
@@ -62,7 +62,7 @@ def make_env() -> Env:
 
 
 def random_weights(shapes: Any, rng: np.random.Generator) -> Any:
-    """Draw weights: kernels with scale 1 / sqrt(inputs), biases with magnitude 0.1 to 0.3."""
+    """Draw kernels with scale 1 / sqrt(inputs) and biases with magnitude 0.1 to 0.3."""
 
     def draw(path, leaf):
         if path[-1].key == "kernel":
@@ -105,14 +105,14 @@ def first_state(seed: int, hp: Hyperparams = HP) -> sac.TrainState:
 
 
 def shifted_log_std(params: Any, shift: float) -> Any:
-    """Return the actor with `shift` added to every log standard deviation before the clip."""
+    """Return an actor whose log standard deviations are larger by `shift` before the clip."""
     layers = params["params"]
     bias = jnp.asarray(np.asarray(layers["log_std"]["bias"]) + shift)
     return {"params": layers | {"log_std": layers["log_std"] | {"bias": bias}}}
 
 
 def make_batch(seed: int = 0, batch: int = BATCH) -> Transition:
-    """Return random transitions, a quarter of them terminal."""
+    """Return random transitions. A quarter of the transitions terminate the episode."""
     rng = np.random.default_rng(seed)
     fields = Transition(
         obs=rng.normal(size=(batch, OBS)),
@@ -125,14 +125,14 @@ def make_batch(seed: int = 0, batch: int = BATCH) -> Transition:
 
 
 def update_noise(key: jax.Array, batch: int = BATCH) -> tuple[np.ndarray, np.ndarray]:
-    """Return the standard normals that `update_step` draws from `key` for a' and a~."""
+    """Return the standard normal noise that `update_step` draws from `key` for a' and a~."""
     key_next, _, key_actor = jax.random.split(key, 3)
     key_action, _ = jax.random.split(key_actor)
     return standard_normal(key_next, batch), standard_normal(key_action, batch)
 
 
 def standard_normal(key: jax.Array, batch: int = BATCH) -> np.ndarray:
-    """Return the noise that distrax draws at `key` for one sample. It adds a leading axis."""
+    """Return the noise that distrax draws from `key` for one sample. distrax adds a first axis."""
     return np.asarray(jax.random.normal(key, (1, batch, ACTION), float)[0], np.float64)
 
 
@@ -152,7 +152,7 @@ def oracle_critics(params: Any) -> list[Any]:
 
 
 def oracle_state(state: sac.TrainState) -> oracle.OracleState:
-    """Convert a state before its first step for the oracle. The optimizers start at zero."""
+    """Convert an initial state to a state of the oracle. All optimizer states are zero."""
     assert state.step == 0
     start = oracle.init_state(
         oracle_actor(state.actor_params),
@@ -171,7 +171,7 @@ def oracle_hp(hp: Hyperparams) -> dict[str, float]:
 
 
 def arrays(state: sac.TrainState) -> dict[str, np.ndarray]:
-    """Return every learned array of a state by name, in the oracle's layout."""
+    """Return every learned array of a state by name, with the shapes that the oracle uses."""
     return _named(
         oracle_actor(state.actor_params),
         oracle_critics(state.critic_params),
@@ -185,7 +185,7 @@ def oracle_arrays(state: oracle.OracleState) -> dict[str, np.ndarray]:
 
 
 def relative_error(ours: Any, theirs: Any) -> float:
-    """Return the largest difference over the largest magnitude of the reference array."""
+    """Return the largest difference divided by the largest magnitude in the reference array."""
     ours, theirs = np.asarray(ours, np.float64), np.asarray(theirs, np.float64)
     assert ours.shape == theirs.shape
     return float(np.max(np.abs(ours - theirs)) / np.max(np.abs(theirs)))

@@ -33,7 +33,7 @@ class Terminal(io.StringIO):
         return True
 
     def frames(self):
-        """Return each version of the line, without its colors and its bar."""
+        """Return each version of the progress line, without colors and without the bar."""
         text = re.sub(r"\033\[[\d;?]*[mlh]|[━╸╺]", "", self.getvalue())
         return [frame for frame in re.split(r"[\r\n]|\033\[\d*[A-K]", text) if frame]
 
@@ -68,7 +68,7 @@ def strict(text):
     return [json.loads(row, parse_constant=refuse) for row in text.splitlines()]
 
 
-def test_the_live_line_shows_returns_speed_and_times(terminal):
+def test_the_progress_line_shows_returns_and_speed_and_time(terminal):
     with ProgressBar(file=terminal) as bar:
         assert "compiling, then training to the first evaluation" in terminal.frames()[-1]
         bar(150, epoch([0, 1, 2], [-151.2, np.nan, -130.1], 2.0, True, 250.0))
@@ -76,21 +76,21 @@ def test_the_live_line_shows_returns_speed_and_times(terminal):
     assert "150/500  IQM -141 [-151, -130]  1 diverged  75 grad/s  0:14 left  ckpt 4:10" in frame
 
 
-def test_a_finished_line_shows_how_long_it_took(terminal):
+def test_the_last_progress_line_shows_how_long_the_run_took(terminal):
     bar = ProgressBar(file=terminal)  # closes itself at the end of the run
     bar(500, epoch([0], [1.5]))
     assert terminal.getvalue().endswith("\n")
     assert "500/500  return 1.5  25 grad/s  in 0:00" in terminal.frames()[-1]
 
 
-def test_a_run_without_an_epoch_leaves_nothing_on_the_terminal(terminal):
+def test_the_progress_line_is_erased_if_no_epoch_finished(terminal):
     with ProgressBar(file=terminal):
         pass
     assert terminal.getvalue().endswith("\n\r\033[1A\033[2K")  # moves up to the line and erases it
 
 
-def test_the_cursor_stays_visible(terminal):
-    """A process that is killed could not show it again."""
+def test_the_progress_bar_keeps_the_cursor_visible(terminal):
+    """If the bar hid the cursor, a killed process could not show the cursor again."""
     with ProgressBar(file=terminal) as bar:
         bar(150, epoch([0], [1.0]))
     assert "\033[?25l" not in terminal.getvalue()
@@ -99,7 +99,7 @@ def test_the_cursor_stays_visible(terminal):
 @pytest.mark.parametrize("size", [1.0, -999.4, 12345.678, -1e7])
 @pytest.mark.parametrize("members", [1, 3])
 @pytest.mark.parametrize("seconds", [0.001, 3.0, 5000.0])
-def test_a_line_fits_in_80_columns(terminal, size, members, seconds):
+def test_the_progress_line_fits_in_80_columns(terminal, size, members, seconds):
     large = {"total_steps": np.full(members, 1_000_000), "eval_every": np.full(members, 500)}
     large["updates_per_epoch"] = large["eval_every"]
     one = epoch(range(members), [size] * members, seconds, next_checkpoint=100 * seconds)
@@ -114,7 +114,7 @@ def test_a_line_fits_in_80_columns(terminal, size, members, seconds):
 
 
 @pytest.mark.parametrize("columns", [20, 50])
-def test_a_narrow_terminal_cuts_the_end_of_the_line(terminal, monkeypatch, columns):
+def test_a_narrow_terminal_cuts_the_end_of_the_progress_line(terminal, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     with ProgressBar(file=terminal) as bar:
         bar(150, epoch([0, 1, 2], [-151.2, -140.0, -130.1], next_checkpoint=250.0))
@@ -124,13 +124,13 @@ def test_a_narrow_terminal_cuts_the_end_of_the_line(terminal, monkeypatch, colum
     assert frame.endswith("…")
 
 
-def test_the_line_has_no_nan_if_all_members_diverged():
+def test_the_progress_line_shows_no_nan_if_all_members_diverged():
     found = progress(150, epoch([0, 1], [np.nan, np.nan], diverged=True))
     assert "2 diverged" in format_line(found, 1.0)
     assert "nan" not in format_line(found, 1.0)
 
 
-def test_warnings_appear_above_the_line(terminal, monkeypatch):
+def test_warnings_appear_above_the_progress_line(terminal, monkeypatch):
     log = logging.getLogger("sacjax")
     monkeypatch.setattr(log, "propagate", False)  # as if logging is not configured
     monkeypatch.setattr(sys, "stderr", terminal)
@@ -143,14 +143,14 @@ def test_warnings_appear_above_the_line(terminal, monkeypatch):
     assert log.handlers == []
 
 
-def test_time_left_counts_only_the_steps_that_are_left():
+def test_the_time_left_of_a_resumed_run_ignores_finished_steps():
     resumed = progress(400, epoch([0, 1], [1.0, 2.0], seconds=3.0))
     assert resumed["time_left"] == pytest.approx(6.0)  # two epochs
     assert resumed["done"] == pytest.approx(0.8)
 
 
-def test_a_batch_that_was_not_trained_shows_no_speed():
-    """Resume logs the remaining epochs of a batch without training it if all members diverged."""
+def test_the_progress_line_shows_no_speed_for_a_batch_without_training():
+    """If all members of a batch diverged, resume logs the remaining epochs without training."""
 
     def logged(step, seconds, member):
         reached = np.nan if np.isnan(seconds) else 1.0
@@ -168,11 +168,11 @@ def test_a_batch_that_was_not_trained_shows_no_speed():
 @pytest.mark.parametrize(
     ("x", "text"), [(999.7, "1k"), (999_700, "1M"), (950, "950"), (1.5, "1.5")]
 )
-def test_numbers_get_their_unit_after_rounding(x, text):
+def test_the_progress_line_rounds_a_number_before_it_chooses_the_unit(x, text):
     assert progress_bar._count(x) == text
 
 
-def test_returns_keep_their_digits():
+def test_the_progress_line_does_not_shorten_large_returns():
     assert [progress_bar._return(x) for x in (-1655.4, 12_345.6, 1.526)] == [
         "-1655",
         "12346",
@@ -180,13 +180,13 @@ def test_returns_keep_their_digits():
     ]
 
 
-def test_times_have_hours():
+def test_the_progress_line_shows_long_times_in_hours():
     assert [progress_bar._clock(x) for x in (0.4, 250, 3_850, 273_850)] == [
         *("0:00", "4:10", "1:04:10", "76:04:10")
     ]
 
 
-def test_batches_of_members_add_up():
+def test_the_progress_of_all_batches_is_added_up():
     first = progress(500, epoch([0, 1], [1.0, 2.0], seconds=3.0, members=4))
     assert (first["done"], first["members"], first["told"]) == (0.5, 4, 2)
     assert first["time_left"] == pytest.approx(3.0 * 10)  # ten epochs of the other two members
@@ -221,7 +221,7 @@ def test_log_format_json_prints_only_json_on_stdout(tmp_path, capsys):
     )
 
 
-def test_json_has_null_for_nan_and_events_for_warnings_and_errors():
+def test_json_lines_write_nan_as_null_and_report_warnings_and_errors():
     file = io.StringIO()
     with contextlib.suppress(InputError), JsonLines(file=file) as json_lines:
         json_lines(150, epoch([0], [np.nan], diverged=True))
@@ -250,7 +250,7 @@ class Gone(io.StringIO):
         return super().write(text)
 
 
-def test_closed_json_lines_are_logged_once_and_warnings_go_to_stderr(monkeypatch, capsys):
+def test_warnings_go_to_stderr_if_the_json_stream_is_closed(monkeypatch, capsys):
     log = logging.getLogger("sacjax")
     monkeypatch.setattr(log, "propagate", False)  # as if logging is not configured
     file = Gone(2)  # a line and its end
@@ -271,7 +271,7 @@ def test_closed_json_lines_are_logged_once_and_warnings_go_to_stderr(monkeypatch
 
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("writes", [0, 1, 2, 3])
-def test_a_bar_survives_a_closed_stream(terminal, writes, monkeypatch, caplog):
+def test_the_progress_bar_survives_a_closed_stream(terminal, writes, monkeypatch, caplog):
     streams, file = (sys.stdout, sys.stderr), Gone(100)
     monkeypatch.setattr(file, "isatty", lambda: terminal)
     with ProgressBar(file=file, show=True) as bar:
@@ -282,7 +282,7 @@ def test_a_bar_survives_a_closed_stream(terminal, writes, monkeypatch, caplog):
     assert len(caplog.records) <= 1
 
 
-def test_a_closed_file_does_not_stop_a_run(caplog):
+def test_a_closed_log_file_does_not_stop_a_run(caplog):
     file = io.StringIO()
     with ProgressBar(file=file, show=True) as bar, JsonLines(file=file) as json_lines:
         file.close()
@@ -291,7 +291,7 @@ def test_a_closed_file_does_not_stop_a_run(caplog):
     assert len(caplog.records) == 2
 
 
-def test_show_prints_a_line_per_epoch_without_a_terminal():
+def test_show_true_prints_a_line_per_epoch_without_a_terminal():
     for show in (None, True, False):
         file = io.StringIO()
         with ProgressBar(file=file, show=show) as bar:
@@ -303,7 +303,7 @@ def test_show_prints_a_line_per_epoch_without_a_terminal():
 
 
 @pytest.mark.processes
-def test_a_notebook_without_ipywidgets_shows_one_line():
+def test_the_progress_bar_is_one_line_in_a_notebook_without_ipywidgets():
     nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
     pytest.importorskip("ipykernel")
     code = """
@@ -328,7 +328,7 @@ def test_a_notebook_without_ipywidgets_shows_one_line():
     assert hidden == []
 
 
-def test_the_bar_is_quiet_if_stderr_is_no_terminal(tmp_path, capsys):
+def test_the_progress_bar_is_hidden_if_stderr_is_no_terminal(tmp_path, capsys):
     for format in ("auto", "none", "bar"):
         out = str(tmp_path / format)
         assert main([*COMMAND, "--out", out, "--log-format", format]) == 0
@@ -338,7 +338,7 @@ def test_the_bar_is_quiet_if_stderr_is_no_terminal(tmp_path, capsys):
         assert (captured.err == "") == (format != "bar")
 
 
-def test_on_epoch_gets_settings_and_the_time_to_the_next_checkpoint(tmp_path):
+def test_on_epoch_receives_settings_and_the_time_to_the_next_checkpoint(tmp_path):
     calls = []
     hp = Hyperparams(tau=np.array([0.005, 0.02]))
     for every in (3, 0, None):

@@ -42,7 +42,7 @@ def offline():
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """Train a run with both loggers and a checkpoint after each epoch."""
+    """Train a run with TensorBoard, W&B and a checkpoint after each epoch. Return its folder."""
     folder = tmp_path_factory.mktemp("runs") / "run"
     with TensorBoard(folder) as tensorboard, WandB(folder) as service:
         loggers, every = [tensorboard, service], {"checkpoint_every": 1, "keep": 100}
@@ -52,7 +52,10 @@ def whole(tmp_path_factory):
 
 @pytest.fixture
 def killed(whole, tmp_path):
-    """Copy the run as if it had been killed after epoch 6, with a last checkpoint of epoch 3."""
+    """Copy the run and remove files, as if the run was killed after epoch 6.
+
+    The last checkpoint is the checkpoint of epoch 3.
+    """
     folder = Path(shutil.copytree(whole, tmp_path / "killed", symlinks=True))
     for epoch in checkpoints.epochs(folder):
         if epoch > 3:
@@ -63,7 +66,7 @@ def killed(whole, tmp_path):
 
 
 def records(file):
-    """Return the complete records of a TFRecord file, as bytes and as events."""
+    """Return the complete records of a TFRecord file as bytes and as events."""
     data, raw, events = file.read_bytes(), [], []
     while len(data) >= 12:
         size, check = struct.unpack("<QI", data[:12])
@@ -81,7 +84,7 @@ def events_of(folder):
 
 
 def series_of(folder):
-    """Return tag -> step -> value as TensorBoard shows them: a START event hides later steps."""
+    """Return {tag: {step: value}} as TensorBoard shows it. A START event hides later steps."""
     found: dict[str, dict[int, float]] = {}
     for event in events_of(folder):
         if event.session_log.status == event_pb2.SessionLog.START:
@@ -96,7 +99,7 @@ def series_of(folder):
 
 
 def written(file, rows):
-    """Wait for `rows` rows, then return `history_of`. W&B may still write after finish()."""
+    """Wait until W&B has written `rows` rows, then return `history_of(file)`."""
     end = time.monotonic() + 60
     while len(found := history_of(file)[0]) < rows and time.monotonic() < end:
         time.sleep(0.2)
@@ -105,7 +108,10 @@ def written(file, rows):
 
 
 def history_of(file):
-    """Return rows and settings of a .wandb file: protobuf records in LevelDB's log format."""
+    """Return the rows and settings of a .wandb file.
+
+    The file contains protobuf records in LevelDB's log format.
+    """
     data, part = file.read_bytes(), b""
     rows, settings, at = [], {}, 7
     while at + 7 <= len(data):
@@ -133,7 +139,7 @@ def history_of(file):
 
 
 def expected(folder):
-    """Return name -> metric -> step -> value from metrics.csv."""
+    """Return the numbers of metrics.csv as {name: {metric: {step: value}}}."""
     _, metrics = read_metrics(folder / "metrics.csv")
     steps = metrics.pop("env_steps")[0].astype(int)
     over = {"iqm": statistics.iqm, "min": lambda x: x.min(0), "max": lambda x: x.max(0)}
@@ -166,12 +172,12 @@ def assert_shown(folder):
             np.testing.assert_allclose(list(shown.values()), list(values.values()), rtol=1e-5)
 
 
-def test_tensorboard_shows_metrics_csv(whole):
+def test_tensorboard_shows_the_numbers_of_metrics_csv(whole):
     assert_shown(whole)
 
 
-def test_resume_hides_values_logged_after_the_checkpoint(whole, killed):
-    """The last event before the kill is incomplete."""
+def test_resume_hides_tensorboard_values_written_after_the_last_checkpoint(whole, killed):
+    """The last event in the file of the killed run is incomplete."""
     with TensorBoard(killed) as tensorboard:
         resume(killed, on_epoch=[tensorboard])
     raw = [event.step for event in events_of(killed / "tensorboard")]
@@ -180,7 +186,7 @@ def test_resume_hides_values_logged_after_the_checkpoint(whole, killed):
     assert (killed / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
 
 
-def test_wandb_offline_holds_metrics_csv_and_the_config(whole):
+def test_wandb_offline_files_contain_the_metrics_and_the_config(whole):
     (file,) = whole.glob("wandb/offline-run-*/*.wandb")
     rows, settings = written(file, 8)
     assert [row["env_steps"] for row in rows] == list(range(150, 501, 50))
@@ -193,7 +199,7 @@ def test_wandb_offline_holds_metrics_csv_and_the_config(whole):
             np.testing.assert_allclose(got, list(table[metric].values()), rtol=1e-5)
 
 
-def test_a_resumed_run_continues_its_wandb_run(whole, killed):
+def test_resume_continues_the_same_run_in_wandb(whole, killed):
     with WandB(killed) as service:
         resume(killed, on_epoch=[service])
     note = json.loads((killed / "wandb.json").read_text())
@@ -207,7 +213,7 @@ def test_a_resumed_run_continues_its_wandb_run(whole, killed):
     assert [[row[k] for k in keys] for row in rows] == [[row[k] for k in keys] for row in again[3:]]
 
 
-def test_wandb_plots_over_env_steps_and_gets_the_exit_code(tmp_path, monkeypatch):
+def test_wandb_receives_env_steps_as_x_axis_and_the_exit_code(tmp_path, monkeypatch):
     calls = []
 
     class Service:
@@ -240,7 +246,7 @@ def test_wandb_plots_over_env_steps_and_gets_the_exit_code(tmp_path, monkeypatch
     assert calls == [*steps, ("finish", 0), *steps, ("finish", 1)]
 
 
-def test_a_failing_service_is_logged_once_and_does_not_stop_the_run(tmp_path, caplog, monkeypatch):
+def test_a_failing_logger_warns_once_and_does_not_stop_the_run(tmp_path, caplog, monkeypatch):
     finished = []
 
     def fail(*_, **__):
@@ -258,7 +264,7 @@ def test_a_failing_service_is_logged_once_and_does_not_stop_the_run(tmp_path, ca
     assert finished == [0]
 
 
-def test_event_files_close_without_a_with_statement(tmp_path):
+def test_tensorboard_files_are_closed_without_a_with_statement(tmp_path):
     tensorboard, open_before = TensorBoard(tmp_path), len(os.listdir("/proc/self/fd"))
     for member in (0, 1):
         tensorboard(10, epoch([member], members=2, q=[1]))
@@ -267,8 +273,8 @@ def test_event_files_close_without_a_with_statement(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == open_before
 
 
-def test_a_full_disk_ends_event_files_but_not_the_run(tmp_path, caplog, monkeypatch):
-    """tensorboardX's SummaryWriter would wait forever, because its thread has ended."""
+def test_a_full_disk_stops_tensorboard_but_not_the_run(tmp_path, caplog, monkeypatch):
+    """tensorboardX's SummaryWriter would wait forever for its thread, which has ended."""
 
     def fail(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
@@ -284,7 +290,7 @@ def test_a_full_disk_ends_event_files_but_not_the_run(tmp_path, caplog, monkeypa
     assert series_of(tmp_path / "tensorboard")["q/seed_0"] == {10: 1}
 
 
-def test_unreachable_wandb_falls_back_to_offline_files(tmp_path, caplog, monkeypatch):
+def test_wandb_writes_offline_files_if_its_server_is_unreachable(tmp_path, caplog, monkeypatch):
     init = wandb.init
 
     def unreachable(**options):
@@ -301,7 +307,7 @@ def test_unreachable_wandb_falls_back_to_offline_files(tmp_path, caplog, monkeyp
 
 
 @pytest.mark.parametrize("flag", ["tensorboard", "wandb"])
-def test_a_missing_package_is_an_input_error(flag, tmp_path, monkeypatch, capsys):
+def test_a_missing_logger_package_raises_an_input_error(flag, tmp_path, monkeypatch, capsys):
     module = {"tensorboard": "tensorboardX.event_file_writer"}.get(flag, flag)
     monkeypatch.setitem(sys.modules, module, None)
     out = tmp_path / "run"
@@ -310,7 +316,7 @@ def test_a_missing_package_is_an_input_error(flag, tmp_path, monkeypatch, capsys
     assert not out.exists()
 
 
-def test_wandb_without_a_key_is_an_input_error(tmp_path, monkeypatch, capsys):
+def test_wandb_without_an_api_key_raises_an_input_error(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("WANDB_MODE", "online")
     monkeypatch.setattr(wandb, "login", lambda prompt: False)
     wandb.teardown()  # wandb reads the mode when it starts
@@ -321,7 +327,7 @@ def test_wandb_without_a_key_is_an_input_error(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.processes
-def test_resume_continues_both_loggers(tmp_path, capsys):
+def test_resume_continues_the_logs_of_tensorboard_and_wandb(tmp_path, capsys):
     out = tmp_path / "run"
     flags = ["--tensorboard", "--wandb", "--wandb-project", "mine"]
     assert main([*COMMAND, "--out", str(out), *flags]) == 0
@@ -359,7 +365,7 @@ def by_name(found, name):
     return {tag.split("/")[0]: x for tag, x in found.items() if tag.split("/")[1] == name}
 
 
-def test_aggregates_use_finite_values_only():
+def test_logged_statistics_use_only_finite_values():
     nan, inf = np.nan, np.inf
     found = scalars(epoch([0, 1, 2], eval_return=[[1, 3], [nan, nan], [4, 4]], q=[1, inf, 2]))
     assert by_name(found, "seed_0") == {"eval_return": 2, "eval_return_std": 1, "q": 1}
@@ -370,12 +376,12 @@ def test_aggregates_use_finite_values_only():
     assert scalars(epoch([0], eval_return=[[nan]])) == {}
 
 
-def test_tags_name_the_setting_of_a_sweep():
+def test_tensorboard_tags_contain_the_swept_setting():
     found = scalars(epoch([0, 1], q=[1, 2]) | {"tau": np.array([0.005, 0.02])})
     assert {tag for tag in found if "seed" in tag} == {"q/seed_0_tau_0.005", "q/seed_1_tau_0.02"}
 
 
-def test_a_batch_has_its_own_name_and_aggregates():
+def test_each_batch_is_logged_with_its_own_name_and_statistics():
     assert batch_name(epoch([0, 1, 2])) == ""
     assert batch_name(epoch([2, 3], 6)) == "members_2_3"
     assert by_name(scalars(epoch([0, 1], 3, q=[1, 2])), "max") == {"q": 2}
@@ -383,8 +389,8 @@ def test_a_batch_has_its_own_name_and_aggregates():
 
 
 @pytest.mark.processes
-def test_a_resumed_run_in_batches_logs_like_an_uninterrupted_run(tmp_path):
-    """The run is stopped in the second of three batches, after 4 of 8 epochs."""
+def test_a_resumed_run_in_batches_has_the_logs_of_an_uninterrupted_run(tmp_path):
+    """The run stops in the second of three batches, after 4 of 8 epochs."""
     whole, killed, epochs = tmp_path / "whole", tmp_path / "killed", []
     how = {"seeds": 3, "members_per_batch": 1, "checkpoint_every": 1}
     with TensorBoard(whole) as tensorboard, WandB(whole) as service:

@@ -1,4 +1,4 @@
-"""Test `sacjax report`: the comparison, its page, and its errors."""
+"""Test `sacjax report`: its numbers, its HTML page and its errors."""
 
 import re
 import shutil
@@ -24,7 +24,10 @@ COLUMNS = "member,seed,env_steps,eval_return"
 
 
 def write_run(path, returns, env="Pendulum-v1", every=100, swept=(), seeds=None, **hp):
-    """Write a run's folder with `returns` [settings x seeds, epochs]. A sweep has one tau each."""
+    """Write the folder of a run with `returns` [settings x seeds, epochs].
+
+    A sweep has the values of tau in `swept`.
+    """
     returns = np.asarray(returns, float)
     taus = swept or [hp.pop("tau", 0.01)]
     seeds = seeds or list(range(len(returns) // len(taus)))
@@ -52,7 +55,7 @@ def curves(seeds=4, epochs=3, level=0.0, seed=0):
     return level + np.arange(epochs) + rng.normal(size=(seeds, epochs))
 
 
-def test_a_score_is_the_mean_of_the_last_evaluations(tmp_path):
+def test_a_score_is_the_mean_return_of_the_last_evaluations(tmp_path):
     run = write_run(tmp_path / "a", [[1, 2, 4], [5, 6, 9]])
     assert comparison.read([run])[0].scores.tolist() == [4, 9]
     assert comparison.read([run], last=2)[0].scores.tolist() == [3, 7.5]
@@ -60,7 +63,7 @@ def test_a_score_is_the_mean_of_the_last_evaluations(tmp_path):
     assert comparison.read([run], until=399)[0].steps.tolist() == [200, 300]
 
 
-def test_each_setting_of_a_sweep_is_an_entry(tmp_path):
+def test_the_report_has_one_entry_per_setting_of_a_sweep(tmp_path):
     run = write_run(tmp_path / "a", [[1], [2], [3], [4]], swept=[0.005, 0.02])
     low, high = comparison.read([run])
     assert (low.label, high.label) == ("a, tau=0.005", "a, tau=0.02")
@@ -76,7 +79,7 @@ def test_folders_with_equal_names_are_labelled_by_their_paths(tmp_path, monkeypa
     assert [e.label for e in comparison.read(["x/run", "y/run"])] == ["x/run", "y/run"]
 
 
-def test_labels_with_every_environment_are_aggregated(tmp_path):
+def test_results_are_aggregated_for_labels_that_cover_every_environment(tmp_path):
     runs = [
         write_run(tmp_path / "1", [[0], [1]]),
         write_run(tmp_path / "2", [[2], [4]]),
@@ -90,7 +93,7 @@ def test_labels_with_every_environment_are_aggregated(tmp_path):
 
 
 class Page(HTMLParser):
-    """Collect tags and links of a page, and check that every tag is closed."""
+    """Collect the tags and links of an HTML page, and check that every tag is closed."""
 
     def __init__(self, text):
         super().__init__()
@@ -108,7 +111,7 @@ class Page(HTMLParser):
         assert self.open.pop() == tag
 
 
-def test_report_writes_a_page_that_needs_no_other_file(tmp_path, capsys):
+def test_report_writes_one_html_page_that_contains_all_figures(tmp_path, capsys):
     runs = [
         write_run(tmp_path / "1", curves(level=-200)),
         write_run(tmp_path / "2", curves(seeds=8, epochs=5, level=-198), swept=[0.005, 0.02]),
@@ -138,7 +141,7 @@ def test_report_writes_a_page_that_needs_no_other_file(tmp_path, capsys):
     assert re.search(rf"Pendulum-v1 +│ plain +│ +4 │ +400 │ +{middle} ", printed)
 
 
-def test_every_label_is_in_the_legends(tmp_path, monkeypatch):
+def test_the_legends_show_every_label_unchanged(tmp_path, monkeypatch):
     """Matplotlib would hide labels that begin with "_" and read dollars as mathematics."""
     shown, legend = [], Figure.legend
 
@@ -156,7 +159,7 @@ def test_every_label_is_in_the_legends(tmp_path, monkeypatch):
         assert not any(text.get_parse_math() for text in texts)
 
 
-def test_a_batch_is_not_accepted_as_a_run(tmp_path):
+def test_report_rejects_the_folder_of_a_single_batch(tmp_path):
     whole = write_run(tmp_path / "a", curves())
     batch = write_run(whole / "batches" / "1", curves())
     with pytest.raises(InputError, match=str(whole)):
@@ -165,7 +168,7 @@ def test_a_batch_is_not_accepted_as_a_run(tmp_path):
     assert comparison.read([other])[0].label == "b"
 
 
-def test_report_replaces_only_an_earlier_report(tmp_path, capsys):
+def test_report_overwrites_only_files_of_an_earlier_report(tmp_path, capsys):
     out = tmp_path / "out"
     one, two = write_run(tmp_path / "1", curves()), write_run(tmp_path / "2", curves(level=1))
     assert main(["report", str(one), str(two), "--out", str(out)]) == 0
@@ -182,7 +185,7 @@ def test_report_replaces_only_an_earlier_report(tmp_path, capsys):
     assert "give a new folder with --out" in capsys.readouterr().err
 
 
-def test_diverged_seeds_are_excluded_and_noted(tmp_path, capsys):
+def test_report_excludes_diverged_seeds_and_counts_them_in_a_note(tmp_path, capsys):
     some, all_of = curves(seeds=4), curves(seeds=2, level=5)
     some[1, 1:], all_of[:, 2:] = np.nan, np.nan
     runs = [write_run(tmp_path / "some", some), write_run(tmp_path / "all", all_of)]
@@ -196,8 +199,8 @@ def test_diverged_seeds_are_excluded_and_noted(tmp_path, capsys):
     assert "all in Pendulum-v1: 2 of 2 seeds diverged" in text
 
 
-def test_an_environment_without_scores_does_not_hide_the_others(tmp_path, capsys):
-    """The environment without scores may be the first, so that the first run is no baseline."""
+def test_an_environment_without_scores_does_not_hide_other_environments(tmp_path, capsys):
+    """If the first environment has no scores, the first run cannot be the baseline."""
     gone = write_run(tmp_path / "gone", np.full((2, 2), np.nan))
     here = [write_run(tmp_path / name, curves(), "Reacher-misc") for name in "ab"]
     for order in ([gone, *here], [*here, gone], [here[0], gone]):
@@ -210,8 +213,8 @@ def test_an_environment_without_scores_does_not_hide_the_others(tmp_path, capsys
         assert ("(beats a)" in text) == (order[0] == gone)
 
 
-def test_notes_list_the_unfinished_settings(tmp_path):
-    """Of three batches, one is finished, one has 1 of 3 evaluations, and one has not started."""
+def test_report_notes_list_unfinished_settings(tmp_path):
+    """Batch 1 is finished, batch 2 has 1 of 3 evaluations, and batch 3 has not started."""
     taus = [0.005, 0.01, 0.02]
     run = write_run(tmp_path / "a", curves(seeds=6), swept=taus)
     header, *rows = (run / "metrics.csv").read_text().splitlines(keepends=True)
@@ -232,7 +235,7 @@ def test_notes_list_the_unfinished_settings(tmp_path):
     assert low.folders[0].reached == "200 to 400"
 
 
-def test_notes_list_versions_that_differ(tmp_path):
+def test_report_notes_list_package_versions_that_differ(tmp_path):
     one, other = (write_run(tmp_path / name, curves()) for name in "ab")
     content = directory.read_description(other)
     versions = content["versions"] | {"optax": "0.0.1", "mujoco": "9"}  # one has no mujoco
@@ -256,7 +259,7 @@ def test_report_works_if_every_seed_diverged(tmp_path):
     assert not (tmp_path / "out" / "profiles.png").exists()
 
 
-def test_an_unfinished_run_is_shown_up_to_its_last_evaluation(tmp_path):
+def test_report_shows_an_unfinished_run_up_to_its_last_evaluation(tmp_path):
     run = write_run(tmp_path / "a", curves(epochs=4))
     lines = (run / "metrics.csv").read_text().splitlines(keepends=True)
     (run / "metrics.csv").write_text("".join(lines[:11]))  # two epochs and a half
@@ -265,7 +268,7 @@ def test_an_unfinished_run_is_shown_up_to_its_last_evaluation(tmp_path):
     assert any("covers 300 of 500 steps" in note for note in comparison.notes([entry]))
 
 
-def test_the_algorithm_is_a_setting_that_can_differ(tmp_path):
+def test_report_lists_the_algorithm_among_the_settings_that_differ(tmp_path):
     runs = [
         write_run(tmp_path / name, curves(), seeds=s)
         for name, s in (("a", [0, 1, 2, 3]), ("b", [4, 5, 6, 7]))
@@ -277,7 +280,7 @@ def test_the_algorithm_is_a_setting_that_can_differ(tmp_path):
         comparison.read(runs, labels=["one", "one"])
 
 
-def test_an_environment_object_is_shown_by_its_class(tmp_path):
+def test_report_shows_the_class_of_an_environment_object(tmp_path):
     run = write_run(tmp_path / "a", curves())
     content = directory.read_description(run)
     content["config"]["env"] = None
@@ -287,7 +290,7 @@ def test_an_environment_object_is_shown_by_its_class(tmp_path):
     assert comparison.read([run])[0].env == "environment object"
 
 
-def test_a_name_without_a_suite_equals_its_gymnax_name(tmp_path):
+def test_report_treats_a_name_without_a_suite_as_a_gymnax_name(tmp_path):
     runs = [
         write_run(tmp_path / "a", curves(), env="Pendulum-v1"),
         write_run(tmp_path / "b", curves(), env="gymnax/Pendulum-v1", seeds=[4, 5, 6, 7]),
@@ -325,7 +328,7 @@ def damage(name, text):
         (damage("metrics.csv", "seed,q\n0,1\n1,1\n2,1\n3,1\n"), "damaged"),
     ],
 )
-def test_report_of_a_damaged_folder_writes_nothing(tmp_path, capsys, harm, message):
+def test_report_writes_nothing_if_a_run_folder_is_damaged(tmp_path, capsys, harm, message):
     good, bad = write_run(tmp_path / "good", curves()), write_run(tmp_path / "bad", curves())
     harm(bad)
     assert main(["report", str(good), str(bad), "--out", str(tmp_path / "out")]) == 2
@@ -348,13 +351,13 @@ def test_report_of_a_damaged_folder_writes_nothing(tmp_path, capsys, harm, messa
         ({"until": 0}, "until"),
     ],
 )
-def test_invalid_options_are_input_errors(tmp_path, options, field):
+def test_invalid_report_options_raise_input_errors(tmp_path, options, field):
     runs = [write_run(tmp_path / name, curves()) for name in "xy"]
     with refused(field):
         comparison.read(runs, **options)
 
 
-def test_runs_with_equal_settings_and_one_label_are_pooled(tmp_path):
+def test_runs_with_equal_settings_and_the_same_label_are_combined(tmp_path):
     """One of the two runs is not finished."""
     x, y = (write_run(tmp_path / n, curves(level=i), seeds=s) for i, (n, s) in enumerate(
         [("x", [0, 1, 2, 3]), ("y", [7, 8, 5, 6])]))  # fmt: skip
@@ -376,12 +379,12 @@ def test_runs_with_equal_settings_and_one_label_are_pooled(tmp_path):
         comparison.read([x, tmp_path / "z"], ["sac", "sac"])
 
 
-def test_report_needs_a_folder(capsys):
+def test_report_needs_at_least_one_folder(capsys):
     assert main(["report"]) == 2
     assert "name the runs" in capsys.readouterr().err
 
 
-def test_a_full_disk_is_a_run_error(tmp_path, monkeypatch, capsys):
+def test_report_raises_a_run_error_if_the_disk_is_full(tmp_path, monkeypatch, capsys):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -398,6 +401,6 @@ def test_a_full_disk_is_a_run_error(tmp_path, monkeypatch, capsys):
     assert main(["report", str(run), "--out", str(out)]) == 0
 
 
-def test_small_numbers_have_more_decimals():
+def test_tables_show_more_decimals_for_small_numbers():
     shown = [tables.number(x) for x in (-1234.56, 98.44, 2.614, 0.0312, 0.0)]
     assert shown == ["-1,234.6", "98.4", "2.61", "0.031", "0.000"]

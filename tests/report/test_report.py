@@ -1,4 +1,4 @@
-"""Test that metrics.csv reads back exactly, and the learning curve that is drawn from it."""
+"""Test `read_metrics` and the learning curve."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from sacjax.runs.metrics_csv import MetricsFile, epochs_of, read_metrics
 from sacjax.types import InputError
 
 
-def test_metrics_csv_reads_back_exactly(tmp_path):
+def test_read_metrics_returns_exactly_the_written_numbers(tmp_path):
     values = np.random.default_rng(0).normal(size=(2, 3)).astype(np.float32)
     file = MetricsFile(tmp_path / "metrics.csv")
     for epoch in range(3):
@@ -26,7 +26,7 @@ def test_metrics_csv_reads_back_exactly(tmp_path):
     assert np.isnan(metrics["train_return"]).all()
 
 
-def test_an_incomplete_epoch_is_ignored_and_batches_may_have_fewer_epochs(tmp_path):
+def test_read_metrics_ignores_an_incomplete_epoch_of_a_batch(tmp_path):
     rows = "0,0,1,1\n1,1,1,2\n0,0,2,3\n1,1,2,3\n0,0,3,5\n1,1,3."
     (tmp_path / "a.csv").write_text(f"member,seed,env_steps,q\n{rows}")
     (tmp_path / "b.csv").write_text("member,seed,env_steps,q\n2,2,1,4\n")
@@ -43,27 +43,27 @@ COLUMNS = "member,seed,env_steps\n"
     "text",
     ["a,b\n1,2\n", f"{COLUMNS}0,0,x\n", f"{COLUMNS}0,0\n", "seed,q\n0,1\n", f"{COLUMNS}0,,1\n"],
 )
-def test_a_damaged_csv_is_an_input_error(tmp_path, text):
+def test_a_damaged_metrics_csv_raises_an_input_error(tmp_path, text):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match="damaged"):
         read_metrics(tmp_path / "m.csv")
 
 
-def test_a_csv_of_another_sweep_is_damaged(tmp_path):
+def test_a_metrics_csv_without_the_swept_column_counts_as_damaged(tmp_path):
     (tmp_path / "m.csv").write_text(f"{COLUMNS}0,0,1\n")
     with pytest.raises(InputError, match=r"m\.csv is damaged"):
         read_metrics(tmp_path / "m.csv", swept=["tau"])
 
 
 @pytest.mark.parametrize("text", ["", COLUMNS, f"{COLUMNS}0,0,1"])
-def test_a_csv_without_rows_is_not_damaged(tmp_path, text):
+def test_a_metrics_csv_without_rows_does_not_count_as_damaged(tmp_path, text):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match="no evaluation yet"):
         read_metrics(tmp_path / "m.csv")
 
 
-def test_the_curve_takes_members_with_different_numbers_of_epochs(monkeypatch):
-    """The IQM ends where the first seed of its setting ends. It excludes seeds that diverged."""
+def test_the_learning_curve_ends_where_the_first_seed_of_a_setting_ends(monkeypatch):
+    """The line shows the IQM over the seeds that have not diverged."""
     drawn, draw = [], Axes.plot
 
     def spy(*args, **kwargs):
@@ -81,6 +81,6 @@ def test_the_curve_takes_members_with_different_numbers_of_epochs(monkeypatch):
     assert lines == {"tau=0.1": [[10, 20], [2, 3]], "tau=0.2": [[10, 20, 30], [7, 8, 9]]}
 
 
-def test_close_settings_stay_separate():
+def test_the_legend_distinguishes_settings_with_similar_values():
     members = [{"gamma": gamma, "seed": 0} for gamma in (0.9999991, 0.9999992)]
     assert list(curve.settings(members)) == ["gamma=0.9999991", "gamma=0.9999992"]

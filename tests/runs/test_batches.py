@@ -1,4 +1,4 @@
-"""Populations too large for the memory are trained in batches and give one run."""
+"""Test populations that are trained in batches because they do not fit in memory."""
 
 import dataclasses
 import json
@@ -48,8 +48,8 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.exact
-def test_batches_give_the_bits_of_one_population(together):
-    """The bits are equal because "map" compiles each member alone. Batches have equal sizes."""
+def test_batches_give_the_same_bits_as_one_population(together):
+    """The bits are equal because "map" compiles each member separately."""
     seen = []
     done = run(
         CONFIG,
@@ -64,7 +64,7 @@ def test_batches_give_the_bits_of_one_population(together):
     assert seen[4:] == [(100 + 50 * i, [3, 4, 5]) for i in range(1, 5)]
 
 
-def test_the_folder_of_batches_loads_as_one_run(whole, together):
+def test_load_reads_all_batches_of_a_folder_as_one_run(whole, together):
     done = load(whole)
     assert done.completed
     assert_same_runs(done, together)
@@ -78,7 +78,10 @@ def test_the_folder_of_batches_loads_as_one_run(whole, together):
 def test_resume_gives_the_same_bits_after_a_stop_in_any_batch(
     whole, together, tmp_path, stop_after, monkeypatch
 ):
-    """It stops in the first batch, between the two, and in the second. One resume compiles once."""
+    """The run stops in the first batch, between both batches, or in the second batch.
+
+    `resume` compiles only once.
+    """
     folder, epochs = tmp_path / "run", []
     done = run(
         CONFIG,
@@ -105,7 +108,7 @@ def test_resume_gives_the_same_bits_after_a_stop_in_any_batch(
     assert_same_runs(load(folder), load(whole))
 
 
-def test_resume_starts_a_batch_that_has_no_config(whole, tmp_path):
+def test_resume_starts_a_batch_whose_folder_is_empty(whole, tmp_path):
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     shutil.rmtree(folder / "batches" / "2")
     (folder / "batches" / "2").mkdir()
@@ -115,7 +118,7 @@ def test_resume_starts_a_batch_that_has_no_config(whole, tmp_path):
 
 
 @pytest.mark.exact
-def test_extended_batches_equal_a_run_configured_longer(whole, tmp_path):
+def test_extending_a_run_in_batches_equals_a_longer_run(whole, tmp_path):
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     longer = tmp_path / "longer"
     run(Config(**(vars(CONFIG) | {"total_steps": 400})), GRID, directory=longer, **HOW)
@@ -143,8 +146,8 @@ def diverged(tmp_path_factory):
     return folder, done, seen
 
 
-def test_training_continues_with_the_next_batch_after_one_diverged(diverged):
-    """The diverged members keep their index in the whole population."""
+def test_training_continues_with_the_next_batch_if_a_batch_diverged(diverged):
+    """Diverged members keep their index in the whole population."""
     folder, done, seen = diverged
     together = run(CONFIG, DIVERGING, **HOW)
     (when,) = {d.epoch for d in done.diverged}
@@ -165,7 +168,7 @@ def test_training_continues_with_the_next_batch_after_one_diverged(diverged):
     assert checkpoints.epochs(folder / "batches" / "2") == [3, 4]
 
 
-def test_resume_does_not_train_a_diverged_batch(diverged, tmp_path, capsys):
+def test_resume_does_not_train_a_batch_that_diverged(diverged, tmp_path, capsys):
     folder = Path(shutil.copytree(diverged[0], tmp_path / "run"))
     assert main(["resume", str(folder)]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -187,7 +190,7 @@ def test_a_run_stopped_by_divergence_can_be_resumed(diverged, tmp_path):
 
 @pytest.fixture(scope="module")
 def stopped(tmp_path_factory):
-    """A run stopped in its second batch, after one of four epochs."""
+    """Return (folder, run) of a run that stopped in its second batch, after one of four epochs."""
     folder, epochs = tmp_path_factory.mktemp("batches") / "stopped", []
     done = run(
         CONFIG,
@@ -201,7 +204,7 @@ def stopped(tmp_path_factory):
     return folder, done
 
 
-def test_a_stopped_batch_does_not_count_as_diverged(stopped, together, caplog, capsys):
+def test_members_of_a_stopped_batch_do_not_count_as_diverged(stopped, together, caplog, capsys):
     folder, done = stopped
     assert not done.completed
     again = load(folder)
@@ -236,7 +239,7 @@ def test_a_report_shows_the_evaluations_of_an_unfinished_run(stopped, tmp_path):
         read([folder], last=2)
 
 
-def test_json_progress_counts_the_steps_of_all_batches(stopped, tmp_path, capsys):
+def test_the_json_progress_counts_the_steps_of_all_batches(stopped, tmp_path, capsys):
     folder = Path(shutil.copytree(stopped[0], tmp_path / "run"))
     assert main(["resume", str(folder), "--log-format", "json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -290,8 +293,8 @@ def test_resume_rejects_the_checkpoints_of_another_batch(whole, tmp_path):
     ],
     ids=str,
 )
-def test_resume_rejects_an_edited_config_of_batches(whole, tmp_path, changed):
-    """The run was killed between two batches, and its config.json was edited."""
+def test_resume_rejects_an_edited_config_of_a_run_in_batches(whole, tmp_path, changed):
+    """Simulate a run that was killed between two batches and whose config.json was edited."""
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     shutil.rmtree(folder / "batches" / "2")
     content = json.loads((folder / "config.json").read_text())
@@ -314,7 +317,7 @@ def test_resume_rejects_a_batch_with_a_damaged_config(whole, tmp_path, text):
 
 
 def changed_in(content, changed):
-    """Merge the changes into dictionaries, or into each dictionary of a list."""
+    """Return the changed fields. Merge changes of dictionaries and of lists of dictionaries."""
 
     def merge(old, new):
         if isinstance(new, dict):
@@ -332,7 +335,7 @@ def test_a_single_batch_cannot_be_loaded_or_resumed(whole):
             use(whole / "batches" / "1")
 
 
-def test_errors_in_a_batch_name_the_folder_of_the_run(tmp_path, monkeypatch):
+def test_the_remedy_for_an_error_in_a_batch_resumes_the_whole_run(tmp_path, monkeypatch):
     from sacjax.runs import arrays, metrics_csv
 
     def full(*_):
@@ -370,7 +373,7 @@ def test_errors_in_a_batch_name_the_folder_of_the_run(tmp_path, monkeypatch):
         ("should_stop", False),
     ],
 )
-def test_invalid_arguments_fail_before_anything_is_written(tmp_path, name, wrong):
+def test_run_rejects_invalid_arguments_before_it_writes_files(tmp_path, name, wrong):
     with refused(name):
         run(CONFIG, directory=tmp_path / "run", **{name: wrong})
     assert not (tmp_path / "run").exists()

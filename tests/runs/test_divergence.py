@@ -1,4 +1,4 @@
-"""A diverged member is frozen at its last finite state, and the others are unaffected."""
+"""Test that a diverged member keeps its last finite state and that other members do not change."""
 
 import csv
 import json
@@ -45,7 +45,7 @@ def epoch_of(done, index):
     return {d.member: d.epoch for d in done.diverged}[index]
 
 
-def test_diverged_members_are_frozen_and_finite(wild):
+def test_diverged_members_are_frozen_at_finite_values(wild):
     done, _ = wild
     assert {d.member for d in done.diverged} == set(BAD)
     assert done.completed
@@ -58,13 +58,13 @@ def test_diverged_members_are_frozen_and_finite(wild):
     assert {int(done.agents.step[i]) for i in GOOD} == {600}
 
 
-def test_several_processes_cannot_evaluate_a_run(wild, monkeypatch):
+def test_evaluate_run_rejects_several_processes(wild, monkeypatch):
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     with refused(None):
         evaluate_run(wild[0])
 
 
-def test_diverged_json_names_member_step_and_quantities(wild, tmp_path):
+def test_diverged_json_lists_member_and_step_and_cause_of_a_divergence(wild, tmp_path):
     done, folder = wild
     saved = json.loads((folder / "diverged.json").read_text())
     assert {(d["critic_lr"], d["seed"]) for d in saved} == {(1e3, 0), (1e3, 1)}
@@ -78,7 +78,7 @@ def test_diverged_json_names_member_step_and_quantities(wild, tmp_path):
 
 
 @pytest.mark.exact
-def test_other_members_are_unaffected_bit_for_bit(wild):
+def test_a_diverged_member_does_not_change_a_bit_of_other_members(wild):
     done, _ = wild
     mild = run(CONFIG, MILD, seeds=2)
     assert not mild.diverged
@@ -88,7 +88,7 @@ def test_other_members_are_unaffected_bit_for_bit(wild):
             np.testing.assert_array_equal(x[i], mild.metrics[name][i])
 
 
-def test_a_frozen_member_has_no_data_after_its_divergence(wild):
+def test_a_diverged_member_has_no_evaluations_after_its_divergence(wild):
     done, folder = wild
     for i in BAD:
         after = epoch_of(done, i) + 1
@@ -106,7 +106,7 @@ def test_a_frozen_member_has_no_data_after_its_divergence(wild):
     assert np.isfinite(evaluate_run(again)[0]).all()  # the frozen agents can still act
 
 
-def test_a_warning_names_member_step_and_quantities(caplog):
+def test_a_warning_names_member_and_step_and_cause_of_a_divergence(caplog):
     run(CONFIG, WILD, seeds=[5, 20261126])
     assert "member 2 (critic_lr 1000, seed 5) diverged before step" in caplog.text
     assert "member 3 (critic_lr 1000, seed 20261126) diverged before step" in caplog.text
@@ -114,7 +114,7 @@ def test_a_warning_names_member_step_and_quantities(caplog):
     assert "member 0" not in caplog.text
 
 
-def test_on_nan_stop_leaves_complete_files_to_resume(wild, tmp_path):
+def test_a_run_stopped_by_on_nan_can_be_resumed(wild, tmp_path):
     done, whole = wild
     folder = tmp_path / "run"
     stopped = run(CONFIG, WILD, seeds=2, directory=folder, on_nan="stop")
@@ -133,8 +133,8 @@ def test_a_run_ends_if_all_members_diverged(tmp_path):
     np.testing.assert_array_equal(resume(tmp_path / "run").epochs, done.epochs)
 
 
-def test_an_infinite_parameter_is_found_in_its_epoch():
-    """No loss depends on the parameter yet."""
+def test_an_infinite_parameter_is_detected_in_the_same_epoch():
+    """The parameter becomes infinite in the last step, so no loss depends on its value."""
 
     def make(config, env):
         sac = make_sac(config, env)
@@ -152,8 +152,8 @@ def test_an_infinite_parameter_is_found_in_its_epoch():
     assert int(done.agents.step[0]) == 100
 
 
-def test_a_temperature_of_zero_is_not_divergence():
-    """Its logarithm is minus infinity from the beginning."""
+def test_a_temperature_of_zero_does_not_count_as_divergence():
+    """The logarithm of the temperature is minus infinity from the beginning."""
     done = run(CONFIG, Hyperparams(init_alpha=np.array([0.0, 0.1]), alpha_lr=0.0), seeds=2)
     assert done.completed
     assert not done.diverged
@@ -174,7 +174,7 @@ class Loop:
         ({"was": np.array([np.nan, np.inf])}, {}, {"was": True}),  # not finite from the beginning
     ],
 )
-def test_the_state_of_any_algorithm_is_checked(agent, metrics, found):
+def test_divergence_is_detected_in_the_state_of_any_algorithm(agent, metrics, found):
     def epoch(loop, hp, env_params):
         return Loop(jax.tree.map(jnp.asarray, agent)), jax.tree.map(jnp.asarray, metrics)
 
@@ -186,7 +186,7 @@ def test_the_state_of_any_algorithm_is_checked(agent, metrics, found):
     assert {name: bool(ok) for name, ok in finite.items()} == found
 
 
-def test_the_command_line_shows_diverged_members(tmp_path, capsys):
+def test_the_command_line_reports_diverged_members(tmp_path, capsys):
     out = tmp_path / "run"
     flags = [
         *("--total-steps", "700", "--warmup-steps", "100", "--eval-every", "100"),
@@ -206,7 +206,7 @@ def test_the_command_line_shows_diverged_members(tmp_path, capsys):
     assert main(["train", "Pendulum-v1", "--out", str(other), *flags, *sweep, "stop"]) == 4
 
 
-def test_a_table_counts_the_members_that_have_not_diverged():
+def test_the_results_table_counts_members_that_did_not_diverge():
     members = [{"seed": i} for i in range(3)]
     returns = np.array([[1.0, 3.0], [np.nan, np.nan], [4.0, 4.0]])
     text = tables.of_run(members, returns.mean(1), returns.std(1), "title")
@@ -215,6 +215,6 @@ def test_a_table_counts_the_members_that_have_not_diverged():
     assert "3.0" in text
 
 
-def test_on_nan_must_be_a_known_choice():
+def test_on_nan_must_be_freeze_or_stop():
     with refused("on_nan"):
         run(CONFIG, on_nan="go")  # pyright: ignore[reportArgumentType]

@@ -1,4 +1,4 @@
-"""A file is complete or keeps its previous content."""
+"""Test that a file is either complete or keeps its previous content."""
 
 import errno
 
@@ -8,7 +8,7 @@ from sacjax.runs.files import remedy, replacing, write_text
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt, OSError])
-def test_an_interrupted_write_keeps_the_previous_content(tmp_path, failure):
+def test_an_interrupted_write_keeps_the_previous_content_of_the_file(tmp_path, failure):
     path = tmp_path / "config.json"
     write_text(path, "before")
 
@@ -25,8 +25,8 @@ def test_an_interrupted_write_keeps_the_previous_content(tmp_path, failure):
     assert path.read_text() == "after"
 
 
-def test_the_temporary_file_keeps_the_suffix(tmp_path):
-    """Some writers choose the format by the suffix."""
+def test_a_temporary_file_has_the_suffix_of_the_final_file(tmp_path):
+    """Some functions choose the file format by the suffix."""
     with replacing(tmp_path / "pendulum.gif") as part:
         part.write_bytes(b"GIF")
         assert part.suffix == ".gif"
@@ -54,5 +54,5 @@ def raised(outer, inner):
         (None, "fix the cause"),
     ],
 )
-def test_the_remedy_is_to_make_room_only_if_the_disk_is_full(error, what):
+def test_an_error_suggests_to_make_room_only_if_the_disk_is_full(error, what):
     assert remedy(error) == what

@@ -1,4 +1,4 @@
-"""A run checks its memory before it allocates anything."""
+"""Test that a run checks the available memory before it allocates anything."""
 
 import re
 
@@ -33,7 +33,7 @@ def plan(members, strategy="vmap", devices=1, per_batch=None, **changes):
     return population.make_population(config, grid, make_sac, strategy, devices, per_batch)
 
 
-def test_the_state_is_counted_to_the_byte():
+def test_the_memory_estimate_of_the_state_is_exact_to_the_byte():
     found = plan(1)
     hp, env_params = as_arrays(Hyperparams(), found.program.default_params)
     loop = jax.jit(found.program.init)(jax.random.key(0), hp, env_params)
@@ -44,7 +44,7 @@ def test_the_state_is_counted_to_the_byte():
 
 
 @pytest.mark.parametrize(("strategy", "devices"), [("vmap", 1), ("map", 1), ("map", 2)])
-def test_the_estimate_adds_the_memory_that_xla_reports(strategy, devices):
+def test_the_memory_estimate_includes_the_memory_that_xla_reports(strategy, devices):
     found = plan(4, strategy, devices, hidden=(8,))
     compiled = epochs.compile_programs(found, fresh=False).memory
     estimate = memory.estimate(found, compiled)
@@ -52,8 +52,8 @@ def test_the_estimate_adds_the_memory_that_xla_reports(strategy, devices):
     assert 0 < estimate.temporary < compiled
 
 
-def test_a_compiled_epoch_that_does_not_fit_is_an_error(monkeypatch, tmp_path):
-    """The state alone would fit."""
+def test_run_fails_if_the_compiled_epoch_does_not_fit_in_memory(monkeypatch, tmp_path):
+    """The state without the compiled epoch fits in memory."""
     state = memory.estimate(plan(1)).needed
     monkeypatch.setattr(memory, "available", lambda: state + 1_000)
     with refused("hidden"):
@@ -63,11 +63,11 @@ def test_a_compiled_epoch_that_does_not_fit_is_an_error(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("changes", [{}, ONE_STEP], ids=["usual", "one step"])
 @pytest.mark.parametrize(("strategy", "devices"), [("vmap", 1), ("map", 1), ("map", 2)])
-def test_the_suggested_number_of_members_fits(monkeypatch, strategy, devices, changes):
+def test_the_suggested_number_of_members_fits_in_memory(monkeypatch, strategy, devices, changes):
     monkeypatch.setattr(memory, "available", lambda: 100_000_000)
     with refused("members_per_batch") as error:
         memory.check(plan(200, strategy, devices, **changes))
-    most = int(re.findall(r"at most (\d+) at once", str(error.value))[0])
+    most = int(re.findall(r"at most (\d+) members at once", str(error.value))[0])
     assert 10 < most < 200
     memory.check(plan(most, strategy, devices, **changes))
     memory.check(plan(200, strategy, devices, per_batch=most, **changes))
@@ -79,16 +79,16 @@ def test_the_suggested_number_of_members_fits(monkeypatch, strategy, devices, ch
 
 
 def test_fewer_devices_are_used_if_memory_is_short(monkeypatch):
-    """The devices of a CPU share one memory."""
+    """All devices of a CPU use the same memory."""
     one = memory.estimate(plan(1, "map", 1)).needed
     monkeypatch.setattr(memory, "available", lambda: int(1.5 * one))
     with refused("members_per_batch") as error:
         memory.check(plan(4, "map", 2))
-    assert "train at most 1 at once" in str(error.value)
+    assert "train at most 1 members at once" in str(error.value)
     memory.check(plan(4, "map", None, per_batch=1))
 
 
-def test_the_suggested_replay_size_fits(monkeypatch, tmp_path):
+def test_the_suggested_replay_size_fits_in_memory(monkeypatch, tmp_path):
     monkeypatch.setattr(memory, "available", lambda: 10_000_000)
     config = Config(**(BASE | {"total_steps": 1_000_000, "hidden": (8,)}))
     with refused("replay_size") as error:
@@ -99,14 +99,14 @@ def test_the_suggested_replay_size_fits(monkeypatch, tmp_path):
     assert "at most" not in str(error.value)  # not even one member fits
 
 
-def test_available_memory_respects_the_control_group(monkeypatch):
+def test_available_memory_respects_the_limit_of_the_control_group(monkeypatch):
     monkeypatch.setattr(memory.Path, "read_text", lambda self: "12345\n")
     assert memory.available() == 12345
     monkeypatch.setattr(memory.Path, "read_text", lambda self: "max\n")
     assert (memory.available() or 0) > 2**30
 
 
-def test_plan_prints_the_memory_of_state_and_epoch(capsys):
+def test_plan_prints_the_memory_of_the_state_and_the_compiled_epoch(capsys):
     assert main(["plan", "Pendulum-v1", "--seeds", "3", "--hidden", "8", "--batch-size", "8"]) == 0
     text = capsys.readouterr().out
     for word in ("replay", "agent", "environments", "compiled epoch adds", "needed", "available"):

@@ -1,4 +1,4 @@
-"""Two processes with two devices each train one population."""
+"""Test populations that two processes train together."""
 
 import os
 import shutil
@@ -43,8 +43,8 @@ def start_two(*arguments):
 
 
 @pytest.mark.processes
-def test_two_processes_give_the_bits_of_one_with_as_many_devices(tmp_path):
-    """metrics.csv and checkpoints are equal. Only the first process prints."""
+def test_two_processes_give_the_same_bits_as_one_process(tmp_path):
+    """One process has four devices. The two processes have two devices each."""
     one, two = tmp_path / "one", tmp_path / "two"
     command = ["train", "Pendulum-v1", "--total-steps", 400, *FLAGS, "--out"]
     pair = start_two(*command, two)
@@ -64,8 +64,8 @@ def test_two_processes_give_the_bits_of_one_with_as_many_devices(tmp_path):
 
 
 @pytest.mark.nightly
-def test_two_processes_resume_the_batches_of_one(tmp_path):
-    """The result equals that of one process with as many devices."""
+def test_two_processes_can_resume_batches_that_one_process_started(tmp_path):
+    """The result equals the result of one process with the same number of devices."""
     one, two = tmp_path / "one", tmp_path / "two"
     command = ["train", "Pendulum-v1", "--total-steps", 200, *FLAGS, "--members-per-batch", 4]
     alone = start(4, *command, "--out", one)
@@ -81,7 +81,7 @@ def test_two_processes_resume_the_batches_of_one(tmp_path):
 
 
 @pytest.mark.processes
-def test_a_signal_to_one_process_stops_all(tmp_path):
+def test_a_signal_to_one_process_stops_all_processes(tmp_path):
     folder = tmp_path / "run"
     pair = start_two("train", "Pendulum-v1", "--total-steps", 200_100, *FLAGS, "--out", folder)
     end = time.monotonic() + 200
@@ -96,8 +96,8 @@ def test_a_signal_to_one_process_stops_all(tmp_path):
 
 @pytest.mark.processes
 @pytest.mark.parametrize("killed", [1, 0])
-def test_a_killed_process_ends_the_other_and_one_can_resume(tmp_path, killed):
-    """The resuming process has another number of devices."""
+def test_a_run_ends_if_a_process_is_killed_and_can_be_resumed(tmp_path, killed):
+    """The process that resumes the run has another number of devices."""
     folder = tmp_path / "run"
     command = ["train", "Pendulum-v1", "--total-steps", 200_100, *FLAGS, "--out", folder]
     pair = start_two(*command)
@@ -146,7 +146,34 @@ def stop_after(folder, epochs):
         (["--distributed"], "start all of them"),
     ],
 )
-def test_processes_that_cannot_be_joined_exit_with_2(flags, remedy, tmp_path, capsys):
+def test_invalid_flags_for_several_processes_exit_with_2(flags, remedy, tmp_path, capsys):
     assert main(["train", "Pendulum-v1", "--out", str(tmp_path / "run"), *flags]) == 2
     assert remedy in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+REFUSED = """
+import sys
+from sacjax import InputError
+from sacjax.runs.processes import join, on_first
+
+def refuse():
+    raise InputError("seeds (0) must be more: use 8", "seeds")
+
+join(sys.argv[1], 2, int(sys.argv[2]))
+try:
+    on_first(refuse)
+except InputError as error:
+    print(error, error.field, sep="|")
+"""
+
+
+@pytest.mark.processes
+def test_an_error_of_the_first_process_keeps_its_field_in_all():
+    where = f"localhost:{port()}"
+    pair = [
+        subprocess.Popen([sys.executable, "-c", REFUSED, where, str(i)], stdout=-1, text=True)
+        for i in range(2)
+    ]
+    printed = [process.communicate(timeout=100)[0].splitlines()[-1] for process in pair]
+    assert printed == ["seeds (0) must be more: use 8|seeds"] * 2

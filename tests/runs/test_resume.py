@@ -1,4 +1,4 @@
-"""A run that is killed and resumed gives the same bits as an uninterrupted one."""
+"""Test that a killed and resumed run gives the same bits as an uninterrupted run."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ FLAGS = [
     scope="module", params=[pytest.param("one seed", marks=pytest.mark.exact), "a population"]
 )
 def whole(request, tmp_path_factory):
-    """The folder of an uninterrupted run that kept a checkpoint after each epoch."""
+    """Return the folder of an uninterrupted run that kept a checkpoint after each epoch."""
     folder = tmp_path_factory.mktemp(request.param.replace(" ", "-")) / "run"
     hp, seeds = POPULATIONS[request.param]
     run(CONFIG, hp, seeds=seeds, directory=folder, checkpoint_every=1, keep=100)
@@ -60,7 +60,7 @@ def remove(folder, epoch):
 
 @pytest.fixture
 def killed(whole, tmp_path):
-    """The folder of the same run, killed soon after the checkpoint of its third epoch."""
+    """Return the folder of an equal run that was killed soon after its third checkpoint."""
     folder = Path(shutil.copytree(whole, tmp_path / "killed"))
     for epoch in checkpoints.epochs(folder):
         if epoch > 3:
@@ -73,7 +73,7 @@ def killed(whole, tmp_path):
 
 
 def assert_same(one, other):
-    """Assert that two folders hold the same metrics.csv, agents and replays, bit for bit."""
+    """Assert that metrics.csv, agents and replay buffers are equal in two folders, bit for bit."""
     assert (one / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
     first, second = load(one), load(other)
     jax.tree.map(np.testing.assert_array_equal, first.agents, second.agents)
@@ -88,7 +88,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.exact
-def test_resume_gives_the_bits_of_an_uninterrupted_run(whole, killed):
+def test_a_resumed_run_gives_the_same_bits_as_an_uninterrupted_run(whole, killed):
     done = resume(killed)
     assert done.completed
     assert done.metrics["eval_return"].shape == (len(done.members), 8, 2)
@@ -96,7 +96,7 @@ def test_resume_gives_the_bits_of_an_uninterrupted_run(whole, killed):
 
 
 @pytest.mark.exact
-def test_resume_gives_the_same_bits_for_a_vmapped_population(tmp_path):
+def test_a_resumed_vmapped_population_gives_the_same_bits(tmp_path):
     how = {"seeds": 3, "strategy": "vmap", "devices": 1, "checkpoint_every": 1}
     stopped, vmapped = tmp_path / "stopped", tmp_path / "vmapped"
     stops = iter([False, False, True])
@@ -107,7 +107,7 @@ def test_resume_gives_the_same_bits_for_a_vmapped_population(tmp_path):
 
 
 @pytest.mark.exact
-def test_resume_without_a_checkpoint_starts_over_with_a_warning(whole, killed, caplog):
+def test_resume_without_a_checkpoint_starts_over_and_warns(whole, killed, caplog):
     shutil.rmtree(killed / "checkpoints")
     resume(killed)
     assert "starting from the beginning" in caplog.text
@@ -124,8 +124,8 @@ def test_resume_restores_the_lost_files_of_a_finished_run(whole, tmp_path, caplo
 
 
 @pytest.mark.exact
-def test_an_extended_run_equals_a_run_configured_longer(whole, tmp_path):
-    """The replay grows, because total_steps limits its size."""
+def test_extending_a_run_equals_a_longer_run(whole, tmp_path):
+    """The replay buffer grows, because total_steps limits its size."""
     folder, longer = Path(shutil.copytree(whole, tmp_path / "run")), tmp_path / "longer"
     first = load(folder)
     seeds = len({m["seed"] for m in first.members})
@@ -141,7 +141,7 @@ def test_an_extended_run_equals_a_run_configured_longer(whole, tmp_path):
 
 @pytest.mark.exact
 @pytest.mark.parametrize("devices", [1, 2])
-def test_resume_on_another_number_of_devices_agrees_to_rounding(tmp_path, devices):
+def test_resume_on_fewer_or_more_devices_changes_only_the_rounding(tmp_path, devices):
     hp, folder = Hyperparams(), tmp_path / "run"
     how = {"strategy": "map", "devices": 3 - devices}
     stops = iter([False, True])
@@ -176,7 +176,7 @@ def shorten(path):
 
 @population
 @pytest.mark.parametrize("harm", [flip, shorten, Path.unlink])
-def test_resume_skips_a_damaged_checkpoint_with_a_warning(whole, killed, caplog, harm):
+def test_resume_skips_a_damaged_checkpoint_and_warns(whole, killed, caplog, harm):
     harm(data_files(killed, 3)[-1])  # the largest one
     resume(killed)
     assert "checkpoints/3 is damaged" in caplog.text
@@ -185,8 +185,8 @@ def test_resume_skips_a_damaged_checkpoint_with_a_warning(whole, killed, caplog,
 
 
 @population
-def test_restore_detects_a_flipped_bit_in_any_file(whole, tmp_path):
-    """Either reading fails, or it returns exactly what was written."""
+def test_a_flipped_bit_in_a_checkpoint_never_changes_the_restored_state(whole, tmp_path):
+    """`restore` either fails or returns exactly the written data."""
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     for epoch in checkpoints.epochs(folder)[:-1]:
         remove(folder, epoch)
@@ -221,7 +221,7 @@ def test_resume_fails_if_all_checkpoints_are_damaged(killed):
 
 
 @population
-def test_resume_ignores_and_removes_an_unfinished_checkpoint(whole, killed):
+def test_resume_removes_an_unfinished_checkpoint(whole, killed):
     unfinished, without_note = (killed / "checkpoints" / name for name in (f"{PART}4", "6"))
     for path in (unfinished, without_note):
         shutil.copytree(killed / "checkpoints" / "3", path)
@@ -247,14 +247,14 @@ def test_resume_rejects_an_edited_config(killed):
 
 
 @population
-def test_resume_rejects_another_format(killed):
+def test_resume_rejects_another_format_of_the_folder(killed):
     edit(killed, format=99)
     with refused("config.json"):
         resume(killed)
 
 
 @population
-def test_resume_warns_of_other_versions(killed, caplog):
+def test_resume_warns_if_package_versions_changed(killed, caplog):
     content = json.loads((killed / "config.json").read_text())
     read = checkpoints.restore(killed)
     assert read is not None
@@ -277,7 +277,7 @@ def test_resume_rejects_another_algorithm(killed):
             resume(killed)
         with refused("algorithm") as caught:
             use(killed, algorithm=other)
-        assert "<locals>.other: give that to" in str(caught.value)
+        assert "<locals>.other: pass the run's algorithm to" in str(caught.value)
     edit(killed, algorithm=None)  # as an older sacjax wrote it
     with refused("algorithm"):
         resume(killed, algorithm=other)
@@ -285,7 +285,7 @@ def test_resume_rejects_another_algorithm(killed):
 
 @jax.tree_util.register_pytree_with_keys_class
 class Own:
-    """A state without an `__eq__` of its own."""
+    """A state that does not define `__eq__`."""
 
     def __init__(self, sac, key, nothing, unknown):
         self.fields = {"sac": sac, "key": key, "nothing": nothing, "unknown": unknown}
@@ -300,7 +300,7 @@ class Own:
 
 
 def keyed(config, env):
-    """SAC whose state also holds a PRNG key, an array without elements, and a NaN."""
+    """Return SAC with a state that also contains a random key, an empty array and a NaN."""
     sac = make_sac(config, env)
 
     def update(state, batch, key, hp):
@@ -320,7 +320,7 @@ def keyed(config, env):
 
 
 @pytest.mark.parametrize("per_batch", [None, 1])
-def test_agents_of_a_custom_algorithm_are_read_back(tmp_path, per_batch):
+def test_load_restores_the_agents_of_a_custom_algorithm(tmp_path, per_batch):
     how = {"seeds": 2, "algorithm": keyed, "members_per_batch": per_batch}
     config = dataclasses.replace(CONFIG, total_steps=150)
     done = run(config, directory=tmp_path / "run", **how)
@@ -340,7 +340,7 @@ def test_agents_of_a_custom_algorithm_are_read_back(tmp_path, per_batch):
                 use(tmp_path / "run", algorithm=keyed)
 
 
-def test_run_accepts_numbers_of_numpy_and_seeds_of_jax(tmp_path):
+def test_run_accepts_numpy_numbers_and_a_jax_array_of_seeds(tmp_path):
     one, three = np.int64(1), np.int64(3)
     how = {"devices": one, "checkpoint_every": one, "keep": three, "members_per_batch": one}
     run(CONFIG, seeds=jnp.arange(2), directory=tmp_path / "run", **how)
@@ -364,17 +364,17 @@ HERE = {"device": {"platform": jax.default_backend()}}
         ({"strategy": "vmap"}, ("vmap", 1)),
     ],
 )
-def test_resume_keeps_the_layout(given, layout):
+def test_resume_keeps_the_strategy_and_the_number_of_devices(given, layout):
     then = HERE | {"layout": {"strategy": "map", "devices": 1}}
     assert _choose_layout(then, **LAYOUT | given) == layout
 
 
-def test_resume_drops_the_device_count_on_a_smaller_machine():
+def test_resume_ignores_the_old_device_count_on_a_smaller_machine():
     then = HERE | {"layout": {"strategy": "map", "devices": 64}}
     assert _choose_layout(then, **LAYOUT) == ("map", None)
 
 
-def test_resume_drops_the_layout_of_another_platform():
+def test_resume_ignores_the_old_strategy_on_another_platform():
     then = {"layout": {"strategy": "map", "devices": 1}, "device": {"platform": "another"}}
     assert _choose_layout(then, **LAYOUT) == ("auto", None)
 
@@ -384,7 +384,7 @@ def mean(q, key):
 
 
 def test_resume_rejects_another_critic_rule(tmp_path, caplog, capsys):
-    """The shapes of its state are the same, so only its name can show the difference."""
+    """The shapes of the states are equal, so only the name of the rule shows the difference."""
     rule = CLIPPED_DOUBLE_Q._replace(target=mean)
     own, folder = partial(make_sac, rule=rule), tmp_path / "run"
     run(CONFIG, seeds=1, directory=folder, algorithm=own, should_stop=lambda: True)
@@ -403,7 +403,7 @@ def test_resume_rejects_another_critic_rule(tmp_path, caplog, capsys):
     assert f"{names}: its policy may behave differently" in caplog.text
 
 
-def test_an_algorithm_has_one_name_in_every_process():
+def test_an_algorithm_has_the_same_name_in_every_process():
     assert algorithm_name(make_sac) == PLAIN
     networks = Networks(nn.Dense(3), partial(nn.relu, negative=jnp.float32(2)))
     name = algorithm_name(partial(make_sac, nets=networks))
@@ -413,14 +413,14 @@ def test_an_algorithm_has_one_name_in_every_process():
     assert algorithm_name(lambda: 0).endswith("<lambda>")
 
 
-def test_resume_rejects_another_precision(tmp_path):
+def test_resume_rejects_another_numerical_precision_of_jax(tmp_path):
     folder = tmp_path / "run"
     run(CONFIG, seeds=1, directory=folder, should_stop=lambda: True)
     with jax.enable_x64(), refused("jax_enable_x64"):
         resume(folder)
 
 
-def test_resume_rejects_another_environment_object(tmp_path):
+def test_resume_rejects_an_environment_object_of_another_class(tmp_path):
     config = dataclasses.replace(CONFIG, env=Noise())
     folder = tmp_path / "run"
     run(config, seeds=1, directory=folder, should_stop=lambda: True)
@@ -430,7 +430,7 @@ def test_resume_rejects_another_environment_object(tmp_path):
 
 
 @population
-def test_resume_rejects_a_folder_in_use(whole, killed):
+def test_resume_rejects_a_folder_that_another_process_uses(whole, killed):
     with locked(killed), refused("directory"):
         resume(killed)
     resume(killed)  # the lock is released
@@ -438,7 +438,7 @@ def test_resume_rejects_a_folder_in_use(whole, killed):
 
 
 @population
-def test_invalid_settings_fail_before_anything_is_written(tmp_path, killed):
+def test_invalid_settings_fail_before_files_are_written(tmp_path, killed):
     out = tmp_path / "new"
     for name, value in ("checkpoint_every", -1), ("checkpoint_every", 1.5), ("keep", 0):
         with refused(name):
@@ -458,7 +458,7 @@ def test_invalid_settings_fail_before_anything_is_written(tmp_path, killed):
 
 
 @population
-def test_resume_removes_damaged_checkpoints_before_good_ones(whole, tmp_path, caplog):
+def test_resume_removes_damaged_checkpoints_before_valid_checkpoints(whole, tmp_path, caplog):
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     flip(data_files(folder, 8)[-1])
     stops = iter([True])
@@ -470,8 +470,8 @@ def test_resume_removes_damaged_checkpoints_before_good_ones(whole, tmp_path, ca
     assert_same(whole, folder)
 
 
-def test_a_damaged_checkpoint_does_not_count_as_kept(tmp_path):
-    """This holds even if the next checkpoint has a later epoch than the damaged one."""
+def test_a_damaged_checkpoint_does_not_count_towards_keep(tmp_path):
+    """The next checkpoint may have a later epoch than the damaged checkpoint."""
     (tmp_path / "checkpoints").mkdir()
     arrays = {"x": np.arange(3.0)}
 
@@ -491,7 +491,7 @@ def test_a_damaged_checkpoint_does_not_count_as_kept(tmp_path):
 
 
 @population
-def test_an_intact_checkpoint_that_cannot_be_read_is_not_skipped(killed, monkeypatch):
+def test_resume_fails_if_there_is_no_memory_to_read_a_checkpoint(killed, monkeypatch):
     before = checkpoints.epochs(killed)
 
     def fails(*_):
@@ -504,7 +504,7 @@ def test_an_intact_checkpoint_that_cannot_be_read_is_not_skipped(killed, monkeyp
 
 
 @population
-def test_resume_does_not_restart_a_finished_run_without_checkpoints(whole, tmp_path):
+def test_extending_a_run_without_checkpoints_fails_and_keeps_its_files(whole, tmp_path):
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     shutil.rmtree(folder / "checkpoints")
     before = (folder / "metrics.csv").read_bytes()
@@ -515,7 +515,7 @@ def test_resume_does_not_restart_a_finished_run_without_checkpoints(whole, tmp_p
 
 
 @population
-def test_resume_adds_its_session_to_the_config(whole, killed, tmp_path):
+def test_resume_adds_its_options_and_versions_to_config_json(whole, killed, tmp_path):
     finished = Path(shutil.copytree(whole, tmp_path / "finished"))
     for folder in finished, killed:
         edit(folder, command=["sacjax", "train"], versions={"jax": "0.9"})
@@ -533,7 +533,7 @@ def test_resume_adds_its_session_to_the_config(whole, killed, tmp_path):
 
 
 @population
-def test_resume_keeps_other_files_in_the_checkpoint_folder(whole, killed):
+def test_resume_keeps_the_users_files_in_the_checkpoint_folder(whole, killed):
     notes = killed / "checkpoints" / "notes"
     notes.mkdir()
     notes.with_suffix(".json").write_text("mine")
@@ -544,12 +544,12 @@ def test_resume_keeps_other_files_in_the_checkpoint_folder(whole, killed):
 
 
 @population
-def test_resume_warns_of_another_layout(whole, killed, caplog):
+def test_resume_warns_if_strategy_or_devices_changed(whole, killed, caplog):
     resume(killed, strategy="vmap", devices=1)
     assert "not bit-identical to an uninterrupted run: layout changed\n" in caplog.text
 
 
-def test_the_last_checkpoints_are_kept(tmp_path):
+def test_a_run_keeps_only_the_last_checkpoints(tmp_path):
     folder = tmp_path / "run"
     run(CONFIG, seeds=1, directory=folder, checkpoint_every=3, keep=2)
     assert checkpoints.epochs(folder) == [6, 8]  # 8 is the last epoch
@@ -584,7 +584,7 @@ def wait_for(condition, process, seconds=120):
 
 
 @pytest.mark.parametrize("program", ["bin/sacjax", "lib/sacjax/__main__.py"])
-def test_config_json_holds_the_command(tmp_path, monkeypatch, program):
+def test_config_json_contains_the_command(tmp_path, monkeypatch, program):
     flags = ["train", "Pendulum-v1", "--out", str(tmp_path / "run"), "--seeds", "1", *FLAGS]
     monkeypatch.setattr(sys, "argv", [str(Path(program)), *flags])
     assert main() == 0
@@ -637,7 +637,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_previous_checkpoint(tmp_path):
     )
     assert done.returncode == 3, done.stderr
     assert "sacjax: the checkpoint of epoch 4 could not be written" in done.stderr
-    assert "the one of epoch 3 is complete: make room, then `sacjax resume" in done.stderr
+    assert "the checkpoint of epoch 3 is complete: make room, then `sacjax resume" in done.stderr
     assert done.stderr.count("\n") == 1  # no other message
     assert checkpoints.epochs(folder) == [2, 3]
     assert main(["resume", str(folder), "--checkpoint-every", "1"]) == 0
@@ -645,7 +645,7 @@ def test_a_full_disk_stops_the_run_and_keeps_the_previous_checkpoint(tmp_path):
     assert_same(whole, folder)
 
 
-def test_training_continues_while_a_checkpoint_is_completed(tmp_path, monkeypatch):
+def test_training_continues_while_a_checkpoint_is_written(tmp_path, monkeypatch):
     continued, complete = threading.Event(), arrays.complete
 
     def slow(folder, *rest):
@@ -697,7 +697,7 @@ def is_writing(folder):
 
 
 def kill_and_resume(tmp_path, seeds, kills, seed, *layout):
-    """Kill one process after another at random moments, every third one during a write."""
+    """Kill and resume a run at random moments. Kill every third process during a write."""
     rng = random.Random(seed)
     folder, whole = tmp_path / "run", tmp_path / "whole"
     flags = [*FLAGS, "--seeds", str(seeds), "--checkpoint-every", "1", "--replay-size", "400"]
@@ -731,7 +731,7 @@ def kill_and_resume(tmp_path, seeds, kills, seed, *layout):
 
 
 @pytest.mark.processes
-def test_a_run_killed_three_times_equals_an_uninterrupted_one(tmp_path):
+def test_a_run_killed_three_times_equals_an_uninterrupted_run(tmp_path):
     killed, _ = kill_and_resume(tmp_path, seeds=2, kills=3, seed=0)
     assert killed == 3
 
@@ -742,13 +742,13 @@ def test_a_run_killed_three_times_equals_an_uninterrupted_one(tmp_path):
     [(1, ()), (4, ("--strategy", "map")), (4, ("--strategy", "vmap", "--devices", "1"))],
     ids=["one seed", "mapped over two devices", "vmapped"],
 )
-def test_a_run_killed_twenty_times_equals_an_uninterrupted_one(tmp_path, seeds, layout):
+def test_a_run_killed_twenty_times_equals_an_uninterrupted_run(tmp_path, seeds, layout):
     killed, writing = kill_and_resume(tmp_path, seeds, 20, seeds, *layout)
     assert killed == 20
     assert writing >= 3  # kills in the middle of a checkpoint
 
 
-def test_the_resume_command_works_for_any_folder(tmp_path):
+def test_the_suggested_resume_command_works_for_any_folder(tmp_path):
     place = tmp_path / "my runs" / "a"
     place.mkdir(parents=True)
     (place / "config.json").write_text('{"config": {"env": "Pendulum-v1"}}')
@@ -761,20 +761,20 @@ def test_the_resume_command_works_for_any_folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["lr[0.1]", "[2024] x/run", "a\\b", "caf\udce9"])
-def test_a_folder_may_have_any_characters_in_its_name(tmp_path, name):
+def test_the_folder_of_a_run_may_have_any_characters_in_its_name(tmp_path, name):
     stops = iter([True])
     run(CONFIG, seeds=1, directory=tmp_path / name, should_stop=lambda: next(stops))
     assert resume(tmp_path / name).completed
     assert load(tmp_path / name).completed
 
 
-def test_dollar_signs_in_a_path_are_not_math(tmp_path):
+def test_a_figure_shows_dollar_signs_of_a_path_as_text(tmp_path):
     run(CONFIG, seeds=1, directory=tmp_path / "a$_$b")
     assert (tmp_path / "a$_$b" / "learning_curve.png").exists()
 
 
 @pytest.mark.exact  # the only suite whose runs do not share programs
-def test_programs_compile_outside_of_the_main_thread(tmp_path, monkeypatch):
+def test_run_compiles_outside_of_the_main_thread(tmp_path, monkeypatch):
     compile_, threads = jax.stages.Lowered.compile, []
 
     def seen(self, *args, **kwargs):
@@ -788,7 +788,7 @@ def test_programs_compile_outside_of_the_main_thread(tmp_path, monkeypatch):
 
 
 @pytest.mark.processes
-def test_a_second_ctrl_c_exits_at_once_with_complete_files(tmp_path):
+def test_a_second_ctrl_c_stops_at_once_and_leaves_complete_files(tmp_path):
     folder = tmp_path / "run"
     flags = [*FLAGS, "--seeds", "1", "--checkpoint-every", "1"]
     flags[1], flags[5] = "2000100", "500000"  # an epoch takes minutes
@@ -830,7 +830,7 @@ def python_handles_ctrl_c():
 @pytest.mark.processes
 @population
 @pytest.mark.usefixtures("python_handles_ctrl_c")
-def test_ctrl_c_in_a_script_waits_for_complete_files(whole, tmp_path, capsys):
+def test_ctrl_c_in_a_script_saves_a_checkpoint_after_the_epoch(whole, tmp_path, capsys):
     place, (hp, seeds) = tmp_path / "run", POPULATIONS["a population"]
     ctrl_c = Signal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -845,7 +845,7 @@ def test_ctrl_c_in_a_script_waits_for_complete_files(whole, tmp_path, capsys):
 
 
 @pytest.mark.processes
-def test_a_custom_signal_handler_keeps_its_signal(tmp_path):
+def test_run_does_not_replace_a_custom_signal_handler(tmp_path):
     heard = []
     before = signal.signal(signal.SIGINT, lambda *_: heard.append(True))
     try:
@@ -875,7 +875,7 @@ run(CONFIG, seeds=1, directory=sys.argv[1], checkpoint_every=100, on_epoch=[term
 
 
 @pytest.mark.processes
-def test_sigterm_in_a_script_waits_for_complete_files(tmp_path):
+def test_sigterm_in_a_script_saves_a_checkpoint_after_the_epoch(tmp_path):
     place, tests = tmp_path / "run", str(Path(__file__).parents[1] / "helpers")
     done = subprocess.run(
         [sys.executable, "-c", TERMINATED, place], env=environment(PYTHONPATH=tests)
