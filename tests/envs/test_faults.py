@@ -64,6 +64,23 @@ def test_a_wrong_number_is_the_fault_of_the_environment(caplog):
     assert "learning rate" not in caplog.text
 
 
+def test_warns_of_returns_that_are_not_finite(caplog):
+    """A reward of -inf in an evaluation, and one that no minibatch contains."""
+
+    class Late(Chain):
+        def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+            obs, state, _, _, info = super().step_env(key, state, action, params)
+            reward = jnp.where(state.time == 70, -jnp.inf, 1.0)
+            return obs, state, reward, state.time == 70, info
+
+    sizes = {"batch_size": 1, "utd": 0.02, "eval_max_steps": 80}
+    done = run(Config(Late(), **SMALL | sizes), seeds=1)
+    assert not done.diverged
+    assert np.isinf(done.metrics["eval_return"]).all()
+    told = "1 of 1 members have not diverged, but some of their returns are not finite"
+    assert caplog.text.count(f"{told}: fix the rewards of Late") == 1
+
+
 def test_a_learning_rate_is_not_the_fault_of_the_environment(caplog):
     """The environment returns NaN as soon as an action is NaN."""
 
