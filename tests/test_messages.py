@@ -1442,15 +1442,15 @@ def algorithm_that_is_no_function(path):
 # --- best agents and checkpoints -----------------------------------------------------------------
 
 
-@says("keep_best", "keep_best needs a folder: give directory=")
+@says("keep_best", "keep_best needs a folder: pass directory")
 def best_agents_without_a_folder(path):
     run(TINY, keep_best=True)
 
 
 @says(
     "agents",
-    "{path}/run has no trained agents (no folder agents/best/): its run has not finished, or was "
-    "trained without keep_best; `sacjax resume {path}/run` resumes it",
+    "{path}/run has no trained agents (no folder agents/best/), because the run has not finished, "
+    "or because keep_best was not set: resume the run with `sacjax resume {path}/run`",
 )
 def best_agents_that_were_not_kept(path):
     load(old_run(path), best=True)

@@ -111,32 +111,20 @@ def make_object(env: Environment) -> MakeEnv:
     """
     base = base_env(env)
     make = _make(base.name, env, convert_keys=standard)
-    (_check_steps if base is env else _check_wrapper)(env, make(1))
+    _check_steps(env, base, make(1))
     if type(base).is_truncated is Environment.is_truncated:  # the limit is of `state.time`
         _check_time(base, make(1))
     return make
 
 
-def _check_wrapper(env: Any, made: Env) -> None:
-    """Trace a reset and a step of a wrapper. Raise InputError unless the observation fits."""
-    key, params, size = jax.random.key(0), made.default_params, made.example.obs.size
-    obs, state = _trace(env, "reset", 2, key, params)
-    _trace(env, "step", 6, key, state, made.bounds[0], params)
-    if _kind(obs).rpartition("[")[2] != f"{size}]":
-        raise InputError(
-            f"observation of {env.name} is {_kind(obs)}, but must have the shape [{size}]: "
-            + _REMEDY,
-            "observation",
-        )
-
-
-def _check_steps(env: Environment, made: Env) -> None:
+def _check_steps(env: Environment, base: Environment, made: Env) -> None:
     """Trace a reset and a step. Raise InputError unless gymnax and sacjax can use their values."""
     key, params, action = jax.random.key(0), made.default_params, made.bounds[0]
+    first = _trace(base, "reset_env", 2, key, params)
+    *after, reward, terminated, info = _trace(base, "step_env", 5, key, first[1], action, params)
+    was, now = (_kinds({"observation": obs, "state": state}) for obs, state in (first, after))
+    obs, state = _trace(env, "reset", 2, key, params)
     size = made.example.obs.size
-    obs, state = _trace(env, "reset_env", 2, key, params)
-    *after, reward, terminated, info = _trace(env, "step_env", 5, key, state, action, params)
-    was, now = (_kinds({"observation": x, "state": y}) for x, y in ((obs, state), after))
     for name, kind, *allowed in (
         ("observation", _kind(obs), f"[{size}]", *["[]"][: size == 1]),
         ("reward", _kind(reward), "[]", "[1]"),
@@ -151,12 +139,11 @@ def _check_steps(env: Environment, made: Env) -> None:
     ):
         if not kind.endswith(tuple(allowed)):
             raise InputError(
-                f"{name} of {env.name} is {kind}, but must have the shape or type {allowed[0]}: "
+                f"{name} of {base.name} is {kind}, but must have the shape or type {allowed[0]}: "
                 + _REMEDY,
                 name.partition(".")[0],
             )
-    with _errors(env.name):  # such as a state without `time`
-        jax.eval_shape(env.step, key, state, action, params)
+    _trace(env, "step", 6, key, state, action, params)  # such as a state without `time`
 
 
 def _trace(env: Environment, method: str, count: int, *given: Any) -> Any:

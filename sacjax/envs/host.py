@@ -24,6 +24,7 @@ from jax.experimental import io_callback
 from sacjax.envs.base import Spaces, check_spaces, flatten, make_record, make_timestep, rescale
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, RunError, one_line
 
+_SCALARS, _LARGEST = (float, bool, np.bool_), float(np.finfo(np.float32).max)
 _WRONG_TICKET = (
     "another run has stepped the environments of this run: call make_program or make_train once "
     "per run"
@@ -145,7 +146,7 @@ class HostEnvs(ABC):
             with envs._turn:
                 envs.close()
 
-    def read(self, field: str, value: Any, *shape: int, copy: int | None = None) -> np.ndarray:
+    def read(self, field: str, value: Any, *shape: int, copy: int | None = None) -> Any:
         """Return a value as a new array of float32, or raise RunError.
 
         Args:
@@ -154,14 +155,16 @@ class HostEnvs(ABC):
           *shape: the shape of the result.
           copy: the index of the copy; None for all copies.
         """
+        if not shape and isinstance(value, _SCALARS) and abs(value) < _LARGEST:
+            return np.float32(value)  # the usual case, in a tenth of the time
         try:
             with np.errstate(over="ignore"):
                 found = np.asarray(value).astype(np.float32, casting="same_kind").reshape(shape)
-            bad = np.argwhere(~np.isfinite(found))
-            if not len(bad):
+            if np.isfinite(found).all():
                 return found
-            problem = f"is {found[tuple(bad[0])]} in float32"
-            copy = bad[0, 0] if copy is None else copy
+            bad = np.argwhere(~np.isfinite(found))[0]
+            problem = f"is {found[tuple(bad)]} in float32"
+            copy = bad[0] if copy is None else copy
         except (TypeError, ValueError):  # None, text, a dictionary, or a list of another size
             problem = f"must be numbers of shape {list(shape)}, but is {value!r}"
         raise self.fault(field, problem, copy)

@@ -104,7 +104,7 @@ def epochs(
         return
     (hp, keys, env_params), (init, epoch) = _place_inputs(population), compiled
     loop, history, diverged, host, *_ = state or State(None, [], [])
-    history, diverged, cut = list(history), list(diverged), 0
+    history, diverged, cut, odd = list(history), list(diverged), 0, False
     with errors_named(population.program.host, population.config.env):
         if loop is None:
             assert init is not None
@@ -129,6 +129,7 @@ def epochs(
         state = State(loop, history, diverged, None, time.perf_counter() - begin, len(new))
         _warn_of_divergence(population, new, state.env_steps)
         cut = cut or _warn_of_cuts(metrics["eval_length"], population.config.eval_max_steps)
+        odd = odd or _warn_of_returns(population, metrics, diverged)
         yield state
 
 
@@ -287,6 +288,21 @@ def _warn_of_cuts(lengths: np.ndarray, limit: int) -> int:
             "once"
         )
     return cut
+
+
+def _warn_of_returns(
+    population: Population, metrics: dict[str, np.ndarray], diverged: list[Divergence]
+) -> bool:
+    """Return whether the returns of a member are not finite without divergence. Warn if so."""
+    ended = np.where(metrics["train_episodes"] > 0, metrics["train_return"], 0)
+    finite = np.isfinite(metrics["eval_return"]).all(1) & np.isfinite(ended)
+    odd = ~finite & ~_mask_frozen(population, diverged)
+    if odd.any() and is_first():
+        _LOG.warning(
+            f"{odd.sum()} of {odd.size} members have not diverged, but some of their returns are "
+            f"not finite: fix the rewards of {population.config.env_name}. This warning comes once"
+        )
+    return bool(odd.any())
 
 
 def _warn_of_divergence(population: Population, new: list[Divergence], env_steps: int) -> None:
