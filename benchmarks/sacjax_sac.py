@@ -32,7 +32,6 @@ from workloads import ACTION, LIMIT, MIX, OBS, Workload
 
 from sacjax import Config, Hyperparams, make_program, over_members, run
 from sacjax.bits import as_arrays
-from sacjax.envs.names import make_env
 
 PACKAGES = ["sacjax", "gymnax", "jax", "jaxlib", "flax", "optax", "distrax"]
 
@@ -156,7 +155,7 @@ def train_once(session: Session, workload: Workload, hp: Hyperparams) -> None:
         seeds=workload.seeds,
         on_epoch=[lambda _, metrics: seconds.append(metrics["seconds"][0])],
     )
-    mode = done.algorithm(config, make_env(config.env)(1)).mode
+    mode = done.program.mode
     bound = 2 if workload.env == "pendulum" else 1
 
     @jax.jit

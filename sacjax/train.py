@@ -18,7 +18,7 @@ from jax.flatten_util import ravel_pytree
 
 from sacjax.bits import as_arguments, as_arrays, bind, tied_to
 from sacjax.config import Config, Hyperparams
-from sacjax.envs.names import import_own, make_env, used
+from sacjax.envs.names import make_env
 from sacjax.evaluate import (
     Episodes,
     add_step,
@@ -28,6 +28,7 @@ from sacjax.evaluate import (
     summarize,
 )
 from sacjax.info import read_info
+from sacjax.own import find_algorithm
 from sacjax.prng import lean, standard
 from sacjax.replay import Replay, ReplayState, make_replay, n_step_return
 from sacjax.sac import make_sac
@@ -37,7 +38,6 @@ from sacjax.types import (
     Array,
     Env,
     EnvParams,
-    InputError,
     Key,
     Metrics,
     Step,
@@ -142,7 +142,7 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
         config=config,
         env=env,
         eval_env=make_copies(config.eval_episodes),
-        agent=find_algorithm(algorithm)(config, env),
+        agent=find_algorithm(algorithm, make_sac)(config, env),
         replay=make_replay(config, _item(config, env.example, env.example.reward)),
     )
     return Program(
@@ -155,20 +155,6 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
         bounds=env.bounds,
         host=env.host,
     )
-
-
-def find_algorithm(algorithm: MakeAlgorithm) -> Callable[[Config, Env], Algorithm]:
-    """Return the function that makes the learner. Import it if a name is given."""
-    if not isinstance(algorithm, str):
-        return algorithm
-    if algorithm == PLAIN:
-        return make_sac
-    found = import_own(algorithm, "algorithm")
-    if not callable(found):
-        must = "must be a function (config, env) -> Algorithm: name one"
-        raise InputError(f"algorithm ({algorithm}) {must}", "algorithm")
-    used.add(algorithm)
-    return found  # pyright: ignore[reportReturnType]
 
 
 def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[..., TrainResult]:
@@ -210,8 +196,7 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
         check_arguments(key, hp, env_params, Hyperparams(), program.default_params)
         if algorithm in (make_sac, PLAIN):
             check_target_entropy(config, hp)
-        hp, env_params = as_arrays(hp, env_params)
-        hp, env_params = as_arguments(hp, env_params)  # gives the same bits as `sacjax.run`
+        hp, env_params = as_arguments(*as_arrays(hp, env_params))  # the bits of `sacjax.run`
         loop = program.init(key, hp, env_params)
         loop, metrics = jax.lax.scan(
             lambda loop, _: program.epoch(loop, hp, env_params), loop, length=config.num_epochs

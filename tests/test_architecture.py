@@ -14,7 +14,18 @@ PACKAGE = Path(sacjax.__file__).parent
 FLOORS = (
     {"errors", "types", "info", "validation", "field_names", "config", "networks", "extensions"}
     | {"sac"},
-    {"statistics", "prng", "bits", "replay", "evaluate", "envs", "presets", "devices", "train"},
+    {
+        "own",
+        "statistics",
+        "prng",
+        "bits",
+        "replay",
+        "evaluate",
+        "envs",
+        "presets",
+        "devices",
+        "train",
+    },
     {"policies", "runs"},
     {"report"},
     {"loggers"},

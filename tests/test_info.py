@@ -15,7 +15,8 @@ from sacjax import Config, Hyperparams, load, make_program, make_train, resume, 
 from sacjax.bits import as_arrays
 from sacjax.cli.commands import settings
 from sacjax.cli.flags import parse_train
-from sacjax.envs.host import Copies, Spaces, make_host_env
+from sacjax.envs.host import Spaces, make_host_env
+from sacjax.envs.simulators import Copies
 from sacjax.loggers.summary import scalars
 from sacjax.runs.metrics_csv import read_metrics
 

@@ -50,8 +50,9 @@ from sacjax.devices import layout
 from sacjax.envs import names
 from sacjax.envs.autoreset import make_autoreset_env
 from sacjax.envs.base import Spaces
-from sacjax.envs.host import Copies, errors_named
+from sacjax.envs.host import errors_named
 from sacjax.envs.names import make_env
+from sacjax.envs.simulators import Copies
 from sacjax.loggers import TensorBoard
 from sacjax.report import compare, comparison, page
 from sacjax.runs import arrays, checkpoints, directory, memory, processes, provenance, result

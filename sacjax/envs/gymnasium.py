@@ -18,8 +18,10 @@ import numpy as np
 
 from sacjax.envs import names
 from sacjax.envs.base import rescale
-from sacjax.envs.host import Copies, derive_seed, make_host_env, read_spaces
+from sacjax.envs.host import derive_seed, make_host_env, read_spaces
 from sacjax.envs.names import Name
+from sacjax.envs.simulators import Copies
+from sacjax.own import import_own
 from sacjax.types import Episode, MakeEnv
 
 _LOG = logging.getLogger("sacjax")
@@ -59,7 +61,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
         environment, or SAC cannot use its spaces.
     """
     if ":" in parsed.id:  # importing the module registers the id
-        names.import_own(parsed.id.partition(":")[0] + ":__name__", "env")
+        import_own(parsed.id.partition(":")[0] + ":__name__", "env")
     names.check_known(name, parsed.id.rpartition(":")[2], _registered(name))
     make = partial(_make, name, parsed)
     with closing(make()) as env:

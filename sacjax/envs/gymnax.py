@@ -33,6 +33,7 @@ from sacjax.envs.base import (
     rescale,
 )
 from sacjax.envs.names import Name
+from sacjax.own import import_own
 from sacjax.prng import lean, standard
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeStep
 
@@ -285,7 +286,7 @@ def base_env(env: str | Environment) -> Environment:
 def _find(name: str) -> Environment:
     """Return the environment with this full name."""
     id = names.parse(name).id
-    return _build(names.import_own(id, "env"), name) if ":" in id else _load(id)
+    return _build(import_own(id, "env"), name) if ":" in id else _load(id)
 
 
 @cache  # as in `_load`; a module that is imported again has another class

@@ -10,20 +10,17 @@ import difflib
 import importlib
 import inspect
 import math
-import operator
 import re
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, NamedTuple
 
+from sacjax.own import used
 from sacjax.types import InputError, MakeEnv, is_whole, one_line
 
 SUITES = ("gymnax", "brax", "playground", "gymnasium", "envpool")
 _CONSTANTS = {"true": True, "false": False, "none": None, "inf": math.inf, "nan": math.nan}
-OWN = re.compile(r"[\w.]+:[\w.]+")  # "module:Name", an environment or algorithm of the user's own
-used: set[str] = set()
-"""The names with a "module:Name" that this process has used. A run's folder may name them again."""
 
 
 class Name(NamedTuple):
@@ -163,30 +160,6 @@ def _stem(id: str) -> str:
     """Return the letters and digits of an id, with "-v" in place of its version."""
     stem = re.sub(r"-v\d+$", "", id.casefold())
     return re.sub(r"-misc$|[\W_]", "", stem) + "-v" * (len(stem) < len(id))
-
-
-def import_own(name: str, field: str) -> Any:
-    """Import what "module:Name" names: a class, object or function of the user's own.
-
-    Args:
-      name: a module and a name in it.
-      field: the setting at fault if this fails, "env" or "algorithm".
-
-    Returns:
-      The object with this name.
-
-    Raises:
-      InputError: the module cannot be imported, or it has no such name.
-    """
-    module, _, path = name.partition(":")
-    try:
-        return operator.attrgetter(path)(importlib.import_module(module))
-    except Exception as error:  # a module can raise anything
-        remedy = f"fix {module}, or name something that it defines, as in my_module:MyName"
-        if isinstance(error, ModuleNotFoundError) and f"{module}.".startswith(f"{error.name}."):
-            remedy = f"install {module}, or add its folder to PYTHONPATH"
-        text = f"cannot import {name.removesuffix(':__name__')} ({one_line(error)}): {remedy}"
-        raise InputError(text, field) from error
 
 
 def resolve_options(name: str, options: dict[str, Any], **rules: Any) -> dict[str, Any]:

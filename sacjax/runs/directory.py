@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from sacjax.config import Config, Hyperparams
-from sacjax.envs.names import OWN, own_module
+from sacjax.envs.names import own_module
+from sacjax.own import OWN
 from sacjax.runs.files import PART, remedy, write_text
 from sacjax.runs.population import Grid
 from sacjax.runs.provenance import FORMAT, Description, describe_resumed

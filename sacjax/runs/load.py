@@ -16,7 +16,8 @@ from sacjax.bits import as_arrays
 from sacjax.config import Hyperparams
 from sacjax.devices import layout, over_members
 from sacjax.envs.host import for_a_while
-from sacjax.envs.names import OWN, own_module, used
+from sacjax.envs.names import own_module
+from sacjax.own import OWN, used
 from sacjax.runs import directory as folders
 from sacjax.runs.files import expanded
 from sacjax.runs.population import Layout, Population

@@ -15,7 +15,8 @@ from typing import Any
 import jax
 
 from sacjax.config import Hyperparams
-from sacjax.envs.names import OWN, parse
+from sacjax.envs.names import parse
+from sacjax.own import OWN
 from sacjax.types import PLAIN, InputError
 
 FORMAT = 4  # the only format of config.json and agents/ that sacjax reads

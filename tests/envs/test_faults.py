@@ -22,8 +22,9 @@ from probes import Chain, quick_jit
 from sacjax import Config, Hyperparams, RunError, evaluate_run, run
 from sacjax.cli.main import main
 from sacjax.envs.envpool import PooledEnvs
-from sacjax.envs.host import Copies, errors_named, read_spaces
+from sacjax.envs.host import errors_named, read_spaces
 from sacjax.envs.names import make_env
+from sacjax.envs.simulators import Copies
 from sacjax.replay import make_replay
 from sacjax.runs.divergence import Divergence, add_faults
 from sacjax.types import Step, Transition

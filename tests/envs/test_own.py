@@ -10,9 +10,8 @@ import pytest
 from checks import TINY, refused
 from gymnax.wrappers import LogWrapper
 
-from sacjax import Config, load, make_program, resume, run
+from sacjax import Config, load, make_program, own, resume, run
 from sacjax.cli.main import main
-from sacjax.envs import names
 from sacjax.envs.gymnax import base_env
 from sacjax.envs.names import make_env
 from sacjax.types import PLAIN
@@ -78,7 +77,7 @@ def trained(original, tmp_path):
 
 
 def forget():
-    names.used.clear()
+    own.used.clear()
     sys.modules.pop("my_envs", None)
 
 

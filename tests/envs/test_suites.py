@@ -37,8 +37,9 @@ from sacjax import (
 from sacjax.envs import names
 from sacjax.envs.autoreset import FIRST_STATES
 from sacjax.envs.base import rescale
-from sacjax.envs.host import Copies, errors_named, read_spaces
+from sacjax.envs.host import errors_named, read_spaces
 from sacjax.envs.names import adapter, make_env
+from sacjax.envs.simulators import Copies
 from sacjax.replay import ended, make_replay
 from sacjax.report.render import render, without_a_screen
 from sacjax.runs.result import Run
