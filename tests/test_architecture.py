@@ -12,20 +12,9 @@ import sacjax
 PACKAGE = Path(sacjax.__file__).parent
 # The lowest floor comes first. A module may import modules of its own floor and of lower floors.
 FLOORS = (
-    {"errors", "types", "info", "validation", "field_names", "config", "networks", "extensions"}
-    | {"sac"},
-    {
-        "own",
-        "statistics",
-        "prng",
-        "bits",
-        "replay",
-        "evaluate",
-        "envs",
-        "presets",
-        "devices",
-        "train",
-    },
+    {"errors", "types", "own", "info", "validation", "field_names", "config", "networks"}
+    | {"extensions", "sac"},
+    {"statistics", "prng", "bits", "replay", "evaluate", "envs", "presets", "devices", "train"},
     {"policies", "runs"},
     {"report"},
     {"loggers"},
