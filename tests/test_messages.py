@@ -7,6 +7,7 @@ folder of the test.
 
 import fcntl
 import json
+import os
 import pickle
 import shutil
 import sys
@@ -24,7 +25,7 @@ import pytest
 from checks import CONFIG, TINY
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment
-from probes import Chain
+from probes import Aim, Chain
 
 import sacjax.envs.brax
 from sacjax import (
@@ -45,9 +46,10 @@ from sacjax import (
     run,
 )
 from sacjax.cli import commands
+from sacjax.cli.console import explain_jax_errors
 from sacjax.cli.flags import parse_train
 from sacjax.devices import layout
-from sacjax.envs import names
+from sacjax.envs import drawings, names
 from sacjax.envs.autoreset import make_autoreset_env
 from sacjax.envs.base import Spaces
 from sacjax.envs.host import errors_named
@@ -60,6 +62,7 @@ from sacjax.runs.directory import explain_write_errors, locked
 from sacjax.runs.metrics_csv import read_metrics
 from sacjax.runs.population import extended
 from sacjax.runs.provenance import check_jax_settings
+from sacjax.types import Episode
 
 CASES = []
 
@@ -1475,6 +1478,52 @@ def malformed_entry_of_info(path):
 )
 def unknown_entry_of_info(path):
     make_program(Config(ENV, log_info=("success:last",)))
+
+
+# --- drawings, and the start of JAX --------------------------------------------------------------
+
+
+@says(
+    "render",
+    "render(state) of Painter returned ndarray of float64 [4, 4, 3]: return pixels [H, W, 3] of "
+    "uint8, or a Matplotlib figure",
+)
+def pixels_that_are_not_bytes(path):
+    class Painter(Aim):
+        name = "Painter"
+
+        def render(self, state):
+            return np.zeros((4, 4, 3))
+
+    episode = Episode([None], np.zeros((1, 2)), np.zeros(1), 0, np.zeros((1, 1)))
+    next(drawings.pictures(Painter(), None, episode))
+
+
+def start(error, **variables):
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith(("JAX_", "XLA_"))]:
+            patch.delenv(name)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        with explain_jax_errors():
+            raise error
+
+
+@says(
+    "JAX_PLATFORMS",
+    "JAX cannot start (AssertionError): check JAX_PLATFORMS, XLA_PYTHON_CLIENT_PREALLOCATE",
+)
+def platform_that_is_not_installed(path):
+    start(AssertionError(), JAX_PLATFORMS="cuda", XLA_PYTHON_CLIENT_PREALLOCATE="false")
+
+
+@says(
+    None,
+    "JAX cannot start (RuntimeError: jaxlib is too old): check the installed versions of jax and "
+    "jaxlib",
+)
+def jaxlib_that_is_too_old(path):
+    start(RuntimeError("jaxlib is too old\nmore lines"))
 
 
 @pytest.mark.parametrize(("do", "kind", "field", "message"), CASES)

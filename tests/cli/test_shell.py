@@ -179,7 +179,7 @@ def test_debugging_of_nans_is_refused_in_one_line(name, tmp_path, capsys):
     with getattr(jax, name.removeprefix("jax_"))(True), refused(name) as caught:
         run(TINY, seeds=1, directory=tmp_path / "run")
     assert "\n" not in str(caught.value)
-    assert f"({name.upper()}) cannot be used" in str(caught.value)
+    assert f"({name.upper()})" in str(caught.value)
     assert not (tmp_path / "run").exists()
 
 

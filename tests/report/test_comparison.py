@@ -329,7 +329,7 @@ def damage(name, text):
         (damage("config.json", "[]"), "damaged"),
         (damage("config.json", '{"format": 4, "config": {}}'), "damaged"),
         (damage("metrics.csv", ""), "no evaluation yet"),
-        (damage("metrics.csv", f"{COLUMNS}\n"), "damaged"),
+        (damage("metrics.csv", f"{COLUMNS}\n"), "no evaluation"),
         (
             damage("metrics.csv", f"{COLUMNS}\n0,0,1,1\n"),
             "no complete evaluation yet",

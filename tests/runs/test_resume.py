@@ -347,7 +347,13 @@ def test_run_accepts_numpy_numbers_and_a_jax_array_of_seeds(tmp_path):
     content = json.loads((tmp_path / "run" / "config.json").read_text())
     assert content["seeds"] == [0, 1]
     assert content["layout"]["devices"] == content["per_batch"] == 1
-    assert content["options"] == {"every": 1, "keep": 3, "on_nan": "freeze", "keep_best": False}
+    assert content["options"] == {
+        "every": 1,
+        "keep": 3,
+        "on_nan": "freeze",
+        "keep_best": False,
+        "loggers": [],
+    }
 
 
 LAYOUT = {"strategy": None, "devices": None}  # no argument is given
