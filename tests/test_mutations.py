@@ -59,8 +59,8 @@ MISTAKES_1_AND_2 = {
     ),
     "2, actions rescaled twice": (
         "envs/gymnax.py",
-        "rescale(action, low, high)",
-        "rescale(rescale(action, low, high), low, high)",
+        "rescale(action, *bounds_of(params))",
+        "rescale(rescale(action, *bounds_of(params)), *bounds_of(params))",
     ),
 }
 

@@ -112,15 +112,17 @@ def make_object(env: Environment) -> MakeEnv:
     """
     base = base_env(env)
     make = _make(base.name, env, convert_keys=standard)
-    _check_steps(env, base, make(1))
+    sample = base.action_space(env.default_params).sample  # a wrapper can change the actions
+    action = make(1).bounds[0] if base is env else sample(jax.random.key(0))
+    _check_steps(env, base, make(1), action)
     if type(base).is_truncated is Environment.is_truncated:  # the limit is of `state.time`
-        _check_time(base, make(1))
+        _check_time(base, env.default_params, action)
     return make
 
 
-def _check_steps(env: Environment, base: Environment, made: Env) -> None:
+def _check_steps(env: Environment, base: Environment, made: Env, action: Array) -> None:
     """Trace a reset and a step. Raise InputError unless gymnax and sacjax can use their values."""
-    key, params, action = jax.random.key(0), made.default_params, made.bounds[0]
+    key, params = jax.random.key(0), made.default_params
     first = _trace(base, "reset_env", 2, key, params)
     *after, reward, terminated, info = _trace(base, "step_env", 5, key, first[1], action, params)
     was, now = (_kinds({"observation": obs, "state": state}) for obs, state in (first, after))
@@ -144,7 +146,7 @@ def _check_steps(env: Environment, base: Environment, made: Env) -> None:
                 + _REMEDY,
                 name.partition(".")[0],
             )
-    _trace(env, "step", 6, key, state, action, params)  # such as a state without `time`
+    _trace(env, "step", 6, key, state, made.bounds[0], params)  # such as a state without `time`
 
 
 def _trace(env: Environment, method: str, count: int, *given: Any) -> Any:
@@ -159,11 +161,11 @@ def _trace(env: Environment, method: str, count: int, *given: Any) -> Any:
     return found[0]
 
 
-def _check_time(env: Environment, made: Env) -> None:
+def _check_time(env: Environment, params: EnvParams, action: Array) -> None:
     """Warn if a step does not count `state.time`, or terminates because of the time limit."""
     with _errors(env.name), jax.ensure_compile_time_eval():
-        times = (made.default_params.max_steps_in_episode - left for left in (2, 1))
-        steps = [_step_at(env, time, made.default_params, made.bounds[0]) for time in times]
+        times = (params.max_steps_in_episode - left for left in (2, 1))
+        steps = [_step_at(env, time, params, action) for time in times]
     (before, at_limit), counted = zip(*steps, strict=True)
     if not any(counted):
         _LOG.warning(

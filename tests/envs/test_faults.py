@@ -17,6 +17,7 @@ from checks import refused
 from flax import struct
 from gymnax.environments import spaces
 from gymnax.environments.environment import Environment, EnvParams, EnvState
+from gymnax.wrappers.purerl import GymnaxWrapper
 from probes import Chain, quick_jit
 
 from sacjax import Config, Hyperparams, RunError, evaluate_run, run
@@ -591,6 +592,25 @@ def test_an_object_that_can_work_works(parts):
     assert (timestep.obs.shape, timestep.obs.dtype) == ((2, 2), np.float32)
     np.testing.assert_array_equal(timestep.reward, np.ones(2, np.float32))
     np.testing.assert_array_equal(timestep.terminated, np.zeros(2, bool))
+
+
+def test_a_wrapper_can_change_the_number_of_actions():
+    class One(GymnaxWrapper):
+        def action_space(self, params: Any) -> Any:
+            return box(-1.0, 1.0, (1,))
+
+        def reset(self, key: Any, params: Any = None) -> Any:
+            return self._env.reset(key, params)
+
+        def step(self, key: Any, state: Any, action: Any, params: Any = None) -> Any:
+            return self._env.step(key, state, jnp.tile(action, 2), params)
+
+    class Two(Mine):
+        def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+            assert action.shape == (2,)
+            return super().step_env(key, state, action, params)
+
+    assert make_env(One(Two()))(1).action_size == 1
 
 
 @pytest.mark.parametrize("shape", [(), (1,)])

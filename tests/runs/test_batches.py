@@ -359,7 +359,7 @@ def test_the_remedy_for_an_error_in_a_batch_resumes_the_whole_run(tmp_path, monk
     (out / "batches" / "1" / "agents" / "0.npz").write_bytes(b"")
     with refused("agents") as caught:
         load(out)
-    assert f"`sacjax resume {out}`, which rewrites it" in str(caught.value)
+    assert f"`sacjax resume {out}`, which writes the folder again" in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_a_diverged_member_keeps_an_agent_from_before(tmp_path):
     config = replace(CONFIG, hidden=(8,) * 5, eval_every=24, total_steps=20 + 24 * 6)
     hp = Hyperparams(critic_lr=np.array([3e-4, 1e3]))
     done = run(config, hp, seeds=1, directory=tmp_path / "run", keep_best=True)
-    ((member, epoch, _),) = done.diverged
+    ((member, epoch, *_),) = done.diverged
     found = load(tmp_path / "run", best=True)
     assert member == 1
     assert found.epochs[1] <= max(epoch, 1)

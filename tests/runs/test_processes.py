@@ -143,7 +143,7 @@ def stop_after(folder, epochs):
         (["--coordinator", "here", "--num-processes", "2", "--process-id", "0"], "here:1234"),
         (["--coordinator", "here:", "--num-processes", "2", "--process-id", "0"], "here:1234"),
         (["--coordinator", "here:1", "--num-processes", "0", "--process-id", "0"], "(0) - 1"),
-        (["--distributed"], "start all of them"),
+        (["--distributed"], "start every process with"),
     ],
 )
 def test_invalid_flags_for_several_processes_exit_with_2(flags, remedy, tmp_path, capsys):
