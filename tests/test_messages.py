@@ -1205,8 +1205,8 @@ def a_flag_of_another_library(path):
 
 @says(
     "seed",
-    "seeds (2) must be 1 or more, and the seeds (4294967295 to 4294967296) must be from 0 to "
-    "4294967295: use --seed 0 or fewer seeds",
+    "the number of seeds (2) must be at least 1, and each seed (4294967295 to 4294967296) must be "
+    "from 0 to 4294967295: use --seed 0, or fewer seeds",
 )
 def too_large_a_seed(path):
     parse_train(["Pendulum-v1", "--seed", "4294967295", "--seeds", "2"])

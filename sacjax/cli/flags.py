@@ -241,8 +241,8 @@ def parse_train(argv: list[str], command: str = "train") -> Train:
     last = args.seed + args.seeds - 1
     if args.seeds < 1 or args.seed < 0 or last >= 2**32:
         raise InputError(
-            f"seeds ({args.seeds}) must be 1 or more, and the seeds ({args.seed} to {last}) must "
-            f"be from 0 to {2**32 - 1}: use --seed 0 or fewer seeds",
+            f"the number of seeds ({args.seeds}) must be at least 1, and each seed ({args.seed} to "
+            f"{last}) must be from 0 to {2**32 - 1}: use --seed 0, or fewer seeds",
             "seeds" if args.seeds < 1 else "seed",
         )
     typed = args.config | args.hyperparameters
