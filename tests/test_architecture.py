@@ -68,23 +68,23 @@ def floor(module: str) -> int:
     return found
 
 
-def test_modules_import_only_from_their_own_layer_or_lower_layers():
+def test_modules_import_nothing_from_higher_layers():
     for module, path in sources().items():
         for other in ours(path):
             assert floor(other) <= floor(module), f"{module} imports {other}"
 
 
-def test_sac_does_not_import_replay_environments_or_the_training_loop():
+def test_sac_imports_no_module_of_a_higher_layer():
     assert {floor(module) for module in reachable("sac")} == {0}
 
 
-def test_training_loop_uses_networks_only_through_make_sac():
+def test_training_loop_imports_make_sac_but_no_networks():
     path = sources()["train"]
     assert {x for x in imported(path) if x.startswith("sacjax.sac")} == {"sacjax.sac.make_sac"}
     assert "networks" not in ours(path)
 
 
-def test_only_networks_py_imports_distrax_and_only_adapters_import_suites():
+def test_distrax_and_each_suite_are_imported_by_only_one_module():
     suites = {"distrax": "networks"}
     suites |= {x: f"envs.{x}" for x in ("brax", "mujoco_playground", "envpool")}
     for module, path in sources().items():
@@ -92,14 +92,14 @@ def test_only_networks_py_imports_distrax_and_only_adapters_import_suites():
             assert module == suites[package], package
 
 
-def test_only_the_packages_report_and_loggers_export_names():
+def test_only_the_report_and_loggers_packages_export_names():
     for module, path in sources().items():
         if path.name == "__init__.py" and module not in ("report", "loggers"):
             assert len(ast.parse(path.read_text()).body) == 1, module  # only a docstring
 
 
 @pytest.mark.processes
-def test_import_sacjax_and_help_load_no_large_package():
+def test_importing_sacjax_or_printing_help_loads_no_large_package():
     heavy = "{'jax', 'jaxlib', 'flax', 'optax', 'distrax', 'gymnax', 'numpy'}"
     loaded = f"print(*sorted({{name.split('.')[0] for name in sys.modules}} & {heavy}))"
     for what in ("import sacjax", "from sacjax.cli.main import main; main(['--help'])"):
@@ -130,7 +130,7 @@ print(*sorted(holders), file=sys.stderr)
 
 
 @pytest.mark.processes
-def test_only_ten_modules_use_a_config_while_training(tmp_path):
+def test_only_ten_modules_use_the_config_during_training(tmp_path):
     """Train on the command line, and list the modules whose functions have a local Config."""
     flags = [
         "--total-steps",
@@ -178,7 +178,7 @@ def test_public_names_are_listed_once():
     assert set(sacjax.__all__) - {"__version__"} == set(dir(sacjax)) - {"__version__"}
 
 
-def test_no_module_has_the_name_of_a_public_function():
+def test_no_module_and_public_function_have_the_same_name():
     import sacjax.runs.run
 
     assert callable(sacjax.run)

@@ -36,7 +36,7 @@ def result(tmp_path, name, *medians, cores=2, better="higher", who="sacjax", uni
         ((100.0,), "higher", 1),  # a figure is missing
     ],
 )
-def test_compare_detects_worse_benchmark_results(
+def test_compare_reports_benchmark_results_that_became_worse(
     tmp_path, capsys, benchmark_module, new, better, code
 ):
     old = result(tmp_path, "old.json", 100.0, 100.0, better=better)
@@ -57,7 +57,7 @@ def test_compare_accepts_a_custom_tolerance_and_ignores_other_libraries(tmp_path
     assert compare([peer_old, result(tmp_path, "peer_new.json", 10.0, who="rejax")]) == 0
 
 
-def test_compare_ignores_results_of_dependencies_and_percentages(tmp_path, benchmark_module):
+def test_compare_ignores_percentages_and_results_of_dependencies(tmp_path, benchmark_module):
     compare = benchmark_module("compare").main
     for who, code in {"training waits": 1, "one program": 1, "dependencies": 0}.items():
         old = result(tmp_path, "old.json", 100.0, who=who, better="lower")
@@ -87,7 +87,7 @@ def test_pytorch_weights_have_the_distribution_of_torch_linear(benchmark_module)
 
 
 @pytest.mark.filterwarnings("ignore:.*Ant-v4 is out of date.*")
-def test_ant_v5_without_contact_forces_differs_from_v4_only_in_rewards():
+def test_ant_v5_without_contact_forces_differs_from_v4_in_rewards_only():
     """docs/results.md says that states and observations of both versions are equal, bit for bit."""
     gymnasium = pytest.importorskip("gymnasium")
     pytest.importorskip("mujoco")
@@ -111,7 +111,7 @@ def test_ant_v5_without_contact_forces_differs_from_v4_only_in_rewards():
     assert forces
 
 
-def test_compare_rejects_results_of_different_machines(tmp_path, benchmark_module):
+def test_compare_rejects_results_from_different_machines(tmp_path, benchmark_module):
     compare = benchmark_module("compare").main
     old, new = result(tmp_path, "old.json", 100.0), result(tmp_path, "new.json", 100.0, cores=64)
     assert compare([old, new]) == 1

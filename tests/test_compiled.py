@@ -91,7 +91,7 @@ def test_training_loop_never_copies_the_whole_replay_buffer(layout):
     ],
     ids=str,
 )
-def test_training_with_other_sizes_never_copies_the_whole_replay_buffer(layout, changes):
+def test_training_with_unusual_sizes_never_copies_the_whole_replay_buffer(layout, changes):
     config = dataclasses.replace(SMALL, **changes)
     assert whole_replays(compiled_epoch(config, layout)[0]) == []
 
@@ -116,7 +116,7 @@ def test_a_check_detects_a_copied_replay_buffer():
 
 
 @pytest.mark.two_cpus
-def test_replay_buffer_samples_by_one_gather_and_inserts_by_one_write():
+def test_replay_buffer_samples_with_one_gather_and_inserts_with_one_write():
     body = hlo.innermost(
         hlo.computations(compiled_epoch(SMALL, "single")[0].as_text()), "gather", ROWS
     )

@@ -92,7 +92,7 @@ def test_count_fields_reject_zero(name):
         ({"policy_delay": 1_001}, "policy_delay"),
     ],
 )
-def test_the_error_for_an_invalid_config_names_the_field_at_fault(changes, field):
+def test_the_error_for_an_invalid_config_names_the_invalid_field(changes, field):
     with refused(field):
         Config("Pendulum-v1", **changes)
 
@@ -117,7 +117,7 @@ def random_sizes(rng):
     }
 
 
-def test_suggested_sizes_are_valid_and_close_to_the_given_sizes():
+def test_suggested_sizes_are_valid_and_close_to_the_requested_sizes():
     rng, failed = random.Random(0), 0
     for _ in range(2_000):
         sizes = random_sizes(rng)
@@ -134,7 +134,7 @@ def test_suggested_sizes_are_valid_and_close_to_the_given_sizes():
     assert 1_000 < failed < 2_000
 
 
-def test_following_all_suggestions_always_gives_a_valid_config():
+def test_following_all_suggestions_always_leads_to_a_valid_config():
     rng, most = random.Random(1), 0
     for _ in range(2_000):
         sizes = random_sizes(rng) | {
@@ -202,7 +202,7 @@ def test_the_suggested_utd_is_valid(utd):
         (20.0, 1, 1, 20),
     ],
 )
-def test_an_iteration_has_the_fewest_steps_that_make_utd_exact(utd, num_envs, rollout, updates):
+def test_an_iteration_is_as_short_as_an_exact_utd_allows(utd, num_envs, rollout, updates):
     sizes = {"warmup_steps": 120, "eval_every": 120, "total_steps": 1_200}
     config = Config("Pendulum-v1", utd=utd, num_envs=num_envs, **sizes)
     assert (config.rollout, config.updates_per_iteration) == (rollout, updates)
@@ -249,7 +249,7 @@ def test_config_accepts_numpy_integers():
     ],
     ids=str,
 )
-def test_config_rejects_wrong_types_but_accepts_numpy_numbers(changes):
+def test_config_rejects_wrong_types_and_accepts_numpy_numbers(changes):
     is_numpy = "np." in str(changes)
     if is_numpy:
         Config("Pendulum-v1", **changes)
@@ -312,14 +312,14 @@ def test_the_initial_temperature_must_be_within_its_bounds(values):
         {"gamma": np.array([0, 1])},
     ],
 )
-def test_hyperparams_accepts_values_at_the_edge_of_their_range(values):
+def test_hyperparams_accepts_values_at_the_limits_of_their_range(values):
     hp = Hyperparams(**values)
     for name, value in values.items():
         np.testing.assert_array_equal(getattr(hp, name), value)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_array_in_one_field_of_hyperparams_makes_every_field_an_array(name):
+def test_one_array_in_hyperparams_makes_all_fields_arrays(name):
     grid = [2.0, 3.0, 2.0] if name == "max_alpha" else [0.5, 1.0, 0.5]
     hp, default = Hyperparams(**{name: jnp.array(grid)}), Hyperparams()
     for other in NAMES:
@@ -353,14 +353,14 @@ def test_hyperparams_without_arrays_are_hashable():
     assert Hyperparams(gamma=0.9).gamma == 0.9
 
 
-def test_hyperparams_does_not_check_traced_values():
+def test_hyperparams_does_not_check_the_range_of_traced_values():
     gamma = jax.jit(lambda x: Hyperparams(gamma=x).gamma)(7.0)
     assert gamma == 7.0
     both = jax.vmap(lambda x: Hyperparams(gamma=x, max_alpha=x).max_alpha)(jnp.array([-1.0, 2.0]))
     assert both.tolist() == [-1.0, 2.0]
 
 
-def test_hyperparams_does_not_check_shape_structs():
+def test_hyperparams_accepts_shape_dtype_structs():
     shapes = jax.eval_shape(lambda hp: hp, Hyperparams())
     assert {x.shape for x in jax.tree.leaves(shapes)} == {()}
     assert jax.tree.structure(shapes) == jax.tree.structure(Hyperparams())
@@ -437,7 +437,7 @@ def test_config_and_hyperparams_can_be_copied_and_pickled():
 
 
 @pytest.mark.parametrize("env", [*EVERY_PRESET[:4:3], *EVERY_PRESET[6:8], *EVERY_PRESET[-5:]])
-def test_presets_take_small_settings(env):
+def test_a_preset_adapts_its_sizes_to_small_settings(env):
     """Sizes that were not given are rounded, and the preset's accelerator-sized counts too."""
     counts = [{"total_steps": x} for x in (100, 300, 1_000, 1_234, 5_000, 10_000, 10_007, 12_345)]
     counts += [{"num_envs": x} for x in (1, 3, 8, 10, 100, 256)]
@@ -462,7 +462,7 @@ def test_presets_take_small_settings(env):
         assert hp == preset(env)[1]
 
 
-def test_a_short_run_keeps_a_short_warmup_and_about_ten_evaluations():
+def test_a_short_run_has_a_short_warmup_and_about_ten_evaluations():
     for env in ("Pendulum-v1", "brax/ant", "gymnasium/Hopper-v5"):
         config, _ = preset(env, total_steps=10_000)
         assert config.warmup_steps <= 5_000
@@ -478,7 +478,7 @@ def test_one_warning_lists_all_rounded_sizes(caplog):
     )
 
 
-def test_given_sizes_that_do_not_fit_are_refused():
+def test_a_preset_rejects_sizes_of_the_user_that_do_not_fit():
     for fields in ({"total_steps": 1_000, "num_envs": 7}, {"total_steps": 300, "batch_size": 400}):
         with pytest.raises(InputError):
             preset("brax/ant", **fields)
@@ -495,7 +495,7 @@ def test_given_sizes_that_do_not_fit_are_refused():
         ("Pendulum-v1", {"total_steps": 997, "warmup_steps": 0}),
     ],
 )
-def test_a_preset_rounds_only_numbers_of_steps_that_the_user_did_not_give(env, fields, caplog):
+def test_a_preset_never_rounds_numbers_of_steps_that_the_user_set(env, fields, caplog):
     config, _ = preset(env, **fields)
     assert {name: getattr(config, name) for name in fields} == fields
     assert "to fit the given settings" in caplog.text

@@ -25,7 +25,7 @@ MEMBERS = 3  # not a multiple of two devices
 
 
 @pytest.mark.two_cpus
-def test_these_tests_run_with_two_devices():
+def test_two_devices_are_available_to_these_tests():
     assert jax.local_device_count() == 2
 
 
@@ -129,7 +129,7 @@ def test_compiled_functions_may_have_empty_arrays_as_constants():
 @pytest.mark.exact
 @pytest.mark.two_cpus
 @pytest.mark.parametrize("strategy", ["vmap", "map"])
-def test_the_only_member_of_a_device_compiles_like_a_single_run(strategy):
+def test_a_device_with_one_member_compiles_it_like_a_single_run(strategy):
     program = make_program(TINY)
     hp, params = as_arrays(Hyperparams(), program.default_params)
 
@@ -205,7 +205,7 @@ def test_a_grid_equals_nested_vmaps(strategy):
 
 @pytest.mark.exact
 @pytest.mark.two_cpus
-def test_a_grid_trains_each_setting_with_each_key():
+def test_a_grid_trains_every_setting_with_every_key():
     train, grid = make_train(TINY), Hyperparams(tau=jnp.array([0.005, 0.02]))
     result = over_grid(train, KEYS, grid)
     alone = quick_jit(train)(KEYS[1], Hyperparams(tau=0.02))
@@ -214,7 +214,7 @@ def test_a_grid_trains_each_setting_with_each_key():
 
 
 @pytest.mark.two_cpus
-def test_nested_members_are_refused_by_name():
+def test_the_error_for_a_nested_grid_names_the_argument():
     inner = over_members(jnp.multiply, (0, None))
     with refused("over_members") as caught:
         over_members(inner, (None, 0))(jnp.arange(3.0), jnp.arange(4.0))
@@ -238,20 +238,20 @@ PARTLY = jax.tree_util.tree_map_with_path(lambda p, x: 0.5 if "critic" in str(p)
         (KEYS[0], GRID, "keys"),
     ],
 )
-def test_scalars_and_unequal_lengths_name_the_field(keys, hp, field):
+def test_the_error_for_scalars_or_unequal_lengths_names_the_field(keys, hp, field):
     with refused(field):
         over_grid(draw, keys, hp)
     with refused("argument 0" if field == "keys" else field):
         over_members(draw)(keys, hp)
 
 
-def test_members_need_as_many_settings_as_keys():
+def test_the_number_of_settings_must_equal_the_number_of_keys():
     with refused("argument 0"):
         over_members(draw)(jax.random.split(KEYS[0], 3), GRID)
     with refused("argument 1"):
         over_members(jnp.add)(jnp.arange(3), 1)
 
 
-def test_missing_members_are_filled_with_copies_of_the_last_member():
+def test_members_are_padded_with_copies_of_the_last_member():
     assert fill_up(jnp.arange(3), 2).tolist() == [0, 1, 2, 2]
     assert fill_up(jnp.arange(4), 2).tolist() == [0, 1, 2, 3]

@@ -29,6 +29,6 @@ def test_evaluation_without_a_time_limit_ends_and_warns_once(caplog):
     assert cuts[0].startswith("2 of 2 evaluation episodes were cut after eval_max_steps (30)")
 
 
-def test_evaluation_uses_the_time_limit_if_it_is_below_eval_max_steps():
+def test_evaluation_uses_a_time_limit_that_is_below_eval_max_steps():
     config = replace(TINY, eval_max_steps=201)
     np.testing.assert_array_equal(run(config, seeds=1).metrics["eval_length"], 200)

@@ -32,7 +32,7 @@ def batch_of(key, size=16):
 # n-step returns
 
 
-def test_the_n_step_return_equals_a_python_loop():
+def test_the_n_step_return_equals_the_result_of_a_python_loop():
     rng = np.random.default_rng(0)
     shape, gamma = (3, 50, 4), 0.9
     terminated, truncated = rng.random((2, *shape)) < 0.2
@@ -83,7 +83,7 @@ def test_n_step_samples_are_consecutive_steps_of_one_environment(added):
     assert starts == {(t, e) for t in kept for e in (0.0, 1.0)}
 
 
-def test_training_with_three_step_returns_learns_the_known_values():
+def test_three_step_returns_learn_the_known_values_of_simple_mdps():
     """One chain has reward 1 and a time limit. The other chain terminates after five rewards."""
     chain, gamma = Chain(), 0.8
     config = Config(chain, total_steps=80 + 4000, eval_every=4000, num_envs=8, warmup_steps=80,
@@ -124,7 +124,7 @@ def test_config_requires_n_stored_steps_before_learning_starts():
 # Normalised observations
 
 
-def test_observations_are_normalised_with_statistics_of_all_minibatches():
+def test_observations_are_normalised_by_statistics_of_all_minibatches():
     seen = []
 
     def update(state, batch, key, hp):
@@ -324,7 +324,7 @@ def test_a_policy_with_delay_3_is_updated_in_every_third_step():
 
 
 @pytest.mark.exact
-def test_vmapped_members_with_a_delayed_policy_equal_single_runs():
+def test_vmapped_members_with_delayed_policy_updates_equal_single_runs():
     config = dataclasses.replace(CONFIG, total_steps=300, policy_delay=2)
     train, keys = make_train(config), jax.random.split(jax.random.key(0))
     together = quick_jit(jax.vmap(train))(keys)
@@ -340,7 +340,7 @@ def test_vmapped_members_with_a_delayed_policy_equal_single_runs():
 
 
 @pytest.mark.exact
-def test_a_resumed_run_with_all_options_has_the_bits_of_an_uninterrupted_run(tmp_path):
+def test_a_resumed_run_with_all_options_equals_an_uninterrupted_run(tmp_path):
     from sacjax import load, resume, run
 
     config = dataclasses.replace(
@@ -363,7 +363,7 @@ def test_a_resumed_run_with_all_options_has_the_bits_of_an_uninterrupted_run(tmp
     assert (one.agents.batches == 400).all()
 
 
-def test_playgrounds_ratio_of_updates_to_steps_is_kept_exactly():
+def test_the_update_ratio_of_playground_is_kept_exactly():
     config = Config("Pendulum-v1", num_envs=128, batch_size=512, utd=8 / 128, warmup_steps=1280,
                     eval_every=1280, total_steps=128_000)  # fmt: skip
     assert (config.steps_per_iteration, config.updates_per_iteration) == (128, 8)

@@ -59,7 +59,7 @@ def informed(entries, env=Informed, **changes):
     return dataclasses.replace(TINY, env=env(), log_info=entries, **changes)
 
 
-def test_each_entry_turns_an_episode_into_one_number():
+def test_each_entry_of_log_info_adds_one_number_per_episode():
     done = run(informed(EVERY), seeds=2)
     found = {name: x for name, x in done.metrics.items() if name.startswith("info_")}
     assert sorted(found) == sorted(f"info_{x.split(':')[0]}" for x in EVERY)
@@ -70,7 +70,7 @@ def test_each_entry_turns_an_episode_into_one_number():
         np.testing.assert_array_equal(found[f"info_{name}"], expected, err_msg=name)
 
 
-def test_an_epoch_without_ended_episodes_has_no_value():
+def test_logged_info_is_nan_in_an_epoch_without_an_episode_end():
     done = run(informed(("time:last", "never:sum"), env=Long), seeds=1)
     np.testing.assert_array_equal(done.metrics["train_episodes"], [[0, 2]])
     np.testing.assert_array_equal(done.metrics["info_time"], [[np.nan, 9]])
@@ -78,7 +78,7 @@ def test_an_epoch_without_ended_episodes_has_no_value():
     assert done.diverged == []
 
 
-def test_files_loggers_and_a_resumed_run_have_the_same_columns(tmp_path):
+def test_files_and_loggers_and_resumed_runs_contain_the_logged_info(tmp_path):
     config, seen, stops = informed(EVERY, env=Long), [], iter([True])
     whole = run(config, seeds=2, on_epoch=[lambda _, metrics: seen.append(scalars(metrics))])
     assert seen[1]["info_one/seed_1"] == seen[1]["info_one/iqm"] == 9
@@ -93,13 +93,13 @@ def test_files_loggers_and_a_resumed_run_have_the_same_columns(tmp_path):
         np.testing.assert_allclose(loaded.metrics[name], whole.metrics[name], rtol=1e-5)
 
 
-def test_make_train_returns_the_same_columns():
+def test_make_train_returns_the_logged_info():
     train = make_train(informed(EVERY))
     metrics = jax.eval_shape(jax.vmap(train), jax.random.split(jax.random.key(0), 3)).metrics
     assert {x.shape for name, x in metrics.items() if name.startswith("info_")} == {(3, 2)}
 
 
-def test_the_compiled_loop_without_entries_does_not_depend_on_info():
+def test_the_compiled_loop_ignores_info_if_log_info_is_empty():
     """The lowered text is that of an environment whose info is empty."""
 
     class Silent(Informed):
@@ -156,7 +156,7 @@ def simulated(monkeypatch):
     return dataclasses.replace(TINY, env="gymnasium/Simulated-v0")
 
 
-def test_entries_of_a_host_environment_may_be_missing_in_some_steps(simulated):
+def test_a_number_may_be_missing_from_info_in_some_steps(simulated):
     entries = ("part:sum", "array:max", "flag:last", "even:mean", "success:last")
     done = run(dataclasses.replace(simulated, log_info=entries), seeds=1)
     np.testing.assert_array_equal(done.metrics["train_episodes"], [[2, 2]])
@@ -164,13 +164,13 @@ def test_entries_of_a_host_environment_may_be_missing_in_some_steps(simulated):
         np.testing.assert_array_equal(done.metrics[f"info_{name}"], expected, err_msg=name)
 
 
-def test_an_unknown_entry_lists_the_numbers_that_info_has(simulated):
+def test_the_error_for_an_unknown_entry_lists_the_numbers_in_info(simulated):
     with refused("log_info") as caught:
         make_program(dataclasses.replace(simulated, log_info=("nope:last",)))
     assert str(caught.value).endswith("use array, even, flag, part, success")
 
 
-def test_an_unknown_entry_of_gymnax_lists_what_the_environment_itself_adds():
+def test_the_error_for_an_unknown_entry_does_not_list_internal_numbers():
     with refused("log_info") as caught:
         make_program(informed(("one:sum", "key:last")))
     assert str(caught.value).endswith("use flag, late, low, mean, never, one, reward, time")
@@ -179,7 +179,7 @@ def test_an_unknown_entry_of_gymnax_lists_what_the_environment_itself_adds():
 # --- the setting ---------------------------------------------------------------------------------
 
 
-def test_entries_are_separated_by_commas_or_are_a_list():
+def test_log_info_can_be_a_list_or_text_with_commas():
     expected = ("success:last", "reward/ctrl:sum")
     for given in ("success:last, reward/ctrl:sum", list(expected), expected):
         fields: Any = {"log_info": given}
@@ -192,6 +192,6 @@ def test_entries_are_separated_by_commas_or_are_a_list():
 @pytest.mark.parametrize(
     "entries", ["success", "success:first", ":last", 3, None, ("a:last", 3), "a:last,a:sum"]
 )
-def test_a_malformed_entry_is_refused(entries):
+def test_a_malformed_entry_of_log_info_is_refused(entries):
     with refused("log_info"):
         Config("Pendulum-v1", log_info=entries)

@@ -69,7 +69,7 @@ def test_soft_target_bootstraps_at_time_limits_but_not_at_terminations():
     np.testing.assert_allclose(target, [3.0, 3.0 + 0.9 * (10.0 - 0.5 * 2.0)], rtol=1e-6)
 
 
-def test_soft_target_handles_each_quantile_like_a_single_value():
+def test_soft_target_treats_each_quantile_like_a_single_value():
     next_value = jnp.array([[10.0, -3.0], [4.0, 8.0], [0.0, 1.0]])  # [K, B]
     given = jnp.array([2.0, -1.0]), jnp.array(0.5), 0.9
     batch = two_transitions([0.0, 1.0])
@@ -96,7 +96,7 @@ def test_update_ignores_the_next_observation_after_a_termination():
             assert runs[0][1]["critic_loss"] != runs[1][1]["critic_loss"]
 
 
-def test_squared_error_averages_over_the_batch_and_sums_over_critics():
+def test_squared_error_is_a_mean_over_the_batch_and_a_sum_over_critics():
     q = np.array([[1.0, 2.0, 3.0, 4.0], [0.0, 0.0, 0.0, 0.0], [1.0, 1.0, 1.0, 1.0]])
     target = np.array([1.0, 1.0, 1.0, 1.0])
     first, second, third = 0.5 * (0 + 1 + 4 + 9) / 4, 0.5, 0.0
@@ -206,7 +206,7 @@ def test_alpha_stops_at_its_bounds(bound, target):
     assert beyond > 0 if bound == "max_alpha" else beyond < 0
 
 
-def test_alpha_bounds_that_are_not_reached_do_not_change_the_update():
+def test_alpha_bounds_do_not_change_the_update_unless_alpha_reaches_them():
     state = state_of()
     absent = step(state)
     assert_identical(absent, step(state, hp=changed(min_alpha=0.1, max_alpha=0.9)))
@@ -218,7 +218,7 @@ def test_alpha_bounds_that_are_not_reached_do_not_change_the_update():
     np.testing.assert_allclose(absent[0].log_alpha, unbounded, rtol=1e-6)
 
 
-def test_zero_temperature_keeps_all_values_finite():
+def test_all_values_stay_finite_at_zero_temperature():
     hp = changed(init_alpha=0.0, alpha_lr=0.0)
     start = state = state_of(hp=hp)
     assert state.log_alpha == -np.inf
@@ -274,7 +274,7 @@ def test_target_critics_start_as_a_copy_of_the_critics():
     assert state.step == 0
 
 
-def test_initial_state_can_be_donated():
+def test_the_buffers_of_the_initial_state_can_be_donated():
     state = algorithm().init(jax.random.key(0), twins.HP)
     double = jax.jit(lambda state: jax.tree.map(lambda x: 2 * x, state), donate_argnums=0)
     double(state)
@@ -288,7 +288,7 @@ def test_alpha_starts_at_init_alpha():
     assert twins.first_state(0, zero).log_alpha == -np.inf
 
 
-def test_different_keys_give_different_weights():
+def test_different_keys_initialise_different_weights():
     one, other = twins.first_state(0), twins.first_state(1)
     for name in ("actor_params", "critic_params"):
         pairs = zip(*(jax.tree.leaves(getattr(state, name)) for state in (one, other)), strict=True)
@@ -421,7 +421,7 @@ def test_update_step_does_not_promote_dtypes(monkeypatch, arrays, x64):
 
 @pytest.mark.parametrize("new_key", [jax.random.key, jax.random.PRNGKey], ids=["typed", "legacy"])
 @pytest.mark.parametrize("x64", [False, True], ids=["float32", "float64"])
-def test_the_other_functions_of_sac_do_not_promote_dtypes(new_key, x64):
+def test_init_act_and_mode_do_not_promote_dtypes(new_key, x64):
     with jax.enable_x64(x64), jax.numpy_dtype_promotion("strict"):
         made = sac.make_sac(twins.make_config(), twins.make_env())
         key, obs = new_key(0), twins.make_batch().obs
@@ -451,7 +451,7 @@ def test_update_rejects_a_single_transition():
         jax.eval_shape(update, state_of(), one, jax.random.key(0), twins.HP)
 
 
-def test_actor_loss_rejects_critics_with_an_extra_axis():
+def test_actor_loss_rejects_critic_values_with_an_extra_axis():
     nets, batch = twins.make_nets(2), twins.make_batch()
     state = state_of()
 

@@ -1527,7 +1527,7 @@ def jaxlib_that_is_too_old(path):
 
 
 @pytest.mark.parametrize(("do", "kind", "field", "message"), CASES)
-def test_each_error_message_has_the_documented_words(do, kind, field, message, tmp_path):
+def test_each_error_message_has_the_expected_text(do, kind, field, message, tmp_path):
     with pytest.raises(kind) as caught:
         do(tmp_path)
     assert str(caught.value).replace(str(tmp_path), "{path}") == message

@@ -95,7 +95,7 @@ def test_a_check_detects_wrong_transitions(mutant, mistake):
         ("2, actions rescaled twice", probes.check_aim, "the best action is off centre"),
     ],
 )
-def test_training_on_a_probe_environment_detects_wrong_transitions(mutant, mistake, check, probe):
+def test_training_on_a_simple_mdp_detects_wrong_transitions(mutant, mistake, check, probe):
     check(probe, train.make_train)
     with pytest.raises(AssertionError):
         check(probe, mutant(*MISTAKES_1_AND_2[mistake], "train").make_train)

@@ -64,7 +64,7 @@ def test_the_action_density_integrates_to_one():
             assert abs(np.sum(np.exp(log_density) * np.diff(edges)) - 1) < 1e-6
 
 
-def test_log_prob_is_gaussian_log_prob_minus_log_of_the_tanh_derivative():
+def test_log_prob_is_gaussian_log_prob_minus_log_tanh_derivative():
     action = np.linspace(-0.999, 0.999, SAMPLES)[:, None]
     u = np.arctanh(action)
     with jax.enable_x64(True):
@@ -174,12 +174,12 @@ def test_log_std_is_clipped_to_the_bounds_in_config(shift, bound):
     np.testing.assert_allclose(log_prob, expected[1], rtol=1e-5)
 
 
-def test_default_log_std_bounds_equal_the_bounds_of_the_paper():
+def test_the_default_bounds_of_log_std_equal_those_of_the_paper():
     config = twins.make_config()
     assert (config.log_std_min, config.log_std_max) == (-20, 2) == oracle.LOG_STD_BOUNDS
 
 
-def test_log_std_inside_the_bounds_is_not_changed():
+def test_log_std_is_not_changed_if_it_is_within_its_bounds():
     params = twins.shifted_log_std(twins.make_state(twins.make_nets(2)).actor_params, -2.0)
     params["params"]["log_std"]["kernel"] *= 0.1
     obs, key = twins.make_batch().obs, jax.random.key(0)
@@ -205,7 +205,7 @@ def test_an_ensemble_returns_one_value_per_critic_and_sample():
     np.testing.assert_allclose(q, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_an_ensemble_equals_its_critics_applied_separately():
+def test_an_ensemble_equals_separate_calls_of_its_critics():
     params, batch, q = five_critics()
     single = jax.jit(Critic(twins.HIDDEN).apply)
     for i in range(5):
@@ -289,7 +289,7 @@ def hidden_product(x, w):
     return MLP(sizes, precision="bfloat16").apply({"params": params}, x) - 1_000
 
 
-def test_bfloat16_rounds_inputs_of_hidden_matrix_products_but_not_sums():
+def test_bfloat16_rounds_the_inputs_but_not_the_sums_of_matrix_products():
     key_x, key_w, key_g = jax.random.split(jax.random.key(0), 3)
     x = jax.random.uniform(key_x, (32, 64))
     w, g = jax.random.normal(key_w, (64, 64)), jax.random.normal(key_g, (32, 64))

@@ -32,7 +32,7 @@ def agent_of(config):
     ],
     ids=["gymnax", "gymnasium", "brax", "object"],
 )
-def test_policy_returns_actions_within_the_environments_bounds(env, low, high):
+def test_policy_returns_actions_within_the_bounds_of_the_environment(env, low, high):
     config = Config(env, total_steps=500, warmup_steps=100, eval_every=50, batch_size=8)
     agent = agent_of(config)
     size = make_env(env)(1).example.obs.size
@@ -48,7 +48,7 @@ def test_policy_returns_actions_within_the_environments_bounds(env, low, high):
     np.testing.assert_array_equal(sacjax.policy(config, agent)(obs), action)
 
 
-def test_policy_earns_the_same_return_in_gymnaxs_own_environment():
+def test_policy_gets_the_same_return_in_the_original_gymnax_environment():
     """gymnax's environment receives the actions of the policy without rescaling."""
     config = CONFIG
     agent = agent_of(config)
@@ -69,7 +69,7 @@ def test_policy_earns_the_same_return_in_gymnaxs_own_environment():
     np.testing.assert_allclose(total, wanted, rtol=1e-4)
 
 
-def test_a_policy_rejects_wrong_units_and_wrong_observation_sizes():
+def test_a_policy_rejects_unknown_action_units_and_wrong_observation_sizes():
     agent = agent_of(CONFIG)
     with refused("units"):
         sacjax.policy(CONFIG, agent, units="rad")  # pyright: ignore[reportArgumentType]
@@ -79,7 +79,7 @@ def test_a_policy_rejects_wrong_units_and_wrong_observation_sizes():
 
 @pytest.mark.parametrize("env", ["Pendulum-v1", "gymnasium/Pendulum-v1", Aim()])
 @pytest.mark.parametrize("units", ["environment", "unit"])
-def test_a_pickled_policy_acts_the_same(env, units):
+def test_a_pickled_policy_returns_the_same_actions_as_the_original(env, units):
     config = Config(env, total_steps=500, warmup_steps=100, eval_every=50, normalize_obs=True)
     policy = sacjax.policy(config, agent_of(config), units=units)
     again = pickle.loads(pickle.dumps(policy))
@@ -96,7 +96,7 @@ def test_a_pickled_policy_keeps_the_algorithm():
     assert again.__reduce__()[0].keywords["algorithm"].keywords == algorithm.keywords
 
 
-def test_a_policy_and_a_distribution_are_shown_in_one_line():
+def test_the_repr_of_a_policy_or_a_distribution_is_one_line():
     policy = sacjax.policy(CONFIG, agent_of(CONFIG))
     wanted = "observations [..., 3] to actions [..., 1] from -2 to 2"
     assert repr(policy) == f"<greedy policy for Pendulum-v1: {wanted}>"

@@ -30,7 +30,7 @@ DRAWS = {
 
 
 @pytest.mark.parametrize("name", DRAWS)
-def test_the_lean_hash_gives_the_same_random_numbers_as_jax(name):
+def test_the_lean_hash_draws_the_same_random_numbers_as_jax(name):
     draw = DRAWS[name]
     assert jax.random.key_impl(lean(KEY)) != jax.random.key_impl(KEY)
     np.testing.assert_array_equal(draw(lean(KEY)), draw(KEY))
@@ -47,7 +47,7 @@ def test_the_lean_hash_matches_published_results_of_threefry():
     assert bits(jax.random.fold_in(zero, 0)).tolist() == [0x6B200159, 0x99BA4EFE]
 
 
-def test_the_lean_hash_gives_the_same_64_bit_numbers_as_jax():
+def test_the_lean_hash_draws_the_same_64_bit_numbers_as_jax():
     with jax.enable_x64(True):
         wide = jax.random.bits(lean(KEY), (5,), "uint64")
         np.testing.assert_array_equal(wide, jax.random.bits(KEY, (5,), "uint64"))
@@ -78,6 +78,6 @@ def test_the_lean_hash_needs_at_most_half_of_the_kernels_of_jax():
     assert 2 * kernels(lean(KEY)) <= kernels(KEY)
 
 
-def test_one_call_cannot_draw_more_numbers_than_32_bits_can_count():
+def test_one_call_cannot_draw_2_to_the_32_numbers_or_more():
     with pytest.raises(ValueError, match=r"draw less than 2\^32"):
         quick_jit(lambda key: jax.random.bits(key, (2**16, 2**16))).lower(lean(KEY))

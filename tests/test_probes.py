@@ -17,5 +17,5 @@ def test_policy_learns_the_known_best_action_of_simple_mdps(probe):
 
 
 @pytest.mark.parametrize("probe", [name for name, x in probes.AIM_PROBES.items() if x.alpha_lr])
-def test_learned_temperature_reaches_the_target_entropy(probe):
+def test_learning_the_temperature_brings_the_entropy_to_its_target(probe):
     probes.check_entropy(probe, make_train)

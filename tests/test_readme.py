@@ -71,12 +71,12 @@ def test_code_in_the_extending_guide_runs(tmp_path, monkeypatch):
     assert names["state"].step == 50
 
 
-def test_learning_table_in_the_readme_matches_the_results_file(benchmark_module):
+def test_learning_table_in_the_readme_matches_the_result_file(benchmark_module):
     results = benchmark_module("record").load("learning")
     assert benchmark_module("learning").table(results) in README
 
 
-def test_locomotion_tables_in_the_docs_match_the_results_files(benchmark_module):
+def test_locomotion_tables_in_the_docs_match_the_result_files(benchmark_module):
     locomotion = benchmark_module("locomotion")
     assert locomotion.table(False) in README
     results = (ROOT / "docs" / "results.md").read_text()
@@ -84,13 +84,13 @@ def test_locomotion_tables_in_the_docs_match_the_results_files(benchmark_module)
     assert locomotion.ants() in results
 
 
-def test_speed_tables_in_the_readme_match_the_results_files(benchmark_module):
+def test_speed_tables_in_the_readme_match_the_result_files(benchmark_module):
     speed_table = benchmark_module("speed_table")
     assert speed_table.text() in README
     assert speed_table.accelerator() in README
 
 
-def test_physics_table_in_the_docs_matches_the_results_files(benchmark_module):
+def test_physics_table_in_the_docs_matches_the_result_files(benchmark_module):
     physics = benchmark_module("physics")
     assert physics.table(physics.measured()) in (ROOT / "docs" / "results.md").read_text()
 
@@ -116,7 +116,7 @@ def test_commands_in_the_docs_are_valid():
 
 
 @pytest.mark.nightly
-def test_first_command_of_the_readme_reaches_a_return_of_minus_200(tmp_path):
+def test_first_command_in_the_readme_reaches_a_return_of_minus_200(tmp_path):
     from sacjax import load
     from sacjax.cli.main import main
 
@@ -126,13 +126,13 @@ def test_first_command_of_the_readme_reaches_a_return_of_minus_200(tmp_path):
     assert (run.metrics["eval_return"][:, -1].mean(axis=-1) > -200).all()
 
 
-def test_readme_states_the_measured_time_of_its_first_command(benchmark_module):
+def test_readme_states_how_long_its_first_command_takes(benchmark_module):
     measured = benchmark_module("record").load("first_command")
     assert f"{measured['seconds']:.0f} s" in README
     assert min(measured["returns"].values()) > -200
 
 
-def test_readme_and_contributing_state_the_measured_times_of_the_tests(benchmark_module):
+def test_documented_test_durations_match_the_measured_durations(benchmark_module):
     measured = benchmark_module("record").load("suite")
     seconds = measured["seconds"]
     first, again = (round(seconds[name] / 60) for name in ("default", "default again"))

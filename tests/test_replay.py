@@ -65,11 +65,11 @@ def test_replay_samples_uniformly_from_the_stored_transitions(sizes):
     assert stats.chisquare(counts).pvalue > 1e-3
 
 
-def test_all_minibatches_of_one_call_to_sample_differ():
+def test_one_call_of_sample_returns_different_minibatches():
     checks.minibatches_differ(make_replay)
 
 
-def test_the_first_axes_of_samples_are_updates_and_batch():
+def test_the_first_two_axes_of_samples_are_updates_and_batch():
     env = make_env("PointRobot-misc")(2)
     config = Config("PointRobot-misc", num_envs=2, utd=1.5, replay_size=64, batch_size=5)
     memory = make_replay(config, env.example)
@@ -85,7 +85,7 @@ def test_the_first_axes_of_samples_are_updates_and_batch():
     assert {x.dtype for x in jax.tree.leaves(batch)} == {np.dtype("float32")}
 
 
-def test_equal_keys_give_the_same_replay_samples():
+def test_equal_keys_draw_the_same_samples_from_replay():
     memory = replay_of(64, batch_size=16)
     state, _ = filled(memory, [64], 64)
     sample = quick_jit(memory.sample)

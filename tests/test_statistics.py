@@ -13,7 +13,7 @@ RLIABLE = json.loads((Path(__file__).parent / "data" / "rliable.json").read_text
 SCORES = {name: list(np.array(x).T) for name, x in RLIABLE["scores"].items()}
 
 
-def test_iqm_is_the_mean_of_the_middle_half_of_the_numbers():
+def test_iqm_is_the_mean_of_the_middle_half_of_the_scores():
     x = np.array([100.0, 1, 2, 3, 4, 5, 6, -100])
     assert statistics.iqm(x) == np.mean([2, 3, 4, 5])
     assert statistics.iqm(np.array([7.0])) == 7
@@ -29,15 +29,13 @@ def test_confidence_interval_covers_the_true_iqm_in_95_percent_of_samples():
 
 
 @pytest.mark.parametrize(("seeds", "share"), [(2, 0.5), (3, 0.74), (4, 0.87), (5, 0.9), (8, 0.93)])
-def test_the_interval_covers_the_share_of_samples_that_the_docstring_states(
-    seeds, share, monkeypatch
-):
+def test_the_interval_has_the_coverage_stated_in_its_docstring(seeds, share, monkeypatch):
     monkeypatch.setattr(statistics, "LEAST_SEEDS", 2)
     low, high = statistics.interval(np.random.default_rng(0).normal(size=(seeds, 1500)), 500)
     assert abs(((low <= 0) & (high >= 0)).mean() - share) < 0.03
 
 
-def test_the_least_number_of_seeds_is_the_first_whose_interval_uses_all_scores():
+def test_intervals_use_all_scores_at_the_minimum_number_of_seeds():
     """With fewer seeds, more than 2.5% of the resamples have the worst score as their IQM."""
 
     def share_of_worst(seeds):
@@ -49,7 +47,7 @@ def test_the_least_number_of_seeds_is_the_first_whose_interval_uses_all_scores()
     assert share_of_worst(least) < 0.01
 
 
-def test_confidence_intervals_work_for_curves_and_are_nan_for_few_seeds():
+def test_confidence_intervals_of_curves_are_nan_for_few_seeds():
     low, high = statistics.interval(np.random.default_rng(0).normal(size=(8, 5)))
     assert low.shape == high.shape == (5,)
     assert (low < high).all()

@@ -25,7 +25,7 @@ def test_a_target_entropy_that_no_policy_reaches_is_rejected():
 
 
 @pytest.mark.parametrize(("target", "lr"), [(0.68, 3e-4), (0.9, 0.0), (-1.0, 3e-4)])
-def test_a_target_entropy_that_is_reachable_or_unused_is_accepted(target, lr):
+def test_a_target_entropy_is_accepted_if_it_is_reachable_or_unused(target, lr):
     check_target_entropy(TINY, Hyperparams(target_entropy_per_dim=target, alpha_lr=lr))
 
 

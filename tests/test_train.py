@@ -119,7 +119,7 @@ def test_a_compiled_sweep_is_bit_identical_to_a_python_loop_over_epochs():
 
 
 @pytest.mark.nightly  # the sweep above covers more
-def test_compiled_seeds_are_bit_identical_to_a_python_loop_over_epochs():
+def test_compiled_runs_of_several_seeds_are_bit_identical_to_a_python_loop():
     hp, params = member(settings(), 0)
     over = partial(jax.vmap, in_axes=(0, None, None))
     result = jax.jit(over(make_train(TINY)))(KEYS, hp, params)
@@ -213,12 +213,12 @@ def test_a_sweep_compiles_only_once():
     assert (first, second) == (1, 0)
 
 
-def test_a_member_of_a_sweep_matches_its_single_run():
+def test_a_member_of_a_sweep_matches_a_single_run_with_its_settings():
     ours, alone = member(member(trained_grid()[0], 0), 0), trained_alone()
     assert_close(ours, alone, rtol=1e-5, atol=1e-6)  # measured: 6e-8 after 12 updates
 
 
-def test_members_of_a_sweep_learn_different_weights():
+def test_the_members_of_a_sweep_learn_different_weights():
     weights = jax.tree.leaves(trained_grid()[0].agent.actor_params)[0].reshape(4, -1)
     assert checks.all_different(weights)
 
@@ -336,7 +336,7 @@ def test_gradient_steps_equal_utd_times_the_steps_after_warm_up(num_envs, utd):
     assert replay_size.tolist() == [24, 24, 24]
 
 
-def test_optimizers_count_every_gradient_step():
+def test_each_optimizer_counts_every_gradient_step():
     agent, updates = trained_alone().agent, TINY.utd * (TINY.total_steps - TINY.warmup_steps)
     assert int(agent.step) == updates == 12
     for adam in (agent.actor_opt, agent.critic_opt, agent.alpha_opt):
@@ -376,7 +376,7 @@ def chains() -> tuple[Any, dict[str, np.ndarray]]:
     return loop, jax.tree.map(np.asarray, metrics)
 
 
-def test_train_return_is_the_mean_over_episodes_that_ended_in_the_epoch():
+def test_train_return_is_the_mean_over_episodes_that_end_in_the_epoch():
     """Episodes that began in the warm-up also count."""
     _, metrics = chains()
     assert metrics["train_episodes"].tolist() == [[4, 4], [4, 2], [0, 0]]
@@ -391,7 +391,7 @@ def test_evaluation_plays_whole_episodes_in_the_environment_of_each_member():
         assert (lengths[i] == limit).all()
 
 
-def test_metrics_of_an_algorithm_are_means_over_the_steps_of_an_epoch():
+def test_metrics_of_an_algorithm_are_means_over_the_updates_of_an_epoch():
     assert chains()[1]["update"].tolist() == [[11 / 2, 12 + 11 / 2]] * 3
 
 
@@ -451,7 +451,7 @@ def test_metrics_have_the_documented_names_and_shapes():
     assert {name: x.shape for name, x in result.metrics.items()} == expected
 
 
-def test_size_of_the_state_does_not_depend_on_total_steps():
+def test_the_size_of_the_state_does_not_depend_on_total_steps():
     loop, outputs, result = shapes(TINY.total_steps)
     long_loop, long_outputs, long_result = shapes(20 + 12 * 10_000)
     assert loop == long_loop
@@ -472,7 +472,7 @@ FIELDS = [field.name for field in dataclasses.fields(Hyperparams)]
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_vmap_can_sweep_any_hyperparameter_of_an_update(field):
+def test_vmap_over_updates_can_sweep_any_hyperparameter(field):
     env = make_env(TINY.env)(1)
     sac = make_sac(TINY, env)
     batch = jax.tree.map(lambda x: jnp.ones((8, *x.shape)), env.example)
@@ -484,7 +484,7 @@ def test_vmap_can_sweep_any_hyperparameter_of_an_update(field):
     assert jax.eval_shape(jax.vmap(learn), jnp.array([0.5, 1.0, 1.0])).shape == (3,)
 
 
-def test_vmap_can_sweep_a_hyperparameter_of_a_whole_run():
+def test_vmap_over_runs_can_sweep_a_hyperparameter():
     train = make_train(TINY)
     sweep = jax.vmap(lambda tau: train(KEYS[0], Hyperparams(tau=tau)).metrics["alpha"])
     assert jax.eval_shape(sweep, jnp.array([0.5, 1.0, 1.0])).shape == (3, TINY.num_epochs)
@@ -533,7 +533,7 @@ def test_each_hyperparameter_changes_the_learned_state():
 # Keys and evaluation
 
 
-def test_typed_and_legacy_jax_keys_give_the_same_run():
+def test_typed_and_legacy_jax_keys_produce_the_same_run():
     run = partial(checks.after_epochs, make_program, checks.NOISE, epochs=2)
     typed, legacy = run(key=jax.random.key(7)), run(key=jax.random.PRNGKey(7))
     typed, legacy = (loop.replace(key=jax.random.key_data(loop.key)) for loop in (typed, legacy))
@@ -576,7 +576,7 @@ for name, x in run(config, hp, seeds=3).metrics.items():
 
 
 @pytest.mark.exact
-def test_vmapped_make_train_and_run_give_the_same_bits_for_a_preset():
+def test_vmapped_make_train_and_run_are_bit_identical_for_a_preset():
     """The test uses one device and large networks.
 
     Smaller networks or two devices would hide rounding differences.

@@ -61,7 +61,7 @@ def rows(folder):
         return list(csv.DictReader(file))
 
 
-def test_train_writes_five_files_and_folders(folder):
+def test_train_writes_the_documented_files_and_folders(folder):
     assert {path.name for path in folder.iterdir()} == {
         "agents",
         "checkpoints",
@@ -82,7 +82,7 @@ def test_metrics_csv_has_one_row_per_member_and_evaluation(folder):
     assert all(np.isfinite(float(r["critic_loss"])) for r in rows(folder))
 
 
-def test_config_json_describes_the_run_and_equal_flags_reproduce_it(folder, tmp_path):
+def test_config_json_describes_the_run_and_equal_flags_repeat_the_run(folder, tmp_path):
     content = json.loads((folder / "config.json").read_text())
     assert content["config"]["hidden"] == [8]
     assert content["config"]["total_steps"] == 300
@@ -107,7 +107,7 @@ def test_a_single_run_equals_a_member_of_a_sweep_up_to_rounding(folder, tmp_path
         np.testing.assert_allclose(float(alone[name] or 0), float(member[name] or 0), rtol=1e-3)
 
 
-def test_a_sweep_of_one_value_gives_the_same_results_as_that_value(folder, tmp_path):
+def test_a_sweep_over_one_value_equals_a_run_with_the_value(folder, tmp_path):
     flags = [*TINY, "--actor-lr", "1e-4"]
     for out, tau in (("swept", ["--sweep", "tau=0.02"]), ("plain", ["--tau", "0.02"])):
         assert main(["train", "Pendulum-v1", "--out", str(tmp_path / out), *flags, *tau]) == 0
@@ -250,7 +250,7 @@ def test_a_warning_lists_the_default_settings_that_were_rounded(caplog):
 @pytest.mark.parametrize(
     ("flag", "name"), [("--learning-rate", "actor_lr"), ("--buffer-size=9", "replay_size")]
 )
-def test_the_error_for_a_flag_of_another_library_suggests_the_right_name(flag, name):
+def test_the_error_for_a_flag_of_another_library_suggests_a_valid_flag(flag, name):
     field = flag[2:].partition("=")[0].replace("-", "_")
     with refused(field) as caught:
         parse_train(["Pendulum-v1", flag, "1"])
@@ -303,7 +303,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", [*BAD, *REFUSED])
-def test_invalid_input_prints_one_line_with_a_remedy_and_exits_with_2(
+def test_invalid_input_prints_one_line_with_a_hint_and_exits_with_2(
     case, tmp_path, monkeypatch, capsys
 ):
     argv, remedy = BAD.get(case) or (REFUSED[case][0], ": ")
@@ -329,7 +329,7 @@ def test_the_largest_valid_seed_can_be_trained():
     assert args.seeds[-1] == 2**32 - 1
 
 
-def test_whole_numbers_may_be_written_as_powers_of_ten(capsys):
+def test_whole_numbers_can_be_written_with_an_exponent(capsys):
     flags = ["--paper", "--total-steps", "2e6", "--hidden", "4e1"]
     config, _ = settings(*flags)
     assert (config.total_steps, config.hidden) == (2_000_000, (40,))
@@ -352,7 +352,7 @@ def test_help_lists_all_commands(capsys):
         assert all(name in text for name in COMMANDS)
 
 
-def test_resume_of_a_finished_run_prints_how_to_train_further(copy, capsys):
+def test_resuming_a_finished_run_prints_how_to_continue_training(copy, capsys):
     assert main(["resume", str(copy)]) == 0
     last = capsys.readouterr().err.splitlines()[-1]
     assert last == (
@@ -370,7 +370,7 @@ ERRORS = {
 
 
 @pytest.mark.parametrize("case", ERRORS)
-def test_log_format_json_prints_every_error_as_one_event(case, tmp_path, monkeypatch, capsys):
+def test_log_format_json_prints_each_error_as_one_event(case, tmp_path, monkeypatch, capsys):
     (tmp_path / "file").write_text("not a run's")
     monkeypatch.chdir(tmp_path)
     assert main(["train", "Pendulum-v1", *TINY, "--log-format", "json", *ERRORS[case]]) == 2
@@ -423,7 +423,7 @@ def test_a_run_completes_if_its_table_cannot_be_printed(stdout, copy, monkeypatc
 
 
 @pytest.mark.processes
-def test_a_run_continues_if_the_reader_of_its_json_output_stops(tmp_path):
+def test_a_run_continues_if_the_reader_closes_the_json_stream(tmp_path):
     out = tmp_path / "run"
     command = [sys.executable, "-m", "sacjax", "train", "Pendulum-v1", "--out", str(out), *TINY]
     with closed_pipe() as stdout:
@@ -480,7 +480,7 @@ def test_an_unwritable_folder_raises_an_input_error(tmp_path, capsys):
     assert "cannot write" in capsys.readouterr().err
 
 
-def test_the_error_for_an_unreadable_file_is_one_line(copy, tmp_path, monkeypatch, capsys):
+def test_an_unreadable_file_causes_an_error_of_one_line(copy, tmp_path, monkeypatch, capsys):
     """The test simulates the error, because root can read every file."""
 
     def read_text(path, *_, **__):
@@ -511,7 +511,7 @@ def test_concurrent_runs_get_different_folders(tmp_path):
     assert {path.name for path in (tmp_path / "runs").iterdir()} == names
 
 
-def test_train_reports_a_file_named_runs_that_blocks_its_folder(tmp_path, monkeypatch, capsys):
+def test_train_raises_an_input_error_if_runs_is_a_file(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("runs").touch()
     assert main(["train", "Pendulum-v1", *TINY]) == 2
@@ -564,7 +564,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("case", DAMAGE)
-def test_the_error_for_a_damaged_folder_is_one_line(case, copy, capsys):
+def test_a_damaged_folder_causes_an_error_of_one_line(case, copy, capsys):
     DAMAGE[case](copy)
     reader = "report" if "csv" in case else "evaluate"  # only the report reads metrics.csv
     assert main([reader, str(copy)]) == 2
@@ -587,7 +587,7 @@ def test_loaded_agents_equal_the_trained_agents(folder):
     )
 
 
-def test_a_loaded_policy_acts_like_the_policy_of_the_evaluation(folder):
+def test_a_loaded_policy_repeats_the_actions_of_the_evaluation(folder):
     run = load(folder)
     policy, agent = run.policy(5, units="unit"), run.agent(5)
     env = make_env("Pendulum-v1")(3)
@@ -627,7 +627,7 @@ def test_ctrl_c_leaves_complete_files_and_exits_with_130(tmp_path):
 
 
 @pytest.mark.processes
-def test_help_does_not_import_the_environments():
+def test_help_imports_no_environments():
     code = (
         "import sys; from sacjax.cli.main import main\n"
         "try: main(['train', '--help'])\n"
@@ -659,7 +659,7 @@ def test_python_m_sacjax_runs_the_command_line():
     assert "config.json" in done.stderr
 
 
-def test_train_prints_the_next_commands_and_they_work(tmp_path, capsys):
+def test_the_commands_that_train_suggests_work(tmp_path, capsys):
     out = tmp_path / "my run"
     assert main(["train", "Pendulum-v1", "--out", str(out), *TINY]) == 0
     lines = [x.strip() for x in capsys.readouterr().out.splitlines() if x.startswith("  sacjax ")]

@@ -58,7 +58,7 @@ def shell(code, *arguments, **variables):
 
 
 @pytest.mark.processes
-def test_variables_that_sacjax_does_not_need_stop_no_command(tmp_path):
+def test_commands_ignore_invalid_values_of_unrelated_variables(tmp_path):
     """One process runs the commands one after the other, as the shell calls them."""
     out = str(tmp_path / "run")
     lines = [
@@ -88,7 +88,7 @@ def test_variables_that_sacjax_does_not_need_stop_no_command(tmp_path):
         ("JAX_TRANSFER_GUARD", "disallow", "Disallowed host-to-device transfer"),
     ],
 )
-def test_an_unusable_setting_of_jax_is_one_line_and_exit_code_2(variable, value, cause, tmp_path):
+def test_an_invalid_jax_variable_prints_one_line_and_exits_with_2(variable, value, cause, tmp_path):
     out = str(tmp_path / "run")
     line = ["train", "Pendulum-v1", "--out", out, "--log-format", "json"]
     done = shell(["-m", "sacjax"], *line, **{variable: value})
@@ -104,7 +104,7 @@ def test_an_unusable_setting_of_jax_is_one_line_and_exit_code_2(variable, value,
 
 
 @pytest.mark.processes
-def test_every_command_explains_that_jax_cannot_start(tmp_path):
+def test_every_command_reports_that_jax_cannot_start(tmp_path):
     for command in ("evaluate", "render", "resume", "envs"):
         where = [] if command == "envs" else [str(tmp_path)]
         done = shell(["-m", "sacjax"], command, *where, JAX_PLATFORMS="nonsense")
@@ -113,7 +113,7 @@ def test_every_command_explains_that_jax_cannot_start(tmp_path):
 
 
 @pytest.mark.parametrize(("value", "kept"), [("garbage", "disabled"), ("glfw", "glfw")])
-def test_mujoco_is_used_without_opengl_if_mujoco_gl_is_unusable(value, kept, monkeypatch):
+def test_an_invalid_mujoco_gl_disables_opengl(value, kept, monkeypatch):
     monkeypatch.setenv("MUJOCO_GL", value)
     commands.start_jax()
     assert os.environ["MUJOCO_GL"] == kept
@@ -138,7 +138,7 @@ def test_the_home_directory_is_expanded_in_paths(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.processes
-def test_only_a_process_forked_after_jax_started_is_marked():
+def test_only_processes_forked_after_the_start_of_jax_are_recognised():
     code = """
 import os, sys, sacjax
 def marked():
@@ -154,7 +154,7 @@ print(before, marked(), int(sacjax._forked_after_start))
     assert done.stdout.split() == ["0", "1", "0"], done.stderr
 
 
-def test_a_run_in_a_forked_process_warns(tmp_path, monkeypatch, caplog):
+def test_run_warns_in_a_forked_process(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(sacjax, "_forked_after_start", True)
     run(TINY, seeds=1, directory=tmp_path / "run")
     resume(tmp_path / "run")
@@ -166,7 +166,7 @@ def test_a_run_in_a_forked_process_warns(tmp_path, monkeypatch, caplog):
 @pytest.mark.parametrize(
     "setting", [lambda: jax.disable_jit(), lambda: jax.numpy_dtype_promotion("strict")]
 )
-def test_a_run_works_without_jit_and_with_strict_dtypes(setting):
+def test_run_works_without_jit_and_with_strict_dtype_promotion(setting):
     config = TINY.__class__(**vars(TINY) | {"eval_max_steps": 5, "eval_episodes": 1})
     with setting():
         done = run(config, seeds=1)
@@ -175,7 +175,7 @@ def test_a_run_works_without_jit_and_with_strict_dtypes(setting):
 
 
 @pytest.mark.parametrize("name", ["jax_debug_nans", "jax_debug_infs"])
-def test_debugging_of_nans_is_refused_in_one_line(name, tmp_path, capsys):
+def test_the_error_for_the_nan_check_of_jax_is_one_line(name, tmp_path, capsys):
     with getattr(jax, name.removeprefix("jax_"))(True), refused(name) as caught:
         run(TINY, seeds=1, directory=tmp_path / "run")
     assert "\n" not in str(caught.value)
@@ -183,7 +183,7 @@ def test_debugging_of_nans_is_refused_in_one_line(name, tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_jax_starts_before_a_command_creates_files(tmp_path, monkeypatch):
+def test_train_creates_no_files_if_jax_cannot_start(tmp_path, monkeypatch):
     def fail(seed):
         raise RuntimeError("no device")
 

@@ -56,7 +56,7 @@ class Wrong(Chain):
         return obs, state, jnp.where(hit, self.wrong_reward, reward), *others
 
 
-def test_a_wrong_number_is_the_fault_of_the_environment(caplog):
+def test_a_warning_names_the_environment_that_returned_infinity(caplog):
     done = run(Config(Wrong(20, obs=np.inf), **SMALL, num_envs=2), seeds=2)
     fault = "observation is inf in environment step 39 (step 20 of copy 0)"
     assert [d.fault for d in done.diverged] == [fault, fault]
@@ -66,7 +66,7 @@ def test_a_wrong_number_is_the_fault_of_the_environment(caplog):
     assert "learning rate" not in caplog.text
 
 
-def test_warns_of_returns_that_are_not_finite(caplog):
+def test_a_warning_reports_returns_that_are_not_finite(caplog):
     """A reward of -inf in an evaluation, and one that no minibatch contains."""
 
     class Late(Chain):
@@ -83,7 +83,7 @@ def test_warns_of_returns_that_are_not_finite(caplog):
     assert caplog.text.count(f"{told}: fix the rewards of Late") == 1
 
 
-def test_a_learning_rate_is_not_the_fault_of_the_environment(caplog):
+def test_a_high_learning_rate_is_not_reported_as_an_environment_error(caplog):
     """The environment returns NaN as soon as an action is NaN."""
 
     class Echo(Chain):
@@ -142,12 +142,12 @@ def faults_of(wrong, steps=10, num_envs=2, capacity=8, n_step=1):
     ],
 )
 @pytest.mark.parametrize("n_step", [1, 2])
-def test_the_oldest_wrong_number_in_replay_is_named(wrong, fault, n_step):
+def test_a_warning_names_the_oldest_invalid_number_in_the_replay_buffer(wrong, fault, n_step):
     found = faults_of(wrong, n_step=n_step)
     assert found.startswith(fault) if fault else found == ""
 
 
-def test_the_step_is_exact_if_replay_is_not_full():
+def test_a_warning_names_the_exact_step_if_the_replay_buffer_is_not_full():
     assert faults_of({(0, 0): {"reward": np.nan}}, steps=3).startswith("reward is nan in environ")
     assert faults_of({(0, 0): {"reward": np.nan}}, steps=4).startswith("reward is nan in environ")
     found = faults_of({(1, 0): {"reward": np.nan}}, steps=5, num_envs=1)
@@ -155,7 +155,7 @@ def test_the_step_is_exact_if_replay_is_not_full():
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
-def test_a_run_of_an_environment_at_fault_exits_with_3(tmp_path, capsys):
+def test_train_exits_with_3_if_a_jax_environment_returns_nan(tmp_path, capsys):
     import brax.envs
 
     class Nan:
@@ -255,7 +255,7 @@ def step_hosts(envs, steps=4):
 
 
 @pytest.mark.parametrize(("wrong", "field", "message"), WRONG_HOSTS)
-def test_a_wrong_value_outside_of_jax_names_copy_step_and_field(wrong, field, message):
+def test_an_error_names_the_copy_step_and_field_of_an_invalid_value(wrong, field, message):
     made = iter([Hosted(), Hosted(**wrong)])
     envs = Copies(lambda: next(made), read_spaces("Mine", BOX, BOX), 2)
     with refused(field, RunError) as caught, errors_named(envs, "Mine"):
@@ -275,7 +275,7 @@ def test_a_wrong_value_outside_of_jax_names_copy_step_and_field(wrong, field, me
         {"obs": np.zeros((1, 2)), "reward": np.float16(1), "terminated": 0.0},
     ],
 )
-def test_values_of_other_types_are_converted(right):
+def test_values_of_similar_types_are_converted(right):
     envs = Copies(lambda: Hosted(**right), read_spaces("Mine", BOX, BOX), 2)
     obs, _, reward, terminated, truncated = step_hosts(envs)
     assert (obs.dtype, reward.dtype, obs.shape) == (np.float32, np.float32, (2, 2))
@@ -286,7 +286,7 @@ def test_values_of_other_types_are_converted(right):
 @pytest.mark.parametrize(
     ("wrong", "field"), [("reset", "observation"), ("step", "observation"), ("reward", "reward")]
 )
-def test_envpool_names_the_copy_with_a_wrong_number(wrong, field):
+def test_an_error_names_the_envpool_copy_that_returned_nan(wrong, field):
     def values(name):
         x = np.zeros((3, 2)) if name != "reward" else np.ones(3)
         x[1] = np.nan if name == wrong else x[1]
@@ -321,7 +321,7 @@ def _registered():
         ({"step": (np.zeros(2), 1.0, False, {})}, "step"),
     ],
 )
-def test_wrappers_of_gymnasium_do_not_hide_the_field(monkeypatch, wrong, field):
+def test_an_error_names_the_invalid_field_despite_gymnasium_wrappers(monkeypatch, wrong, field):
     """The time limit unpacks the values of a step before sacjax sees them."""
     made = Hosted(**wrong)
     monkeypatch.setattr(Hosted, "__init__", lambda self: vars(self).update(vars(made)))
@@ -332,7 +332,7 @@ def test_wrappers_of_gymnasium_do_not_hide_the_field(monkeypatch, wrong, field):
 
 @pytest.mark.usefixtures("_registered")
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_a_wrong_number_in_an_evaluation_names_the_environment(monkeypatch):
+def test_an_error_in_an_evaluation_names_the_invalid_field(monkeypatch):
     done = run(Config("gymnasium/Faulty-v0", **SMALL), seeds=1)
     made = Hosted(reward=np.nan)
     monkeypatch.setattr(Hosted, "__init__", lambda self: vars(self).update(vars(made)))
@@ -365,7 +365,7 @@ gymnasium.register("Faulty-v0", entry_point=Faulty, max_episode_steps=20)
     ("field", "where"),
     [("reward", "step 31 of copy 0"), ("observation", "step 31 of copy 0"), ("reset", "step 0")],
 )
-def test_a_faulty_environment_ends_the_command_with_3(tmp_path, field, where):
+def test_train_exits_with_3_if_a_gymnasium_environment_fails(tmp_path, field, where):
     (tmp_path / "faulty.py").write_text(MODULE)
     name = f"gymnasium/faulty:Faulty-v0?wrong={field}"
     sizes = "--total-steps 100 --warmup-steps 40 --eval-every 20 --batch-size 8 --hidden 8"
@@ -515,7 +515,7 @@ WRONG_OBJECTS = [
 
 
 @pytest.mark.parametrize(("parts", "field", "found", "wanted"), WRONG_OBJECTS)
-def test_an_object_that_cannot_work_is_refused_by_name(parts, field, found, wanted):
+def test_the_error_for_an_invalid_environment_object_names_its_class(parts, field, found, wanted):
     with refused(field) as caught:
         make_env(Mine(**parts))
     text = str(caught.value)
@@ -544,7 +544,7 @@ class NoLimit(Mine):
     ("env", "missing"),
     [(NoTime(), "time"), (NoLimit(), "max_steps_in_episode"), (Environment(), "NotImplemented")],
 )
-def test_an_object_without_a_part_is_refused_by_name(env, missing):
+def test_the_error_for_an_incomplete_object_names_the_missing_part(env, missing):
     with refused("env") as caught:
         make_env(env)
     assert env.name in str(caught.value)
@@ -585,7 +585,7 @@ def one_step(env):
         dict.fromkeys(["first_obs", "obs"], lambda state: jnp.zeros(2, bool)),
     ],
 )
-def test_an_object_that_can_work_works(parts):
+def test_unusual_but_valid_environment_objects_are_accepted(parts):
     made, timestep = one_step(Mine(**parts))
     assert made.example.obs.shape == made.example.action.shape == (2,)
     np.testing.assert_array_equal(made.bounds, [[-1, -1], [1, 1]])
@@ -594,7 +594,7 @@ def test_an_object_that_can_work_works(parts):
     np.testing.assert_array_equal(timestep.terminated, np.zeros(2, bool))
 
 
-def test_a_wrapper_can_change_the_number_of_actions():
+def test_a_wrapper_can_change_the_size_of_actions():
     class One(GymnaxWrapper):
         def action_space(self, params: Any) -> Any:
             return box(-1.0, 1.0, (1,))
@@ -621,7 +621,7 @@ def test_a_single_number_can_be_an_observation(shape):
     assert timestep.obs.shape == (2, 1)
 
 
-def test_a_space_in_numpy_keeps_its_default_bounds_with_a_warning(caplog):
+def test_a_warning_reports_an_action_space_that_cannot_be_traced(caplog):
     space = lambda p: box(-np.full(2, p.bound), np.full(2, p.bound), (2,))  # noqa: E731
     make_env(Mine(action_space=space))
     assert "action_space of Mine cannot be traced" in caplog.text
@@ -631,7 +631,7 @@ def test_a_space_in_numpy_keeps_its_default_bounds_with_a_warning(caplog):
 
 
 @pytest.mark.parametrize(("bound", "warns"), [(1e6, False), (2e6, True)])
-def test_warns_of_very_large_actions(bound, warns, caplog):
+def test_a_warning_reports_very_large_action_bounds(bound, warns, caplog):
     make_env(Mine(action_space=lambda p: box(-1.0, bound, (2,))))
     assert ("action_space of Mine has bounds of up to 2e+06" in caplog.text) == warns
 
@@ -648,7 +648,7 @@ def test_warns_of_very_large_actions(bound, warns, caplog):
         (lambda time, limit: False, False),
     ],
 )
-def test_warns_if_terminated_holds_the_time_limit(terminated, warns, caplog):
+def test_a_warning_reports_termination_at_the_time_limit(terminated, warns, caplog):
     make_env(Mine(terminated=terminated))
     assert ("step_env of Mine terminates at the time limit" in caplog.text) == warns
 
@@ -657,21 +657,21 @@ def test_warns_if_terminated_holds_the_time_limit(terminated, warns, caplog):
     ("low", "high", "dtype"),
     [(-3e38, 3e38, np.float32), (-6e4, 6e4, np.float16), (-1.7e308, 1.7e308, np.float64)],
 )
-def test_gymnasium_bounds_whose_difference_overflows_are_refused(low, high, dtype):
+def test_gymnasium_bounds_are_refused_if_their_difference_overflows(low, high, dtype):
     with refused("action_space"):
         read_spaces("Mine", gymnasium.spaces.Box(low, high, (2,), dtype), BOX)
     with refused("observation_space"):
         read_spaces("Mine", BOX, gymnasium.spaces.Box(-1, 1, (0,)))
 
 
-def test_gymnasium_bounds_with_low_above_high_are_refused():
+def test_gymnasium_bounds_are_refused_if_low_is_above_high():
     space = gymnasium.spaces.Box(-1, 1, (2,))
     space.low = -space.low + 1
     with refused("action_space"):
         read_spaces("Mine", space, BOX)
 
 
-def test_checks_of_objects_work_with_other_settings_of_jax(monkeypatch):
+def test_the_checks_of_environment_objects_work_with_any_jax_settings(monkeypatch):
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         make_env(Mine())
     with jax.disable_jit():
@@ -680,7 +680,7 @@ def test_checks_of_objects_work_with_other_settings_of_jax(monkeypatch):
         one_step(Mine(x=jnp.zeros(2)))
 
 
-def test_no_log_for_an_object_that_fits(caplog):
+def test_a_valid_environment_object_causes_no_warning(caplog):
     caplog.set_level(logging.INFO, "sacjax")
     make_env(Mine())
     assert not caplog.records

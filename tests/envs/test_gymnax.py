@@ -82,7 +82,7 @@ def test_the_adapter_returns_the_same_steps_as_gymnax(name):
 
 
 @pytest.mark.parametrize("name", ENVS)
-def test_shapes_and_dtypes_follow_the_environment_interface(name):
+def test_shapes_and_dtypes_match_the_environment_interface(name):
     contract.assert_shapes(make_env(name)(COPIES), name, *ENVS[name][:2], rollout(name))
 
 
@@ -100,11 +100,11 @@ def test_each_environment_copy_resets_only_when_its_episode_ends(name):
 
 
 @pytest.mark.parametrize("name", ENVS)
-def test_step_keeps_all_types_of_the_state_and_creates_no_weak_types(name):
+def test_step_changes_no_dtype_of_the_state_and_creates_no_weak_types(name):
     contract.assert_state_keeps_its_types(make_env(name)(COPIES), COPIES)
 
 
-def test_the_list_contains_all_continuous_environments_of_gymnax():
+def test_the_list_of_gymnax_environments_contains_all_continuous_ones():
     assert continuous_envs().keys() == ENVS.keys()
 
 
@@ -230,7 +230,7 @@ def test_sacjax_warns_if_an_environment_does_not_count_its_steps(env, warns, cap
     assert (f"step_env of {type(env).__name__} does not change state.time" in caplog.text) == warns
 
 
-def test_integer_rewards_become_floats():
+def test_integer_rewards_are_converted_to_floats():
     env = make_env(Echo(-1.0, 1.0, (1,)))(2)
     state, _ = env.reset(jax.random.key(0), env.default_params)
     _, timestep = env.step(state, jnp.zeros((2, 1)), jax.random.key(0), env.default_params)
@@ -265,7 +265,7 @@ def test_each_member_has_its_own_bounds_and_time_limit():
         np.testing.assert_array_equal(steps.truncated[i], ends)
 
 
-def test_point_robot_scales_actions_by_each_members_maximum_force():
+def test_point_robot_scales_actions_by_the_maximum_force_of_each_member():
     env = make_env("PointRobot-misc")(1)
     force = jnp.array([0.1, 0.7])
 
@@ -290,7 +290,7 @@ def test_one_step_can_both_terminate_and_truncate_an_episode():
     assert flags == [(False, False), (True, True)] * 2
 
 
-def test_equal_keys_give_equal_steps_and_other_keys_give_other_steps():
+def test_equal_keys_give_equal_steps_and_different_keys_differ():
     env = make_env(Noise())(4)
 
     @quick_jit
@@ -309,7 +309,7 @@ def test_equal_keys_give_equal_steps_and_other_keys_give_other_steps():
     assert len(np.unique(every)) == len(every) == 16  # each copy draws different numbers
 
 
-def test_typed_and_legacy_jax_keys_give_the_same_steps():
+def test_typed_and_legacy_jax_keys_produce_the_same_steps():
     env = make_env("Pendulum-v1")(2)
 
     @quick_jit
@@ -322,7 +322,7 @@ def test_typed_and_legacy_jax_keys_give_the_same_steps():
     assert all(map(np.array_equal, jax.tree.leaves(typed), jax.tree.leaves(legacy)))
 
 
-def test_an_environment_name_always_returns_the_same_object():
+def test_make_env_returns_the_same_object_for_the_same_name():
     assert all(base_env(name) is base_env(name) for name in ENVS)
 
 
@@ -406,5 +406,5 @@ def test_error_for_an_unknown_environment_suggests_the_closest_name(name, sugges
         ("gymnasium/Ant-v5?xml_file=" + 300 * "a", "gymnasium/Ant-v5-xml_file-" + 134 * "a"),
     ],
 )
-def test_an_environment_name_cannot_lead_out_of_the_runs_folder(name, path):
+def test_the_path_for_an_environment_name_stays_inside_runs(name, path):
     assert names.path_of(name) == path

@@ -45,12 +45,12 @@ def message():
         ("playground/Pendulum-v1", ["gymnax/Pendulum-v1"]),
     ],
 )
-def test_names_are_looked_up_in_all_suites(name, suggestions, message):
+def test_an_unknown_name_is_compared_with_the_names_of_all_suites(name, suggestions, message):
     _, _, hint = message(name).partition("did you mean ")
     assert [x for x in suggestions if x in hint] == suggestions
 
 
-def test_a_near_name_of_the_own_suite_needs_no_other_suite(message, monkeypatch):
+def test_no_other_suite_is_imported_if_the_suite_has_a_similar_name(message, monkeypatch):
     def adapter(suite):
         assert suite == "gymnax"
         return importlib.import_module("sacjax.envs.gymnax")
@@ -59,7 +59,7 @@ def test_a_near_name_of_the_own_suite_needs_no_other_suite(message, monkeypatch)
     assert "did you mean Pendulum-v1?" in message("pendulum")
 
 
-def test_suites_that_cannot_be_imported_are_skipped(message, monkeypatch):
+def test_suggestions_skip_suites_that_cannot_be_imported(message, monkeypatch):
     for module in ("brax", "brax.envs", "mujoco_playground", "envpool"):
         monkeypatch.setitem(sys.modules, module, None)
     assert "did you mean gymnasium/Ant-v5?" in message("ant")
@@ -69,14 +69,14 @@ def test_suites_that_cannot_be_imported_are_skipped(message, monkeypatch):
 
 
 @pytest.mark.parametrize("id", ["DI-v0", "MyHopper-v0"])
-def test_an_unregistered_id_says_how_to_register_it(id, message):
+def test_the_error_for_an_unregistered_id_says_how_to_register_it(id, message):
     text = message(f"gymnasium/{id}")
     assert f"gymnasium/my_module:{id}" in text
     assert "Taxi" not in text
 
 
 @pytest.mark.processes
-def test_known_names_import_no_other_suite():
+def test_a_known_name_imports_only_its_suite():
     code = """
 import sys
 from sacjax.envs.names import make_env
@@ -90,13 +90,13 @@ print(*{"brax", "mujoco_playground", "envpool"} & set(sys.modules))
 # Remedies
 
 
-def test_the_remedy_for_an_unknown_option_lists_the_options(message):
+def test_the_error_for_an_unknown_option_lists_the_valid_options(message):
     assert "use the options render_mode, g, max_episode_steps" in message(
         "gymnasium/Pendulum-v1?weight=2"
     )
 
 
-def test_the_remedy_for_envpool_lists_its_options(message):
+def test_the_error_for_an_unknown_option_of_envpool_lists_valid_options(message):
     pytest.importorskip("envpool")
     assert "healthy_reward" in message("envpool/Hopper-v5?weight=2").partition("use the options")[2]
 
@@ -121,13 +121,13 @@ class DependencyNotInstalled(Exception):
         (OSError("no such file"), "check its options"),
     ],
 )
-def test_the_remedy_follows_the_kind_of_error(error, remedy):
+def test_the_hint_in_an_error_depends_on_the_cause(error, remedy):
     with refused("env") as caught:
         fail(error)
     assert str(caught.value).endswith(f": {remedy}")
 
 
-def test_an_environment_with_a_fault_is_not_a_missing_package():
+def test_an_error_in_an_environment_is_not_called_a_missing_package():
     with refused("env") as caught, names.creation_errors("suite/x", "brax"):
         raise ZeroDivisionError("division by zero")
     assert str(caught.value).endswith(
@@ -158,11 +158,11 @@ def test_an_environment_with_a_fault_is_not_a_missing_package():
         ("", ""),
     ],
 )
-def test_options_are_numbers_words_and_tuples(text, value):
+def test_options_can_be_numbers_words_or_tuples(text, value):
     assert parse(f"brax/ant?x={text}").options == {"x": value}
 
 
-def test_nan_is_a_number():
+def test_nan_is_read_as_a_number():
     options = parse("brax/ant?x=nan&y=(1,NaN)").options
     assert math.isnan(options["x"])
     assert math.isnan(options["y"][1])
@@ -171,7 +171,7 @@ def test_nan_is_a_number():
 @pytest.mark.parametrize(
     "text", ["(0.8,inf", "(0.8,infinite)", "[1,2", "{1:", "(1;2)", "{[]:1}", " (a)", "(1)+x"]
 )
-def test_text_that_looks_like_a_tuple_must_be_one(text):
+def test_malformed_tuples_are_refused(text):
     with refused("healthy_z_range"):
         parse(f"gymnasium/Hopper-v5?healthy_z_range={text}")
 
@@ -184,6 +184,6 @@ def test_malformed_options_are_refused(query):
         parse(f"brax/ant?{query}")
 
 
-def test_an_infinite_range_reaches_the_environment():
+def test_an_infinite_bound_is_a_valid_option():
     env = make_env("gymnasium/Hopper-v5?healthy_z_range=(0.8,inf)")(1)
     assert env.action_size == 3

@@ -93,19 +93,19 @@ def forget():
         ("my_envs:made", 3.0),
     ],
 )
-def test_a_name_may_be_a_class_an_object_or_a_factory(name, speed):
+def test_an_environment_can_be_the_name_of_a_class_object_or_factory(name, speed):
     assert make_env(name)(2).action_size == 1
     assert base_env(name).speed == speed
     assert base_env(name) is base_env(name)  # so that it compiles once
 
 
-def test_a_reloaded_class_makes_a_new_environment():
+def test_an_environment_is_made_again_if_its_module_was_reloaded():
     before = base_env("my_envs:Swing")
     forget()
     assert type(base_env("my_envs:Swing")) is not type(before)
 
 
-def test_gymnasium_takes_the_id_of_a_module():
+def test_a_gymnasium_id_can_be_registered_by_a_named_module():
     assert make_env("gymnasium/my_envs:Swung-v0")(1).action_size == 1
     with refused("env"):
         make_env("gymnasium/my_envs:Swang-v0")
@@ -125,13 +125,13 @@ def test_gymnasium_takes_the_id_of_a_module():
         "broken_envs:Swing",
     ],
 )
-def test_what_cannot_be_imported_is_refused(name, module):
+def test_an_environment_that_cannot_be_imported_is_refused(name, module):
     (module / "broken_envs.py").write_text("1 / 0")
     with refused("env"):
         make_env(name)
 
 
-def test_unknown_options_of_a_class_name_its_parameters():
+def test_the_error_for_an_unknown_option_lists_the_parameters_of_a_class():
     with refused("env") as caught:
         make_env("my_envs:Swing?mass=2")
     assert "use the options speed" in str(caught.value)
@@ -155,7 +155,7 @@ def test_the_command_line_imports_from_the_current_folder(module, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["my_envs:slow", "my_envs:Inner.make", PLAIN])
-def test_an_algorithm_may_have_a_name(name):
+def test_an_algorithm_can_be_given_by_name(name):
     make_program(TINY, name)
 
 
@@ -167,7 +167,7 @@ def test_an_algorithm_that_cannot_be_imported_is_refused(name):
         run(TINY, seeds=1, algorithm=name)
 
 
-def test_names_and_objects_of_an_algorithm_agree(tmp_path):
+def test_an_algorithm_by_name_equals_the_same_algorithm_as_an_object(tmp_path):
     done = run(TINY, seeds=1, algorithm="my_envs:slow", directory=tmp_path / "name")
     slow = sys.modules["my_envs"].slow
     assert load(tmp_path / "name", algorithm=slow).config == done.config
@@ -180,7 +180,7 @@ def test_names_and_objects_of_an_algorithm_agree(tmp_path):
 # Runs
 
 
-def test_the_commands_rebuild_a_run_by_name(trained, tmp_path, capsys):
+def test_commands_import_the_environment_and_algorithm_by_name(trained, tmp_path, capsys):
     content = json.loads((trained / "config.json").read_text())
     assert content["config"]["env"] == "my_envs:Swing"
     assert content["algorithm"] == "my_envs:slow"
@@ -201,13 +201,13 @@ def test_the_commands_rebuild_a_run_by_name(trained, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["evaluate", "render", "resume"])
-def test_a_module_is_not_imported_silently(command, trained, capsys):
+def test_a_module_is_imported_only_with_trust(command, trained, capsys):
     assert main([command, str(trained)]) == 2
     assert "--trust" in capsys.readouterr().err
     assert "my_envs" not in sys.modules
 
 
-def test_python_asks_for_trust_once_per_process(trained):
+def test_each_process_needs_trust_only_once(trained):
     for first in (load, resume):
         with refused("env"):
             first(trained)
@@ -219,7 +219,7 @@ def test_python_asks_for_trust_once_per_process(trained):
 
 
 @pytest.mark.parametrize("name", ["os:getcwd", "gymnasium/my_envs:Swung-v0", "gymnax/os:getcwd"])
-def test_a_folder_cannot_name_another_module(name, trained):
+def test_trust_does_not_extend_to_other_modules(name, trained):
     load(trained, trust=True)
     path = trained / "config.json"
     content = json.loads(path.read_text())
@@ -250,12 +250,12 @@ def test_code_inside_the_folder_of_a_run_is_never_executed(name, trained, monkey
         resume(trained, trust=True)
 
 
-def test_reports_import_no_module(trained, tmp_path):
+def test_report_does_not_import_the_module_of_an_environment(trained, tmp_path):
     assert main(["report", str(trained), "--out", str(tmp_path / "report")]) == 0
     assert "my_envs" not in sys.modules
 
 
-def test_a_run_of_an_object_can_be_evaluated_by_name(tmp_path):
+def test_evaluate_accepts_a_name_for_an_environment_object(tmp_path):
     env = LogWrapper(base_env("my_envs:Swing"))
     fields = {name: x for name, x in vars(TINY).items() if name != "env"}
     run(Config(env, **fields), seeds=1, directory=tmp_path / "run")

@@ -210,7 +210,7 @@ def test_the_adapter_returns_the_same_steps_as_the_raw_environment(name):
 
 
 @pytest.mark.parametrize("name", some_nightly(ALL))
-def test_shapes_and_dtypes_follow_the_environment_interface(name):
+def test_shapes_and_dtypes_match_the_environment_interface(name):
     contract.assert_shapes(make_env(name)(COPIES), name, *ALL[name][:2], rollout(name))
 
 
@@ -240,7 +240,7 @@ def test_a_time_limit_truncates_an_episode_and_a_fall_terminates_it(name):
 
 
 @pytest.mark.parametrize("name", some_nightly(ALL))
-def test_equal_keys_give_equal_steps_and_other_keys_give_other_steps(name):
+def test_equal_keys_give_equal_steps_and_different_keys_differ(name):
     one, same, other = rollout(name), rolled_out(name), rolled_out(name, seed=7)
     jax.tree.map(np.testing.assert_array_equal, one, same)
     assert not np.array_equal(one.first_obs, other.first_obs) or name.startswith("brax/fast")
@@ -268,13 +268,13 @@ def test_vmap_works_over_seeds_and_time_limits_of_an_environment(name):
 
 
 @pytest.mark.parametrize("name", some_nightly(ALL))
-def test_step_keeps_all_types_of_the_state_and_creates_no_weak_types(name):
+def test_step_changes_no_dtype_of_the_state_and_creates_no_weak_types(name):
     contract.assert_state_keeps_its_types(make_env(name)(COPIES), COPIES)
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", ["brax/inverted_pendulum?backend=spring&limit=2&reset=fresh"])
-def test_the_option_reset_fresh_gives_every_episode_a_new_first_state(name):
+def test_with_reset_fresh_every_episode_starts_in_a_new_state(name):
     env = make_env(name)(3)
 
     @quick_jit
@@ -409,7 +409,7 @@ HOPS = (  # this hopper gets a constant reward and cannot fall within five steps
         *([HOPS] if POOLED else []),
     ],
 )
-def test_learned_value_of_a_constant_reward_ignores_the_time_limit(name):
+def test_the_learned_value_of_constant_rewards_ignores_the_time_limit(name):
     """With reward 1 in every step, the value is 1 / (1 - gamma) = 5.
 
     The value would be below 3.4 if the time limit of 5 steps counted as a termination. The actor
@@ -449,7 +449,7 @@ PARTS = {  # name: entries whose sum is this metric
 
 
 @pytest.mark.parametrize("name", [x for x in PARTS if POOLED or not x.startswith("envpool")])
-def test_log_info_reads_the_info_of_every_suite(name):
+def test_log_info_works_in_every_suite(name):
     entries, whole = PARTS[name]
     config = Config(
         name,
@@ -504,7 +504,7 @@ def test_an_episode_that_terminates_early_is_not_truncated(name):
     assert not truncated.any()
 
 
-def test_episodes_from_the_same_first_state_get_different_keys():
+def test_episodes_that_start_in_the_same_state_use_different_keys():
     env = make_env("brax/Forever?limit=1")(2)
 
     @quick_jit
@@ -620,7 +620,7 @@ def test_a_missing_or_broken_dependency_raises_an_input_error(monkeypatch, tmp_p
 # Presets
 
 
-def test_playground_presets_equal_playgrounds_settings_for_brax_sac():
+def test_presets_for_playground_equal_its_settings_for_brax_sac():
     from mujoco_playground import dm_control_suite
     from mujoco_playground.config.dm_control_suite_params import brax_sac_config
 
@@ -646,7 +646,7 @@ def test_playground_presets_equal_playgrounds_settings_for_brax_sac():
 # Environments outside of JAX
 
 
-def test_two_runs_cannot_step_the_same_environments_outside_of_jax():
+def test_two_runs_cannot_share_environments_outside_of_jax():
     env = make_env("gymnasium/Hosted-v0")(1)
     reset = quick_jit(lambda key: env.reset(key, None))
     step = quick_jit(lambda state: env.step(state, jnp.zeros((1, 1)), jax.random.key(0), None)[0])
@@ -708,7 +708,7 @@ def test_resume_restores_unfinished_episodes_by_repeating_their_actions(steps):
             np.testing.assert_array_equal(x, y)
 
 
-def test_resume_repeats_float64_actions_exactly():
+def test_resume_repeats_actions_in_float64_exactly():
     class Sum(Hosted):
         action_space = gymnasium.spaces.Box(-0.3, 0.7, (1,), np.float64)
         observation_space = gymnasium.spaces.Box(-np.inf, np.inf, (1,), np.float64)
@@ -733,7 +733,7 @@ def test_resume_repeats_float64_actions_exactly():
     assert other.load(one.save())
 
 
-def test_a_simulator_may_reuse_and_modify_its_arrays():
+def test_an_environment_may_reuse_and_modify_its_arrays():
     class OneBuffer(Hosted):
         buffer = np.zeros(1, np.float32)
 
@@ -759,7 +759,7 @@ def test_a_simulator_may_reuse_and_modify_its_arrays():
     np.testing.assert_array_equal(other.save()["actions"], 2)
 
 
-def test_an_error_while_actions_are_repeated_names_the_environment():
+def test_an_error_during_the_repetition_of_actions_names_the_environment():
     one = Copies(Hosted, read_spaces("h", Hosted.action_space, Hosted.observation_space), 1)
     other = Copies(lambda: Hosted(fails_at=2), one.spaces, 1)
     one.reset(np.uint32(1))
@@ -806,7 +806,7 @@ def test_sacjax_warns_if_an_environment_has_no_time_limit(limit, warns, caplog):
 
 
 @pytest.mark.processes
-def test_callbacks_do_not_deadlock_while_all_threads_are_busy():
+def test_callbacks_do_not_deadlock_if_all_threads_are_busy():
     """Step 16 environments 2,000 times between matrix products that keep all threads busy."""
     env = make_env("gymnasium/Hosted-v0")(16)
 
@@ -890,7 +890,7 @@ def test_resumed_brax_and_playground_runs_equal_uninterrupted_runs(name, tmp_pat
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("backend", ["generalized", "positional", "mjx"])
-def test_a_population_can_be_trained_with_every_brax_backend(backend):
+def test_several_members_can_be_trained_with_every_brax_backend(backend):
     """Another test trains with the backend `spring`."""
     config = Config(f"brax/inverted_pendulum?backend={backend}", **SMALL)
     done = run(config, seeds=3, strategy="vmap")
@@ -947,7 +947,7 @@ def test_an_error_during_resume_or_evaluation_names_the_environment(tmp_path, mo
     assert "ConnectionError: the simulator is gone" in str(caught.value)
 
 
-def test_resume_marks_the_last_stored_step_of_each_environment_as_an_end():
+def test_resume_marks_the_last_stored_steps_as_episode_ends():
     config = Config("Pendulum-v1", num_envs=2, n_step=2, replay_size=8, total_steps=1200,
                     warmup_steps=8, batch_size=8, eval_every=8, utd=0.5)  # fmt: skip
     example = make_env("Pendulum-v1")(1).example
@@ -1007,7 +1007,7 @@ def untrained(name: str) -> Run:
         "playground/CartpoleBalance?limit=30",
     ],
 )
-def test_render_writes_a_gif_in_which_the_bodies_move(name, tmp_path):
+def test_the_bodies_move_in_a_rendered_gif(name, tmp_path):
     try:
         total = render(untrained(name), 0, tmp_path / "policy.gif", frames=12)
     except InputError as error:
@@ -1033,7 +1033,7 @@ def test_render_rejects_environments_that_have_no_bodies_to_draw(tmp_path):
 
 
 @pytest.mark.skipif(not POOLED, reason="envpool is not installed")
-def test_render_rejects_suites_without_pictures_before_an_episode_starts(tmp_path, monkeypatch):
+def test_render_rejects_suites_without_images_before_it_plays_an_episode(tmp_path, monkeypatch):
     monkeypatch.setattr("sacjax.report.render._episode", None)
     with pytest.raises(InputError, match="gymnasium/Pendulum-v1"):
         render(untrained("envpool/Pendulum-v1"), 0, tmp_path / "policy.gif")

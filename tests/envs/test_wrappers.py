@@ -47,7 +47,7 @@ class Picture(Pendulum):
         lambda env: FlattenObservationWrapper(LogWrapper(env)),
     ],
 )
-def test_gymnax_wrappers_change_no_step(wrap):
+def test_a_gymnax_wrapper_does_not_change_the_steps(wrap):
     plain, wrapped = make_env(Pendulum())(3), make_env(wrap(Pendulum()))(3)
     assert wrapped.name == plain.name
     params = plain.default_params.replace(max_steps_in_episode=4)
@@ -62,12 +62,12 @@ def test_gymnax_wrappers_change_no_step(wrap):
         jax.tree.map(np.testing.assert_array_equal, step, other_step)
 
 
-def test_gymnax_wrappers_need_no_clock_of_their_own(caplog):
+def test_a_gymnax_wrapper_causes_no_warning(caplog):
     make_env(LogWrapper(Pendulum()))
     assert not caplog.text
 
 
-def test_flattened_observations_can_be_used():
+def test_flattened_images_can_be_observations():
     with refused("observation_space"):
         make_env(Picture())
     flat = FlattenObservationWrapper(Picture())
@@ -78,12 +78,12 @@ def test_flattened_observations_can_be_used():
 
 
 @pytest.mark.parametrize("wrap", [GymnaxToDmEnvWrapper, LegacyStepAPIWrapper, GymnaxToGymWrapper])
-def test_wrappers_for_other_libraries_are_refused(wrap):
+def test_wrappers_that_change_the_gymnax_interface_are_refused(wrap):
     with refused("env"):
         make_env(wrap(Pendulum()))
 
 
-def test_wrapped_environments_train(tmp_path):
+def test_training_with_a_wrapped_environment_works(tmp_path):
     env = LogWrapper(Pendulum())
     config = dataclasses.replace(TINY, env=env)
     done = run(config, seeds=1, directory=tmp_path / "run")

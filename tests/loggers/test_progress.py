@@ -68,7 +68,7 @@ def strict(text):
     return [json.loads(row, parse_constant=refuse) for row in text.splitlines()]
 
 
-def test_the_progress_line_shows_returns_and_speed_and_time(terminal):
+def test_the_progress_line_shows_the_return_speed_and_time(terminal):
     with ProgressBar(file=terminal) as bar:
         assert "compiling, then training to the first evaluation" in terminal.frames()[-1]
         bar(150, epoch([0, 1, 2], [-151.2, np.nan, -130.1], 2.0, True, 250.0))
@@ -149,7 +149,7 @@ def test_the_time_left_of_a_resumed_run_ignores_finished_steps():
     assert resumed["done"] == pytest.approx(0.8)
 
 
-def test_the_progress_line_shows_no_speed_for_a_batch_without_training():
+def test_the_progress_line_shows_no_speed_if_a_batch_did_not_train():
     """If all members of a batch diverged, resume logs the remaining epochs without training."""
 
     def logged(step, seconds, member):
@@ -168,7 +168,7 @@ def test_the_progress_line_shows_no_speed_for_a_batch_without_training():
 @pytest.mark.parametrize(
     ("x", "text"), [(999.7, "1k"), (999_700, "1M"), (950, "950"), (1.5, "1.5")]
 )
-def test_the_progress_line_rounds_a_number_before_it_chooses_the_unit(x, text):
+def test_the_progress_line_chooses_the_unit_of_the_rounded_number(x, text):
     assert progress_bar._count(x) == text
 
 
@@ -186,7 +186,7 @@ def test_the_progress_line_shows_long_times_in_hours():
     ]
 
 
-def test_the_progress_of_all_batches_is_added_up():
+def test_the_progress_line_counts_the_steps_of_all_batches():
     first = progress(500, epoch([0, 1], [1.0, 2.0], seconds=3.0, members=4))
     assert (first["done"], first["members"], first["told"]) == (0.5, 4, 2)
     assert first["time_left"] == pytest.approx(3.0 * 10)  # ten epochs of the other two members
@@ -221,7 +221,7 @@ def test_log_format_json_prints_only_json_on_stdout(tmp_path, capsys):
     )
 
 
-def test_json_lines_write_nan_as_null_and_report_warnings_and_errors():
+def test_json_lines_contain_warnings_and_errors_and_write_nan_as_null():
     file = io.StringIO()
     with contextlib.suppress(InputError), JsonLines(file=file) as json_lines:
         json_lines(150, epoch([0], [np.nan], diverged=True))
@@ -291,7 +291,7 @@ def test_a_closed_log_file_does_not_stop_a_run(caplog):
     assert len(caplog.records) == 2
 
 
-def test_show_true_prints_a_line_per_epoch_without_a_terminal():
+def test_without_a_terminal_show_true_prints_one_line_per_epoch():
     for show in (None, True, False):
         file = io.StringIO()
         with ProgressBar(file=file, show=show) as bar:

@@ -273,7 +273,7 @@ def test_tensorboard_files_are_closed_without_a_with_statement(tmp_path):
     assert len(os.listdir("/proc/self/fd")) == open_before
 
 
-def test_a_full_disk_stops_tensorboard_but_not_the_run(tmp_path, caplog, monkeypatch):
+def test_a_run_continues_without_tensorboard_if_the_disk_is_full(tmp_path, caplog, monkeypatch):
     """tensorboardX's SummaryWriter would wait forever for its thread, which has ended."""
 
     def fail(*_):
@@ -351,7 +351,7 @@ def test_resume_continues_the_logs_of_tensorboard_and_wandb(tmp_path, capsys):
     assert list(series_of(out / "tensorboard")["eval_return/seed_0"]) == [300, 500, 700]
 
 
-def test_resume_names_the_loggers_of_a_folder_that_does_not_note_them(whole, tmp_path, capsys):
+def test_resume_warns_about_loggers_that_config_json_does_not_list(whole, tmp_path, capsys):
     out = Path(shutil.copytree(whole, tmp_path / "run", symlinks=True))
     content = json.loads((out / "config.json").read_text())
     assert content["options"].pop("loggers") == ["tensorboard", "wandb"]
@@ -407,7 +407,7 @@ def test_each_batch_is_logged_with_its_own_name_and_statistics():
 
 
 @pytest.mark.processes
-def test_a_resumed_run_in_batches_has_the_logs_of_an_uninterrupted_run(tmp_path):
+def test_a_resumed_run_in_batches_logs_the_same_as_an_uninterrupted_run(tmp_path):
     """The run stops in the second of three batches, after 4 of 8 epochs."""
     whole, killed, epochs = tmp_path / "whole", tmp_path / "killed", []
     how = {"seeds": 3, "members_per_batch": 1, "checkpoint_every": 1}

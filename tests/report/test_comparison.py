@@ -72,14 +72,14 @@ def test_the_report_has_one_entry_per_setting_of_a_sweep(tmp_path):
     assert comparison.differing([low, high]) == ["tau"]
 
 
-def test_folders_with_equal_names_are_labelled_by_their_paths(tmp_path, monkeypatch):
+def test_folders_with_equal_names_are_labelled_with_their_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for parent in "xy":
         write_run(Path(parent, "run"), curves())
     assert [e.label for e in comparison.read(["x/run", "y/run"])] == ["x/run", "y/run"]
 
 
-def test_results_are_aggregated_for_labels_that_cover_every_environment(tmp_path):
+def test_results_are_aggregated_only_for_labels_with_all_environments(tmp_path):
     runs = [
         write_run(tmp_path / "1", [[0], [1]]),
         write_run(tmp_path / "2", [[2], [4]]),
@@ -159,7 +159,7 @@ def test_the_legends_show_every_label_unchanged(tmp_path, monkeypatch):
         assert not any(text.get_parse_math() for text in texts)
 
 
-def test_report_rejects_the_folder_of_a_single_batch(tmp_path):
+def test_report_rejects_the_folder_of_one_batch_of_a_run(tmp_path):
     whole = write_run(tmp_path / "a", curves())
     batch = write_run(whole / "batches" / "1", curves())
     with pytest.raises(InputError, match=str(whole)):
@@ -199,7 +199,7 @@ def test_report_excludes_diverged_seeds_and_counts_them_in_a_note(tmp_path, caps
     assert "all in Pendulum-v1: 2 of 2 seeds diverged" in text
 
 
-def test_an_environment_without_scores_does_not_hide_other_environments(tmp_path, capsys):
+def test_an_environment_without_scores_does_not_hide_the_others(tmp_path, capsys):
     """If the first environment has no scores, the first run cannot be the baseline."""
     gone = write_run(tmp_path / "gone", np.full((2, 2), np.nan))
     here = [write_run(tmp_path / name, curves(), "Reacher-misc") for name in "ab"]
@@ -213,7 +213,7 @@ def test_an_environment_without_scores_does_not_hide_other_environments(tmp_path
         assert ("(beats a)" in text) == (order[0] == gone)
 
 
-def test_report_notes_list_unfinished_settings(tmp_path):
+def test_the_notes_of_a_report_list_unfinished_settings(tmp_path):
     """Batch 1 is finished, batch 2 has 1 of 3 evaluations, and batch 3 has not started."""
     taus = [0.005, 0.01, 0.02]
     run = write_run(tmp_path / "a", curves(seeds=6), swept=taus)
@@ -235,7 +235,7 @@ def test_report_notes_list_unfinished_settings(tmp_path):
     assert low.folders[0].reached == "200 to 400"
 
 
-def test_report_notes_list_package_versions_that_differ(tmp_path):
+def test_the_notes_of_a_report_list_package_versions_that_differ(tmp_path):
     one, other = (write_run(tmp_path / name, curves()) for name in "ab")
     content = directory.read_description(other)
     versions = content["versions"] | {"optax": "0.0.1", "mujoco": "9"}  # one has no mujoco
@@ -246,7 +246,7 @@ def test_report_notes_list_package_versions_that_differ(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (5, 1)])
-def test_report_works_with_few_seeds_or_one_evaluation(tmp_path, capsys, shape):
+def test_a_report_needs_only_few_seeds_or_one_evaluation(tmp_path, capsys, shape):
     run = write_run(tmp_path / "a", curves(*shape))
     assert main(["report", str(run), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
@@ -256,7 +256,7 @@ def test_report_works_with_few_seeds_or_one_evaluation(tmp_path, capsys, shape):
 
 
 @pytest.mark.parametrize("seeds", [2, 5])
-def test_two_seeds_have_a_probability_of_improvement_without_an_interval(tmp_path, capsys, seeds):
+def test_the_probability_of_improvement_has_no_interval_for_two_seeds(tmp_path, capsys, seeds):
     """With 2 seeds, the bootstrap would say [1.00, 1.00], whatever lies behind them."""
     runs = [write_run(tmp_path / x, curves(seeds, level=y)) for x, y in (("a", 0), ("b", 9))]
     entries = comparison.read(runs)
@@ -307,7 +307,7 @@ def test_report_shows_the_class_of_an_environment_object(tmp_path):
     assert comparison.read([run])[0].env == "environment object"
 
 
-def test_report_treats_a_name_without_a_suite_as_a_gymnax_name(tmp_path):
+def test_report_treats_an_environment_name_without_a_suite_as_gymnax(tmp_path):
     runs = [
         write_run(tmp_path / "a", curves(), env="Pendulum-v1"),
         write_run(tmp_path / "b", curves(), env="gymnax/Pendulum-v1", seeds=[4, 5, 6, 7]),

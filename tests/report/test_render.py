@@ -42,7 +42,7 @@ def own(result, *, with_params=False):
     return OwnWithParams() if with_params else Own()
 
 
-def test_bars_show_the_observation_and_not_the_time():
+def test_the_bars_show_only_the_observation():
     first, second = shown(Aim())
     np.testing.assert_array_equal(first, second)  # state.time differs
     first, second = shown(Aim(), [[0.5, -1.0], [0.1, -1.0]])
@@ -51,13 +51,13 @@ def test_bars_show_the_observation_and_not_the_time():
     assert len(rows) > 150  # the bars use the height of the picture
 
 
-def test_bars_of_one_episode_have_one_scale_even_if_a_number_is_not_finite():
+def test_the_scale_of_the_bars_ignores_numbers_that_are_not_finite():
     low, high = drawings._limits(np.array([[1.0, np.nan], [np.inf, 3.0]]))
     assert low < 0
     assert 3 < high < 4
 
 
-def test_pendulum_is_drawn_on_one_figure(monkeypatch):
+def test_all_frames_of_pendulum_are_drawn_on_one_figure(monkeypatch):
     made = []
 
     def spy(figure):
@@ -74,7 +74,7 @@ def test_pendulum_is_drawn_on_one_figure(monkeypatch):
 
 
 @pytest.mark.parametrize("with_params", [False, True])
-def test_an_environment_of_your_own_draws_itself(with_params, tmp_path):
+def test_a_custom_environment_can_draw_its_own_frames(with_params, tmp_path):
     def draw(state):
         figure, axes = pyplot.subplots(figsize=(2, 1), dpi=100)
         axes.set_title(str(state.time))
@@ -99,12 +99,12 @@ def test_an_environment_of_your_own_draws_itself(with_params, tmp_path):
 
 
 @pytest.mark.parametrize("wrong", [PIXELS / 255, PIXELS[..., 0], None])
-def test_other_pictures_are_refused(wrong):
+def test_render_refuses_a_result_that_is_not_a_picture(wrong):
     with refused("render"):
         shown(own(lambda state: wrong))
 
 
-def test_progress_is_shown_on_a_terminal_only(tmp_path, monkeypatch, capsys):
+def test_render_shows_its_progress_only_in_a_terminal(tmp_path, monkeypatch, capsys):
     done = run(TINY, seeds=1)
     for terminal in (False, True):
         monkeypatch.setattr("sys.stderr.isatty", lambda terminal=terminal: terminal)

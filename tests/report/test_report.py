@@ -26,7 +26,7 @@ def test_read_metrics_returns_exactly_the_written_numbers(tmp_path):
     assert np.isnan(metrics["train_return"]).all()
 
 
-def test_read_metrics_ignores_an_incomplete_epoch_of_a_batch(tmp_path):
+def test_read_metrics_ignores_an_epoch_that_a_batch_did_not_finish(tmp_path):
     rows = "0,0,1,1\n1,1,1,2\n0,0,2,3\n1,1,2,3\n0,0,3,5\n1,1,3."
     (tmp_path / "a.csv").write_text(f"member,seed,env_steps,q\n{rows}")
     (tmp_path / "b.csv").write_text("member,seed,env_steps,q\n2,2,1,4\n")
@@ -62,7 +62,7 @@ def test_a_metrics_csv_without_rows_does_not_count_as_damaged(tmp_path, text):
         read_metrics(tmp_path / "m.csv")
 
 
-def test_the_learning_curve_ends_where_the_first_seed_of_a_setting_ends(monkeypatch):
+def test_the_learning_curve_ends_at_the_end_of_the_shortest_run(monkeypatch):
     """The line shows the IQM over the seeds that have not diverged."""
     drawn, draw = [], Axes.plot
 

@@ -48,7 +48,7 @@ def whole(tmp_path_factory):
 
 
 @pytest.mark.exact
-def test_batches_give_the_same_bits_as_one_population(together):
+def test_a_run_in_batches_is_bit_identical_to_a_run_without_batches(together):
     """The bits are equal because "map" compiles each member separately."""
     seen = []
     done = run(
@@ -75,7 +75,7 @@ def test_load_reads_all_batches_of_a_folder_as_one_run(whole, together):
 
 @pytest.mark.exact
 @pytest.mark.parametrize("stop_after", [2, 4, 6])
-def test_resume_gives_the_same_bits_after_a_stop_in_any_batch(
+def test_a_run_stopped_in_any_batch_resumes_to_the_same_bits(
     whole, together, tmp_path, stop_after, monkeypatch
 ):
     """The run stops in the first batch, between both batches, or in the second batch.
@@ -239,7 +239,7 @@ def test_a_report_shows_the_evaluations_of_an_unfinished_run(stopped, tmp_path):
         read([folder], last=2)
 
 
-def test_the_json_progress_counts_the_steps_of_all_batches(stopped, tmp_path, capsys):
+def test_the_json_events_count_the_steps_of_all_batches(stopped, tmp_path, capsys):
     folder = Path(shutil.copytree(stopped[0], tmp_path / "run"))
     assert main(["resume", str(folder), "--log-format", "json"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -335,7 +335,7 @@ def test_a_single_batch_cannot_be_loaded_or_resumed(whole):
             use(whole / "batches" / "1")
 
 
-def test_the_remedy_for_an_error_in_a_batch_resumes_the_whole_run(tmp_path, monkeypatch):
+def test_an_error_in_a_batch_suggests_resuming_the_whole_run(tmp_path, monkeypatch):
     from sacjax.runs import arrays, metrics_csv
 
     def full(*_):

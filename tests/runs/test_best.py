@@ -31,7 +31,7 @@ def whole(tmp_path_factory):
     ), folder
 
 
-def test_best_agents_repeat_their_best_evaluation(whole):
+def test_the_best_agents_reproduce_their_best_evaluation(whole):
     done, folder = whole
     found, (returns, epochs) = load(folder, best=True), best_of(done)
     assert len({*epochs.tolist(), CONFIG.num_epochs}) > 1
@@ -41,7 +41,7 @@ def test_best_agents_repeat_their_best_evaluation(whole):
     np.testing.assert_allclose(evaluate_run(found)[0].mean(-1), returns, rtol=1e-5)
 
 
-def test_the_run_itself_does_not_change(whole):
+def test_keep_best_does_not_change_the_results_of_a_run(whole):
     done, folder = whole
     plain = run(CONFIG, HP, **HOW)
     jax.tree.map(np.testing.assert_array_equal, plain.metrics, done.metrics)
@@ -49,7 +49,7 @@ def test_the_run_itself_does_not_change(whole):
 
 
 @pytest.mark.parametrize("last", [1, 3])
-def test_a_killed_run_keeps_its_best_agents(whole, tmp_path, last):
+def test_a_killed_run_restores_its_best_agents(whole, tmp_path, last):
     """The best agents come from the checkpoint of epoch `last`, and from later epochs."""
     folder = Path(shutil.copytree(whole[1], tmp_path / "killed"))
     shutil.rmtree(folder / "agents")
@@ -61,7 +61,7 @@ def test_a_killed_run_keeps_its_best_agents(whole, tmp_path, last):
     jax.tree.map(np.testing.assert_array_equal, found.agents, expected.agents)
 
 
-def test_a_finished_run_writes_its_best_agents_again(whole, tmp_path):
+def test_resuming_a_finished_run_restores_deleted_best_agents(whole, tmp_path):
     folder = Path(shutil.copytree(whole[1], tmp_path / "run"))
     shutil.rmtree(folder / "agents")
     resume(folder)
@@ -72,7 +72,7 @@ def test_a_finished_run_writes_its_best_agents_again(whole, tmp_path):
 
 @pytest.mark.two_cpus
 @pytest.mark.parametrize("how", [{"members_per_batch": 2}, {"devices": 2}], ids=str)
-def test_batches_and_devices_keep_the_same_best_agents(whole, tmp_path, how):
+def test_the_best_agents_do_not_depend_on_batches_or_devices(whole, tmp_path, how):
     run(CONFIG, HP, directory=tmp_path / "run", keep_best=True, **HOW | how)
     found, expected = load(tmp_path / "run", best=True), load(whole[1], best=True)
     np.testing.assert_array_equal(found.epochs, expected.epochs)
@@ -83,7 +83,7 @@ def test_batches_and_devices_keep_the_same_best_agents(whole, tmp_path, how):
     )
 
 
-def test_a_diverged_member_keeps_an_agent_from_before(tmp_path):
+def test_a_diverged_member_keeps_an_agent_from_before_its_divergence(tmp_path):
     config = replace(CONFIG, hidden=(8,) * 5, eval_every=24, total_steps=20 + 24 * 6)
     hp = Hyperparams(critic_lr=np.array([3e-4, 1e3]))
     done = run(config, hp, seeds=1, directory=tmp_path / "run", keep_best=True)
@@ -94,7 +94,7 @@ def test_a_diverged_member_keeps_an_agent_from_before(tmp_path):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found.agents))
 
 
-def test_best_agents_need_a_folder_and_a_run_that_kept_them(tmp_path):
+def test_best_agents_need_a_run_folder_and_keep_best(tmp_path):
     with refused("keep_best"):
         run(CONFIG, keep_best=True)
     run(TINY, seeds=1, directory=tmp_path / "run")

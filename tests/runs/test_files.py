@@ -54,5 +54,5 @@ def raised(outer, inner):
         (None, "fix the cause"),
     ],
 )
-def test_an_error_suggests_to_make_room_only_if_the_disk_is_full(error, what):
+def test_an_error_suggests_freeing_space_only_if_the_disk_is_full(error, what):
     assert remedy(error) == what

@@ -18,7 +18,7 @@ def folder(tmp_path):
     return Path(shutil.copytree(OLD, tmp_path / "run"))
 
 
-def test_a_run_of_version_0_2_0_can_be_loaded_and_evaluated(folder):
+def test_a_run_from_version_0_2_0_can_be_loaded_and_evaluated(folder):
     run = load(folder)
     assert [member["tau"] for member in run.members] == [0.005, 0.005, 0.02, 0.02]
     assert run.epochs.tolist() == [2] * 4
@@ -26,7 +26,7 @@ def test_a_run_of_version_0_2_0_can_be_loaded_and_evaluated(folder):
     np.testing.assert_allclose(returns, run.metrics["eval_return"][:, -1], rtol=1e-3)
 
 
-def test_a_run_of_version_0_2_0_can_be_resumed(folder):
+def test_a_run_from_version_0_2_0_can_be_resumed(folder):
     before = (folder / "metrics.csv").read_text().splitlines()
     run = resume(folder)
     assert run.completed
@@ -37,7 +37,7 @@ def test_a_run_of_version_0_2_0_can_be_resumed(folder):
     assert json.loads((folder / "config.json").read_text())["algorithm"] == "sac"
 
 
-def test_load_and_resume_reject_another_format_of_the_folder(folder):
+def test_load_and_resume_reject_a_folder_of_an_unknown_format(folder):
     path = folder / "config.json"
     content = json.loads(path.read_text())
     content |= {"format": 3, "versions": content["versions"] | {"sacjax": "0.1.0"}}

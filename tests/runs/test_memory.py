@@ -44,7 +44,7 @@ def test_the_memory_estimate_of_the_state_is_exact_to_the_byte():
 
 
 @pytest.mark.parametrize(("strategy", "devices"), [("vmap", 1), ("map", 1), ("map", 2)])
-def test_the_memory_estimate_includes_the_memory_that_xla_reports(strategy, devices):
+def test_the_memory_estimate_includes_the_memory_reported_by_xla(strategy, devices):
     found = plan(4, strategy, devices, hidden=(8,))
     compiled = epochs.compile_programs(found, fresh=False).memory
     estimate = memory.estimate(found, compiled)
@@ -78,7 +78,7 @@ def test_the_suggested_number_of_members_fits_in_memory(monkeypatch, strategy, d
         memory.check(plan(200, strategy, devices, **(changes | {"replay_size": places})))
 
 
-def test_fewer_devices_are_used_if_memory_is_short(monkeypatch):
+def test_run_uses_fewer_devices_if_memory_is_short(monkeypatch):
     """All devices of a CPU use the same memory."""
     one = memory.estimate(plan(1, "map", 1)).needed
     monkeypatch.setattr(memory, "available", lambda: int(1.5 * one))

@@ -43,7 +43,7 @@ def start_two(*arguments):
 
 
 @pytest.mark.processes
-def test_two_processes_give_the_same_bits_as_one_process(tmp_path):
+def test_two_processes_are_bit_identical_to_one_process(tmp_path):
     """One process has four devices. The two processes have two devices each."""
     one, two = tmp_path / "one", tmp_path / "two"
     command = ["train", "Pendulum-v1", "--total-steps", 400, *FLAGS, "--out"]
@@ -169,7 +169,7 @@ except InputError as error:
 
 
 @pytest.mark.processes
-def test_an_error_of_the_first_process_keeps_its_field_in_all():
+def test_all_processes_raise_the_error_of_the_first_process():
     where = f"localhost:{port()}"
     pair = [
         subprocess.Popen([sys.executable, "-c", REFUSED, where, str(i)], stdout=-1, text=True)

@@ -88,7 +88,7 @@ def assert_same(one, other):
 
 
 @pytest.mark.exact
-def test_a_resumed_run_gives_the_same_bits_as_an_uninterrupted_run(whole, killed):
+def test_a_resumed_run_is_bit_identical_to_an_uninterrupted_run(whole, killed):
     done = resume(killed)
     assert done.completed
     assert done.metrics["eval_return"].shape == (len(done.members), 8, 2)
@@ -96,7 +96,7 @@ def test_a_resumed_run_gives_the_same_bits_as_an_uninterrupted_run(whole, killed
 
 
 @pytest.mark.exact
-def test_a_resumed_vmapped_population_gives_the_same_bits(tmp_path):
+def test_a_resumed_vmapped_run_is_bit_identical_to_an_uninterrupted_run(tmp_path):
     how = {"seeds": 3, "strategy": "vmap", "devices": 1, "checkpoint_every": 1}
     stopped, vmapped = tmp_path / "stopped", tmp_path / "vmapped"
     stops = iter([False, False, True])
@@ -141,7 +141,7 @@ def test_extending_a_run_equals_a_longer_run(whole, tmp_path):
 
 @pytest.mark.exact
 @pytest.mark.parametrize("devices", [1, 2])
-def test_resume_on_fewer_or_more_devices_changes_only_the_rounding(tmp_path, devices):
+def test_resume_with_fewer_or_more_devices_changes_only_the_rounding(tmp_path, devices):
     hp, folder = Hyperparams(), tmp_path / "run"
     how = {"strategy": "map", "devices": 3 - devices}
     stops = iter([False, True])
@@ -247,7 +247,7 @@ def test_resume_rejects_an_edited_config(killed):
 
 
 @population
-def test_resume_rejects_another_format_of_the_folder(killed):
+def test_resume_rejects_a_folder_of_an_unknown_format(killed):
     edit(killed, format=99)
     with refused("config.json"):
         resume(killed)
@@ -267,7 +267,7 @@ def test_resume_warns_if_package_versions_changed(killed, caplog):
 
 
 @population
-def test_resume_rejects_another_algorithm(killed):
+def test_resume_rejects_a_different_algorithm(killed):
     def other(config, env):
         sac = make_sac(config, env)
         return sac._replace(init=lambda key, hp: {"more": jnp.zeros(3), "sac": sac.init(key, hp)})
@@ -375,12 +375,12 @@ def test_resume_keeps_the_strategy_and_the_number_of_devices(given, layout):
     assert _choose_layout(then, **LAYOUT | given) == layout
 
 
-def test_resume_ignores_the_old_device_count_on_a_smaller_machine():
+def test_resume_uses_fewer_devices_on_a_smaller_machine():
     then = HERE | {"layout": {"strategy": "map", "devices": 64}}
     assert _choose_layout(then, **LAYOUT) == ("map", None)
 
 
-def test_resume_ignores_the_old_strategy_on_another_platform():
+def test_resume_may_change_the_strategy_on_a_different_platform():
     then = {"layout": {"strategy": "map", "devices": 1}, "device": {"platform": "another"}}
     assert _choose_layout(then, **LAYOUT) == ("auto", None)
 
@@ -389,7 +389,7 @@ def mean(q, key):
     return q.mean(0)
 
 
-def test_resume_rejects_another_critic_rule(tmp_path, caplog, capsys):
+def test_resume_rejects_a_different_critic_rule(tmp_path, caplog, capsys):
     """The shapes of the states are equal, so only the name of the rule shows the difference."""
     rule = CLIPPED_DOUBLE_Q._replace(target=mean)
     own, folder = partial(make_sac, rule=rule), tmp_path / "run"
@@ -409,7 +409,7 @@ def test_resume_rejects_another_critic_rule(tmp_path, caplog, capsys):
     assert f"{names}: its policy may behave differently" in caplog.text
 
 
-def test_an_algorithm_has_the_same_name_in_every_process():
+def test_the_name_of_an_algorithm_is_equal_in_every_process():
     assert algorithm_name(make_sac) == PLAIN
     networks = Networks(nn.Dense(3), partial(nn.relu, negative=jnp.float32(2)))
     name = algorithm_name(partial(make_sac, nets=networks))
@@ -419,14 +419,14 @@ def test_an_algorithm_has_the_same_name_in_every_process():
     assert algorithm_name(lambda: 0).endswith("<lambda>")
 
 
-def test_resume_rejects_another_numerical_precision_of_jax(tmp_path):
+def test_resume_rejects_a_different_numerical_precision_of_jax(tmp_path):
     folder = tmp_path / "run"
     run(CONFIG, seeds=1, directory=folder, should_stop=lambda: True)
     with jax.enable_x64(), refused("jax_enable_x64"):
         resume(folder)
 
 
-def test_resume_rejects_an_environment_object_of_another_class(tmp_path):
+def test_resume_rejects_an_environment_object_of_a_different_class(tmp_path):
     config = dataclasses.replace(CONFIG, env=Noise())
     folder = tmp_path / "run"
     run(config, seeds=1, directory=folder, should_stop=lambda: True)
@@ -436,7 +436,7 @@ def test_resume_rejects_an_environment_object_of_another_class(tmp_path):
 
 
 @population
-def test_resume_rejects_a_folder_that_another_process_uses(whole, killed):
+def test_resume_rejects_a_folder_in_use_by_another_process(whole, killed):
     with locked(killed), refused("directory"):
         resume(killed)
     resume(killed)  # the lock is released
@@ -444,7 +444,7 @@ def test_resume_rejects_a_folder_that_another_process_uses(whole, killed):
 
 
 @population
-def test_invalid_settings_fail_before_files_are_written(tmp_path, killed):
+def test_invalid_settings_are_refused_before_files_are_written(tmp_path, killed):
     out = tmp_path / "new"
     for name, value in ("checkpoint_every", -1), ("checkpoint_every", 1.5), ("keep", 0):
         with refused(name):
@@ -476,7 +476,7 @@ def test_resume_removes_damaged_checkpoints_before_valid_checkpoints(whole, tmp_
     assert_same(whole, folder)
 
 
-def test_a_damaged_checkpoint_does_not_count_towards_keep(tmp_path):
+def test_damaged_checkpoints_do_not_count_as_kept_checkpoints(tmp_path):
     """The next checkpoint may have a later epoch than the damaged checkpoint."""
     (tmp_path / "checkpoints").mkdir()
     arrays = {"x": np.arange(3.0)}
@@ -497,7 +497,7 @@ def test_a_damaged_checkpoint_does_not_count_towards_keep(tmp_path):
 
 
 @population
-def test_resume_fails_if_there_is_no_memory_to_read_a_checkpoint(killed, monkeypatch):
+def test_resume_fails_if_a_checkpoint_does_not_fit_in_memory(killed, monkeypatch):
     before = checkpoints.epochs(killed)
 
     def fails(*_):
@@ -767,20 +767,20 @@ def test_the_suggested_resume_command_works_for_any_folder(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["lr[0.1]", "[2024] x/run", "a\\b", "caf\udce9"])
-def test_the_folder_of_a_run_may_have_any_characters_in_its_name(tmp_path, name):
+def test_the_name_of_a_run_folder_may_contain_any_characters(tmp_path, name):
     stops = iter([True])
     run(CONFIG, seeds=1, directory=tmp_path / name, should_stop=lambda: next(stops))
     assert resume(tmp_path / name).completed
     assert load(tmp_path / name).completed
 
 
-def test_a_figure_shows_dollar_signs_of_a_path_as_text(tmp_path):
+def test_a_figure_shows_the_dollar_signs_of_a_path(tmp_path):
     run(CONFIG, seeds=1, directory=tmp_path / "a$_$b")
     assert (tmp_path / "a$_$b" / "learning_curve.png").exists()
 
 
 @pytest.mark.exact  # the only suite whose runs do not share programs
-def test_run_compiles_outside_of_the_main_thread(tmp_path, monkeypatch):
+def test_run_compiles_in_a_background_thread(tmp_path, monkeypatch):
     compile_, threads = jax.stages.Lowered.compile, []
 
     def seen(self, *args, **kwargs):
@@ -862,7 +862,7 @@ def test_run_does_not_replace_a_custom_signal_handler(tmp_path):
     assert heard
 
 
-def test_a_run_works_outside_of_the_main_thread(tmp_path):
+def test_run_can_be_called_outside_of_the_main_thread(tmp_path):
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(run, CONFIG, seeds=1, directory=tmp_path / "run").result().completed
 
