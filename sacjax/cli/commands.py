@@ -1,6 +1,6 @@
 """The commands of `sacjax`. A command is a function of its arguments and returns an exit code.
 
-A command checks its arguments before it imports JAX or an environment, so that errors are quick.
+A command checks its arguments before it imports JAX or an environment, so that errors appear fast.
 """
 
 import contextlib
@@ -20,7 +20,7 @@ from sacjax.types import InputError, named
 
 
 def train(argv: list[str]) -> int:
-    """Train independent seeds, or a sweep, as one program."""
+    """Train one agent per seed, or a sweep, in one program."""
     args = flags.parse_train(argv, "train")
     config, hp = settings(args)
     start_jax(config.env, args.logs.log_format, args.processes)
@@ -40,7 +40,7 @@ def train(argv: list[str]) -> int:
 
 
 def plan(argv: list[str]) -> int:
-    """Print the memory that a run needs, and the memory that is available."""
+    """Print the needed and the available memory of a run."""
     args = flags.parse_train(argv, "plan")
     if args.processes != flags.ProcessFlags():
         raise InputError(
@@ -67,7 +67,7 @@ def plan(argv: list[str]) -> int:
 
 
 def resume(argv: list[str]) -> int:
-    """Resume a run that was stopped or killed, or train past its end."""
+    """Resume a run that was stopped or killed, or extend a finished run."""
     args = flags.parse_resume(argv)
     start_jax(args.dir, args.logs.get("log_format", "auto"), args.processes)
     from sacjax.runs.directory import check_is_run, read_description
@@ -102,8 +102,8 @@ def evaluate(
 
     Args:
       dir: folder that `sacjax train` wrote.
-      episodes: number of episodes per agent (None: as in training, to repeat the last evaluation).
-      best: with --keep-best, evaluate each agent at its best evaluation.
+      episodes: number of episodes per agent (None: as in the run's last evaluation).
+      best: evaluate the agents of the best evaluations, which --keep-best saved.
       own: an environment or an algorithm of your own.
     """
     start_jax()
@@ -135,10 +135,10 @@ def render(
 
     Args:
       dir: folder that `sacjax train` wrote.
-      member: number of the agent, from 0, as in metrics.csv (None: the best agent).
+      member: number of the agent in metrics.csv, from 0 (None: the best agent).
       frames: largest number of environment steps to show.
       out: path of the GIF (None: policy.gif in DIR).
-      best: with --keep-best, show the agent at its best evaluation.
+      best: show the agent of the best evaluation, which --keep-best saved.
       own: an environment or an algorithm of your own.
     """
     start_jax()
@@ -174,18 +174,18 @@ def report(
 ) -> int:
     """Compare runs by learning curves, IQMs, performance profiles and probability of improvement.
 
-    Reads config.json and metrics.csv in each DIR. Unfinished runs can be compared too. Writes
-    report.html, a page that needs no other file, and the figures as PNG files. Each setting of a
+    Reads config.json and metrics.csv in each DIR. Unfinished runs can be compared too. Writes the
+    page report.html, which needs no other file, and the figures as PNG files. Each setting of a
     sweep is compared separately. The first DIR is the baseline. Seeds that diverged are excluded,
-    and a note lists them.
+    and a note lists the excluded seeds.
 
     Args:
       dirs: folders that `sacjax train` wrote.
-      labels: a name for each DIR (default: the folder's name). Runs with the same name are
+      labels: a name for each DIR (default: the folder's name). Runs with equal names are
         aggregated over their environments, as in report a/pendulum a/reacher --labels a a.
-      last: number of final evaluations. The mean of these evaluations is a seed's score.
+      last: number of final evaluations whose mean is a seed's score.
       until: ignore evaluations after this many environment steps (None: use all evaluations).
-      out: folder for the page: a new folder, an empty one, or an earlier report, which is replaced.
+      out: folder for the page. It must be new, be empty, or have an earlier report to replace.
     """
     from sacjax.report import compare
 
@@ -201,8 +201,8 @@ def envs(
 ) -> int:
     """List the environments by name.
 
-    The lists of gymnasium and envpool include environments that `sacjax train` cannot use, because
-    their actions are not a bounded Box.
+    `sacjax train` cannot use all environments of gymnasium and envpool, because the actions must be
+    a bounded Box.
 
     Args:
       suite: suite to list (None: gymnax, with the sizes of its environments).
@@ -233,7 +233,7 @@ def envs(
 
 
 def settings(args: flags.Train) -> tuple[Config, Hyperparams]:
-    """Return the settings of a run. A swept hyperparameter is an array with a value per point."""
+    """Return the settings of a run. A swept hyperparameter is an array with one value per point."""
     config, hp = settle(args.env, args.preset, args.given)
     return config, flags.apply_sweeps(hp, args.sweep)
 
@@ -248,7 +248,7 @@ def start_jax(subject: Any = None, log_format: str = "none", several: Any = None
     _drop_unusable_opengl()
     from sacjax.devices import keep_compiled_programs, use_all_cores
 
-    with contextlib.suppress(RuntimeError):  # a caller of `main` may have started JAX
+    with contextlib.suppress(RuntimeError):  # JAX may have started before `main`
         use_all_cores()
     keep_compiled_programs()
     if several not in (None, flags.ProcessFlags()):
@@ -259,15 +259,15 @@ def start_jax(subject: Any = None, log_format: str = "none", several: Any = None
         processes.join(several.coordinator, several.num_processes, several.process_id)
     import jax
 
-    jax.config.update("jax_debug_key_reuse", False)  # it counts each fold_in of a key as a reuse
+    jax.config.update("jax_debug_key_reuse", False)  # a fold_in would count as a reuse
     with explain_jax_errors():
         jax.random.key(0)
 
 
 def _drop_unusable_opengl() -> None:
-    """Disable OpenGL if MuJoCo cannot be imported with MUJOCO_GL: only `render` needs OpenGL.
+    """Disable OpenGL if MuJoCo cannot be imported with MUJOCO_GL. Only `render` needs OpenGL.
 
-    Another process tries it, because a failed import of MuJoCo cannot be repeated.
+    A new process tries the import, because a failed import of MuJoCo cannot be repeated.
     """
     probe = [sys.executable, "-c", "import mujoco"]
     if "MUJOCO_GL" in os.environ and subprocess.run(probe, stderr=subprocess.DEVNULL).returncode:

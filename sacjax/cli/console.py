@@ -1,4 +1,4 @@
-"""Print the outcome of a run, the commands to try next, and errors."""
+"""Print the results of a run, commands to try next, and errors."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ def print_error(text: str) -> None:
 
 @contextlib.contextmanager
 def explain_jax_errors() -> Iterator[None]:
-    """Raise an error of JAX's start as an InputError that names JAX's variables that are set."""
+    """Turn an error at JAX's start into an InputError that names JAX's environment variables."""
     try:
         yield
     except Exception as error:  # JAX raises many kinds, such as an AssertionError
@@ -35,14 +35,14 @@ def explain_jax_errors() -> Iterator[None]:
 def drop_stdout(code: int) -> int:
     """Discard all later output to stdout, and return `code`.
 
-    The text that Python flushes at its exit is discarded too.
+    Text that Python would print at exit is discarded too.
     """
     sys.stdout = io.StringIO()
     return code
 
 
 def joined_processes() -> Any:
-    """Return the module `sacjax.runs.processes` if this is one of several processes, else None.
+    """Return the module `sacjax.runs.processes` if JAX has several processes, else None.
 
     The function imports nothing, so that `--help` and `--version` do not wait for JAX.
     """
@@ -61,13 +61,13 @@ def print_json_error(argv: list[str], error: BaseException) -> None:
 
 
 def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace: float) -> int:
-    """Train until the end or until a signal stops the run, then print the outcome.
+    """Train until the end or until a signal stops the run. Then print the results.
 
     Args:
-      start: the function `run` or `resume`, with its settings as a partial function.
+      start: a partial function of `run` or `resume` with all settings.
       out: the run's directory.
       loggers: the loggers. Only the first process has loggers.
-      grace: the seconds that the run may continue after a signal.
+      grace: the largest number of seconds that the run continues after a signal.
 
     Returns:
       The exit code.
@@ -91,7 +91,7 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace
             stack.enter_context(logger)
         on_epoch = [*loggers, lambda step, metrics: logged.append(step)]
         done = start(on_epoch=on_epoch, should_stop=stop.asked)
-        # the signal may have reached another process
+        # another process may have got the signal
         stopped = processes.largest(128 + stop.number if stop.asked() else 0)
         if json_lines is not None:
             json_lines.end(done, out)
@@ -139,7 +139,7 @@ def _print_outcome(done: Any, out: Path, trained: bool, events: bool) -> None:
 def _next_commands(done: Any, out: Path, events: bool) -> list[str]:
     """Return the commands to try after a finished run, one per line.
 
-    `events` says whether the run logged to TensorBoard.
+    `events` is True if the run logged to TensorBoard.
     """
     from sacjax.runs.directory import resume_command
 
@@ -161,7 +161,7 @@ def _next_commands(done: Any, out: Path, events: bool) -> list[str]:
 
 
 def _how_to_resume(out: Path) -> str:
-    """Return the command that resumes a stopped run, or why the run cannot be resumed."""
+    """Return the command that resumes a stopped run, or the reason why there is none."""
     from sacjax.runs import checkpoints, directory
 
     if any(checkpoints.epochs(place) for place in [out, *directory.batches(out)]):

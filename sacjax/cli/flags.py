@@ -33,7 +33,7 @@ def typed_only(record: type, defaults: dict[str, Any]) -> Any:
 
     Args:
       record: the dataclass, whose docstrings are the help texts of the flags.
-      defaults: the defaults that the help shows instead of the dataclass's defaults, by field.
+      defaults: the defaults by field that the help shows instead of the defaults of `record`.
     """
     params = parse_from_object(record).params
     docs = {param.arg_name: " ".join(str(param.description).split()) for param in params}
@@ -54,15 +54,15 @@ class RunFlags:
     """How each device trains its agents: all at once (vmap) or one by one (map). auto picks map if
     several CPU cores are devices, else vmap."""
     devices: int | None = None
-    """Devices to spread the agents over (None: all; each core of a CPU is a device)."""
+    """Number of devices for the agents (None: all; each CPU core is a device)."""
     checkpoint_every: int | None = None
     """Epochs between checkpoints (None: a checkpoint every five minutes; 0: no checkpoints)."""
     keep: int = 2
     """Number of checkpoints to keep."""
     on_nan: OnNan = "freeze"
-    """If an agent diverges (NaN or inf): freeze it and continue (freeze), or end the run (stop)."""
+    """If an agent diverges (NaN or inf), freeze it and continue, or stop the whole run."""
     grace: float = GRACE
-    """Seconds that a run may continue after Ctrl-C or SIGTERM. Then it stops within the epoch."""
+    """Seconds after Ctrl-C or SIGTERM until the run stops, even within an epoch."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class ProcessFlags:
     """Train one population with several processes, on one or more machines (docs/scaling.md)."""
 
     distributed: bool = False
-    """Join the other processes, which JAX finds through Slurm, MPI, Kubernetes or a TPU pod."""
+    """Connect to the other processes through Slurm, MPI, Kubernetes or a TPU pod."""
     coordinator: str | None = None
-    """Address HOST:PORT of process 0, if you start the processes without such a system."""
+    """Address HOST:PORT of process 0, if you start the processes yourself."""
     num_processes: int | None = None
     """Total number of processes."""
     process_id: int | None = None
@@ -81,7 +81,7 @@ class ProcessFlags:
 
 @dataclass(frozen=True)
 class OwnFlags:
-    """Use an environment or an algorithm from a module of your own, also from this folder."""
+    """Use an environment or an algorithm from a Python module, such as a file in this folder."""
 
     env: str | None = None
     """Environment of the run (None: as in config.json)."""
@@ -96,7 +96,8 @@ class LogFlags:
     """Show progress, and log to other programs."""
 
     log_format: Literal["auto", "bar", "json", "none"] = "auto"
-    """Show a live line in a terminal (auto), also plain lines elsewhere (bar), JSON, or nothing."""
+    """Show a live line in a terminal (auto), or plain lines without a terminal too (bar), or JSON,
+    or nothing."""
     tensorboard: bool = False
     """Also write event files for TensorBoard to DIR/tensorboard."""
     wandb: bool = False
@@ -115,13 +116,13 @@ class TrainFlags:
     seeds: int = 8
     """Number of independent agents, trained together."""
     seed: int = 0
-    """Seed of the first agent. Each next agent adds 1. --seed 17 --seeds 1 trains only agent 17."""
+    """Seed of the first agent. Later agents have the next seeds, such as 18 and 19 after 17."""
     members_per_batch: int | None = None
-    """Agents to train at once, if they do not all fit into memory (None: all)."""
+    """Largest number of agents to train at once, to save memory (None: all)."""
     sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Sweep a hyperparameter: name=value,value,... Repeat the flag for a grid, in one program."""
     keep_best: bool = False
-    """Also keep each agent at its best evaluation, in DIR/agents/best."""
+    """Also save each agent at its best evaluation, in DIR/agents/best."""
     config_file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
     """JSON or TOML file with settings, such as a run's config.json. Flags override the file."""
     out: Path | None = None
@@ -145,13 +146,13 @@ class ResumeFlags:
     dir: tyro.conf.Positional[Dir]
     """Folder that `sacjax train` wrote."""
     extend_to: int | None = None
-    """Train to this many environment steps, past the configured end."""
+    """New total number of environment steps, to train longer."""
     own: OwnFlags = OwnFlags()
     processes: ProcessFlags = ProcessFlags()
 
 
 def _with_typed(flags: type, **records: Any) -> type:
-    """Return the dataclass `flags` with more fields, whose types come from `typed_only`."""
+    """Return the dataclass `flags` with more fields of the types that `typed_only` returns."""
     names = {"__doc__": flags.__doc__}
     return dataclasses.make_dataclass(
         flags.__name__, records.items(), bases=(flags,), namespace=names, frozen=True, kw_only=True
@@ -159,7 +160,7 @@ def _with_typed(flags: type, **records: Any) -> type:
 
 
 def parse_resume(argv: list[str]) -> Any:
-    """Parse the arguments after `resume`. The fields `run` and `logs` have the typed options."""
+    """Parse the arguments after `resume`. `run` and `logs` have only options that were typed."""
     names = [field.name for record in (RunFlags, LogFlags) for field in dataclasses.fields(record)]
     as_before = dict.fromkeys(names, "as in the run") | {"log_format": "auto", "grace": str(GRACE)}
     typed = {name: typed_only(x, as_before) for name, x in (("run", RunFlags), ("logs", LogFlags))}
@@ -182,7 +183,7 @@ _RULES = tyro.constructors.ConstructorRegistry()
 
 @_RULES.primitive_rule
 def _parse_whole_numbers(info: tyro.constructors.PrimitiveTypeInfo) -> Any:
-    """Parse whole numbers, also in the forms 1e6 and 2.0."""
+    """Parse whole numbers, such as 1000000, 1e6 or 2.0."""
     if info.type is not int:
         return None
 
@@ -219,7 +220,7 @@ def parse_train(argv: list[str], command: str = "train") -> Train:
     """Parse the arguments after `train`, or after a command with the same arguments.
 
     Flags override the --config file, and the file overrides the environment's preset. Raises
-    InputError if the arguments cannot work.
+    InputError if the arguments are invalid.
     """
     env = argv[0] if argv and not argv[0].startswith("-") else None
     if env is not None and (Path(env) / "config.json").exists():
@@ -274,7 +275,7 @@ def read_settings(path: Path) -> dict[str, Any]:
             config = content
         settings = config | {
             name: float(x) for name, x in points[0].items()
-        }  # "inf" is a string in JSON
+        }  # JSON stores inf as a string
     except OSError as error:
         why = f"({error.strerror}): give a readable file"
         raise InputError(f"cannot read --config {path} {why}", "config") from error

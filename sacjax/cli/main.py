@@ -44,25 +44,25 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     from_shell = argv is None
     argv = [_expand_home(word) for word in (sys.argv[1:] if argv is None else argv)]
-    if from_shell:  # variables that sacjax does not need must not stop it
+    if from_shell:  # unneeded variables must not cause errors
         os.environ["MPLBACKEND"] = "agg"
-        kept = [x for x in warnings.filters if x[0] != "error"]  # as PYTHONWARNINGS=error adds
+        kept = [x for x in warnings.filters if x[0] != "error"]  # from PYTHONWARNINGS=error
         warnings.filters[:] = kept  # pyright: ignore[reportIndexIssue]
-    if "" not in sys.path:  # last, so that files here hide no package
+    if "" not in sys.path:  # last, so that local files hide no package
         sys.path.append("")
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # escape characters that the encoding lacks
+        if isinstance(stream, io.TextIOWrapper):  # for encodings other than UTF-8
             stream.reconfigure(errors="backslashreplace")
     try:
         code = _dispatch(argv)
         if sys.stdout is not None:
             sys.stdout.flush()
-    except BrokenPipeError:  # the reader of stdout is gone, as in `sacjax envs | head`
+    except BrokenPipeError:  # stdout is closed, as in `sacjax envs | head`
         code = drop_stdout(0)
     except KeyboardInterrupt as error:
         code = 128 + (error.args[0] if error.args else signal.SIGINT)
         code = _fail(argv, error, "\nsacjax: stopped", code)
-        if from_shell:  # Python would wait for the epoch that is still running
+        if from_shell:  # Python would wait for the current epoch
             _leave(code)
     except InputError as error:
         code = _fail(argv, error, f"sacjax: error: {error}", 2)
@@ -70,7 +70,7 @@ def main(argv: list[str] | None = None) -> int:
         code = _fail(argv, error, f"sacjax: error: {error}: change its permissions or owner", 2)
     except RunError as error:
         code = _fail(argv, error, f"sacjax: {error}", 3)
-    except OSError as error:  # only stdout raises OSError here
+    except OSError as error:  # only stdout can raise OSError here
         code = drop_stdout(3)
         print_error(f"sacjax: cannot write ({error}): make room, or write to another place")
     except SystemExit as stop:  # the parser has printed help or an error
@@ -104,13 +104,13 @@ def _dispatch(argv: list[str]) -> int:
 
 
 def _expand_home(word: str) -> str:
-    """Expand ~ in a word. The shell does not do it in --out=~/runs."""
+    """Expand ~ in a word. The shell does not expand ~ in --out=~/runs."""
     name, equals, value = word.partition("=") if word.startswith("-") else ("", "", word)
     return name + equals + os.path.expanduser(value)
 
 
 def _documented(about: str) -> Callable[[], None]:
-    """Return a command that does nothing, with a help text for the list of commands."""
+    """Return a command that does nothing, but has a help text for the list of commands."""
 
     def command() -> None: ...
 
@@ -119,7 +119,7 @@ def _documented(about: str) -> Callable[[], None]:
 
 
 def _fail(argv: list[str], error: BaseException, text: str, code: int) -> int:
-    """Print an error in one line, also as JSON for `--log-format json`, and return `code`."""
+    """Print an error on one line, for `--log-format json` also as JSON. Returns `code`."""
     print_error(text[0] + " ".join(text[1:].split()))
     print_json_error(argv, error)
     return code

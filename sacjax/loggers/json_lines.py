@@ -58,7 +58,7 @@ class JsonLines(Logger):
 
         Args:
           run: the `Run` that has ended.
-          directory: the run's directory. The event lists the files in this directory.
+          directory: the run's directory, whose files the event lists.
         """
         returns, _ = curve.last_returns(run.metrics, run.epochs)
         text = _event(
@@ -77,7 +77,7 @@ class JsonLines(Logger):
         """Print a "warning" event."""
         self._write(_event("warning", message=record.getMessage()))
         if self.failed:
-            logging.StreamHandler().handle(record)  # the stream is closed, so use stderr
+            logging.StreamHandler().handle(record)  # on stderr, because the stream is closed
 
     @survives
     def _write(self, text: str) -> None:

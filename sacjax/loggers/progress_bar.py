@@ -15,19 +15,19 @@ from sacjax.loggers.summary import Logger, progress, survives
 class ProgressBar(Logger):
     """Show a live line with steps, returns, gradient steps/s, time left and the next checkpoint.
 
-    The line shows the IQM and the range of the members' returns, and how many members diverged. The
-    live line needs a terminal or a notebook. Elsewhere the logger shows nothing, or one line per
-    epoch if `show` is True. Warnings appear above the line. If the stream is closed, sacjax logs
-    one warning and the run continues.
+    The line also shows the IQM and the range of the members' returns, and the number of diverged
+    members. Without a terminal or a notebook, the logger prints one line per epoch if `show` is
+    True, and nothing otherwise. Warnings appear above the line. If the stream is closed, sacjax
+    logs one warning and the run continues.
 
     >>> run(config, on_epoch=[ProgressBar()])
     """
 
     def __init__(self, *, show: bool | None = None, file: Any = None):
-        """Show that the program is being compiled.
+        """Show that JAX compiles the program.
 
         Args:
-          show: whether to show anything (default: only in a notebook, or if `file` is a terminal).
+          show: True to show the progress (default: only in a notebook or if `file` is a terminal).
           file: a text stream (default: stderr).
         """
         self._file = file or sys.stderr
@@ -58,7 +58,7 @@ class ProgressBar(Logger):
 
     @survives
     def _draw(self, text: str, done: float) -> None:
-        """Replace the line by `text`. `done` is the fraction of the run that is finished."""
+        """Replace the line with `text`. `done` is the fraction of the run that is finished."""
         if self._cell:
             self._cell.update({"text/plain": text}, raw=True)
         elif self._bar:
@@ -82,7 +82,7 @@ class _Console(Console):
         raise
 
     def show_cursor(self, show: bool = True) -> bool:
-        """Leave the cursor visible. A killed process could not make a hidden cursor visible."""
+        """Keep the cursor visible, because a killed process could not show it again."""
         return False
 
 
@@ -131,7 +131,7 @@ def _count(x: float) -> str:
 
 
 def _return(x: float) -> str:
-    """Format a return with three digits (1.53), or as a whole number from 100 on (-1655)."""
+    """Format a return with three digits (1.53), or as a whole number if it is large (-1655)."""
     return f"{x:.0f}" if 100 <= abs(x) < 100_000 else f"{x:.3g}"
 
 

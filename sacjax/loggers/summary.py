@@ -34,8 +34,8 @@ def progress(step: int, metrics: dict[str, Any]) -> dict[str, Any]:
 
     Returns:
       Numbers by name. A missing value is NaN. A member's return is the mean over its episodes.
-      Aggregates include only members with a finite return. Times are in seconds. `time_left`
-      assumes that all epochs take equally long.
+      The IQM and the range include only members with a finite return. Times are in seconds.
+      `time_left` assumes that all epochs take equally long.
     """
     trained, members = len(metrics["member"]), int(metrics["members"][0])
     total, every, updates = (
@@ -61,7 +61,7 @@ def progress(step: int, metrics: dict[str, Any]) -> dict[str, Any]:
 
 
 def scalars(metrics: dict[str, Any]) -> dict[str, float]:
-    """Return an epoch's numbers by tag, for `TensorBoard` and `WandB`.
+    """Return the numbers that `TensorBoard` and `WandB` log after an epoch, by tag.
 
     Args:
       metrics: the metrics [M, ...] of the epoch by name, as in `sacjax.types.OnEpoch`.
@@ -86,7 +86,7 @@ def scalars(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def aggregate(x: np.ndarray) -> dict[str, float]:
-    """Return the IQM, minimum and maximum of the finite values of x [M], or NaN without values."""
+    """Return the IQM, minimum and maximum of the finite values of x [M], or else NaN."""
     x = x[np.isfinite(x)]
     return {name: float(over(x)) if x.size else math.nan for name, over in _OVER_MEMBERS.items()}
 
@@ -133,7 +133,7 @@ def survives(method: Callable[..., None]) -> Callable[..., None]:
             method(self, *args)
         except Exception as error:  # W&B raises many kinds of errors
             if not self.failed:
-                self.failed = True  # first, so that `JsonLines` ignores the warning
+                self.failed = True  # before the warning, which `JsonLines` then ignores
                 name = type(self).__name__
                 _LOG.warning("%s failed, the run continues: %s", name, one_line(error))
 

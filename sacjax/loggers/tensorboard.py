@@ -15,13 +15,13 @@ class TensorBoard(Logger):
     """Write event files to DIRECTORY/tensorboard, with tags such as `eval_return/seed_3`.
 
     In a sweep, tags have the form `eval_return/seed_3_tau_0.005`. The tags `eval_return/iqm`,
-    `/min` and `/max` aggregate over members. If a run trains in batches of members, each batch is a
-    separate TensorBoard run, such as tensorboard/members_0_3. If the run is resumed, TensorBoard
-    hides the values that were logged after the checkpoint.
+    `eval_return/min` and `eval_return/max` aggregate over members. If a run trains in batches of
+    members, each batch is a separate TensorBoard run, such as tensorboard/members_0_3. If the run
+    is resumed, TensorBoard hides the values that were logged after the checkpoint.
 
     The first call creates the first file, because a run needs an empty directory. If a write fails,
-    sacjax logs one warning and the run continues without event files. metrics.csv has the same
-    numbers.
+    sacjax logs one warning and the run continues without event files. All numbers are also in
+    metrics.csv.
 
     >>> with TensorBoard("runs/a") as tensorboard:
     ...   run(config, directory="runs/a", on_epoch=[tensorboard])
@@ -59,7 +59,7 @@ class TensorBoard(Logger):
         place = self._directory / batch_name(metrics)
         if place != self._place:
             self._open(place)
-            self._write(step, session_log={"status": "START"})  # hides older values
+            self._write(step, session_log={"status": "START"})  # hides values after the checkpoint
         values = [{"tag": tag, "simple_value": x} for tag, x in scalars(metrics).items()]
         self._write(step, summary={"value": values})
 
@@ -71,7 +71,7 @@ class TensorBoard(Logger):
         """
         self._close()
         place.mkdir(parents=True, exist_ok=True)
-        number = len(list(place.glob("events*")))  # unique within a second
+        number = len(list(place.glob("events*")))  # for files of one second
         writer = self._library.EventsWriter(str(place / "events"), f".{number}")
         self._place, self._writer = place, writer
         self._close = weakref.finalize(self, writer.close)

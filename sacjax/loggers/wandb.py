@@ -18,15 +18,16 @@ _LOG = logging.getLogger("sacjax")
 class WandB(Logger):
     """Log to one W&B run, with keys such as `eval_return/seed_3` over `env_steps`.
 
-    The keys `eval_return/iqm`, `/min` and `/max` aggregate over members. If a run trains in batches
-    of members, each key starts with its batch, as in `members_0_3/eval_return/iqm`.
+    The keys `eval_return/iqm`, `eval_return/min` and `eval_return/max` aggregate over members. If a
+    run trains in batches of members, each key starts with the name of the batch, as in
+    `members_0_3/eval_return/iqm`.
 
     DIRECTORY/wandb.json stores the id of the W&B run, so that a resumed run continues the same W&B
     run. If WANDB_MODE is offline or W&B cannot be reached, the data stay in DIRECTORY/wandb. The
     command `wandb sync` uploads the data later.
 
-    The W&B run starts at the first call, because `run` needs an empty folder at its start. If W&B
-    fails later, sacjax logs one warning and continues without it. metrics.csv has all numbers.
+    The W&B run starts at the first call, because `run` needs an empty folder. If W&B fails later,
+    sacjax logs one warning and continues without W&B. All numbers are also in metrics.csv.
 
     >>> with WandB("runs/a", project="walkers") as wandb:
     ...   run(config, directory="runs/a", on_epoch=[wandb])
@@ -39,7 +40,8 @@ class WandB(Logger):
 
         Args:
           directory: the run's directory.
-          project: the W&B project. None: that of DIRECTORY/wandb.json, or "sacjax".
+          project: the W&B project, or None for the project in DIRECTORY/wandb.json, or else
+            "sacjax".
 
         Raises:
           InputError: wandb is not installed, or W&B does not accept the API key.

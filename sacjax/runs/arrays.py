@@ -39,10 +39,10 @@ def flatten(tree: Any) -> dict[str, Any]:
 def unflatten(like: Any, arrays: Arrays, place: Callable[[Any], Any] = lambda x: x) -> Any:
     """Build a tree from arrays that `flatten` returned.
 
-    To save memory, each array is read, checked and placed before the next array is read.
+    To save memory, the function processes one array at a time.
 
     Args:
-      like: a tree of `jax.ShapeDtypeStruct` with the structure of the result.
+      like: a tree of `jax.ShapeDtypeStruct` with the structure of the returned tree.
       arrays: the arrays by name.
       place: a function that is applied to each array.
 
@@ -62,10 +62,10 @@ def unflatten(like: Any, arrays: Arrays, place: Callable[[Any], Any] = lambda x:
             raise ValueError(
                 f"{name} is {found.dtype}{list(found.shape)}, not {shape.dtype}{list(shape.shape)}"
             )
-        found = found.astype(shape.dtype, copy=False)  # jax_enable_x64 may have changed
+        found = found.astype(shape.dtype, copy=False)  # if jax_enable_x64 has changed
         if not is_key(wanted):
             return place(found)
-        kinds = []  # only a tracer reveals the kind of its PRNG keys
+        kinds = []  # the kinds of the PRNG keys, which only tracers reveal
         jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), wanted)
         return jax.random.wrap_key_data(place(found), impl=kinds[0])
 
@@ -73,7 +73,7 @@ def unflatten(like: Any, arrays: Arrays, place: Callable[[Any], Any] = lambda x:
 
 
 def select(arrays: Arrays, prefix: str) -> dict[str, Any]:
-    """Return the arrays whose names start with `prefix`. The new names lack the prefix."""
+    """Return the arrays whose names start with `prefix`. The prefix is removed from their names."""
     return {n.removeprefix(prefix): arrays[n] for n in arrays if n.startswith(prefix)}
 
 
@@ -91,7 +91,7 @@ def make_room(folder: Path) -> None:
 def write_part(folder: Path, arrays: Arrays, rows: int = sys.maxsize) -> dict[str, str]:
     """Write this process's shards of the arrays to the temporary folder.
 
-    After the call, the caller may donate the arrays, because no reference to their buffers is left.
+    After the call, the caller may donate the arrays, because the function keeps no references.
 
     Args:
       folder: the folder that `complete` creates later.
@@ -109,7 +109,7 @@ def write_part(folder: Path, arrays: Arrays, rows: int = sys.maxsize) -> dict[st
     process = jax.process_index()
     with (part_of(folder) / f"{process}.npz").open("wb") as file:
         np.savez(file, **pieces)
-        if jax.process_count() > 1:  # `complete` cannot sync files of other machines
+        if jax.process_count() > 1:  # `complete` cannot sync files on other machines
             file.flush()
             os.fsync(file.fileno())
     return {name: str(x.dtype) for name, x in arrays.items()}
@@ -172,10 +172,10 @@ def _own_pieces(x: Any, rows: int) -> dict[int, np.ndarray]:
 def _read_entry(path: Path, offset: int) -> np.ndarray:
     """Read the array whose zip entry starts at `offset` in an .npz file.
 
-    The function ignores the zip's CRC, because `Stored` has verified the SHA-256 of the file.
+    The function does not check the CRC, because `Stored` has verified the file's SHA-256.
     """
     with path.open("rb") as file:
-        file.seek(offset + 26)  # two field lengths follow here
+        file.seek(offset + 26)  # the lengths of two fields are here
         file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
         return np.lib.format.read_array(file)
 

@@ -27,8 +27,8 @@ class Checkpoint(NamedTuple):
     """A complete checkpoint.
 
     Attributes:
-      epoch: the number of epochs before the checkpoint.
-      note: the description of the run, with its diverged members.
+      epoch: the number of epochs that were done before the checkpoint.
+      note: the description of the run and of its diverged members.
       arrays: the arrays by name. Each access reads an array from the disk.
     """
 
@@ -46,13 +46,13 @@ def epochs(directory: Path) -> list[int]:
 class Writer:
     """Write the checkpoints of a run, one at a time.
 
-    All processes call the methods with the same arguments. Each process writes the data of its own
+    All processes call the methods with equal arguments. Each process writes the data of its own
     devices. A thread computes the checksums and completes the checkpoint while training continues.
-    If the thread fails, the next call raises RunError.
+    If the thread fails, the next method call raises RunError.
     """
 
     def __init__(self, directory: Path, keep: int, resumed_from: int = 0):
-        """Keep the last `keep` checkpoints. Checkpoints after epoch `resumed_from` are damaged."""
+        """Keep the last `keep` checkpoints. Later checkpoints than `resumed_from` are damaged."""
         self._directory, self._keep = directory, keep
         self._damaged = {epoch for epoch in epochs(directory) if epoch > resumed_from}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -153,7 +153,7 @@ def restore(directory: Path) -> Checkpoint | None:
 def explain_read_errors(directory: Path, epoch: int) -> Iterator[None]:
     """Raise RunError if an intact checkpoint cannot be read.
 
-    The previous checkpoint is not used instead, because the run would lose epochs.
+    The function does not try an older checkpoint, because the run would lose epochs.
     """
     try:
         yield

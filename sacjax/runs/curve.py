@@ -24,9 +24,9 @@ def settings(members: list[Member]) -> dict[str, list[int]]:
 def learning_curve(members: list[Member], metrics: dict[str, np.ndarray], run: str) -> bytes:
     """Draw a run's evaluation returns against environment steps.
 
-    Each seed is a faint line. The IQM line of a setting ends where the setting's shortest seed
-    ends. Diverged seeds are excluded from the IQM. If there are more than 8 settings, the best 5
-    have colors and the rest are grey.
+    Each seed is a faint line. The IQM line of a setting ends at the last step that all seeds of the
+    setting reached. The IQM excludes diverged seeds. If there are more than 8 settings, the best 5
+    settings are colored and the other settings are grey.
 
     Args:
       members: a dictionary of the swept hyperparameters and `seed` for each member.
@@ -47,7 +47,7 @@ def learning_curve(members: list[Member], metrics: dict[str, np.ndarray], run: s
     groups, seeds = settings(members), len({member["seed"] for member in members})
     best = ranked(groups, last)[:5] if len(groups) > 8 else list(groups)  # a legend has room for 5
     looks: dict[str, Any] = {name: ("0.75", None) for name in groups if name not in best}
-    others = len(looks)  # drawn first, below the colored lines
+    others = len(looks)  # grey lines are drawn first, below the colored lines
     whole = "IQM, 95% interval" if np.isfinite(last).sum() >= LEAST_SEEDS else "IQM"
     looks |= {name: (f"C{i}", name or whole) for i, name in enumerate(best)}
     with matplotlib.rc_context(fname=STYLE):
@@ -84,7 +84,7 @@ def draw_returns(
       axes: Matplotlib's axes.
       steps: environment steps [epochs].
       returns: evaluation returns [S, epochs]. Missing evaluations are NaN.
-      scores: last returns [S]. If a score is not finite, the seed diverged, and the IQM omits it.
+      scores: last returns [S]. The IQM omits seeds whose score is not finite.
       label: the setting's name in the legend.
       **look: the `color` of all lines, and other properties of the IQM line.
     """

@@ -1,13 +1,13 @@
 """Read and write the folder of a run. Each file is either complete or absent.
 
-- `config.json`: the settings, seeds, versions and device, which are needed to repeat the run.
+- `config.json`: the settings, seeds, versions and device of the run.
 - `metrics.csv`: one row per member and evaluation.
 - `checkpoints/`: the checkpoints from which the run can be resumed.
 - `diverged.json`: the members that diverged, if any.
-- `learning_curve.png`: a plot of the returns of all seeds, with their IQM and its interval.
+- `learning_curve.png`: a plot of the returns of all seeds, with the IQM and its interval.
 - `agents/`: the trained agents of all members, and their metrics.
-- `agents/best/`: the agent of each member at its best evaluation, with `keep_best`.
-- `batches/`: one folder per batch, with the same files, if members train in batches.
+- `agents/best/`: the agent of each member at its best evaluation, if `keep_best` is True.
+- `batches/`: one folder with these files for each batch, if members train in batches.
 
 A run writes the plot, the agents and diverged.json when it ends or is stopped.
 """
@@ -64,8 +64,8 @@ def resume_command(directory: Path) -> str:
 def locked(directory: Path) -> Iterator[None]:
     """Lock the folder against writes by other processes.
 
-    Raises InputError if another process has the lock. The system releases a lock when its process
-    ends, even if the process is killed.
+    Raises InputError if another process has locked the folder. If a process ends or is killed, the
+    operating system releases the locks of the process.
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -89,7 +89,7 @@ def created(directory: Path) -> Iterator[None]:
         with tempfile.TemporaryFile(dir=directory):
             pass
     with locked(directory):
-        left = PART + "config.json"  # a killed run may leave this file
+        left = PART + "config.json"  # a file that a killed run may leave
         if any(path.name != left for path in directory.iterdir()):
             raise InputError(
                 f"{directory} is not empty and may contain a run: give a new folder with --out, "
@@ -118,7 +118,7 @@ def claimed(directory: Path) -> Iterator[Path]:
     try:
         yield path
     finally:
-        with contextlib.suppress(OSError):  # not empty
+        with contextlib.suppress(OSError):  # the folder is not empty
             for folder in (path, *made):
                 folder.rmdir()
 
@@ -140,7 +140,7 @@ def _explain_create_errors(path: Path) -> Iterator[None]:
 def explain_write_errors(directory: Path, then: str | None = None) -> Iterator[None]:
     """Turn an OSError in the block into a RunError that says how to recover.
 
-    `then` is the last step of the advice, by default the command that resumes the run.
+    `then` is the last step of the advice (default: the command that resumes the run).
     """
     try:
         yield
@@ -153,7 +153,7 @@ def explain_write_errors(directory: Path, then: str | None = None) -> Iterator[N
 
 
 def batches(directory: Path) -> list[Path]:
-    """Return the folders of the batches that have started, in order."""
+    """Return the folders of all batches that have started, sorted."""
     found, number = [], 1
     while (path := directory / BATCHES / str(number)) and (path / "config.json").exists():
         found.append(path)
@@ -162,7 +162,7 @@ def batches(directory: Path) -> list[Path]:
 
 
 def tables(directory: Path) -> list[Path]:
-    """Return the path of metrics.csv, or the paths of all batches. Empty files are omitted."""
+    """Return the path of metrics.csv, or a path for each batch. Empty files are omitted."""
     found = [place / "metrics.csv" for place in batches(directory) or [directory]]
     return [path for path in found if not path.exists() or path.stat().st_size]
 
@@ -217,7 +217,7 @@ def read_description(directory: str | os.PathLike) -> Description:
 
 
 def read_config(directory: str | os.PathLike, env: Any = None) -> SavedConfig:
-    """Read the settings of a run. `env` is the run's environment, if the run needs an object."""
+    """Read the settings of a run. `env` is the environment, if the run used an object."""
     content = read_description(directory)
     with _explain_damage(Path(directory) / "config.json"):
         fields = content["config"] | ({} if env is None else {"env": env})
@@ -251,7 +251,7 @@ def _explain_damage(path: Path) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except (KeyError, TypeError, AttributeError, ValueError) as error:  # also JSON's and UTF-8's
+    except (KeyError, TypeError, AttributeError, ValueError) as error:  # also invalid UTF-8
         raise InputError(
             f"{path} is damaged ({one_line(error)}): restore the file, or train again",
             "config.json",

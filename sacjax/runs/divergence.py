@@ -1,6 +1,6 @@
 """Detect members with NaN or infinite numbers, and freeze them at their last finite state.
 
-Members exchange no data, so the other members keep exactly the same bits.
+Members exchange no data, so divergence does not change a bit of the other members.
 """
 
 import itertools
@@ -23,12 +23,12 @@ class Divergence(NamedTuple):
     """A member that diverged.
 
     Attributes:
-      member: its index in the run, from 0.
-      epoch: the first epoch whose result was discarded, from 0.
-      quantities: the names that were not finite, separated by commas: metrics, and fields of the
-        algorithm's state.
-      fault: what the environment did wrong, such as "reward is nan in environment step 204"; "" if
-        the environment is not at fault.
+      member: the index of the member in the run, from 0.
+      epoch: the index of the first epoch whose result was discarded, from 0.
+      quantities: the names of the metrics, and of the fields of the algorithm's state, that were
+        not finite, separated by commas.
+      fault: the environment's error, such as "reward is nan in environment step 204", or "" if the
+        environment made no error.
     """
 
     member: int
@@ -41,9 +41,9 @@ def guard(epoch: Callable) -> Callable:
     """Return an epoch function that detects divergence and freezes the agents of diverged members.
 
     For one member, the signature changes from `epoch(loop, hp, env_params) -> (loop, metrics)` to
-    `(loop, frozen, hp, env_params) -> (loop, (metrics, finite))`. The new function discards the
-    new agent if `frozen` [] is True, or if a value of `finite` (name -> bool []) is False. The
-    other fields of the loop's state always advance, but a frozen member does not use them.
+    `epoch(loop, frozen, hp, env_params) -> (loop, (metrics, finite))`. If `frozen` [] is True or a
+    value of `finite` (name -> bool []) is False, the new function discards the new agent. The
+    environment and the replay of a frozen member continue, but do not affect its agent.
     """
 
     def guarded_epoch(
@@ -59,7 +59,7 @@ def guard(epoch: Callable) -> Callable:
 
 
 def find(finite: dict[str, np.ndarray], epoch: int, known: list[Divergence]) -> list[Divergence]:
-    """Return the members that diverged in this epoch, according to the arrays `finite` [M]."""
+    """Return the members that diverged in this epoch, from the arrays `finite` [M]."""
     before = {divergence.member for divergence in known}
     names, bad = np.array(list(finite)), ~np.stack(list(finite.values()))  # [fields, M]
     return [
@@ -72,10 +72,10 @@ def find(finite: dict[str, np.ndarray], epoch: int, known: list[Divergence]) -> 
 def add_faults(
     new: list[Divergence], replay: ReplayState, example: Transition, env_steps: int, num_envs: int
 ) -> list[Divergence]:
-    """Return the divergences of an epoch with what the environment did wrong.
+    """Return the divergences of an epoch, with the environment's errors.
 
-    The environment is at fault if an observation or a reward is not finite, or is so large that its
-    square overflows, and no action before it was NaN.
+    If an action is NaN, later observations and rewards are not the environment's errors. Otherwise,
+    a number is an error if it is not finite, or is so large that its square overflows.
 
     Args:
       new: the members that diverged.
@@ -86,13 +86,13 @@ def add_faults(
     """
     rows, ages = gather(_find_bad_rows(replay))
     fields = "observation", "action", "reward", "discount", "observation"
-    names = np.repeat(fields, [x.size for x in example])  # of the numbers of a row
+    names = np.repeat(fields, [x.size for x in example])  # the field of each number in a row
     found = []
     for d in new:
         row, age = rows[d.member], int(ages[d.member])
         usable, first = _is_usable(row), int(_is_usable(row).argmin())
         step = env_steps - replay.rows.shape[1] + age  # from 0
-        overwritten = step >= num_envs > age  # it is among the oldest steps that are left
+        overwritten = step >= num_envs > age  # one of the oldest steps in the replay
         fault = f"{names[first]} is {row[first]:g} {'in or before' if overwritten else 'in'} "
         fault += f"environment step {step + 1:,}"
         if num_envs > 1:
@@ -105,9 +105,9 @@ def add_faults(
 @jax.jit
 @jax.vmap
 def _find_bad_rows(replay: ReplayState) -> tuple[Array, Array]:
-    """Return the oldest row [W] with an unusable number, and its age: 0 for the oldest of C rows.
+    """Return the oldest row [W] with an unusable number, and its index from the oldest of C rows.
 
-    If there is none, it returns any row. Rows that have not been written hold zeros.
+    If no number is unusable, the function returns any row. Unwritten rows contain zeros.
     """
     capacity = len(replay.rows)
     age = (jnp.arange(capacity, dtype=replay.position.dtype) - replay.position) % capacity
@@ -116,7 +116,7 @@ def _find_bad_rows(replay: ReplayState) -> tuple[Array, Array]:
 
 
 def _is_usable(x: Any) -> Any:
-    """Return which numbers have a finite square, which the losses need."""
+    """Return True for each number whose square is finite, because losses square numbers."""
     return abs(x) < jnp.finfo(x.dtype).max ** 0.5
 
 
@@ -138,8 +138,8 @@ def _check_finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]
     """Return whether each metric and each field of the algorithm's state is finite, by name.
 
     Metrics of episodes are not checked, because a return is NaN if no episode has ended. A number
-    that was not finite before the epoch is ignored if it has not changed. An example is the
-    logarithm of a temperature of 0. The state is checked as one vector, because a check of each
+    that did not change in the epoch is not checked either. For example, the logarithm of a
+    temperature of 0 is always infinite. The state is checked as one vector, because a check of each
     array would add a second of compilation.
     """
     finite = {

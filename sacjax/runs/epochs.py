@@ -1,7 +1,7 @@
 """Train a population epoch by epoch.
 
-Runs use the same `epoch` function as `make_train`. Here the function is jitted and its state is
-donated. `sacjax.devices` distributes the members over the devices.
+Runs use the `epoch` function of `make_train`. This module compiles the function, and donates the
+state to each call. `sacjax.devices` distributes the members over the devices.
 """
 
 import contextlib
@@ -39,12 +39,12 @@ class State(NamedTuple):
 
     Attributes:
       loop: the training loop's state, with leaves [M', ...]. The next epoch overwrites this state.
-      history: the metrics of all epochs.
+      history: the metrics of all epochs so far.
       diverged: the members that have diverged so far.
-      host: the saved environments that run outside of JAX, or None if the state was not restored.
+      host: the saved environments that run outside of JAX, or None without a checkpoint.
       seconds: the duration of the epoch in seconds.
       new: the number of members that diverged in this epoch.
-      best: leaves [M, ...] of the best agents so far by name, in a restored state only.
+      best: the leaves [M, ...] of the best agents by name, if the state is from a checkpoint.
     """
 
     loop: Any
@@ -80,7 +80,7 @@ class Compiled(NamedTuple):
 
     @property
     def memory(self) -> int:
-        """The bytes that the epoch needs on one device, or 0 if XLA does not report the number."""
+        """The number of bytes that `epoch` needs on one device, or 0 if unknown."""
         found = isinstance(self.epoch, jax.stages.Compiled) and self.epoch.memory_analysis()
         if not found:
             return 0
@@ -93,7 +93,7 @@ def epochs(
 ) -> Iterator[State]:
     """Train to the end and yield the state after each epoch.
 
-    Diverged members stay frozen. If all members have diverged, training ends.
+    Diverged members stay frozen. Training also ends if all members have diverged.
 
     Args:
       population: the members.
@@ -175,7 +175,7 @@ def prepare(
     if finished(population, state):
         return None
     size, fresh = population.size, state is None
-    if size not in programs:  # a later batch of the same size may need `init`
+    if size not in programs:  # a later batch may need `init`
         programs[size] = compile_programs(population, fresh or size < population.grid.total)
     memory.check(population, programs[size].memory, resumed=not fresh)
     return programs[size]
@@ -198,13 +198,13 @@ def compile_programs(population: Population, fresh: bool = True) -> Compiled:
     )
     if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return Compiled(init, epoch)
-    # Both functions compile in parallel. `init` can be traced: eval_shape did it above.
+    # The two functions compile in parallel. eval_shape has shown that `init` can be traced.
     lowered = epoch.lower(like, _place_frozen(population, []), hp, env_params)
     epoch_ready = _start_thread(lowered.compile)
     init_ready = _start_thread(init.lower(keys, hp, env_params).compile) if fresh else None
     compiled = Compiled(init_ready() if init_ready else None, epoch_ready())
     with contextlib.suppress(OSError, AttributeError):  # only glibc has malloc_trim
-        ctypes.CDLL(None).malloc_trim(0)  # glibc would keep half a GiB that XLA freed
+        ctypes.CDLL(None).malloc_trim(0)  # returns half a GiB, which XLA freed
     return compiled
 
 
@@ -215,7 +215,7 @@ def _place_inputs(population: Population) -> tuple[Any, Any, Any]:
     hp, env_params = as_arrays(hp, population.program.default_params)
     if len(population.grid.settings) > 1:
         hp = place(fill_up(hp, devices), devices)
-    if several():  # JAX needs NumPy arrays for values that all processes share
+    if several():  # JAX needs NumPy arrays if several processes pass equal values
         hp, env_params = jax.tree.map(
             lambda x: np.asarray(x) if x.is_fully_addressable else x, (hp, env_params)
         )
@@ -226,7 +226,7 @@ def _restore_host(population: Population, loop: Any, host: dict[str, np.ndarray]
     """Restore the environments that run outside of JAX.
 
     Returns the loop's state with the observations of the environments. If the environments cannot
-    be restored, new episodes begin, with a warning.
+    be restored, sacjax warns and starts new episodes.
     """
     envs = population.program.host
     if not envs.load(host):
@@ -249,9 +249,9 @@ def _compute(program: Callable[[], Any]) -> Any:
 def _start_thread(work: Callable[[], Any]) -> Callable[[], Any]:
     """Start `work` in a thread and return a function that waits for its result.
 
-    Python handles signals only between two instructions of the main thread. In the main thread, a
-    call of XLA would be one long instruction that delays a second Ctrl-C. The thread is a daemon,
-    so the process can end before the thread ends.
+    Python handles signals only between two instructions of the main thread. If XLA ran in the main
+    thread, a second Ctrl-C would have to wait for XLA. The new thread is a daemon, so the process
+    can end before the thread ends.
     """
     done: Future[Any] = Future()
 
@@ -279,7 +279,7 @@ def _mask_frozen(population: Population, diverged: list[Divergence]) -> np.ndarr
 
 
 def _warn_of_cuts(lengths: np.ndarray, limit: int) -> int:
-    """Count the evaluation episodes that reached the limit, and warn if there are any."""
+    """Count the evaluation episodes that reached the step limit. Warn if there are any."""
     cut = int((lengths >= limit).sum())
     if cut and is_first():
         _LOG.warning(
@@ -293,7 +293,7 @@ def _warn_of_cuts(lengths: np.ndarray, limit: int) -> int:
 def _warn_of_returns(
     population: Population, metrics: dict[str, np.ndarray], diverged: list[Divergence]
 ) -> bool:
-    """Return whether the returns of a member are not finite without divergence. Warn if so."""
+    """Warn if a member that did not diverge has returns that are not finite. Returns a bool."""
     ended = np.where(metrics["train_episodes"] > 0, metrics["train_return"], 0)
     finite = np.isfinite(metrics["eval_return"]).all(1) & np.isfinite(ended)
     odd = ~finite & ~_mask_frozen(population, diverged)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-PART = ".part-"  # prefix of the name of an unfinished file
+PART = ".part-"  # prefix of the names of unfinished files
 
 _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
@@ -19,8 +19,8 @@ def expanded(path: str | os.PathLike) -> Path:
 def remedy(error: BaseException | None) -> str:
     """Return "make room" if the disk or a quota is full, else "fix the cause".
 
-    The function searches the whole chain of exceptions, because libraries wrap the error of the
-    operating system or quote its text.
+    The function searches the whole chain of exceptions, because libraries wrap or quote the error
+    of the operating system.
     """
     while error is not None:
         quoted = any(os.strerror(number) in str(error) for number in _FULL)

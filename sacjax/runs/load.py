@@ -47,13 +47,13 @@ def load(
     Args:
       directory: the folder that `run` wrote.
       env: the environment of the run, if it was an object. A folder stores only the object's name.
-      algorithm: the function that made the run's algorithm; None for `make_sac`, or for the
-        algorithm that config.json names as "module:Name". If the function has another name than
-        in config.json, sacjax warns, because the policy may behave differently.
-      trust: whether to import the modules that config.json names, if the run's environment or
-        algorithm is a "module:Name". You can also give `env` or `algorithm` by name again.
+      algorithm: the function that made the run's algorithm, or None for `make_sac` or for the
+        "module:Name" in config.json. If config.json has another name than this function, sacjax
+        warns, because the policy may behave differently.
+      trust: True to import the modules that config.json names, if the run's environment or
+        algorithm is a "module:Name". You can instead pass the names as `env` or `algorithm`.
       best: True to read the agent of each member at its best evaluation, which `keep_best` saves.
-        The `epochs` of the result then end with the best evaluation.
+        The field `epochs` of the run then ends with the best evaluation.
 
     Returns:
       The run, with agents as NumPy arrays.
@@ -97,7 +97,7 @@ def load(
 def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Evaluate the agents of a run again, with the PRNG keys of the last evaluation.
 
-    If `episodes` is None, the results equal the last evaluation, except for rounding.
+    If `episodes` is None, the returns equal the returns of the last evaluation, up to rounding.
 
     Args:
       run: the result of `sacjax.run`, `resume` or `load`.
@@ -117,13 +117,13 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
         program = make_program(replace(run.config, eval_episodes=episodes), run.algorithm)
     keys = jax.vmap(lambda key, epoch: epoch_keys(key, epoch)[1])(run.keys, run.epochs - 1)
     _, env_params = as_arrays(Hyperparams(), program.default_params)
-    if program.host is not None:  # outside of JAX, one member at a time
+    if program.host is not None:  # outside of JAX, members run one at a time
         evaluate = jax.jit(program.evaluate)
         with for_a_while(program.host, run.config.env):
             results = [evaluate(run.agent(i), keys[i], env_params) for i in range(len(keys))]
             returns, lengths = (np.stack(x) for x in zip(*results, strict=True))
         return returns, lengths
-    strategy, _ = layout(len(run.members))  # as in training, so only rounding differs
+    strategy, _ = layout(len(run.members))  # as in training, to change only the rounding
     evaluate = jax.jit(over_members(program.evaluate, (0, 0, None), strategy=strategy, devices=1))
     returns, lengths = evaluate(run.agents, keys, env_params)
     return np.asarray(returns), np.asarray(lengths)
@@ -132,10 +132,10 @@ def evaluate_run(run: Run, episodes: int | None = None) -> tuple[np.ndarray, np.
 def choose_algorithm(
     path: Path, saved: folders.SavedConfig, env: Any, algorithm: MakeAlgorithm | None, trust: bool
 ) -> MakeAlgorithm:
-    """Return the given algorithm, or the run's own if it has a name, or `make_sac`.
+    """Return the given algorithm, or else the algorithm that config.json names.
 
-    Raises InputError if only config.json names a module of the user's own and `trust` is False, or
-    if such a module is inside the run's folder.
+    Raises InputError if `trust` is False and only config.json names a user's module, or if a user's
+    module is inside the run's folder.
     """
     stored = str(saved.content.get("algorithm"))
     chosen = algorithm or (stored if OWN.fullmatch(stored) else make_sac)
@@ -152,8 +152,8 @@ def choose_algorithm(
 
 
 def _is_inside(module: str, directory: Path) -> bool:
-    """Return whether a module, or a package around it, is in a directory."""
-    with suppress(Exception):  # the import itself, later, explains what is wrong
+    """Return whether a module or one of its parent packages is in a directory."""
+    with suppress(Exception):  # the later import raises the error
         for name in itertools.accumulate(module.split("."), "{}.{}".format):  # parents first
             spec = importlib.util.find_spec(name)
             places = [spec.origin, *(spec.submodule_search_locations or [])] if spec else []
@@ -163,9 +163,9 @@ def _is_inside(module: str, directory: Path) -> bool:
 
 
 def describe_mismatch(content: Description, algorithm: MakeAlgorithm) -> str:
-    """Compare the name of `algorithm` with config.json. Returns "" if the names are equal."""
+    """Return a warning if config.json names another algorithm, else ""."""
     trained_with, given = content.get("algorithm"), algorithm_name(algorithm)
     same = trained_with in (None, given) or trained_with.endswith(f":{given}")
-    if same or given.endswith(f":{trained_with}"):  # one is an object, the other its name
+    if same or given.endswith(f":{trained_with}"):  # an object and its name
         return ""
     return f"was trained with the algorithm {trained_with}, not {given}"

@@ -1,7 +1,7 @@
 """Check that a run fits into memory, before the run allocates anything.
 
-The first check adds up the sizes of the arrays in the state. The second check follows after
-compilation and also counts the temporary memory that XLA's `memory_analysis` reports.
+A check before compilation adds up the sizes of the arrays in the state. A check after compilation
+also counts the temporary memory that XLA's `memory_analysis` reports.
 """
 
 import os
@@ -21,9 +21,9 @@ class Memory(NamedTuple):
       members: the number of members that train at once.
       devices: the number of devices that train the members.
       per_device: the number of members on each device, rounded up.
-      sharing: the number of devices that share one memory. Only CPU devices share memory.
-      parts: the bytes of one member in its "replay", "agent" and "environments", by these names.
-      temporary: the bytes that the compiled epoch adds on each device, or 0 before compilation.
+      sharing: the number of devices that share one memory, which is 1 except on CPUs.
+      parts: the size in bytes of one member's "replay", "agent" and "environments", by name.
+      temporary: the temporary bytes of an epoch on each device, or 0 before compilation.
       available: the size of the memory, or None if the device does not report the size.
     """
 
@@ -42,7 +42,7 @@ class Memory(NamedTuple):
 
     @property
     def enough(self) -> bool:
-        """Whether the batch fits. True if the device does not report the size of its memory."""
+        """Whether the batch fits, or True if the device does not report its memory's size."""
         return self.available is None or self.needed <= self.available
 
     @property
@@ -55,7 +55,7 @@ class Memory(NamedTuple):
         return fit or (self.available // member if self.sharing > 1 else 0)
 
     def max_replay_size(self, capacity: int, envs: int) -> int:
-        """Return the largest replay size that fits, if the replay size `capacity` does not fit."""
+        """Return the largest replay size that fits, at most `capacity`."""
         replays = self.sharing * self.per_device * self.parts["replay"]
         left = (self.available or 0) - (self.needed - replays)
         return max(0, min(capacity, int(0.98 * capacity * left / replays) // envs * envs))
@@ -123,7 +123,7 @@ def table(population: Population, compiled: int) -> str:
 def available() -> int | None:
     """Return the size of one device's memory in bytes, or None if the device does not report it.
 
-    For a CPU, the size is the machine's memory or the limit of the process's control group.
+    For a CPU, the size is the machine's memory, or the limit of the process's control group.
     """
     device = jax.local_devices()[0]
     if device.platform != "cpu":

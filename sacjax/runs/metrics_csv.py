@@ -1,6 +1,6 @@
 """Write and read metrics.csv, which has a row per member and evaluation.
 
-Each epoch appends its rows. Numbers do not change when they are written and read.
+The run appends rows after each epoch. Numbers are written exactly, without rounding.
 """
 
 import contextlib
@@ -34,13 +34,13 @@ class MetricsFile:
         self._file, self._has_header = path.open("a", newline=""), bool(before)
 
     def append(self, rows: Iterable[Row]) -> None:
-        """Append rows and flush the file. A NaN, which means no data, becomes an empty cell."""
+        """Append rows and flush the file. A missing value (NaN) becomes an empty cell."""
         self._file.write(_to_csv(rows, header=not self._has_header))
         self._file.flush()
         self._has_header = True
 
     def close(self) -> None:
-        """Close the file. Errors are ignored, because `append` has raised them already."""
+        """Close the file. Errors are ignored, because `append` raises write errors."""
         with contextlib.suppress(OSError):
             self._file.close()
 
@@ -55,8 +55,8 @@ def read_metrics(
 ) -> tuple[list[Member], dict[str, np.ndarray]]:
     """Read the metrics.csv of a run, or one metrics.csv per batch.
 
-    Members may have different numbers of epochs, which `epochs_of` returns. If a file has the last
-    epoch of only some members, this epoch is ignored.
+    Members of different batches may have different numbers of epochs. If a file has the last epoch
+    of only some members, this epoch is ignored.
 
     Args:
       *paths: the files, in the order of the batches.
@@ -81,15 +81,15 @@ def read_metrics(
 
 
 def epochs_of(metrics: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the number of epochs [M] of each member. `read_metrics` returns such metrics."""
+    """Return the number of epochs [M] of each member, from the result of `read_metrics`."""
     return np.isfinite(metrics["env_steps"]).sum(axis=1)
 
 
 def to_columns(metrics: dict[str, np.ndarray], i: int) -> dict[str, int | float]:
     """Return the columns of member i, given the metrics [M, ...] of an epoch.
 
-    A scalar becomes one column. The values of evaluation episodes become two columns, with their
-    mean and standard deviation. Other arrays, which only custom algorithms have, are omitted.
+    A scalar becomes one column. A metric of evaluation episodes becomes a column for the mean and a
+    column for the standard deviation. Other arrays of custom algorithms are omitted.
     """
     found = {}
     for name, value in metrics.items():
@@ -113,7 +113,7 @@ def _to_csv(rows: Iterable[Row], header: bool) -> str:
         writer = csv.DictWriter(file, list(rows[0]))
         if header:
             writer.writeheader()
-        # Only NaN is not equal to itself.
+        # NaN is the only number that differs from itself.
         writer.writerows({name: x if x == x else "" for name, x in row.items()} for row in rows)
     return file.getvalue()
 
@@ -123,7 +123,7 @@ def _read_table(path: Path, swept: list[str] | None) -> tuple[list[Member], dict
         raise InputError(f"{path} is missing: {_REMEDY}", _NAME)
     try:
         text = path.read_text(encoding="utf-8")
-        lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))  # complete lines
+        lines = list(csv.reader(text[: text.rfind("\n") + 1].splitlines()))  # only whole lines
         if len(lines) < 2:
             raise InputError(
                 f"{path} has no evaluation yet: wait for the first one, or use `sacjax resume`",

@@ -123,8 +123,8 @@ class Population(NamedTuple):
     def match(self, note: Description) -> "Population":
         """Return the population that the description of a checkpoint or a batch describes.
 
-        The description may have smaller total_steps than this population. Raises InputError if
-        another setting differs.
+        The description may have a smaller total_steps than this population. Raises InputError if
+        any other setting differs.
         """
         now, config = self.description(), self.config
         env = note["config"]["env"] or config.env  # JSON cannot store an environment object
@@ -168,7 +168,7 @@ def make_population(
     devices: int | None = None,
     per_batch: int | None = None,
 ) -> Population:
-    """Return the population of a run. `memory.check` checks whether the memory is large enough.
+    """Return the population of a run. This function does not check the memory.
 
     Raises InputError if the settings cannot work on this machine.
     """
@@ -179,7 +179,7 @@ def make_population(
         for point in grid.settings:
             check_target_entropy(config, point)
     program = make_program(config, algorithm)
-    if program.host is not None:  # outside of JAX, one member trains at a time
+    if program.host is not None:  # outside of JAX, members train one at a time
         if jax.process_count() > 1:
             raise InputError(f"{config.env} runs outside of JAX: train it in one process", "env")
         if per_batch not in (None, 1) or devices not in (None, 1):
@@ -209,7 +209,7 @@ def make_grid(hp: Hyperparams, seeds: list[int]) -> Grid:
         )
     arrays = {name: np.asarray(value) for name, value in vars(hp).items()}
     size = arrays["gamma"].size
-    points = [  # str keeps float32's 0.005, float makes it 0.00499999988824129
+    points = [  # float would change float32's 0.005 to 0.00499999988824129
         Hyperparams(**{name: float(str(value.flat[i])) for name, value in arrays.items()})
         for i in range(size)
     ]
@@ -220,9 +220,9 @@ def make_grid(hp: Hyperparams, seeds: list[int]) -> Grid:
 
 
 def extended(config: Config, total_steps: int) -> Config:
-    """Return the config with larger total_steps.
+    """Return the config with a larger total_steps.
 
-    Raises InputError if no epoch ends after this number of steps.
+    Raises InputError if no epoch ends at the new total_steps.
     """
     name, end = f"extend_to ({total_steps!r})", config.total_steps
     if not is_whole(total_steps):

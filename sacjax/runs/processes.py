@@ -1,7 +1,7 @@
 """Train one population with several processes, which JAX's multi-controller runtime connects.
 
-Every process runs the same program on its own devices. After each epoch, the processes agree
-whether to continue. The first process writes the files.
+All processes run one program, each on its own devices. After each epoch, the processes decide
+together whether to continue. The first process writes the files.
 """
 
 import contextlib
@@ -68,7 +68,7 @@ def several() -> bool:
 
 
 def is_first() -> bool:
-    """Return whether this is the first process, which writes the files and prints."""
+    """Return whether this process is the first, which writes files and prints."""
     return jax.process_index() == 0
 
 
@@ -85,8 +85,8 @@ def any_of(condition: bool) -> bool:
 def on_first(do: Callable[[], Any]) -> Any:
     """Call `do` in the first process and return its result. The other processes wait for the call.
 
-    The other processes return None. If the call fails, every process raises InputError or RunError
-    with the same message and field.
+    The other processes return None. If the call fails, all processes raise the same InputError or
+    RunError.
     """
     if not several():
         return do()
@@ -94,7 +94,7 @@ def on_first(do: Callable[[], Any]) -> Any:
     if is_first():
         try:
             result = do()
-        except Exception as caught:  # any error, because other processes wait
+        except Exception as caught:  # any error, because the other processes wait
             error = caught
     kind, message, field = _send_from_first(
         ("" if error is None else "input" if isinstance(error, InputError) else "run"),
@@ -109,7 +109,7 @@ def on_first(do: Callable[[], Any]) -> Any:
 
 
 def _send_from_first(*values: Any) -> list[Any]:
-    """Return the values of the first process in every process. JSON must support the values."""
+    """Return the first process's values in every process. JSON must support the values."""
     text = np.frombuffer(json.dumps(values).encode(), np.uint8)
     padded = np.zeros(largest(text.size), np.uint8)
     padded[: text.size] = text
@@ -119,7 +119,7 @@ def _send_from_first(*values: Any) -> list[Any]:
 
 @contextlib.contextmanager
 def watched() -> Iterator[None]:
-    """Raise RunError if another process has died. JAX's own error does not say what to do."""
+    """Raise RunError with advice if another process has died. JAX's error has no advice."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:

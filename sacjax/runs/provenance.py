@@ -22,9 +22,9 @@ from sacjax.types import PLAIN, InputError
 FORMAT = 4  # the only format of config.json and agents/ that sacjax reads
 _LOG = logging.getLogger("sacjax")
 _PRECISION = "jax_default_matmul_precision"
-# These names in sys.argv[0] show that the command line started the run, not a script.
+# If sys.argv[0] has one of these names, the command line started the run.
 _COMMANDS = ("sacjax", os.path.join("sacjax", "__main__.py"))
-SUITES = {  # the packages that implement each suite's environments
+SUITES = {  # suite -> the packages that implement its environments
     "brax": ["brax", "mujoco-mjx"],
     "playground": ["playground", "mujoco-mjx"],
     "gymnasium": ["gymnasium", "mujoco"],
@@ -47,7 +47,7 @@ Description = dict[str, Any]
 - algorithm: the result of `algorithm_name`.
 - options: the fields of `recorder.Options`. Only config.json has this key.
 - versions, device, jax: the result of `surroundings`.
-- resumed: the command, versions, device, jax and layout of each session that resumed the run.
+- resumed: the keys command, versions, device, jax and layout of each later session.
 - diverged: the diverged members. Only checkpoints have this key.
 """
 
@@ -85,14 +85,14 @@ def description(
 
 
 def algorithm_name(make: Any) -> str:
-    """Return the name of an algorithm, with its arguments. All processes return the same name."""
+    """Return the name of an algorithm with its arguments, equal in all processes."""
     if isinstance(make, str) and (make == PLAIN or OWN.fullmatch(make)):
         return make
     if isinstance(make, partial):
         bound = [algorithm_name(x) for x in make.args]
         bound += [f"{name}={algorithm_name(x)}" for name, x in make.keywords.items()]
         return f"{algorithm_name(make.func)}({', '.join(bound)})"
-    if isinstance(make, tuple) and (fields := getattr(make, "_fields", None)):  # such as CriticRule
+    if isinstance(make, tuple) and (fields := getattr(make, "_fields", None)):  # a NamedTuple
         return algorithm_name(partial(type(make), **dict(zip(fields, make, strict=True))))
     text = getattr(make, "__qualname__", None) or " ".join(repr(make).split())
     if text == "make_sac" and make.__module__ == "sacjax.sac":
@@ -103,8 +103,8 @@ def algorithm_name(make: Any) -> str:
 def describe_resumed(before: Description, now: Description) -> Description:
     """Return the description of a resumed run.
 
-    The description has the current settings. All other keys keep their values from the start of the
-    run, and "resumed" gets one more session.
+    The settings are the current settings, and "resumed" has one more session. All other keys keep
+    their values from the start of the run.
     """
     session = {name: now[name] for name in ("command", "versions", "device", "jax", "layout")}
     changed = {name: now[name] for name in ("config", "layout", "options")}
@@ -117,7 +117,7 @@ def check_jax_settings(run: str, then: dict[str, Any], exact: bool = True) -> No
     Args:
       run: the name of the run in the message.
       then: the value of "jax" in the run's description. Missing settings are not checked.
-      exact: whether a different precision is an error. If False, sacjax only warns.
+      exact: True to raise an error for another precision, or False to only warn.
     """
     now = surroundings()["jax"]
     x64, prng = (then.get(name, now[name]) for name in ("x64", "prng"))
@@ -148,7 +148,7 @@ def surroundings() -> dict[str, Any]:
         "jax": {
             "x64": jax.config.read("jax_enable_x64"),
             "prng": str(jax.random.key_impl(jax.random.key(0))),
-            # None means JAX's default, which is TF32 on a GPU
+            # None is JAX's default: TF32 on a GPU
             "matmul_precision": getattr(jax.config, _PRECISION),
         },
     }
@@ -173,6 +173,6 @@ def versions(packages: Iterable[str]) -> dict[str, str | None]:
 
 
 def _to_json(value: Any) -> float | str:
-    """Return a value as a float, or as text if JSON cannot store the float (inf)."""
+    """Return a value as a float, or as text if JSON cannot store the float, such as inf."""
     number = float(value)
     return number if math.isfinite(number) else str(number)

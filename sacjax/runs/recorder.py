@@ -42,7 +42,7 @@ class Options(NamedTuple):
       keep: the number of checkpoints to keep.
       on_nan: "freeze" to freeze a diverged member, or "stop" to stop the run.
       keep_best: whether the run writes agents/best.
-      loggers: the services that the last session logged to, such as "tensorboard".
+      loggers: the services that the last session logged to: "tensorboard" or "wandb".
     """
 
     every: int | None = None
@@ -72,7 +72,7 @@ class Recorder:
 
     If `path` is None, the recorder writes nothing.
 
-    All processes call the methods with the same arguments. Each process writes its own shards of a
+    All processes call the methods with equal arguments. Each process writes its own shards of a
     checkpoint. The first process writes all other files.
     """
 
@@ -105,7 +105,7 @@ class Recorder:
                 self._best.setdefault(name, np.array(x[: len(best)]))[better] = x[better]
 
     def checkpoint_if_due(self, state: State) -> None:
-        """Start to write a checkpoint if one is due."""
+        """Start to write a checkpoint if it is time for a checkpoint."""
         every = self._options.every
         if every is None:
             due = time.monotonic() - self._time > PAUSE
@@ -121,7 +121,7 @@ class Recorder:
             return math.nan
         if every is None:
             wait = PAUSE - (time.monotonic() - self._time)
-            ahead = max(math.ceil(wait / seconds), 1)  # a checkpoint follows the end of an epoch
+            ahead = max(math.ceil(wait / seconds), 1)  # checkpoints are written after epochs
         else:
             ahead = every - done % every
         return min(ahead, self._population.config.num_epochs - done) * seconds
@@ -177,7 +177,7 @@ def write_summary(directory: Path, run: Run) -> None:
     steps = run.metrics["env_steps"]
     steps = np.where(np.arange(steps.shape[1]) < run.epochs[:, None], steps, np.nan)
     env, title = run.config.env_name, directory.resolve().name
-    title = title.encode(errors="replace").decode()  # replaces bytes that are not UTF-8
+    title = title.encode(errors="replace").decode()  # without bytes that are not UTF-8
     shown = run.metrics | {"env_steps": steps}
     image = curve.learning_curve(run.members, shown, env if title == env else f"{title}: {env}")
     files.write_bytes(directory / "learning_curve.png", image)
@@ -217,7 +217,7 @@ def restore_state(population: Population, path: Path) -> State | None:
 def _restore_loop(population: Population, then: Population, found: checkpoints.Checkpoint) -> Any:
     """Return the loop's state, with leaves [M', ...], on the population's devices.
 
-    `then` is the population of the checkpoint, whose replay buffer may be smaller.
+    `then` is the checkpoint's population, which may have a smaller replay buffer.
     """
     devices, capacity = population.devices, population.config.capacity
 
@@ -225,7 +225,7 @@ def _restore_loop(population: Population, then: Population, found: checkpoints.C
         return place(fill_up(x, devices), devices)
 
     try:
-        if then.config.capacity == capacity:  # one array at a time saves memory
+        if then.config.capacity == capacity:  # saves memory: one array at a time
             return stored.unflatten(then.shapes(), found.arrays, place_rows)
         loop = stored.unflatten(then.shapes(), found.arrays)
         return jax.tree.map(place_rows, loop.replace(replay=grow(loop.replay, capacity)))

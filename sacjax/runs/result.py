@@ -30,7 +30,7 @@ class Run(NamedTuple):
       config: the run's Config.
       members: a dictionary of the swept hyperparameters and `seed` for each of the M members.
       metrics: the metrics [M, epochs, ...] of all epochs by name. `make_program` lists the names.
-        Metrics are padded after the last epoch of a member.
+        After the last epoch of a member, the metrics have padding.
       agents: the states of the algorithm, with leaves [M, ...]. The leaves are NumPy arrays if the
         run used several devices or batches, or was read from a folder.
       program: the functions of one member, as `make_program` returns them.
@@ -103,7 +103,7 @@ class Run(NamedTuple):
 
 
 def make_run(population: Population, state: State) -> Run:
-    """Return the run so far. Agents that several devices trained become NumPy arrays."""
+    """Return the run so far. The agents are NumPy arrays if several devices trained them."""
     trained = state.loop.agent, state.loop.key
     if population.devices > 1:
         trained = jax.tree.map(lambda x: x[: population.size], gather(trained))
@@ -177,15 +177,15 @@ def read(population: Population, directory: Path, best: bool = False) -> Run:
 
 
 def best_epochs(returns: np.ndarray) -> np.ndarray:
-    """Return how many epochs [M] end with the best evaluation; returns [M, epochs, episodes]."""
+    """Return the epoch number [M], from 1, of each member's best evaluation."""
     return np.nan_to_num(returns.mean(-1), nan=-np.inf).argmax(1) + 1
 
 
 def merge(runs: list[Run], planned: int) -> Run:
     """Merge batches into one run of `planned` members.
 
-    If a member has fewer epochs than others, its metrics are padded. The padding is NaN for floats,
-    and the last value for integers.
+    The metrics of members with fewer epochs are padded: floats with NaN, and integers with their
+    last value.
     """
     if len(runs[0].members) == planned:
         return runs[0]

@@ -70,28 +70,28 @@ def run(
     If you pass a `directory`, the run writes its settings, metrics, checkpoints, learning curve and
     trained agents. `sacjax.runs.directory` lists the files, and `resume` can continue the run.
     Ctrl-C and SIGTERM then stop the run after the current epoch, with complete files. A second
-    signal stops the run at once. If your program has its own handler for a signal, the run does not
-    replace this handler.
+    signal stops the run at once. If your program has its own signal handlers, the run does not
+    replace your handlers.
 
     A member diverges if its losses or parameters become NaN or infinite. A diverged member is
     frozen at its last finite state, with a warning. The other members are unaffected.
 
     Args:
       config: the settings that all members share.
-      hp: the hyperparameters. Array fields broadcast against each other and form a grid, in which
-        each element is a point.
+      hp: the hyperparameters. Array fields broadcast against each other to a grid of hyperparameter
+        points.
       seeds: a number of seeds (8 means 0 to 7), or a sequence of different seeds. Members are
         sorted by point first, and then by seed. Seed s starts from `jax.random.key(s)`, so
         `seeds=[17]` repeats one member of `seeds=100`.
       directory: a new or empty folder for the files, or None to write no files.
-      on_epoch: callbacks `f(step, metrics)` that the run calls after each epoch. The type
-        `sacjax.types.OnEpoch` explains the arguments, and `sacjax.loggers` has such callbacks.
+      on_epoch: callbacks `f(step, metrics)` that the run calls after each epoch, such as the
+        loggers in `sacjax.loggers`. The type `sacjax.types.OnEpoch` explains the arguments.
       should_stop: a function that the run calls after each epoch. The run stops if the function
         returns True.
       algorithm: a function (config, env) -> `Algorithm`, such as
-        `functools.partial(make_sac, ...)`, or the name "module:function" of one.
+        `functools.partial(make_sac, ...)`, or the name "module:function" of such a function.
       strategy: "vmap" to train the members of a device as one vectorised program, "map" to train
-        one member after another, or "auto" for the faster strategy. The strategy changes only the
+        one member after another, or "auto" for the faster strategy. The strategy affects only the
         speed and the rounding.
       devices: the number of devices, or None for as many devices as are useful.
       members_per_batch: the largest number of members that train at once, or None for all members.
@@ -100,19 +100,19 @@ def run(
         five minutes, and 0 means no checkpoints. A run with checkpoints also writes a checkpoint
         when it ends or is stopped.
       keep: the number of checkpoints to keep.
-      on_nan: "freeze" to continue without a diverged member, or "stop" to stop the run after the
-        epoch.
+      on_nan: "freeze" to freeze a diverged member and continue, or "stop" to stop the run after the
+        epoch in which a member diverges.
       keep_best: True to keep the agent of each member at its best evaluation, by mean return. The
         folder agents/best has these agents, and `load(directory, best=True)` reads them. A resumed
         run continues to keep the best agents.
-      grace: the seconds that a run may continue after a signal. Then the run stops within the
-        epoch, and `resume` continues from the last checkpoint.
+      grace: the largest number of seconds that a run continues after a signal. After this time, the
+        run stops before the epoch ends, and `resume` continues from the last checkpoint.
 
     Returns:
       The run, with trained agents and all metrics.
 
     Raises:
-      InputError: a setting cannot work, or the memory is too small. No file has been written.
+      InputError: a setting cannot work, or the memory is too small. The run has written no file.
       RunError: a file cannot be written, or an environment failed.
 
     >>> done = run(config, seeds=2)
@@ -156,20 +156,20 @@ def resume(
     """Resume the run in `directory` from its last complete checkpoint.
 
     The result has the same bits as an uninterrupted run. If the layout, the device or the version
-    of a package has changed, the result differs by rounding, and a warning names the change. A run
+    of a package has changed, the results differ by rounding, and a warning names the change. A run
     without a checkpoint starts from the beginning, with a warning.
 
     Args:
       directory: the folder that `run` wrote.
-      extend_to: a larger number of `total_steps`. The result is the same as if the run had started
-        with this number.
+      extend_to: a larger value of `total_steps`. The results are equal to the results of a run that
+        started with the larger value.
       env: the environment of the run, if it was an object. A folder stores only the object's name.
       on_epoch: the callbacks, as in `run`.
       should_stop: the function that stops the run, as in `run`.
       algorithm: the function that made the run's algorithm, as in `load`.
       strategy: the strategy, as in `run`, or None to keep the run's strategy.
-      devices: the number of devices, as in `run`. None keeps the run's number, if this machine has
-        enough devices.
+      devices: the number of devices, as in `run`. None keeps the run's number of devices, if this
+        machine has enough devices.
       checkpoint_every: the epochs between checkpoints, as in `run`. None keeps the run's value.
       keep: the number of checkpoints to keep, or None to keep the run's value.
       on_nan: the reaction to divergence, as in `run`, or None to keep the run's value.
@@ -284,7 +284,7 @@ def _write_config(path: Path, population: Population, options: Options, resumed:
 
 
 def _has_started(batch: Population, place: Path | None) -> bool:
-    """Return whether the batch has a folder. Raises InputError if config.json does not match."""
+    """Return whether the batch has a folder. Raises InputError if its config.json differs."""
     if place is None or not (place / "config.json").exists():
         return False
     batch.match(folders.read_config(place, batch.config.env).content)
@@ -359,7 +359,7 @@ def _check_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[OnE
 
 
 def _warn_if_forked() -> None:
-    """Warn if this process was forked from one in which JAX had started: it may wait forever."""
+    """Warn if this process was forked after JAX had started, because it may wait forever."""
     if sacjax._forked_after_start:
         _LOG.warning(
             "this process was forked after JAX had started, so training may hang: use "
@@ -377,7 +377,7 @@ def _choose_layout(
 ) -> tuple[str, int | None]:
     """Return the strategy and the number of devices.
 
-    An argument that is None gets the run's value, if this machine supports the value.
+    For an argument that is None, the function uses the run's value if this machine supports it.
     """
     then = content.get("layout", {})
     if content["device"]["platform"] != jax.default_backend():
@@ -389,7 +389,7 @@ def _choose_layout(
 
 @contextmanager
 def _enter_on_first(make: Callable[[], Any]) -> Iterator[None]:
-    """Enter a context manager in the first process. Its error is raised in every process."""
+    """Enter a context manager in the first process. Every process raises its error."""
     with ExitStack() as stack:
         on_first(lambda: stack.enter_context(make()))
         yield

@@ -18,7 +18,7 @@ class StopOnSignal:
     """Stop a run on Ctrl-C or SIGTERM.
 
     The first signal stops the run after the current epoch. A second signal, or the end of the grace
-    period, stops the run at once: the run raises KeyboardInterrupt with the number of the signal.
+    period, stops the run at once with a KeyboardInterrupt that has the number of the signal.
     The files are always complete, and the run can be resumed from its last checkpoint.
     """
 
@@ -40,7 +40,7 @@ class StopOnSignal:
             signal.signal(number, handler)
 
     def asked(self) -> bool:
-        """Return whether a signal has arrived. After a signal, also end the grace period."""
+        """Return whether a signal has arrived. If it has, cancel the timer of the grace period."""
         if self._asked and self._timer is not None:
             self._timer.cancel()
         return self._asked
@@ -62,10 +62,10 @@ class StopOnSignal:
 
 @contextlib.contextmanager
 def deferred(should_stop: Callable[[], bool], grace: float) -> Iterator[Callable[[], bool]]:
-    """Delay signals until the end of the block. Yields a `should_stop` that reports signals.
+    """Delay signals until the block ends. Yields a function that returns True after a signal.
 
-    Only signals with Python's default handler are delayed. In other threads than the main thread,
-    no signal is delayed, because Python handles signals only in the main thread.
+    The function delays only signals with Python's default handler. Outside of the main thread, the
+    function does nothing, because Python handles signals in the main thread.
     """
     main = threading.current_thread() is threading.main_thread()
     mine = [n for n, default in _DEFAULTS.items() if main and signal.getsignal(n) == default]
