@@ -115,7 +115,7 @@ def make_object(env: Environment) -> MakeEnv:
     sample = base.action_space(env.default_params).sample  # wrappers can change the actions
     action = make(1).bounds[0] if base is env else sample(jax.random.key(0))
     _check_steps(env, base, make(1), action)
-    if type(base).is_truncated is Environment.is_truncated:  # gymnax's limit of `state.time`
+    if type(base).is_truncated is Environment.is_truncated:  # gymnax limits `state.time`
         _check_time(base, env.default_params, action)
     return make
 
@@ -150,7 +150,7 @@ def _check_steps(env: Environment, base: Environment, made: Env, action: Array) 
 
 
 def _trace(env: Environment, method: str, count: int, *given: Any) -> Any:
-    """Trace a method and return its results. Raise InputError unless it returns `count` values."""
+    """Trace a method and return its results. Raise InputError unless there are `count` results."""
     found: list[Any] = []
     with _errors(env.name):
         jax.eval_shape(lambda *given: found.append(getattr(env, method)(*given)), *given)

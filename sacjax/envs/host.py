@@ -1,9 +1,10 @@
 """Environments that run outside of JAX, such as Gymnasium's and envpool's.
 
 The compiled training loop steps all copies with one ordered callback, and waits for the result. The
-loop and the environments both count the steps of the environments. The state of the environments in
-the loop, a `Ticket`, contains the loop's count. The callback compares the two counts. If the counts
-differ, another run has stepped the environments, and the callback raises an error.
+compiled loop and the `HostEnvs` object both count the steps of the environments. The loop stores
+its count in a `Ticket`. The callback compares the count of the loop with the count of the
+`HostEnvs` object. If the counts differ, another run has stepped the environments, and the callback
+raises an error.
 
 The callbacks use NumPy and not JAX, because a callback that calls JAX can deadlock.
 """
@@ -80,7 +81,7 @@ class HostEnvs(ABC):
         """
 
     def replay(self, saved: dict[str, np.ndarray]) -> bool:
-        """Repeat the saved episodes after a reset. Return False if this is not possible."""
+        """Repeat the saved episodes after a reset. Return False if repeating is impossible."""
         del saved
         return False
 
@@ -89,7 +90,7 @@ class HostEnvs(ABC):
         """Close all simulators. The next reset makes new simulators."""
 
     def save(self) -> dict[str, np.ndarray]:
-        """Return the arrays that `load` needs. Checkpoints omit empty arrays."""
+        """Return the arrays that `load` needs, which must not be empty."""
         return {"seed": np.array(self.seed), "steps": np.array(self.steps)}
 
     def reset(self, seed: Any) -> np.ndarray:
@@ -142,7 +143,7 @@ class HostEnvs(ABC):
             return self.replay(saved)
 
     def close_all(self) -> None:
-        """Close all `HostEnvs` of a Program, after the current step of each.
+        """Close all `HostEnvs` of a Program after their current steps.
 
         After a second Ctrl-C, another thread may still step the environments.
         """
@@ -169,7 +170,7 @@ class HostEnvs(ABC):
             bad = np.argwhere(~np.isfinite(found))[0]
             problem = f"is {found[tuple(bad)]} in float32"
             copy = bad[0] if copy is None else copy
-        except (TypeError, ValueError):  # the value is None, text, a dictionary or a wrong size
+        except (TypeError, ValueError):  # for example None, text or a wrong size
             problem = f"must be numbers of shape {list(shape)}, but is {value!r}"
         raise self.fault(field, problem, copy)
 
@@ -193,7 +194,7 @@ class HostEnvs(ABC):
 @contextmanager
 def errors_named(envs: HostEnvs | None, name: str) -> Iterator[None]:
     """Re-raise an error of an environment as a RunError that contains the environment's name."""
-    logger = logging.getLogger("jax._src.callback")  # it prints the error's traceback
+    logger = logging.getLogger("jax._src.callback")  # prints error tracebacks
     is_other = lambda _: not (envs and envs.errors)  # noqa: E731
     logger.addFilter(is_other)
     try:

@@ -145,7 +145,7 @@ def _similar(own: str, id: str, known: Iterable[str]) -> list[str]:
     """
     typed, found, exact = _stem(id), {}, []  # found: stem -> suite -> id
     for suite in (own, *(x for x in SUITES if x != own)):
-        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # if not installed
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # may be missing
             ids = known if suite == own else adapter(suite).known()
             for other in sorted(ids, key=lambda x: (x.casefold() == id.casefold(), len(x), x)):
                 found.setdefault(_stem(other), {})[suite] = other

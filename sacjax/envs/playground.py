@@ -6,9 +6,9 @@ steps) and impl (jax or warp). The default of limit is the time limit that Playg
 environment.
 
 The Playground package contains the models of the dm_control suite, and downloads the models of its
-other suites at the first use. With reset=fresh, every step also computes a reset. This is slow,
-because a reset can simulate hundreds of physics steps. Some environments take more than a minute to
-compile on a CPU.
+other suites at the first use. With reset=fresh, every step also computes a reset. Fresh resets are
+slow, because a reset can simulate hundreds of physics steps. Some environments take more than a
+minute to compile on a CPU.
 """
 
 import contextlib

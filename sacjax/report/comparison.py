@@ -40,7 +40,7 @@ class Entry(NamedTuple):
     steps: np.ndarray  # [epochs] environment steps
     returns: np.ndarray  # [S, epochs] mean return of each evaluation
     scores: np.ndarray  # [S] mean return of the last evaluations, not finite for diverged seeds
-    least: int  # number of environment steps of the shortest seed
+    least: int  # smallest number of environment steps of a seed
     settings: dict[str, Any]  # the values of Config and Hyperparams
     folders: list[Folder]  # the runs that trained the seeds
 

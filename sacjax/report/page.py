@@ -60,7 +60,7 @@ def _check_ours(path: Path) -> None:
     """
     if not path.exists():
         return
-    with contextlib.suppress(OSError):  # `path` may be a file, or not be readable
+    with contextlib.suppress(OSError):  # `path` may be a file or unreadable
         names = {file.name for file in path.iterdir() if not file.name.startswith(".")}
         known = names <= {PAGE, *figures.NAMES}
         if not names or (known and MARK in (path / PAGE).read_text(errors="replace")[:1000]):

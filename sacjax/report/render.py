@@ -24,7 +24,7 @@ from sacjax.validation import must_be
 def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) -> float:
     """Write a GIF of the greedy policy of a member of a run.
 
-    The GIF shows an episode of the member's last evaluation, the one with the median return. If the
+    The GIF shows the episode that had the median return in the member's last evaluation. If the
     member diverged, the GIF shows an arbitrary episode. On machines without a screen, MuJoCo needs
     EGL or OSMesa to draw.
 
@@ -63,7 +63,7 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
     returns = np.cumsum(episode.rewards)
     try:
         pictures = suite.pictures(run.config.env, parsed, episode)
-        colors = Image.Quantize.FASTOCTREE if suite is drawings else None  # is ten times as fast
+        colors = Image.Quantize.FASTOCTREE if suite is drawings else None  # ten times as fast
         first, *others = _label(_show_progress(pictures, len(returns)), returns, colors)
     except InputError:
         raise
@@ -105,7 +105,7 @@ def _show_progress(pictures: Iterable[np.ndarray], total: int) -> Iterable[np.nd
 def _label(
     pictures: Iterable[np.ndarray], returns: np.ndarray, colors: Image.Quantize | None
 ) -> Iterator[Image.Image]:
-    """Write the step and the return so far on each picture, and reduce it to 256 colors."""
+    """Write the step and the return so far on each picture, and choose its 256 colors."""
     for i, (pixels, total) in enumerate(zip(pictures, returns, strict=True)):
         image = Image.fromarray(np.asarray(pixels, np.uint8))
         ink = "black" if np.mean(pixels[:20, :120]) > 127 else "white"

@@ -192,7 +192,7 @@ def _summarize(scores: np.ndarray) -> tuple[str, str, str]:
 def _beats(scores: dict[str, list[np.ndarray]], label: str, entries: list[Entry]) -> str:
     """Format the probability that the label `label` beats the first label in `scores`.
 
-    If the first label in `scores` is not the label of the first entry, the text contains it.
+    If the first label in `scores` is not the label of the first entry, the text names this label.
     """
     first = next(iter(scores))
     if label == first:
