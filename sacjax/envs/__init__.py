@@ -1,5 +1,5 @@
-"""One module per suite of environments, all with the same interface (`sacjax.types.Env`).
+"""Adapters that give the environments of several suites one interface, `sacjax.types.Env`.
 
-`sacjax.envs.names.make_env` makes an environment from its name. The suites are gymnax, Brax, MuJoCo
-Playground, Gymnasium and envpool.
+`sacjax.envs.names.make_env` makes an environment from a name. The supported suites are gymnax,
+Brax, MuJoCo Playground, Gymnasium and envpool.
 """

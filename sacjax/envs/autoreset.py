@@ -1,9 +1,10 @@
 """Add time limits and automatic resets to the raw environments of Brax and Playground.
 
-In Brax and MuJoCo Playground, a state has the fields `obs`, `reward`, `done` and `info`. The
-wrappers of both suites overwrite the last observation of an episode, and treat a time limit as a
-termination. Therefore sacjax does not use these wrappers. A raw environment has the functions
-`reset` and `step` for a single copy.
+In Brax and MuJoCo Playground, the state of an environment has the fields `obs`, `reward`, `done`
+and `info`. sacjax does not use the wrappers of Brax and Playground, because these wrappers
+overwrite the last observation of an episode and treat a time limit as a termination. An environment
+without wrappers is called raw. A raw environment has the functions `reset` and `step` for a single
+copy.
 """
 
 from typing import Any, NamedTuple
@@ -16,11 +17,11 @@ from sacjax.envs.base import drop_weak_types, flatten, keep_dtypes, make_record,
 from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, is_key
 
 RESETS = "cached", "fresh"
-FIRST_STATES = 64  # a run caches at least this many first states
+FIRST_STATES = 64  # smallest number of first states that a run caches
 
 
 class TimeLimit(struct.PyTreeNode):
-    """The parameters of an environment with automatic resets.
+    """Parameters of an environment that resets automatically.
 
     Attributes:
       max_steps_in_episode: the number of steps after which an episode is truncated.
@@ -30,32 +31,32 @@ class TimeLimit(struct.PyTreeNode):
 
 
 class CopiesState(NamedTuple):
-    """The state of E copies. The field names are also the names of arrays in checkpoints."""
+    """The state of E copies of an environment. Checkpoints use the field names for arrays."""
 
     inner: Any  # states of the raw environments, with leaves [E, ...]
-    steps: Array  # [E] steps since the episode began
-    firsts: Any  # cached first states, with leaves [K, ...], or None for reset="fresh"
+    steps: Array  # [E] number of steps since the current episode began
+    firsts: Any  # cached first states with leaves [K, ...], or None if reset="fresh"
 
 
 def make_autoreset_env(name: str, raw: Any, reset: str, limit: int) -> MakeEnv:
     """Return a function that makes E copies of a raw environment.
 
-    With `reset="cached"`, each run computes K >= `FIRST_STATES` first states when it starts. Each
-    episode then begins with a random cached state. With `reset="fresh"`, each episode begins with a
-    new first state. A fresh reset is slow, because every step computes a reset of all copies.
-    `benchmarks/resets.py` measures the cost.
+    With `reset="cached"`, each run computes at least `FIRST_STATES` first states when the run
+    starts, and each episode begins in a random one of these states. With `reset="fresh"`, each
+    episode begins in a newly computed first state. Fresh resets are slow, because every step
+    computes a reset of all copies. `benchmarks/resets.py` measures the cost of fresh resets.
 
     Args:
       name: the name of the environment.
-      raw: an environment of Brax or Playground, with actions in [-1, 1].
+      raw: an environment of Brax or Playground without wrappers, with actions in [-1, 1].
       reset: "cached" or "fresh".
-      limit: the default time limit, in steps.
+      limit: the default time limit of an episode, in steps.
 
     Returns:
       A function that takes the number of copies E and returns an `Env`.
 
     Raises:
-      InputError: an observation is not one flat array.
+      InputError: the observations of the environment are not flat arrays.
     """
     obs_size = _obs_size(name, raw)
 
@@ -83,7 +84,7 @@ def make_autoreset_env(name: str, raw: Any, reset: str, limit: int) -> MakeEnv:
             return CopiesState(inner, jnp.where(ended, 0, steps), state.firsts), timestep
 
         def first_states(state: CopiesState, key: Key) -> Any:
-            """Return a new initial state for each copy, to use where the episode ended."""
+            """Return an initial state for each copy, which is used if the copy's episode ended."""
             if state.firsts is None:
                 return drop_weak_types(jax.vmap(raw.reset)(jax.random.split(key, num_envs)))
             key_index, key_rng = jax.random.split(key)
@@ -99,7 +100,7 @@ def make_autoreset_env(name: str, raw: Any, reset: str, limit: int) -> MakeEnv:
 
 
 def _obs_size(name: str, raw: Any) -> int:
-    """Return the size of an observation, or raise InputError if it is not one flat array."""
+    """Return the size of an observation. Raise InputError unless observations are flat arrays."""
     obs = jax.eval_shape(raw.reset, jax.random.key(0)).obs
     if not hasattr(obs, "shape") or len(obs.shape) != 1:
         found = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", obs)
@@ -112,7 +113,7 @@ def _obs_size(name: str, raw: Any) -> int:
 
 
 def _replace_rng(states: Any, keys: Key) -> Any:
-    """Give each state a new key, so that episodes from the same first state differ."""
+    """Put a new key into each state, so that episodes with equal first states differ."""
     rng = states.info.get("rng") if isinstance(states.info, dict) else None
     if rng is None or is_key(rng) != is_key(keys):
         return states
@@ -120,10 +121,10 @@ def _replace_rng(states: Any, keys: Key) -> Any:
 
 
 def _add_axes(mask: Array, x: Array) -> Array:
-    """Reshape a mask [E] to [E, 1, ...], with as many axes as `x`."""
+    """Reshape a mask [E] to [E, 1, ...], so that the mask has as many axes as `x`."""
     return mask.reshape(mask.shape + (1,) * (x.ndim - 1))
 
 
 def first_camera(model: Any) -> str | None:
-    """Return the name of a MuJoCo model's first camera, or None if it has no camera."""
+    """Return the name of the first camera of a MuJoCo model, or None without cameras."""
     return model.camera(0).name if model.ncam else None

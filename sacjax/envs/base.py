@@ -12,16 +12,16 @@ from sacjax import bits
 from sacjax.types import Array, Env, EnvParams, InputError, TimeStep, Transition, is_key
 
 _LOG = logging.getLogger("sacjax")
-_LARGE = 1e6  # no real task has larger actions
+_LARGE = 1e6  # larger action bounds are probably a mistake
 
 
 class Spaces(NamedTuple):
-    """The size of an observation and the bounds of an action.
+    """The size of the observations and the bounds of the actions of an environment.
 
     Attributes:
-      obs_size: the number of elements O of an observation.
-      low: lower bounds in the simulator's units, in the shape of an action.
-      high: upper bounds, in the same units and shape.
+      obs_size: the number O of elements in an observation.
+      low: the lower bounds of an action in the simulator's units, an array shaped like an action.
+      high: the upper bounds of an action in the simulator's units, an array shaped like an action.
     """
 
     obs_size: int
@@ -40,7 +40,7 @@ def make_record(
     bounds: tuple[Any, Any] = (-1.0, 1.0),
     host: Any = None,
 ) -> Env:
-    """Return an `Env` of E copies, whose random actions are uniform in [-1, 1]."""
+    """Return an `Env` of E copies. Its random actions are uniform in [-1, 1]."""
     dtype = jnp.zeros(()).dtype  # float32, or float64 in x64 mode
     obs, scalar = jnp.zeros(obs_size, dtype), jnp.zeros((), dtype)
     return Env(
@@ -59,13 +59,13 @@ def make_record(
 def rescale(action: Any, low: Any, high: Any) -> Any:
     """Scale actions from [-1, 1] to the environment's bounds.
 
-    Actions outside of [-1, 1] are clipped first. The function accepts NumPy and JAX arrays, because
-    environments outside of JAX must not call JAX.
+    Actions outside of [-1, 1] are clipped first. The arrays may be NumPy arrays, because
+    environments outside of JAX must not call JAX, or JAX arrays.
 
     Args:
-      action: actions [E, A].
-      low: lower bounds in the environment's units, an array of any shape with A elements.
-      high: upper bounds, an array with the shape of `low`.
+      action: the actions [E, A] to scale.
+      low: the lower bounds of an action in the environment's units, any array with A elements.
+      high: the upper bounds of an action, an array shaped like `low`.
 
     Returns:
       Actions [E, *low.shape] in the environment's units and in the dtype of `low`.
@@ -76,10 +76,11 @@ def rescale(action: Any, low: Any, high: Any) -> Any:
 
 
 def check_spaces(name: str, action: Any, obs: Any, *boxes: type) -> Spaces:
-    """Return the sizes and bounds of both spaces, or raise InputError if SAC cannot use them.
+    """Return the `Spaces` of an environment, or raise InputError if SAC cannot use its spaces.
 
     The action space must be a Box of floats with finite bounds. The observation space must be a Box
-    with at most one axis. `boxes` are the Box classes of the suite. Bounds above 1e6 log a warning.
+    with at most one axis. `boxes` are the Box classes of the suite. The function logs a warning if
+    a bound of the actions exceeds 1e6.
     """
     (_, low, high), (shape, *_) = _read_box(action, boxes), _read_box(obs, boxes)
     with np.errstate(all="ignore"):
@@ -110,9 +111,10 @@ def check_spaces(name: str, action: Any, obs: Any, *boxes: type) -> Spaces:
 
 
 def _read_box(space: Any, boxes: tuple[type, ...]) -> tuple[tuple, np.ndarray, np.ndarray]:
-    """Return the shape of a Box, and its bounds in this shape; nothing of another space.
+    """Return the shape of a Box, and the lower and upper bounds as arrays of this shape.
 
-    Users write the shape as a tuple, list or number, and the bounds as numbers, lists or arrays.
+    Users write the shape as a tuple, list or number, and the bounds as numbers, lists or arrays. If
+    the space is not a Box, the returned arrays are empty.
     """
     shape, low, high = (0,), np.zeros(0), np.zeros(0)
     with suppress(TypeError, ValueError), np.errstate(all="ignore"):
@@ -124,14 +126,14 @@ def _read_box(space: Any, boxes: tuple[type, ...]) -> tuple[tuple, np.ndarray, n
 
 
 def flatten(obs: Array) -> Array:
-    """Reshape observations [E, ...] to floats [E, O], which are float64 in x64 mode."""
+    """Reshape observations [E, ...] to [E, O]. The dtype is float32, or float64 in x64 mode."""
     return obs.reshape(len(obs), -1).astype(float)
 
 
 def make_timestep(
     obs: Array, final_obs: Array, reward: Array, terminated: Array, truncated: Array
 ) -> TimeStep:
-    """Convert the arrays of one step to the shapes and dtypes of `TimeStep`."""
+    """Return a `TimeStep` of the arrays of one step, in the right shapes and dtypes."""
     copies = len(obs)
     return TimeStep(
         obs=flatten(obs),
@@ -143,11 +145,11 @@ def make_timestep(
 
 
 def keep_dtypes(new: Any, old: Any) -> Any:
-    """Cast the arrays of `new` to the dtypes of `old`, as the carry of a scan needs."""
+    """Cast the arrays in `new` to the dtypes in `old`, because a scan must keep dtypes."""
     return jax.tree.map(lambda x, was: x if x.dtype == was.dtype else x.astype(was.dtype), new, old)
 
 
 def drop_weak_types(tree: Any) -> Any:
-    """Return the same arrays without weak types, because a scan's carry must keep its types."""
+    """Return the arrays of `tree` without weak types, because a scan must keep types."""
 
     return jax.tree.map(lambda x: x if is_key(x) else bits.strong(x), tree)

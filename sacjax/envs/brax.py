@@ -1,9 +1,9 @@
 """The adapter for Brax.
 
-A name has the form brax/<id>[?option=value&...], such as "brax/ant?backend=spring". The options are
-backend (generalized, positional, spring or mjx), reset (cached or fresh) and limit (a number of
-steps, by default 1000). sacjax uses Brax's raw environments without Brax's wrappers. Actions of the
-raw environments are in [-1, 1].
+The name of a Brax environment has the form brax/<id>[?option=value&...], such as
+"brax/ant?backend=spring". The options are backend (generalized, positional, spring or mjx), reset
+(cached or fresh) and limit (a number of steps, by default 1000). sacjax uses the environments
+without Brax's wrappers. The actions of Brax's environments are in [-1, 1].
 """
 
 import warnings
@@ -32,18 +32,18 @@ def known() -> list[str]:
 
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
-    """Return a function that makes copies of one of Brax's environments.
+    """Return a function that makes copies of a Brax environment.
 
     Args:
-      name: the full name of the environment, which error messages show.
-      parsed: the parts of the name.
+      name: the full name of the environment, used in error messages.
+      parsed: the parts of the environment's name.
 
     Returns:
       A function that takes the number of copies E and returns an `Env`.
 
     Raises:
-      InputError: Brax is not installed, the id or an option is unknown, or observations are not
-        one flat array.
+      InputError: Brax is not installed, the id or an option is unknown, or the observations of
+        the environment are not flat arrays.
     """
     names.check_known(name, parsed.id, known())
     rules = {"backend": (None, *BACKENDS), "reset": RESETS, "limit": 1000}
@@ -52,18 +52,18 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 
 def raw(name: str, parsed: Name) -> Any:
-    """Return Brax's own environment, without its wrappers.
+    """Return the environment that Brax makes, without Brax's wrappers.
 
     Args:
-      name: the full name of the environment, which error messages show.
-      parsed: the parts of the name.
+      name: the full name of the environment, used in error messages.
+      parsed: the parts of the environment's name.
 
     Returns:
-      A `brax.envs.Env`. Each name is built once and cached.
+      A `brax.envs.Env`. Each environment is built once and cached.
 
     Raises:
       InputError: Brax cannot make the environment, for example because the environment does not
-        support this backend.
+        support the chosen backend.
     """
     another = f"try another backend of {', '.join(BACKENDS)}" if "backend" in parsed.options else ""
     with names.creation_errors(name, "brax", otherwise=another):
@@ -71,15 +71,15 @@ def raw(name: str, parsed: Name) -> Any:
 
 
 def pictures(name: str, parsed: Name, episode: Episode) -> Any:
-    """Draw each state of an episode.
+    """Draw a picture of each state of an episode.
 
     Args:
-      name: the full name of the environment, which error messages show.
-      parsed: the parts of the name.
-      episode: the episode to draw, of T steps.
+      name: the full name of the environment, used in error messages.
+      parsed: the parts of the environment's name.
+      episode: the episode to draw, which has T steps.
 
     Returns:
-      A list of T images, each an array of pixels [H, W, 3].
+      A list of T pictures, each an array of pixels [H, W, 3].
 
     Raises:
       InputError: the environment has no bodies to draw.
@@ -93,9 +93,9 @@ def pictures(name: str, parsed: Name, episode: Episode) -> Any:
     return image.render_array(env.sys, states, camera=first_camera(env.sys.mj_model))
 
 
-@cache  # JAX compiles once per object, so the same name must give the same object
+@cache  # JAX compiles for each object, so equal names must share one object
 def _load(id: str, backend: str | None) -> Any:
-    """Load an environment of Brax, with its default backend if `backend` is None."""
+    """Load an environment of Brax. If `backend` is None, Brax chooses the backend."""
     options = {} if backend is None else {"backend": backend}
     with warnings.catch_warnings():  # hides Brax's advice to use Playground
         warnings.filterwarnings("ignore", "Brax System, piplines and environments", UserWarning)

@@ -1,4 +1,4 @@
-"""Draw gymnax's environments with Matplotlib, or with the environment's own `render(state)`."""
+"""Draw gymnax's environments with Matplotlib, or with a `render` method that users write."""
 
 import inspect
 import sys
@@ -15,22 +15,22 @@ from sacjax.types import Episode, InputError
 
 
 def pictures(env: Any, parsed: Any, episode: Episode) -> Iterator[np.ndarray]:
-    """Draw each state of an episode.
+    """Draw a picture of each state of an episode.
 
-    An environment of your own may define `render(state)` or `render(state, params)`. It returns
-    pixels [H, W, 3] of uint8, or a Matplotlib figure. Without such a method, the picture of an
-    unknown environment shows its observation as bars.
+    Your own environment may define `render(state)` or `render(state, params)`. This method returns
+    pixels [H, W, 3] of uint8, or a Matplotlib figure. Without this method, sacjax draws the numbers
+    in the observations of your environment as bars.
 
     Args:
-      env: the name of an environment of gymnax, or an `Environment` object.
-      parsed: not used. Other suites need the parts of the name here.
-      episode: the episode to draw, of T steps.
+      env: the name of a gymnax environment, or an `Environment` object.
+      parsed: the parts of the environment's name. Only other suites use this argument.
+      episode: the episode to draw, which has T steps.
 
     Yields:
-      T images, each an array of pixels [H, W, 3].
+      T pictures, each an array of pixels [H, W, 3].
 
     Raises:
-      InputError: `render` returns something else, or raises an error.
+      InputError: `render` raises an error, or returns neither pixels nor a figure.
     """
     base = base_env(env)
     render: Any = getattr(base, "render", None)
@@ -48,18 +48,18 @@ def pictures(env: Any, parsed: Any, episode: Episode) -> Iterator[np.ndarray]:
     for state in jax.device_get(shown):
         for artist in (*axes.lines, *axes.patches, *axes.texts):  # faster than axes.clear()
             artist.remove()
-        draw(axes, getattr(state, "env_state", state), params)  # inside LogWrapper's state
+        draw(axes, getattr(state, "env_state", state), params)  # LogWrapper wraps the state
         yield _pixels(base.name, figure)
-        figure.set_layout_engine("none")  # keeps the layout of the first picture
+        figure.set_layout_engine("none")  # all pictures share the first picture's layout
 
 
 def _pixels(name: str, shown: Any) -> np.ndarray:
-    """Return the pixels [H, W, 3] of what `render` returned. Raises InputError."""
-    shown = shown[0] if isinstance(shown, tuple) else shown  # (figure, axes)
+    """Convert the result of `render` to pixels [H, W, 3], or raise InputError."""
+    shown = shown[0] if isinstance(shown, tuple) else shown  # a tuple (figure, axes)
     if isinstance(shown, Figure):
         canvas = FigureCanvasAgg(shown)
         canvas.draw()
-        if "matplotlib.pyplot" in sys.modules:  # pyplot keeps its figures until they are closed
+        if "matplotlib.pyplot" in sys.modules:  # pyplot keeps figures until they are closed
             sys.modules["matplotlib.pyplot"].close(shown)
         return np.asarray(canvas.buffer_rgba())[..., :3].copy()
     pixels = np.asarray(shown)
@@ -73,13 +73,13 @@ def _pixels(name: str, shown: Any) -> np.ndarray:
 
 
 def _set_square_limits(axes: Any, limit: float) -> None:
-    """Set the range of both axes to [-limit, limit], and draw a frame."""
+    """Set the range of both axes to [-limit, limit], and draw a frame around the picture."""
     axes.spines[:].set_visible(True)
     axes.set(xlim=(-limit, limit), ylim=(-limit, limit), xticks=[], yticks=[], aspect="equal")
 
 
 def _draw_pendulum(axes: Any, state: Any, params: Any) -> None:
-    _set_square_limits(axes, 1.3)  # theta is 0 if the pole is upright, and grows counter-clockwise
+    _set_square_limits(axes, 1.3)  # theta is 0 for an upright pole, and grows counter-clockwise
     tip = -np.sin(state.theta), np.cos(state.theta)
     axes.plot([0, tip[0]], [0, tip[1]], color="C3", linewidth=10, solid_capstyle="round")
     axes.plot(0, 0, "o", color="black", markersize=6)
@@ -121,7 +121,7 @@ def _draw_point_robot(axes: Any, state: Any, params: Any) -> None:
 
 
 def _draw_observation(axes: Any, obs: np.ndarray, limits: Any) -> None:
-    """Draw the numbers of an observation as bars, for an environment without a drawing."""
+    """Draw the numbers in an observation as bars."""
     numbers = np.arange(len(obs))
     axes.bar(numbers, obs, color="C0")
     axes.axhline(0, color="0.4", linewidth=0.8)
@@ -130,7 +130,7 @@ def _draw_observation(axes: Any, obs: np.ndarray, limits: Any) -> None:
 
 
 def _limits(obs: np.ndarray) -> tuple[float, float]:
-    """Return the limits of the bars, the same in all pictures of an episode. They include 0."""
+    """Return limits of the vertical axis that fit 0 and all observations of an episode."""
     finite = np.append(obs[np.isfinite(obs)], 0.0)
     margin = 0.05 * np.ptp(finite) or 1.0
     return finite.min() - margin, finite.max() + margin

@@ -1,10 +1,10 @@
-"""The adapter for envpool, which steps Gymnasium's tasks in C++ threads.
+"""The adapter for envpool, which simulates Gymnasium's tasks in C++ threads.
 
-A name has the form envpool/<id>[?option=value&...], such as "envpool/HalfCheetah-v5". The options
-are the arguments of `envpool.make`.
+The name of an envpool environment has the form envpool/<id>[?option=value&...], such as
+"envpool/HalfCheetah-v5". The options are the arguments of `envpool.make`.
 
-envpool accepts a seed only when it makes the copies, so a checkpoint cannot restore an unfinished
-episode. A resumed run begins new episodes, with a warning.
+envpool accepts a seed only when the copies are made, so a checkpoint cannot restore an unfinished
+episode. A resumed run begins new episodes and logs a warning.
 """
 
 from collections.abc import Callable
@@ -22,15 +22,16 @@ _import_envpool = partial(names.import_suite, "envpool", extra="envpool")
 
 
 class PooledEnvs(HostEnvs):
-    """E copies of an environment in one pool. sacjax applies the time limit itself.
+    """E copies of an environment in one envpool pool.
 
-    envpool's own time limit would hide a termination in the same step.
+    sacjax applies the time limit instead of envpool. If an episode terminates in the step that
+    reaches the time limit, envpool would not report the termination.
 
     Args:
-      make: a function of (E, seed) that makes a pool. The time limit of the pool must be above
-        `limit`.
+      make: a function of the number of copies E and a seed that returns a pool. The time limit of
+        the pool must be greater than `limit`.
       limit: the number of steps after which an episode is truncated.
-      spaces: the spaces of a copy.
+      spaces: the sizes and bounds of the environment's spaces.
       copies: the number of copies E.
     """
 
@@ -52,7 +53,7 @@ class PooledEnvs(HostEnvs):
         self._lengths += 1
         truncated = self._lengths >= self._limit
         first, ended = final.copy(), np.flatnonzero(terminated | truncated)
-        if len(ended):  # without a reset here, envpool resets in the next step, and ignores actions
+        if len(ended):  # otherwise envpool ignores the next action and resets instead
             first[ended] = pool.reset(ended)[0]
             self._lengths[ended] = 0
         return self._read_obs(first), final, reward, terminated, truncated
@@ -67,10 +68,10 @@ class PooledEnvs(HostEnvs):
 
 
 def known() -> list[str]:
-    """Return the ids that envpool shares with Gymnasium.
+    """Return the ids of environments that envpool and Gymnasium have in common.
 
     Returns:
-      A sorted list, which includes environments whose action space SAC cannot use.
+      A sorted list of ids. SAC cannot use the action spaces of some of these environments.
 
     Raises:
       InputError: envpool is not installed.
@@ -79,18 +80,18 @@ def known() -> list[str]:
 
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
-    """Return a function that makes copies of one of envpool's environments.
+    """Return a function that makes copies of an envpool environment.
 
     Args:
-      name: the full name of the environment, which error messages show.
-      parsed: the parts of the name.
+      name: the full name of the environment, used in error messages.
+      parsed: the parts of the environment's name.
 
     Returns:
       A function that takes the number of copies E and returns an `Env`.
 
     Raises:
       InputError: envpool is not installed, the id is unknown, envpool cannot make the environment,
-        or SAC cannot use its spaces.
+        or SAC cannot use the spaces.
     """
     names.check_known(name, parsed.id, _import_envpool(name).list_all_envs())
     pool = _make_pool(name, parsed.id, parsed.options, 1, 0)
@@ -103,7 +104,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 
 def _make_pool(name: str, id: str, options: dict[str, Any], copies: int, seed: int) -> Any:
-    """Make a pool of copies, or raise InputError."""
+    """Make a pool of copies of an environment, or raise InputError if envpool cannot."""
     envpool = _import_envpool(name)
     with names.creation_errors(name, "envpool", lambda: envpool.make_spec(id).config._fields):
         return envpool.make_gymnasium(id, num_envs=copies, seed=seed, **options)

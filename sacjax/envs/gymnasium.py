@@ -1,10 +1,10 @@
 """The adapter for Gymnasium.
 
-A name has the form gymnasium/<id>[?option=value&...], such as "gymnasium/HalfCheetah-v5". The
-options are the arguments of `gymnasium.make`. For the id "module:id", Gymnasium first imports
-`module`.
+The name of a Gymnasium environment has the form gymnasium/<id>[?option=value&...], such as
+"gymnasium/HalfCheetah-v5". The options are the arguments of `gymnasium.make`. If an id has the form
+"module:id", sacjax imports `module` before it makes the environment.
 
-`sacjax.envs.host` makes, steps and resets the copies one by one. sacjax does not use
+`sacjax.envs.simulators` makes, steps and resets the copies one by one. sacjax does not use
 `gymnasium.vector`, which resets one step late by default and cannot restore unfinished episodes.
 """
 
@@ -32,7 +32,7 @@ def known() -> list[str]:
     """Return the ids of Gymnasium's environments.
 
     Returns:
-      A sorted list, which includes environments whose action space SAC cannot use.
+      A sorted list of ids. SAC cannot use the action spaces of some of these environments.
 
     Raises:
       InputError: Gymnasium is not installed.
@@ -41,24 +41,24 @@ def known() -> list[str]:
 
 
 def _registered(name: str) -> list[str]:
-    """Return the ids that Gymnasium can make: it registers MuJoCo's v2 and v3 to raise an error."""
+    """Return the ids that Gymnasium can make, without the retired v2 and v3 of MuJoCo tasks."""
     specs = _import_gymnasium(name).registry.items()
     return [id for id, spec in specs if "_raise_mujoco_py_error" not in str(spec.entry_point)]
 
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
-    """Return a function that makes copies of one of Gymnasium's environments.
+    """Return a function that makes copies of a Gymnasium environment.
 
     Args:
-      name: the full name of the environment, which error messages show.
-      parsed: the parts of the name.
+      name: the full name of the environment, used in error messages.
+      parsed: the parts of the environment's name.
 
     Returns:
       A function that takes the number of copies E and returns an `Env`.
 
     Raises:
       InputError: Gymnasium is not installed, the id is unknown, Gymnasium cannot make the
-        environment, or SAC cannot use its spaces.
+        environment, or SAC cannot use the spaces.
     """
     if ":" in parsed.id:  # importing the module registers the id
         import_own(parsed.id.partition(":")[0] + ":__name__", "env")
@@ -77,15 +77,15 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 
 def pictures(name: str, parsed: Name, episode: Episode) -> Iterator[np.ndarray]:
-    """Run an episode again and draw each state of the episode.
+    """Run an episode again, and draw a picture of each state.
 
     Args:
-      name: the full name of the environment, which error messages show.
-      parsed: the parts of the name.
+      name: the full name of the environment, used in error messages.
+      parsed: the parts of the environment's name.
       episode: an episode of T steps, which must be the first episode after a reset of all copies.
 
     Yields:
-      T images, each an array of pixels [H, W, 3].
+      T pictures, each an array of pixels [H, W, 3].
     """
     with closing(_make(name, parsed, render_mode="rgb_array")) as env:
         spaces = read_spaces(name, env.action_space, env.observation_space)
@@ -96,7 +96,7 @@ def pictures(name: str, parsed: Name, episode: Episode) -> Iterator[np.ndarray]:
 
 
 def _make(name: str, parsed: Name, **more: Any) -> Any:
-    """Make one environment, or raise InputError."""
+    """Make one copy of the environment, or raise InputError if Gymnasium cannot."""
     gymnasium = _import_gymnasium(name)
     id = parsed.id.rpartition(":")[2]
 

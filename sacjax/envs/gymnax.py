@@ -1,12 +1,12 @@
-"""The adapter for gymnax. The user gives a name or an `Environment` object.
+"""The adapter for gymnax, for the names of environments and for `Environment` objects.
 
-A name is an id such as "Pendulum-v1", or has the form gymnax/<id>. Such a name cannot have options.
-The id "module:Name" stands for an environment of the user: an object, or a class or function that
-makes an object from the options.
+The name of a gymnax environment is an id such as "Pendulum-v1", or has the form gymnax/<id>. The
+environments of gymnax have no options. An id of the form "module:Name" refers to the user's own
+environment. `Name` is an object, or a class or function that makes an object from the options.
 
 gymnax (1.0 or later) resets episodes automatically. After a reset, gymnax keeps the last
 observation of the episode in `info`, and distinguishes `terminated` from `truncated`. The adapter
-makes the copies, rescales actions, keeps the dtypes of a scan's carry, and checks the spaces.
+makes copies of the environment, rescales actions, keeps dtypes constant, and checks the spaces.
 """
 
 import importlib
@@ -39,20 +39,20 @@ from sacjax.types import Array, Env, EnvParams, InputError, Key, MakeEnv, TimeSt
 
 
 class _LazyModule(ModuleType):
-    """A module that is imported when one of its attributes is first used."""
+    """A module that Python imports when an attribute of the module is first used."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # the import system reads such names
+        if name.startswith("__"):  # the import system reads these attributes
             raise AttributeError(name)
         return getattr(importlib.import_module(self.__name__), name)
 
 
 @contextmanager
 def _import_lazily(*names: str) -> Iterator[None]:
-    """Within a `with` block, delay the import of some modules until they are first used.
+    """Within a `with` block, delay the import of each named module until its first use.
 
     gymnax imports pyplot and seaborn for drawing. The import of gymnax takes 1.8 s, or 0.5 s
-    without pyplot, seaborn and the packages that they import.
+    without pyplot, seaborn and the packages that pyplot and seaborn import.
     """
     stand_ins = {name: _LazyModule(name) for name in names if name not in sys.modules}
     sys.modules.update(stand_ins)
@@ -70,17 +70,17 @@ with _import_lazily("matplotlib.pyplot", "seaborn"):
 
 _LOG = logging.getLogger("sacjax")
 _REMEDY = "reset_env, step_env and the spaces must fit together, as in docs/environments.md"
-_ADDED = ("terminated", "truncated", "final_observation")  # gymnax adds these to info
-_DOWNLOADS = ("MNISTBandit-bsuite",)  # downloads data when it is made, and has discrete actions
+_ADDED = ("terminated", "truncated", "final_observation")  # gymnax adds these entries to info
+_DOWNLOADS = ("MNISTBandit-bsuite",)  # downloads data, and has discrete actions
 _errors = partial(names.creation_errors, extra="", otherwise=_REMEDY)
 
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
-    """Return a function that makes copies of one of gymnax's environments.
+    """Return a function that makes copies of a gymnax environment.
 
     Args:
-      name: the full name of the environment, which error messages show.
-      parsed: the parts of the name.
+      name: the full name of the environment, used in error messages.
+      parsed: the parts of the environment's name.
 
     Returns:
       A function that takes the number of copies E and returns an `Env`.
@@ -97,31 +97,31 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 def make_object(env: Environment) -> MakeEnv:
     """Return a function that makes copies of a user's own environment.
 
-    The environment must add 1 to `state.time` in every step, or its time limit never applies.
-    sacjax logs a warning if the environment does not change `state.time`.
+    The environment must add 1 to `state.time` in every step. Otherwise the time limit never
+    applies. sacjax logs a warning if a step does not change `state.time`.
 
     Args:
-      env: a gymnax `Environment` object. gymnax's wrappers for JAX may be around it.
+      env: a gymnax `Environment` object, with or without gymnax's wrappers for JAX.
 
     Returns:
       A function that takes the number of copies E and returns an `Env`.
 
     Raises:
-      InputError: `env` is not an `Environment`, SAC cannot use its spaces, or what `reset_env` and
-        `step_env` return does not fit together.
+      InputError: `env` is not an `Environment`, SAC cannot use the spaces, or the results of
+        `reset_env` and `step_env` are inconsistent.
     """
     base = base_env(env)
     make = _make(base.name, env, convert_keys=standard)
-    sample = base.action_space(env.default_params).sample  # a wrapper can change the actions
+    sample = base.action_space(env.default_params).sample  # wrappers can change the actions
     action = make(1).bounds[0] if base is env else sample(jax.random.key(0))
     _check_steps(env, base, make(1), action)
-    if type(base).is_truncated is Environment.is_truncated:  # the limit is of `state.time`
+    if type(base).is_truncated is Environment.is_truncated:  # gymnax limits `state.time`
         _check_time(base, env.default_params, action)
     return make
 
 
 def _check_steps(env: Environment, base: Environment, made: Env, action: Array) -> None:
-    """Trace a reset and a step. Raise InputError unless gymnax and sacjax can use their values."""
+    """Trace a reset and a step. Raise InputError unless gymnax and sacjax can use the results."""
     key, params = jax.random.key(0), made.default_params
     first = _trace(base, "reset_env", 2, key, params)
     *after, reward, terminated, info = _trace(base, "step_env", 5, key, first[1], action, params)
@@ -146,11 +146,11 @@ def _check_steps(env: Environment, base: Environment, made: Env, action: Array) 
                 + _REMEDY,
                 name.partition(".")[0],
             )
-    _trace(env, "step", 6, key, state, made.bounds[0], params)  # such as a state without `time`
+    _trace(env, "step", 6, key, state, made.bounds[0], params)  # fails for a state without `time`
 
 
 def _trace(env: Environment, method: str, count: int, *given: Any) -> Any:
-    """Trace a method and return its values, or raise InputError if their number is not `count`."""
+    """Trace a method and return its results. Raise InputError unless there are `count` results."""
     found: list[Any] = []
     with _errors(env.name):
         jax.eval_shape(lambda *given: found.append(getattr(env, method)(*given)), *given)
@@ -162,7 +162,7 @@ def _trace(env: Environment, method: str, count: int, *given: Any) -> Any:
 
 
 def _check_time(env: Environment, params: EnvParams, action: Array) -> None:
-    """Warn if a step does not count `state.time`, or terminates because of the time limit."""
+    """Warn if a step does not change `state.time`, or terminates because of the time limit."""
     with _errors(env.name), jax.ensure_compile_time_eval():
         times = (params.max_steps_in_episode - left for left in (2, 1))
         steps = [_step_at(env, time, params, action) for time in times]
@@ -184,7 +184,7 @@ def _check_time(env: Environment, params: EnvParams, action: Array) -> None:
 
 @partial(jax.jit, static_argnums=0)
 def _step_at(env: Any, time: Any, params: EnvParams, action: Array) -> tuple[Any, Any]:
-    """Step once from a first state at `time`; return `terminated` and whether the time changed."""
+    """Step from a first state at `time`. Return `terminated`, and whether the time changed."""
 
     def replace_time(path: Any, x: Any) -> Any:
         is_time = jax.tree_util.keystr(path) == ".time"
@@ -197,29 +197,29 @@ def _step_at(env: Any, time: Any, params: EnvParams, action: Array) -> tuple[Any
 
 
 def _kinds(tree: Any) -> dict[str, str]:
-    """Return the kind of each leaf of a tree, by its name."""
+    """Return a dictionary from the name of each leaf of a tree to the kind of the leaf."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): _kind(x) for path, x in leaves}
 
 
 def _kind(x: Any) -> str:
-    """Return dtype and shape of numbers, such as "float32[2]", or the type of anything else."""
+    """Return the dtype and shape of numbers, such as "float32[2]", or another object's type."""
     if isinstance(x, bool | int | float | np.ndarray | np.generic | jax.Array):
         return f"{jnp.result_type(x)}{list(jnp.shape(x))}"
     return type(x).__name__
 
 
 def known() -> list[str]:
-    """Return a sorted list of the gymnax environments with a continuous action space."""
+    """Return a sorted list of the gymnax environments that have continuous action spaces."""
     return sorted(continuous_envs())
 
 
 def _make(name: str, base: Environment, convert_keys: Callable[[Key], Key] = lean) -> MakeEnv:
-    """Return a function that makes E copies of `base`.
+    """Return a function that makes copies of the environment `base`.
 
-    `convert_keys` converts the PRNG keys that `base` receives (`sacjax.prng`).
+    `convert_keys` converts the PRNG keys that `base` receives, as `sacjax.prng` explains.
     """
-    with jax.ensure_compile_time_eval():  # bounds are arrays, and `make_env` can run under jit
+    with jax.ensure_compile_time_eval():  # computes the bounds even if `make_env` runs under jit
         with _errors(name):
             default_params = base.default_params
             given = base.action_space(default_params), base.observation_space(default_params)
@@ -265,13 +265,13 @@ def base_env(env: str | Environment) -> Environment:
     """Return the gymnax environment itself, without wrappers.
 
     Args:
-      env: the name of an environment of gymnax, or an `Environment` object.
+      env: the name of a gymnax environment, or an `Environment` object.
 
     Returns:
-      The `Environment` object. The same name always returns the same object.
+      The `Environment` object. Calls with equal names return the same object.
 
     Raises:
-      InputError: the name is unknown, or `env` is not a name and not an `Environment`.
+      InputError: the name is unknown, or `env` is neither a name nor an `Environment`.
     """
     base = _find(env) if isinstance(env, str) else env
     while isinstance(base, GymnaxWrapper) and not isinstance(base, GymnaxToDmEnvWrapper):
@@ -286,14 +286,14 @@ def base_env(env: str | Environment) -> Environment:
 
 
 def _find(name: str) -> Environment:
-    """Return the environment with this full name."""
+    """Return the gymnax environment with the full name `name`."""
     id = names.parse(name).id
     return _build(import_own(id, "env"), name) if ":" in id else _load(id)
 
 
-@cache  # as in `_load`; a module that is imported again has another class
+@cache  # equal names share one object, as in `_load`
 def _build(own: Any, name: str) -> Any:
-    """Return an object of the user's own, or call a class or function with the name's options."""
+    """Return the user's object, or call the user's class or function with the options."""
     options = names.parse(name).options
     if not callable(own):
         names.resolve_options(name, options)
@@ -303,7 +303,7 @@ def _build(own: Any, name: str) -> Any:
 
 
 def continuous_envs() -> dict[str, tuple[Any, Any, Any]]:
-    """Return gymnax's environments with a continuous action space.
+    """Return the environments of gymnax that have a continuous action space.
 
     Returns:
       A dictionary from each name to (environment, default parameters, action space).
@@ -318,14 +318,14 @@ def continuous_envs() -> dict[str, tuple[Any, Any, Any]]:
     return found
 
 
-@cache  # JAX compiles once per object, so the same name must give the same object
+@cache  # JAX compiles for each object, so equal names must share one object
 def _load(name: str) -> Environment:
-    """Return the environment with this name, or raise InputError."""
+    """Return the gymnax environment `name`, or raise InputError if the name is unknown."""
     names.check_known(name, name, gymnax.registered_envs)
     return gymnax.make(name)[0]
 
 
 def _bounds(space: Any, shape: tuple[int, ...]) -> tuple[Array, Array]:
-    """Return the lower and upper bounds of a Box, broadcast to the shape of an action."""
+    """Return the lower and upper bounds of a Box as arrays with the shape of an action."""
     low, high = (jnp.asarray(bound, float) for bound in (space.low, space.high))
     return jnp.broadcast_to(low, shape), jnp.broadcast_to(high, shape)

@@ -1,11 +1,12 @@
 """Environments that run outside of JAX, such as Gymnasium's and envpool's.
 
-The compiled loop steps all copies with one ordered callback and waits for the result. The loop
-carries a ticket, which counts the steps of the environments. The callback compares the ticket with
-the environments' own count. If the counts differ, another run has stepped the environments, and the
-callback raises an error.
+The compiled training loop steps all copies with one ordered callback, and waits for the result. The
+compiled loop and the `HostEnvs` object both count the steps of the environments. The loop stores
+its count in a `Ticket`. The callback compares the count of the loop with the count of the
+`HostEnvs` object. If the counts differ, another run has stepped the environments, and the callback
+raises an error.
 
-Callbacks use NumPy only, because a callback that calls JAX can deadlock.
+The callbacks use NumPy and not JAX, because a callback that calls JAX can deadlock.
 """
 
 import logging
@@ -32,20 +33,20 @@ _WRONG_TICKET = (
 
 
 def read_spaces(name: str, action: Any, obs: Any) -> Spaces:
-    """Convert Gymnasium's spaces, or raise InputError if SAC cannot use them."""
+    """Convert spaces of Gymnasium to `Spaces`, or raise InputError if SAC cannot use them."""
     from gymnasium.spaces import Box
 
     return check_spaces(name, action, obs, Box)
 
 
 class Ticket(NamedTuple):
-    """The state that the compiled loop carries in place of the environments.
+    """The numbers that represent environments outside of JAX in the compiled loop.
 
-    The field names are also the names of arrays in checkpoints.
+    Checkpoints use the field names as the names of arrays.
 
     Attributes:
-      seed: seed of the last reset of all copies, [].
-      steps: number of steps since the last reset of all copies, [].
+      seed: the seed of the last reset of all copies, a scalar.
+      steps: the number of steps since the last reset of all copies, a scalar.
     """
 
     seed: Array
@@ -53,53 +54,56 @@ class Ticket(NamedTuple):
 
 
 class HostEnvs(ABC):
-    """E copies of an environment, which run outside of JAX."""
+    """E copies of an environment that runs outside of JAX."""
 
     def __init__(self, spaces: Spaces, copies: int):
         self.spaces, self.copies = spaces, copies
         self.seed, self.steps = -1, 0
         self.obs = np.zeros((copies, spaces.obs_size), np.float32)  # the current observations
-        self.info: dict[str, Any] = {}  # of the last step, [E] values by name
-        self.logged: Collection[str] | None = ()  # the names to read from info; None: all
-        self.errors: list[Exception] = []  # the error of the last callback, if it failed
-        self.family: list[HostEnvs] = [self]  # all HostEnvs of one Program
+        self.info: dict[str, Any] = {}  # name -> values [E] of the last step
+        self.logged: Collection[str] | None = ()  # entries of info to read, or None for all
+        self.errors: list[Exception] = []  # the error if the last callback failed
+        self.family: list[HostEnvs] = [self]  # all `HostEnvs` of one Program
         self._turn = Lock()
 
     @abstractmethod
     def reset_all(self) -> np.ndarray:
-        """Begin an episode in each copy, seeded by `seed` and `steps`. Return obs [E, O]."""
+        """Begin an episode in each copy, and return observations [E, O].
+
+        `self.seed` and `self.steps` determine the episodes.
+        """
 
     @abstractmethod
     def step_all(self, action: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Step each copy with an action [E, ...] in the simulator's units.
+        """Step each copy with actions [E, ...] in the simulator's units.
 
         Return the fields of `TimeStep`.
         """
 
     def replay(self, saved: dict[str, np.ndarray]) -> bool:
-        """Repeat the saved episodes after a reset. Return False if an episode is not repeatable."""
+        """Repeat the saved episodes after a reset. Return False if repeating is impossible."""
         del saved
         return False
 
     @abstractmethod
     def close(self) -> None:
-        """Close the simulators. The next reset makes new simulators."""
+        """Close all simulators. The next reset makes new simulators."""
 
     def save(self) -> dict[str, np.ndarray]:
-        """Return the arrays that `load` needs. No array may be empty, or checkpoints omit it."""
+        """Return the arrays that `load` needs, which must not be empty."""
         return {"seed": np.array(self.seed), "steps": np.array(self.steps)}
 
     def reset(self, seed: Any) -> np.ndarray:
-        """Begin an episode in each copy and return obs [E, O]."""
+        """Begin an episode in each copy, and return observations [E, O]."""
         with self._callback():
             self.seed, self.steps = int(np.asarray(seed)), 0
             self.obs = self.reset_all()
             return self.obs
 
     def step(self, ticket: Any, action: Any) -> tuple[np.ndarray, ...]:
-        """Step each copy with an action [E, A] in [-1, 1]. Return the fields of `TimeStep`.
+        """Step each copy with actions [E, A] in [-1, 1], and return the fields of `TimeStep`.
 
-        Instead of the last field, info, come the values [E] of each name in `logged`.
+        The last field of `TimeStep`, `info`, is replaced by values [E] for each name in `logged`.
         """
         with self._callback():
             seed, steps = (int(np.asarray(x)) for x in ticket)
@@ -112,10 +116,11 @@ class HostEnvs(ABC):
             return *fields, *(np.asarray(self.info[name], np.float32) for name in logged)
 
     def read_info(self, env: str, names: list[str]) -> set[str]:
-        """Read these names from info from now on. Return those of all numbers in info.
+        """Set the entries of `info` to log, and return the names of all numbers in `info`.
 
-        It steps until each name has occurred, or an episode ends, or for 1000 steps, because some
-        entries only occur in the last step of an episode.
+        Some entries of `info` occur only in the last step of an episode. Therefore this method
+        steps the copies until each name in `names` has occurred or an episode has ended, but for at
+        most 1000 steps.
         """
         self.logged, found = None, set()
         with errors_named(self, env):
@@ -131,14 +136,14 @@ class HostEnvs(ABC):
         return found
 
     def load(self, saved: dict[str, np.ndarray]) -> bool:
-        """Restore all copies and their episodes. Return False if new episodes begin instead."""
+        """Restore all copies and episodes. Return False if new episodes begin instead."""
         with self._callback():
             self.seed, self.steps = int(saved["seed"]), int(saved["steps"])
             self.obs = self.reset_all()
             return self.replay(saved)
 
     def close_all(self) -> None:
-        """Close all HostEnvs of a Program, after their current steps.
+        """Close all `HostEnvs` of a Program after their current steps.
 
         After a second Ctrl-C, another thread may still step the environments.
         """
@@ -147,16 +152,16 @@ class HostEnvs(ABC):
                 envs.close()
 
     def read(self, field: str, value: Any, *shape: int, copy: int | None = None) -> Any:
-        """Return a value as a new array of float32, or raise RunError.
+        """Convert a value to a new float32 array. Raise RunError if the value is not usable.
 
         Args:
           field: the name of the value: "observation", "reward", "terminated" or "truncated".
           value: the value of one copy, or of all copies with a leading axis [E].
           *shape: the shape of the result.
-          copy: the index of the copy; None for all copies.
+          copy: the index of the copy, or None for all copies.
         """
         if not shape and isinstance(value, _SCALARS) and abs(value) < _LARGEST:
-            return np.float32(value)  # the usual case, in a tenth of the time
+            return np.float32(value)  # for most values, ten times as fast as the code below
         try:
             with np.errstate(over="ignore"):
                 found = np.asarray(value).astype(np.float32, casting="same_kind").reshape(shape)
@@ -165,18 +170,18 @@ class HostEnvs(ABC):
             bad = np.argwhere(~np.isfinite(found))[0]
             problem = f"is {found[tuple(bad)]} in float32"
             copy = bad[0] if copy is None else copy
-        except (TypeError, ValueError):  # None, text, a dictionary, or a list of another size
+        except (TypeError, ValueError):  # for example None, text or a wrong size
             problem = f"must be numbers of shape {list(shape)}, but is {value!r}"
         raise self.fault(field, problem, copy)
 
     def fault(self, field: str, problem: str, copy: int | None) -> RunError:
-        """Return the error of one copy. `errors_named` adds the name of the environment."""
+        """Return the error for one copy. `errors_named` adds the name of the environment."""
         problem = " ".join(problem[:200].split())
         return RunError(f"{field} {problem}, in step {self.steps} of copy {copy}", field)
 
     @contextmanager
     def _callback(self) -> Iterator[None]:
-        """Run one callback at a time, and store its error, because JAX raises another error."""
+        """Run one callback at a time, and store its error, because JAX raises a different error."""
         with self._turn:
             self.errors.clear()
             try:
@@ -188,8 +193,8 @@ class HostEnvs(ABC):
 
 @contextmanager
 def errors_named(envs: HostEnvs | None, name: str) -> Iterator[None]:
-    """Re-raise the error of a host environment as a RunError that names the environment."""
-    logger = logging.getLogger("jax._src.callback")  # it would print the traceback of this error
+    """Re-raise an error of an environment as a RunError that contains the environment's name."""
+    logger = logging.getLogger("jax._src.callback")  # prints error tracebacks
     is_other = lambda _: not (envs and envs.errors)  # noqa: E731
     logger.addFilter(is_other)
     try:
@@ -210,7 +215,7 @@ def errors_named(envs: HostEnvs | None, name: str) -> Iterator[None]:
 
 @contextmanager
 def for_a_while(envs: HostEnvs | None, name: str) -> Iterator[None]:
-    """Re-raise errors as `errors_named` does, and close the environments at the end."""
+    """Re-raise errors as `errors_named` does, and close the environments after the block."""
     try:
         with errors_named(envs, name):
             yield
@@ -225,11 +230,11 @@ def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) ->
     Args:
       name: the name of the environment.
       make: a function that takes the number of copies E and returns a `HostEnvs`.
-      spaces: the spaces of a copy.
+      spaces: the sizes and bounds of the environment's spaces.
 
     Returns:
-      A function that takes E and returns an `Env`. All environments from this function share one
-      list of errors.
+      A function that takes the number of copies E and returns an `Env`. All environments that this
+      function makes share one list of errors.
     """
     action_size = int(np.prod(spaces.low.shape))
     family: list[HostEnvs] = []
@@ -251,7 +256,7 @@ def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) ->
             return Ticket(seed, jnp.zeros((), jnp.int32)), flatten(obs)
 
         def step(state: Ticket, action: Array, key: Key, params: EnvParams) -> Any:
-            del key, params  # the key of the reset seeds all later episodes
+            del key, params  # the reset's key determines the seeds of all episodes
             logged = envs.logged or ()
             shapes = obs_shape, obs_shape, rewards, flags, flags, *(rewards for _ in logged)
             action = unbatched(action.astype(jnp.float32))
@@ -268,7 +273,7 @@ def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) ->
 
 
 def _forbid_vmap(name: str) -> Callable[[Array], Array]:
-    """Return an identity function that raises InputError under vmap."""
+    """Return an identity function that raises InputError if it is vmapped."""
 
     unbatched = custom_vmap(lambda x: x)
 
@@ -284,10 +289,10 @@ def _forbid_vmap(name: str) -> Callable[[Array], Array]:
 
 
 def derive_seed(*words: int) -> int:
-    """Return a seed below 2**31, which depends only on `words`.
+    """Return a seed from 0 to 2**31 - 1 that is a function of `words`.
 
     Args:
-      *words: the seed of the last reset, followed by numbers that make the new seed unique, such as
+      *words: the seed of the last reset, and further numbers that make the new seed unique, such as
         the index of a copy and the index of an episode.
     """
     return int(np.random.SeedSequence(words).generate_state(1)[0]) % 2**31

@@ -1,8 +1,8 @@
 """Make environments from names of the form `suite/id?option=value&...`.
 
-A name without a suite is the id of a gymnax environment. sacjax imports a suite only to make an
-environment of this suite.
-The id "module:Name" stands for an environment or an algorithm of the user. This module imports it.
+A name without a suite is the id of a gymnax environment. sacjax imports the package of a suite only
+to make an environment of the suite, or to suggest similar names. An id of the form "module:Name"
+refers to an environment in a Python module of the user.
 """
 
 import ast
@@ -24,12 +24,12 @@ _CONSTANTS = {"true": True, "false": False, "none": None, "inf": math.inf, "nan"
 
 
 class Name(NamedTuple):
-    """The parts of an environment's name.
+    """The parts of the name of an environment.
 
     Attributes:
       suite: one of `SUITES`.
-      id: the name of the environment within its suite.
-      options: the options after "?". Values that are Python literals are parsed.
+      id: the name of the environment within the suite.
+      options: the options after "?", as a dictionary. Values that are Python literals are parsed.
     """
 
     suite: str
@@ -44,7 +44,7 @@ def parse(name: str) -> Name:
       name: a name of the form `suite/id?option=value&...`.
 
     Returns:
-      The suite, the id and the options. This function does not check the id.
+      A `Name` with the suite, the id and the options. The id is not checked.
 
     Raises:
       InputError: the suite is unknown, or an option does not have the form `option=value`.
@@ -72,7 +72,7 @@ def parse(name: str) -> Name:
 
 
 def own_module(name: Any) -> str:
-    """Return the module of the user's own that the name of an environment imports, "" if none."""
+    """Return the user's module that contains an environment, or "" for other environments."""
     id = parse(name).id if isinstance(name, str) else ""
     return id.partition(":")[0] if ":" in id else ""
 
@@ -80,15 +80,16 @@ def own_module(name: Any) -> str:
 def make_env(env: Any) -> MakeEnv:
     """Return a function that makes copies of an environment.
 
-    Actions are in [-1, 1] and episodes reset automatically. `sacjax.types.Env` describes the
-    interface.
+    The environment accepts actions in [-1, 1], and resets episodes automatically.
+    `sacjax.types.Env` describes the interface of environments.
 
     Args:
-      env: a name, or a gymnax `Environment` object, with or without gymnax's wrappers. `sacjax
-        envs` lists the names. "module:Name" imports your own class, object or factory.
+      env: the name of an environment, or a gymnax `Environment` object with or without gymnax's
+        wrappers. `sacjax envs` lists the names. The name "module:Name" refers to an environment
+        class, object or function in your own module.
 
     Returns:
-      A function that takes the number of copies E and returns an `Env`. All arrays of the `Env`
+      A function that takes the number of copies E and returns an `Env`. All arrays of an `Env`
       have the leading axis E.
 
     Raises:
@@ -108,21 +109,21 @@ def make_env(env: Any) -> MakeEnv:
 
 
 def adapter(suite: str) -> Any:
-    """Import the module of a suite.
+    """Import the adapter of a suite, which is a module of sacjax.
 
     Args:
       suite: one of `SUITES`.
 
     Returns:
-      A module with the functions `make_env(name, parsed)` and `known()`. If the suite can draw, the
-      module also has `pictures(name, parsed, episode)`.
+      A module with the functions `make_env(name, parsed)` and `known()`. If sacjax can draw the
+      suite's environments, the module also has the function `pictures(name, parsed, episode)`.
     """
     assert suite in SUITES
     return importlib.import_module(f"{__package__}.{suite}")
 
 
 def check_known(name: str, id: str, known: Iterable[str]) -> None:
-    """Raise InputError if a suite has no environment `id`, with similar names of all suites."""
+    """Raise an InputError that suggests similar names, unless `known` contains `id`."""
     known = list(known)
     if id in known:
         return
@@ -137,13 +138,14 @@ def check_known(name: str, id: str, known: Iterable[str]) -> None:
 
 
 def _similar(own: str, id: str, known: Iterable[str]) -> list[str]:
-    """Return up to four names like `id`, from its `own` suite or else from all installed suites.
+    """Return up to four names of environments that are similar to `id`.
 
-    `known` has the ids of `own`. Other suites are imported only if none of them has the same stem.
+    `known` contains the ids of the suite `own`. Other suites are imported and searched only if
+    `own` has no environment whose id equals `id` apart from case, punctuation and version.
     """
-    typed, found, exact = _stem(id), {}, []  # found: stem -> suite -> `id`, or the newest id
+    typed, found, exact = _stem(id), {}, []  # found: stem -> suite -> id
     for suite in (own, *(x for x in SUITES if x != own)):
-        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # maybe not installed
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # may be missing
             ids = known if suite == own else adapter(suite).known()
             for other in sorted(ids, key=lambda x: (x.casefold() == id.casefold(), len(x), x)):
                 found.setdefault(_stem(other), {})[suite] = other
@@ -152,30 +154,31 @@ def _similar(own: str, id: str, known: Iterable[str]) -> list[str]:
             break
     stems = exact or difflib.get_close_matches(typed, found, n=3, cutoff=0.8)
     pairs = [(suite, other) for stem in stems for suite, other in found[stem].items()]
-    first = {other: f"{suite}/{other}" for suite, other in reversed(pairs)}  # envpool has the same
+    first = {other: f"{suite}/{other}" for suite, other in reversed(pairs)}  # without duplicate ids
     return [*reversed(first.values())][:4]
 
 
 def _stem(id: str) -> str:
-    """Return the letters and digits of an id, with "-v" in place of its version."""
+    """Return the letters and digits of an id, with "-v" instead of the version."""
     stem = re.sub(r"-v\d+$", "", id.casefold())
     return re.sub(r"-misc$|[\W_]", "", stem) + "-v" * (len(stem) < len(id))
 
 
 def resolve_options(name: str, options: dict[str, Any], **rules: Any) -> dict[str, Any]:
-    """Check the options in a name, and add the default values of missing options.
+    """Check the options in the name of an environment, and add the defaults of missing options.
 
     Args:
-      name: the full name of the environment, which error messages show.
+      name: the full name of the environment, used in error messages.
       options: the options that the name contains.
-      **rules: one rule per option. A tuple lists the allowed values, and its first value is the
-        default. A number is a default value, and the option accepts whole numbers from 1.
+      **rules: a rule for each option. A rule that is a tuple lists the allowed values, starting
+        with the default value. A rule that is a number is the default value of an option that
+        accepts whole numbers of at least 1.
 
     Returns:
       A dictionary with a value for each option that has a rule.
 
     Raises:
-      InputError: an option is unknown, or its value is not allowed.
+      InputError: an option is unknown, or the value of an option is not allowed.
     """
     for option, value in options.items():
         if option not in rules:
@@ -193,7 +196,7 @@ def resolve_options(name: str, options: dict[str, Any], **rules: Any) -> dict[st
 
 
 def import_suite(module: str, name: str, extra: str) -> Any:
-    """Import the package of a suite, or raise InputError with the command that installs it."""
+    """Import a suite's package, or raise InputError with the command that installs the package."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -205,17 +208,17 @@ def import_suite(module: str, name: str, extra: str) -> Any:
 def creation_errors(
     name: str, extra: str, options: Callable[[], Iterable[str]] = tuple, otherwise: str = ""
 ) -> Iterator[None]:
-    """Re-raise errors within the context, where a suite makes an environment, as InputError.
+    """Re-raise errors as InputError while a suite makes an environment.
 
     Args:
       name: the full name of the environment.
-      extra: the extra of sacjax that installs the suite.
-      options: returns the options that the environment has.
-      otherwise: the remedy, unless a package is missing or an option is unknown.
+      extra: the optional dependency of sacjax that installs the suite, such as "brax".
+      options: a function that returns the names of the environment's options.
+      otherwise: the advice in the error message if no package is missing and no option is unknown.
     """
     try:
         yield
-    except Exception as error:  # a suite can raise anything, such as a TypeError or a network error
+    except Exception as error:  # suites raise many kinds of errors, such as network errors
         text, is_missing = str(error), type(error).__name__ == "DependencyNotInstalled"
         fix = "check its options" if "?" in name else "it has a fault itself"
         remedy = otherwise or fix
@@ -228,7 +231,7 @@ def creation_errors(
 
 
 def parameters(function: Callable) -> list[str]:
-    """Return the names of a function's parameters, without those for all others (**kwargs)."""
+    """Return the names of a function's parameters, except `**kwargs`."""
     found = inspect.signature(function).parameters.values()
     return [x.name for x in found if x.kind != x.VAR_KEYWORD]
 
@@ -237,10 +240,10 @@ def path_of(name: str) -> str:
     """Convert the name of an environment to a relative path.
 
     Args:
-      name: any string.
+      name: the name of an environment, or any other string.
 
     Returns:
-      A relative path that stays inside its folder. Each part has at most 150 characters.
+      A relative path in which no part is "..". Each part has at most 150 characters.
 
     >>> path_of("brax/ant?backend=spring")
     'brax/ant-backend-spring'
@@ -252,7 +255,7 @@ def path_of(name: str) -> str:
 
 
 def _literal(option: str, text: str) -> Any:
-    """Parse the value of an option. A text that is not a Python literal stays a string."""
+    """Parse the value of an option. If a value is not a Python literal, return it as a string."""
     try:
         tree = ast.parse(text.strip(), mode="eval")
         return ast.literal_eval(_Constants().visit(tree))
@@ -264,7 +267,7 @@ def _literal(option: str, text: str) -> Any:
 
 
 class _Constants(ast.NodeTransformer):
-    """Replaces the names true, false, none, inf and nan, in any case, by their values."""
+    """Replaces the words true, false, none, inf and nan by values, and ignores case."""
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         id = node.id.casefold()

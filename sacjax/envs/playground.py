@@ -1,12 +1,14 @@
 """The adapter for MuJoCo Playground.
 
-A name has the form playground/<id>[?option=value&...], such as "playground/CheetahRun?limit=500".
-The options are reset (cached or fresh), limit (a number of steps) and impl (jax or warp). The
-default limit is the environment's own limit.
+The name of a Playground environment has the form playground/<id>[?option=value&...], such as
+"playground/CheetahRun?limit=500". The options are reset (cached or fresh), limit (a number of
+steps) and impl (jax or warp). The default of limit is the time limit that Playground sets for the
+environment.
 
-The package contains the dm_control suite. Other suites download their robots when they are first
-used. With reset=fresh, every step also computes a reset, which is slow, because a reset can
-simulate hundreds of physics steps. Some environments take more than a minute to compile on a CPU.
+The Playground package contains the models of the dm_control suite, and downloads the models of its
+other suites at the first use. With reset=fresh, every step also computes a reset. Fresh resets are
+slow, because a reset can simulate hundreds of physics steps. Some environments take more than a
+minute to compile on a CPU.
 """
 
 import contextlib
@@ -26,7 +28,7 @@ def known() -> list[str]:
     """Return the ids of Playground's environments.
 
     Returns:
-      A list that starts with the dm_control suite, such as ["AcrobotSwingup", ...].
+      A list of ids, such as ["AcrobotSwingup", ...]. The ids of the dm_control suite come first.
 
     Raises:
       InputError: Playground is not installed.
@@ -37,18 +39,18 @@ def known() -> list[str]:
 
 
 def make_env(name: str, parsed: Name) -> MakeEnv:
-    """Return a function that makes copies of one of Playground's environments.
+    """Return a function that makes copies of a Playground environment.
 
     Args:
-      name: the full name of the environment, which error messages show.
-      parsed: the parts of the name.
+      name: the full name of the environment, used in error messages.
+      parsed: the parts of the environment's name.
 
     Returns:
       A function that takes the number of copies E and returns an `Env`.
 
     Raises:
       InputError: Playground is not installed, the id or an option is unknown, a download fails, or
-        observations are not one flat array.
+        the observations of the environment are not flat arrays.
     """
     names.check_known(name, parsed.id, known())
     config = _import_playground(name).registry.get_default_config(parsed.id)
@@ -58,14 +60,14 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 
 def raw(name: str, parsed: Name) -> Any:
-    """Return Playground's own environment, without its wrappers.
+    """Return the environment that Playground makes, without Playground's wrappers.
 
     Args:
-      name: the full name of the environment, which error messages show.
-      parsed: the parts of the name.
+      name: the full name of the environment, used in error messages.
+      parsed: the parts of the environment's name.
 
     Returns:
-      A `mujoco_playground` environment. Each name is built once and cached.
+      A `mujoco_playground` environment. Each environment is built once and cached.
 
     Raises:
       InputError: Playground cannot make the environment, for example because there is no network.
@@ -77,23 +79,23 @@ def raw(name: str, parsed: Name) -> Any:
 
 
 def pictures(name: str, parsed: Name, episode: Episode) -> Any:
-    """Draw each state of an episode.
+    """Draw a picture of each state of an episode.
 
     Args:
-      name: the full name of the environment, which error messages show.
-      parsed: the parts of the name.
-      episode: the episode to draw, of T steps.
+      name: the full name of the environment, used in error messages.
+      parsed: the parts of the environment's name.
+      episode: the episode to draw, which has T steps.
 
     Returns:
-      A list of T images, each an array of pixels [H, W, 3].
+      A list of T pictures, each an array of pixels [H, W, 3].
     """
     env = raw(name, parsed)
-    with contextlib.redirect_stderr(io.StringIO()):  # hides Playground's own progress bar
+    with contextlib.redirect_stderr(io.StringIO()):  # hides Playground's progress bar
         states = [state.inner for state in episode.states]
         return env.render(states, camera=first_camera(env.mj_model))
 
 
-@cache  # JAX compiles once per object, so the same name must give the same object
+@cache  # JAX compiles for each object, so equal names must share one object
 def _load(id: str, impl: str) -> Any:
-    """Load an environment of Playground with one implementation of its physics."""
+    """Load an environment of Playground. `impl` is the implementation of the physics."""
     return _import_playground(f"playground/{id}").registry.load(id, config_overrides={"impl": impl})

@@ -1,4 +1,4 @@
-"""Environments outside of JAX that are made, stepped and reset one by one, as Gymnasium's are."""
+"""Copies of an environment outside of JAX that are made, stepped and reset one by one."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -21,11 +21,11 @@ class Copies(HostEnvs):
     """E simulators that are made, stepped and reset one by one.
 
     A checkpoint stores the seed and the actions of each unfinished episode. A resumed run repeats
-    these actions. sacjax never reads the internal state of a simulator.
+    the stored actions. sacjax never reads the internal state of a simulator.
 
     Args:
       make: a function that makes one simulator.
-      spaces: the spaces of a copy.
+      spaces: the sizes and bounds of the environment's spaces.
       copies: the number of copies E.
     """
 
@@ -33,8 +33,8 @@ class Copies(HostEnvs):
         super().__init__(spaces, copies)
         self._make = make
         self._envs: list[Simulator] = []
-        self._episode = np.zeros(copies, np.int64)  # [E] episodes of each copy since the reset
-        self._actions: list[list[np.ndarray]] = [[] for _ in range(copies)]  # of this episode
+        self._episode = np.zeros(copies, np.int64)  # [E] episodes begun since the reset, minus 1
+        self._actions: list[list[np.ndarray]] = [[] for _ in range(copies)]  # of current episodes
 
     def reset_all(self) -> np.ndarray:
         if not self._envs:
@@ -82,7 +82,7 @@ class Copies(HostEnvs):
         self._envs = []
 
     def _step_copy(self, i: int, action: np.ndarray) -> tuple[Any, ...]:
-        """Step copy `i` and return its part of each field of `TimeStep`."""
+        """Step copy `i`, and return the fields of `TimeStep` for copy `i`."""
         obs, reward, terminated, truncated, info = self._call(i, "step", 5, action.copy())
         self._actions[i].append(action)
         final = self.read("observation", obs, self.spaces.obs_size, copy=i)
@@ -93,11 +93,11 @@ class Copies(HostEnvs):
         return first, final, reward, terminated, truncated, info
 
     def _new_episodes(self) -> np.ndarray:
-        """Begin an episode in each copy and return obs [E, O]."""
+        """Begin an episode in each copy, and return observations [E, O]."""
         return np.stack([self._new_episode(i) for i in range(self.copies)])
 
     def _new_episode(self, i: int) -> np.ndarray:
-        """Begin an episode in copy `i` and return obs [O]."""
+        """Begin an episode in copy `i`, and return its first observation [O]."""
         self._episode[i] += 1
         self._actions[i] = []
         seed = derive_seed(self.seed, i, int(self._episode[i]))
@@ -109,7 +109,7 @@ class Copies(HostEnvs):
         try:
             values = getattr(self._envs[i], method)(*args, **kwargs)
         except ValueError as error:
-            if "to unpack" not in str(error):  # a wrapper of Gymnasium unpacked the values
+            if "to unpack" not in str(error):  # raised by Gymnasium's wrappers
                 raise
             values = error
         if not isinstance(values, tuple) or len(values) != count:
@@ -119,6 +119,6 @@ class Copies(HostEnvs):
 
 
 def _number(x: Any) -> np.float32:
-    """Return a number or bool, also from an array without axes, as float32. Others are NaN."""
+    """Convert a number, bool or array without axes to float32. Return NaN for other values."""
     array = np.asarray(x if np.isscalar(x) or isinstance(x, np.ndarray) else np.nan)
     return np.float32(array if array.ndim == 0 and array.dtype.kind in "biuf" else np.nan)

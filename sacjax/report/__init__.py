@@ -1,4 +1,4 @@
-"""Compare runs. The command `sacjax report` calls `compare`."""
+"""Compare runs of sacjax. The command `sacjax report` calls the function `compare`."""
 
 import os
 from collections.abc import Sequence
@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 
 class Comparison(NamedTuple):
-    """The result of `compare`."""
+    """The text and the files that `compare` makes."""
 
     text: str  # tables and notes for a terminal
-    files: list[Path]  # report.html and the PNG files of its figures
+    files: list[Path]  # report.html and the figures of the report as PNG files
 
 
 def compare(
@@ -21,35 +21,37 @@ def compare(
     out: str | os.PathLike = "report",
     command: Sequence[str] = (),
 ) -> Comparison:
-    """Compare runs by learning curves, IQMs, performance profiles, probabilities of improvement.
+    """Compare the evaluation returns of runs, and write a report.
 
-    Each setting of a sweep is compared separately. The first directory is the baseline. Seeds that
-    diverged are excluded, and a note lists them. Intervals are 95% stratified bootstrap intervals
-    over seeds (Agarwal et al. 2021, arXiv:2108.13264). They need at least 5 seeds in every
-    environment; `sacjax.statistics` explains why.
+    The report contains learning curves, interquartile means (IQMs), performance profiles and
+    probabilities of improvement. Each setting of a sweep is compared separately. The run in the
+    first directory is the baseline. Seeds that diverged are excluded, and a note in the report
+    counts them. Intervals are 95% stratified bootstrap intervals over seeds (Agarwal et al. 2021,
+    arXiv:2108.13264). An interval needs at least 5 seeds in every environment, and
+    `sacjax.statistics` explains why.
 
     >>> print(compare("runs/a", "runs/b", labels=["SAC", "two layers"]).text)
 
     Args:
-      *directories: directories that `sacjax.run` or `sacjax train` wrote. Unfinished runs can be
-        compared too.
-      labels: a name for each directory (default: the directory's name). If runs of several
-        environments have the same label, they are aggregated as one algorithm. If runs of one
-        environment have the same label, their seeds are pooled. Such runs must have equal settings
-        and different seeds.
-      last: the number of final evaluations. The mean of these evaluations is a seed's score.
-      until: a number of environment steps. Later evaluations are ignored.
-      out: the directory for report.html and its figures. The directory must be new, empty, or an
-        earlier report, which is replaced.
-      command: the command that made the report, as a list of arguments. The page shows the command.
+      *directories: directories of runs, which `sacjax.run` or `sacjax train` wrote. Runs may be
+        unfinished.
+      labels: a label for each directory. The default is the name of the directory. Runs in several
+        environments with equal labels are aggregated as one algorithm. Runs in one environment with
+        equal labels must have equal settings and different seeds, and their seeds are pooled.
+      last: the number of evaluations in the score of a seed. The score is the mean return of the
+        seed's last evaluations.
+      until: a number of environment steps. Evaluations after this number of steps are ignored.
+      out: the directory for report.html and the figures. The directory must be new, be empty, or
+        contain an earlier report, which is replaced.
+      command: the arguments of the shell command that made the report, to show in the report.
 
     Returns:
       A `Comparison`: the tables and notes as text, and the paths of the files.
 
     Raises:
-      InputError: a directory is not the folder of a run, an option is invalid, or `out` has other
-        files.
-      RunError: the files cannot be written.
+      InputError: a directory does not contain a run, an argument is invalid, or `out` contains
+        files that are not from a report.
+      RunError: the files of the report cannot be written.
     """
     from sacjax.report import comparison, page, tables
 

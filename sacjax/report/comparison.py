@@ -1,4 +1,4 @@
-"""Read runs from their directories, score their seeds, and note how the runs differ."""
+"""Read runs from directories, compute the score of each seed, and list differences of the runs."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -17,41 +17,41 @@ from sacjax.types import PLAIN, InputError
 
 
 class Folder(NamedTuple):
-    """The description of a run, as read from its directory."""
+    """The description of a run, which is read from the directory of the run."""
 
     directory: Path
     config: Config
-    content: dict[str, Any]  # config.json
+    content: dict[str, Any]  # the content of config.json
     members: int  # number of members with evaluations
-    steps: tuple[int, int]  # smallest and largest number of steps of a member
+    steps: tuple[int, int]  # smallest and largest number of environment steps of a member
 
     @property
     def reached(self) -> str:
-        """The range of the members' environment steps, such as "300" or "300 to 1,100"."""
+        """The range of the members' numbers of environment steps, such as "300 to 1,100"."""
         return " to ".join(f"{step:,}" for step in sorted({*self.steps}))
 
 
 class Entry(NamedTuple):
-    """All seeds of one setting in one environment. The seeds may come from several runs."""
+    """All seeds of one setting in one environment. The seeds can be from several runs."""
 
     label: str
     env: str
     seeds: list[int]  # [S]
     steps: np.ndarray  # [epochs] environment steps
-    returns: np.ndarray  # [S, epochs] mean over the episodes of an evaluation
-    scores: np.ndarray  # [S] mean of the last evaluations, not finite if a seed diverged
+    returns: np.ndarray  # [S, epochs] mean return of each evaluation
+    scores: np.ndarray  # [S] mean return of the last evaluations, not finite for diverged seeds
     least: int  # smallest number of environment steps of a seed
-    settings: dict[str, Any]  # fields of Config and Hyperparams
-    folders: list[Folder]  # the runs of the seeds
+    settings: dict[str, Any]  # the values of Config and Hyperparams
+    folders: list[Folder]  # the runs that trained the seeds
 
     @property
     def alive(self) -> np.ndarray:
-        """Scores of the seeds that did not diverge."""
+        """The scores of the seeds that did not diverge."""
         return self.scores[np.isfinite(self.scores)]
 
     @property
     def diverged(self) -> int:
-        """Number of seeds that diverged."""
+        """The number of seeds that diverged."""
         return len(self.seeds) - len(self.alive)
 
 
@@ -59,11 +59,11 @@ class Panel(NamedTuple):
     """The scores in one environment, or the normalised scores in all environments."""
 
     title: str
-    scores: dict[str, list[np.ndarray]]  # label -> finite scores per environment
+    scores: dict[str, list[np.ndarray]]  # label -> arrays of finite scores, one per environment
 
     @property
     def together(self) -> bool:
-        """Whether the scores are from several environments."""
+        """Whether the panel has scores from several environments."""
         return any(len(parts) > 1 for parts in self.scores.values())
 
 
@@ -73,10 +73,10 @@ def read(
     last: int = 1,
     until: int | None = None,
 ) -> list[Entry]:
-    """Read finished and unfinished runs. Returns an entry per setting and environment.
+    """Read finished and unfinished runs, and return an entry for each setting and environment.
 
-    `sacjax.report.compare` explains the arguments. Raises InputError if a directory is damaged, or
-    if different runs of one environment have the same label.
+    `sacjax.report.compare` explains the arguments. The function raises InputError if a directory is
+    damaged, or if runs with equal labels cannot be pooled.
     """
     unlabelled = len(labels) != len(directories) or not all(map(str.strip, labels))
     for wrong, field, message in (
@@ -106,7 +106,7 @@ def read(
 
 
 def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry]:
-    """Return an entry for each setting of a run that has evaluations."""
+    """Return an entry for each setting of a run, except settings without evaluations."""
     check_is_run(path)
     content = read_description(path)
     unnamed = f"{content.get('env_object', 'environment')} object"  # JSON cannot store objects
@@ -117,7 +117,7 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
     seeds = [int(member["seed"]) for member in members]
     shown = metrics["env_steps"] <= (np.inf if until is None else until)  # False for NaN
     counts, planned = shown.sum(1), run.grid.seeds * len(run.grid.settings)
-    partial = csvs == [table] and len(seeds) < len(planned)  # a batch may not have started
+    partial = csvs == [table] and len(seeds) < len(planned)  # some agents may not have started
     matches = seeds == planned[: len(seeds)] and "eval_return" in metrics
     if not matches or (partial and shown.shape[1] > 1):
         message = f"{csvs[0]} does not match config.json: restore the file, or train again"
@@ -155,9 +155,9 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
 
 
 def _pool(one: Entry, other: Entry) -> Entry:
-    """Pool the seeds of two entries.
+    """Combine the seeds of two entries into one entry.
 
-    Raises InputError if the settings of the entries differ, or if they have a seed in common.
+    Raises InputError if the entries have different settings, or a seed in common.
     """
     shared = sorted({*one.seeds} & {*other.seeds})
     if one.settings != other.settings or shared:
@@ -182,19 +182,20 @@ def _pool(one: Entry, other: Entry) -> Entry:
 
 
 def environments(entries: Iterable[Entry]) -> list[str]:
-    """Return the names of the environments in the order of the entries."""
+    """Return the names of the environments of the entries, in the same order."""
     return list(dict.fromkeys(entry.env for entry in entries))
 
 
 def folders(entries: Iterable[Entry]) -> list[Folder]:
-    """Return the runs of the entries without duplicates."""
+    """Return the runs of all entries, without duplicates."""
     return list({folder.directory: folder for e in entries for folder in e.folders}.values())
 
 
 def panels(entries: list[Entry]) -> list[Panel]:
-    """Return a panel per environment.
+    """Return a panel for each environment.
 
-    If a label has scores in every environment, another panel shows all environments together.
+    If a label has scores in each of several environments, a further panel contains the normalised
+    scores in all environments.
     """
     scores = {
         env: {e.label: e.alive for e in entries if e.env == env and len(e.alive)}
@@ -210,14 +211,14 @@ def panels(entries: list[Entry]) -> list[Panel]:
 
 
 def differing(entries: list[Entry]) -> list[str]:
-    """Return the names of the settings, except the environment, that differ between entries."""
+    """Return the names of the settings that differ between entries, except the environment."""
     first = entries[0].settings
     differ = [name for name in first if any(e.settings[name] != first[name] for e in entries)]
     return [name for name in differ if name != "env"]
 
 
 def notes(entries: list[Entry]) -> list[str]:
-    """Return warnings about the comparison, such as seeds that diverged or unfinished runs."""
+    """Return warnings about the comparison, for example about diverged seeds or unfinished runs."""
     found = []
     for entry in entries:
         name = f"{entry.label} in {entry.env}"

@@ -1,4 +1,4 @@
-"""Draw the learning curves, performance profiles and improvements of a comparison."""
+"""Draw the learning curves, performance profiles and probabilities of improvement of runs."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,16 +9,16 @@ from sacjax.report.comparison import Entry, Panel, environments
 from sacjax.runs.curve import STYLE, draw_returns, png
 from sacjax.statistics import performance_profile, probability_of_improvement
 
-LINES = ["solid", "dashed", "dashdot", "dotted"]  # ten labels share a line style
-CURVE_POINTS = 200  # a longer curve shows only this many evaluations
+LINES = ["solid", "dashed", "dashdot", "dotted"]  # each style is used for ten labels
+CURVE_POINTS = 200  # largest number of evaluations in a curve
 Looks = dict[str, dict[str, Any]]  # label -> keyword arguments of Matplotlib's lines
 NAMES = ("learning_curves.png", "profiles.png", "improvement.png")
 
 
 def draw(entries: list[Entry], panels: list[Panel]) -> dict[str, bytes]:
-    """Draw all figures that the scores allow. Returns the PNGs by file name.
+    """Draw all figures for which there are scores, and return a dictionary from file names to PNGs.
 
-    A label has the same color and line style in all figures.
+    Each label has one color and line style, which all figures use.
     """
     looks: Looks = {
         label: {"color": f"C{i % 10}", "linestyle": LINES[i // 10 % len(LINES)]}
@@ -33,7 +33,7 @@ def draw(entries: list[Entry], panels: list[Panel]) -> dict[str, bytes]:
 
 
 def learning_curves(entries: list[Entry], looks: Looks) -> bytes:
-    """Draw evaluation returns over environment steps in one panel per environment, as a PNG."""
+    """Draw returns over environment steps in a panel per environment, and return the PNG."""
     diverged = {label: sum(e.diverged for e in entries if e.label == label) for label in looks}
 
     def draw(axes: Any, env: str) -> None:
@@ -51,7 +51,7 @@ def learning_curves(entries: list[Entry], looks: Looks) -> bytes:
 
 
 def profiles(panels: list[Panel], looks: Looks) -> bytes:
-    """Draw the fraction of seeds whose score is above tau, for all tau, as a PNG."""
+    """Draw the fraction of seeds with scores above tau, for all tau, and return the PNG."""
 
     def draw(axes: Any, panel: Panel) -> None:
         scores = np.concatenate([x for parts in panel.scores.values() for x in parts])
@@ -70,7 +70,7 @@ def profiles(panels: list[Panel], looks: Looks) -> bytes:
 
 
 def improvements(panels: list[Panel], looks: Looks) -> bytes:
-    """Draw the probability that each label beats the panel's first label, as a PNG."""
+    """Draw the probability that each label beats a panel's first label, and return the PNG."""
 
     def draw(axes: Any, panel: Panel) -> None:
         first, *others = panel.scores
@@ -93,13 +93,14 @@ def _figure(
     legend: Sequence[tuple[str, dict[str, Any]]] = (),
     heights: Sequence[float] = (),
 ) -> bytes:
-    """Call `draw(axes, panel)` for each panel, and return the figure as a PNG.
+    """Call `draw(axes, panel)` for each panel of a figure, and return the figure as a PNG.
 
     Args:
-      panels: the content of each panel. Two panels share a row, unless `heights` is given.
-      draw: the function that draws a panel.
-      legend: the text and the look of each line in the legend, below all panels.
-      heights: the height of each panel in inches, if the panels are in one column.
+      panels: the content of each panel. A row has two panels, or one panel if `heights` is given.
+      draw: a function that draws a panel on the given axes.
+      legend: the text and the line style of each item in the legend, which is below all panels.
+      heights: the height of each panel in inches. If heights are given, all panels are in one
+        column.
     """
     import matplotlib
     from matplotlib.figure import Figure
@@ -128,5 +129,5 @@ def _figure(
 
 
 def _shorten(label: str) -> str:
-    """Shorten a label to 44 characters, by leaving out its middle."""
+    """Shorten a label to at most 44 characters, by removing characters from the middle."""
     return label if len(label) <= 44 else f"{label[:20]}…{label[-23:]}"

@@ -1,4 +1,4 @@
-"""Write a comparison as one HTML page that needs no other file, and its figures as PNGs."""
+"""Write a comparison of runs as a self-contained HTML page, and the figures also as PNGs."""
 
 import base64
 import contextlib
@@ -15,23 +15,23 @@ from sacjax.runs import files
 from sacjax.types import InputError, RunError
 
 PAGE = "report.html"
-MARK = '<meta name="generator" content="sacjax report">'  # marks pages that may be replaced
+MARK = '<meta name="generator" content="sacjax report">'  # reports replace pages with this mark
 
 
 def write(
     entries: list[Entry], directory: str | os.PathLike, last: int = 1, command: Sequence[str] = ()
 ) -> list[Path]:
-    """Write the page and its PNGs, and return their paths.
+    """Write the HTML page and the PNGs of a report, and return the paths of these files.
 
     Args:
-      entries: the entries to compare.
-      directory: a directory that is new, empty, or an earlier report.
-      last: the number of evaluations in a seed's score, which the page mentions.
-      command: the command that made the report. The page shows the command.
+      entries: the runs to compare, with an entry for each setting and environment.
+      directory: a directory that is new, is empty, or contains an earlier report.
+      last: the number of evaluations in the score of a seed, to show on the page.
+      command: the arguments of the shell command that made the report, to show on the page.
 
     Raises:
-      InputError: the directory contains other files.
-      RunError: the files cannot be written.
+      InputError: the directory contains files that are not from a report.
+      RunError: the files of the report cannot be written.
     """
     path = files.expanded(directory)
     _check_ours(path)
@@ -40,11 +40,11 @@ def write(
     text = _html(entries=entries, panels=panels, images=images, last=last, command=command)
     try:
         path.mkdir(parents=True, exist_ok=True)
-        files.write_text(path / PAGE, text)  # written first: it shows that the folder is a report
+        files.write_text(path / PAGE, text)  # first, to mark the folder as a report
         for name in figures.NAMES:
             if name in images:
                 files.write_bytes(path / name, images[name])
-            else:  # an earlier report may have left this figure
+            else:  # an earlier report may have written this figure
                 (path / name).unlink(missing_ok=True)
     except OSError as error:
         raise RunError(
@@ -54,10 +54,13 @@ def write(
 
 
 def _check_ours(path: Path) -> None:
-    """Raise InputError unless `path` is new, empty, or an earlier report. Ignore hidden files."""
+    """Raise InputError if the directory `path` contains files that are not from a report.
+
+    Hidden files are ignored.
+    """
     if not path.exists():
         return
-    with contextlib.suppress(OSError):  # `path` is a file, or not readable
+    with contextlib.suppress(OSError):  # `path` may be a file or unreadable
         names = {file.name for file in path.iterdir() if not file.name.startswith(".")}
         known = names <= {PAGE, *figures.NAMES}
         if not names or (known and MARK in (path / PAGE).read_text(errors="replace")[:1000]):
@@ -68,7 +71,7 @@ def _check_ours(path: Path) -> None:
 
 
 def _html(**shown: Any) -> str:
-    """Render report.html.j2."""
+    """Fill the template report.html.j2 with values, and return the HTML page."""
     from jinja2 import Environment, PackageLoader
 
     loader = PackageLoader("sacjax", "report")
@@ -79,13 +82,16 @@ def _html(**shown: Any) -> str:
 
 
 def _encode_image(png: bytes) -> dict[str, Any]:
-    """Return the content and width of an <img>. One inch is 150 pixels in the PNG, 100 in HTML."""
+    """Return the data and the width of an <img> for a PNG.
+
+    An inch has 150 pixels in the PNG, and 100 pixels on the page.
+    """
     width = int.from_bytes(png[16:20]) * 100 // 150
     return {"width": width, "data": base64.b64encode(png).decode()}
 
 
 def _mark_code(text: str) -> Any:
-    """Escape a text for HTML, and turn `code` in backquotes into <code>."""
+    """Escape a text for HTML, and convert each `word` in backquotes to a <code> element."""
     from markupsafe import Markup, escape
 
     return Markup(re.sub("`(.+?)`", r"<code>\1</code>", str(escape(text))))

@@ -1,4 +1,4 @@
-"""Write a GIF of a policy. The environment's suite draws the pictures."""
+"""Write a GIF of a policy. The adapter of the environment's suite draws the pictures."""
 
 import os
 import sys
@@ -22,25 +22,26 @@ from sacjax.validation import must_be
 
 
 def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) -> float:
-    """Write a GIF of one member's greedy policy.
+    """Write a GIF of the greedy policy of a member of a run.
 
-    The GIF shows the episode with the median return in the member's last evaluation. If the member
-    diverged, the GIF shows an arbitrary episode. Without a screen, MuJoCo needs EGL or OSMesa.
+    The GIF shows the episode that had the median return in the member's last evaluation. If the
+    member diverged, the GIF shows an arbitrary episode. On machines without a screen, MuJoCo needs
+    EGL or OSMesa to draw.
 
     >>> render(load("runs/Pendulum-v1"), member=0, target="policy.gif")
 
     Args:
-      run: the result of `sacjax.load` or `sacjax.run`.
-      member: index of the member, from 0.
-      target: the path of the GIF, which ends with ".gif".
-      frames: largest number of environment steps to show.
+      run: a run, as returned by `sacjax.load` or `sacjax.run`.
+      member: the index of a member of the run, counted from 0.
+      target: the path of the GIF to write, which must end with ".gif".
+      frames: the largest number of environment steps in the GIF.
 
     Returns:
-      The undiscounted return of the steps in the GIF.
+      The sum of the rewards of the steps in the GIF, without discounting.
 
     Raises:
-      InputError: the member does not exist, or the environment cannot be drawn.
-      RunError: the file cannot be written, or the environment failed.
+      InputError: the member does not exist, or sacjax cannot draw the environment.
+      RunError: the GIF cannot be written, or the environment raised an error.
     """
     must_be(Run, run, "run", "load('runs/Pendulum-v1')")
     target = expanded(target)
@@ -86,13 +87,13 @@ def render(run: Run, member: int, target: str | os.PathLike, frames: int = 200) 
 
 
 def without_a_screen() -> None:
-    """Let MuJoCo draw with EGL if there is no screen. Call this before you import MuJoCo."""
+    """Let MuJoCo draw with EGL if there is no screen. Call this before importing MuJoCo."""
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
 
 
 def _show_progress(pictures: Iterable[np.ndarray], total: int) -> Iterable[np.ndarray]:
-    """Show a progress bar on stderr while the pictures are drawn, if it is a terminal."""
+    """If stderr is a terminal, show a progress bar while the pictures are drawn."""
     from rich.console import Console
     from rich.progress import track
 
@@ -113,7 +114,7 @@ def _label(
 
 
 def _episode(run: Run, env: Env, member: int, agent: Any, frames: int) -> Episode:
-    """Repeat the episode with the median return in the member's last evaluation."""
+    """Run again the episode that had the median return in the member's last evaluation."""
     epoch, copies = run.epochs[member] - 1, run.config.eval_episodes
     copy = int(np.argsort(run.metrics["eval_return"][member, epoch])[copies // 2])
     key_reset, key = jax.random.split(epoch_keys(run.keys[member], epoch)[1])
@@ -127,7 +128,7 @@ def _episode(run: Run, env: Env, member: int, agent: Any, frames: int) -> Episod
         seen = jax.tree.map(part, (env_state, action, timestep, obs))
         return (after, timestep.obs, key), seen
 
-    def part(x):  # some arrays have no axis for the copies
+    def part(x):  # arrays without an axis for the copies stay as they are
         return x[copy] if x.ndim and len(x) == copies else x
 
     carry, seen, ended = (*jax.jit(env.reset)(key_reset, params), key), [], False

@@ -1,4 +1,4 @@
-"""Create the tables of a run or a comparison, for a terminal or for the HTML page."""
+"""Create the tables of a run or of a comparison of runs, for terminals and for HTML pages."""
 
 import io
 import shutil
@@ -14,21 +14,21 @@ from sacjax.runs import curve
 from sacjax.runs.metrics_csv import Member
 from sacjax.statistics import LEAST_SEEDS, Estimate, aggregate_iqm, probability_of_improvement
 
-MANY_SETTINGS, MOST_ROWS = 8, 20  # a sweep of more than 8 settings shows its 20 best
+MANY_SETTINGS, MOST_ROWS = 8, 20  # for more than 8 settings, a table shows the 20 best
 _NO_INTERVAL = f"none below {LEAST_SEEDS} seeds"
-Cell = str | tuple[str, str]  # text, or text and its CSS class
+Cell = str | tuple[str, str]  # a text, or a text and a CSS class
 
 
 class Table(NamedTuple):
-    """A table of text, which `as_rich` or the HTML page shows."""
+    """A table whose cells are texts, for a terminal or for an HTML page."""
 
-    names: list[str]  # names of the columns
+    names: list[str]  # the names of the columns
     rows: Sequence[Sequence[Cell]]
-    left: int  # number of left-aligned columns, before the columns of numbers
+    left: int  # number of columns, from the first, that are aligned to the left
 
 
 def finals(entries: list[Entry], panels: list[Panel]) -> Table:
-    """Return a table with the final scores, with a row per entry."""
+    """Return a table of the scores of the seeds, with a row for each entry."""
     scores = {panel.title: panel.scores for panel in panels}
     rows = []
     for entry in entries:
@@ -44,7 +44,7 @@ def finals(entries: list[Entry], panels: list[Panel]) -> Table:
 
 
 def totals(panel: Panel, entries: list[Entry]) -> Table:
-    """Return a table with the scores over all environments, with a row per label."""
+    """Return a table of the scores in all environments together, with a row for each label."""
     rows = [
         [label, estimate(aggregate_iqm(scores), ".3f"), _beats(panel.scores, label, entries)]
         for label, scores in panel.scores.items()
@@ -53,7 +53,7 @@ def totals(panel: Panel, entries: list[Entry]) -> Table:
 
 
 def normalisation(panel: Panel, entries: list[Entry]) -> str:
-    """Return the text that explains the numbers of `totals`."""
+    """Return a text that explains the numbers in the table of `totals`."""
     missing = {entry.label for entry in entries} - set(panel.scores)
     text = (
         "Runs with the same name are aggregated over the environments. In each environment the "
@@ -65,7 +65,7 @@ def normalisation(panel: Panel, entries: list[Entry]) -> str:
 
 
 def matrix(panel: Panel) -> Table:
-    """Return a table with the probability of improvement for all pairs of labels."""
+    """Return a table of the probabilities of improvement between all pairs of labels."""
 
     def cell(label: str, other: str) -> Cell:
         if label == other:
@@ -79,7 +79,7 @@ def matrix(panel: Panel) -> Table:
 
 
 def settings(entries: list[Entry]) -> Table:
-    """Return a table of the settings that differ between entries, with a row per entry.
+    """Return a table of the settings that differ between entries, with a row for each entry.
 
     If no setting differs, the table has no rows.
     """
@@ -89,7 +89,7 @@ def settings(entries: list[Entry]) -> Table:
 
 
 def as_text(entries: list[Entry]) -> str:
-    """Return the tables and notes of a comparison as text."""
+    """Return the tables and notes of a comparison of runs as text."""
     from rich.text import Text
 
     panels = comparison.panels(entries)
@@ -101,17 +101,17 @@ def as_text(entries: list[Entry]) -> str:
 
 
 def of_run(members: list[Member], returns: np.ndarray, stds: np.ndarray, title: str) -> str:
-    """Return the table of a run as text.
+    """Return a table of the returns of a run as text.
 
-    Each setting has a line per seed, and then a line with the IQM and its interval. If a sweep has
-    many settings, the table has only a line per setting, with the best settings first. A member
-    without a finite return has diverged and is excluded from the IQM.
+    For each setting, the table has a line for each seed, and a line with the IQM and the interval
+    of the IQM. If a sweep has many settings, the table has one line for each of the best settings
+    instead. A member whose return is not finite has diverged, and is excluded from the IQM.
 
     Args:
-      members: a dictionary of the swept hyperparameters and `seed` for each member.
-      returns: mean returns [M].
-      stds: standard deviations [M] of the returns of a member's episodes.
-      title: the first line.
+      members: for each member of the run, a dictionary of `seed` and the swept hyperparameters.
+      returns: the mean return of each member, [M].
+      stds: the standard deviation of the returns of each member's episodes, [M].
+      title: the first line of the text, above the table.
     """
     groups = curve.settings(members)
     if len(groups) > MANY_SETTINGS:
@@ -133,7 +133,7 @@ def of_run(members: list[Member], returns: np.ndarray, stds: np.ndarray, title: 
 
 
 def _best(groups: dict[str, list[int]], returns: np.ndarray) -> str:
-    """Return a table of the MOST_ROWS settings with the largest IQM, as text."""
+    """Return a table of the `MOST_ROWS` settings that have the largest IQMs, as text."""
     ranked = curve.ranked(groups, returns)
     rows = [[x, *_summarize(returns[groups[x]])] for x in ranked[:MOST_ROWS]]
     table = Table(["best first", "seeds", "IQM", "95% interval"], rows, left=1)
@@ -142,7 +142,7 @@ def _best(groups: dict[str, list[int]], returns: np.ndarray) -> str:
 
 
 def as_rich(table: Table) -> Any:
-    """Return the table as an object that rich can print."""
+    """Convert a table to an object that the package rich can print."""
     from rich.table import Table as View
     from rich.text import Text
 
@@ -156,7 +156,7 @@ def as_rich(table: Table) -> Any:
 
 
 def render_text(*views: Any, width: int) -> str:
-    """Return rich objects as text, at most `width` columns wide and no wider than the terminal."""
+    """Convert rich objects to text. No line is longer than `width` or the terminal's width."""
     from rich.console import Console
 
     terminal, text = sys.stdout is not None and sys.stdout.isatty(), io.StringIO()
@@ -168,18 +168,18 @@ def render_text(*views: Any, width: int) -> str:
 
 
 def number(x: float) -> str:
-    """Format a number. Larger numbers have fewer decimals, as in -1,234.5, 2.61 and 0.031."""
+    """Format a number, with fewer decimals for larger numbers, as in -1,234.5, 2.61 and 0.031."""
     return f"{x:,.{1 if abs(x) >= 10 else 2 if abs(x) >= 1 else 3}f}"
 
 
 def estimate(x: Estimate, digits: str) -> str:
-    """Format a value, and also its interval if the interval is finite."""
+    """Format an estimate as its value, followed by its interval if the interval is finite."""
     ends = f" [{x.low:{digits}}, {x.high:{digits}}]" if np.isfinite(x.low) else ""
     return f"{x.value:{digits}}{ends}"
 
 
 def _summarize(scores: np.ndarray) -> tuple[str, str, str]:
-    """Return the number of finite scores, the IQM and the interval of the IQM, each as text."""
+    """Return three texts: the number of finite scores, the IQM, and the interval of the IQM."""
     alive = scores[np.isfinite(scores)]
     counted = f"{len(alive)} of {len(scores)}" if len(alive) < len(scores) else str(len(scores))
     if len(alive) == 0:
@@ -190,9 +190,9 @@ def _summarize(scores: np.ndarray) -> tuple[str, str, str]:
 
 
 def _beats(scores: dict[str, list[np.ndarray]], label: str, entries: list[Entry]) -> str:
-    """Format the probability that `label` beats the panel's first label.
+    """Format the probability that the label `label` beats the first label in `scores`.
 
-    The text names the first label, unless it is the label of the first run.
+    If the first label in `scores` is not the label of the first entry, the text names this label.
     """
     first = next(iter(scores))
     if label == first:
@@ -202,5 +202,5 @@ def _beats(scores: dict[str, list[np.ndarray]], label: str, entries: list[Entry]
 
 
 def _value(x: Any) -> str:
-    """Format the value of a setting."""
+    """Format the value of a setting as text."""
     return f"{x:,g}" if isinstance(x, float) else f"{x:,}" if type(x) is int else str(x)
