@@ -1,6 +1,6 @@
 """Soft Actor-Critic (SAC) in pure JAX, compiled end to end, for reinforcement-learning experiments.
 
-`__init__.pyi` lists the public names. Python imports each name when it is first used, so
+`__init__.pyi` lists the public names. Python imports each name on its first use, so
 `import sacjax` and `sacjax --help` are quick.
 """
 

@@ -1,12 +1,12 @@
-"""Give `make_train` and `run` the same results, bit for bit.
+"""Make the results of `make_train` and `run` equal, bit for bit.
 
 `make_train` compiles a whole run into one function, and `run` calls a compiled epoch from Python.
-XLA rounds differently if it folds constants into a loop, or if arrays have other shapes. Three
-functions prevent this. `as_arrays` gives all numbers one dtype. `as_arguments` hides constants from
-XLA. `tied_to` makes every array of the first state depend on the member's key, so that vmap batches
-every array. Without `tied_to`, a step counter has no batch axis in `make_train`, but has one in
-`run`. The results are equal only with XLA's default options. Tests compare the bits on the CPU with
-the newest jaxlib.
+XLA rounds numbers differently if it folds constants into a loop, or if the shapes of arrays change.
+Three functions of this module prevent such differences. `as_arrays` converts all numbers to one
+dtype. `as_arguments` hides constants from XLA. `tied_to` makes every array of the first state
+depend on the member's key, so that vmap batches every array. Without `tied_to`, a step counter
+would have a batch axis in `run`, but not in `make_train`. The results of `make_train` and `run` are
+equal only with XLA's default options. Tests compare the bits on the CPU, with the newest jaxlib.
 """
 
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def as_arguments(hp: Hyperparams, env_params: EnvParams) -> tuple[Hyperparams, E
 
 
 def tied_to(key: Key, state: Any) -> Any:
-    """Make each array depend on `key`, without a change of its values or a cost in time."""
+    """Make each array depend on `key`, without changing the values or the speed."""
     always = jax.random.key_data(key).ravel()[0] >= 0  # True, because key data is unsigned
 
     def tie(x: Any) -> Array:

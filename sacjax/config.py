@@ -1,6 +1,6 @@
 """Define `Config`, the static settings of a run, and `Hyperparams`, the traced settings.
 
-The constructors of both classes check all values (`sacjax.validation`), before JAX traces anything.
+The constructors of `Config` and `Hyperparams` check all values before JAX traces a function.
 """
 
 import dataclasses
@@ -28,14 +28,15 @@ else:
 class Config:
     """The static settings of a run, which are fixed when the run is compiled.
 
-    A step is one transition of one environment, so the steps of all `num_envs` copies add up. A run
-    starts with a warm-up of `warmup_steps` random transitions. Then the run trains for
-    `(total_steps - warmup_steps) / eval_every` epochs, and each epoch ends with an evaluation.
-    A Config is hashable and cannot be changed. `dataclasses.replace` makes a copy with new values.
+    A step is one transition of one environment, so all `num_envs` environments together take
+    `total_steps` steps. A run starts with a warm-up of `warmup_steps` random transitions. Then the
+    run trains for `(total_steps - warmup_steps) / eval_every` epochs, and each epoch ends with an
+    evaluation. A Config is hashable and cannot be changed. `dataclasses.replace` returns a copy of
+    a Config with new values.
 
     Raises:
-      InputError: a field is unknown or out of range, or the fields do not fit together. The message
-        suggests values that fit together.
+      InputError: a field is unknown or out of range, or the fields are inconsistent. The message
+        suggests consistent values.
 
     Example:
       >>> from sacjax import Config
@@ -49,46 +50,46 @@ class Config:
     total_steps: int = 1_000_000
     """Environment steps of the whole run, including the warm-up (SAC, figure 1: 1e6 to 1e7)."""
     num_envs: int = 1
-    """Environments that each agent steps in parallel (SAC: 1)."""
+    """Number of environments that each agent steps in parallel (SAC: 1)."""
     warmup_steps: int = 1_000
     """Steps with uniformly random actions before learning starts (the SAC authors' code: 1e3)."""
     warmup_hold: int = 1
-    """Steps for which each random warm-up action is repeated; more explores further (SAC: 1)."""
+    """Steps that repeat each random warm-up action; a larger number explores further (SAC: 1)."""
     utd: float = 1.0
-    """Gradient steps per environment step after warm-up, exact for any num_envs (table 1: 1)."""
+    """Gradient steps per environment step after the warm-up, for any num_envs (table 1: 1)."""
     rollout_length: int | None = None
-    """Steps of each environment between updates; None: the fewest that make utd exact (SAC: 1)."""
+    """Steps of each environment between updates; by default the fewest for exact utd (SAC: 1)."""
     batch_size: int = 256
     """Transitions per gradient step (table 1)."""
     replay_size: int = 1_000_000
-    """Capacity of the replay buffer in transitions; total_steps is its maximum (table 1: 1e6)."""
+    """Capacity of the replay buffer in transitions, at most total_steps (table 1: 1e6)."""
     eval_every: int = 1_000
     """Environment steps per epoch; each epoch ends with an evaluation and a row of metrics."""
     eval_episodes: int = 16
     """Greedy episodes per evaluation."""
     eval_max_steps: int = 100_000
-    """Steps after which an evaluation episode is cut, so that every evaluation ends."""
+    """Largest number of steps of an evaluation episode; longer episodes are cut off."""
     log_info: tuple[str, ...] = ()
-    """Numbers of info to log, as in success:last,reward_ctrl:sum; also mean and max (SAC: none)."""
+    """Numbers in info to log, such as success:last,speed:mean, or with :sum or :max (SAC: none)."""
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers of actor and critics (table 1)."""
     num_critics: int = 2
-    """Number of critics; the target and the actor use their minimum (SAC section 6: 2)."""
+    """Number of critics; targets and actor use the minimum of the critics (SAC section 6: 2)."""
     layer_norm: bool = False
-    """LayerNorm before each activation of the critics (SAC: none)."""
+    """Add a LayerNorm before each activation of the critics (SAC: no)."""
     # On a GPU, "float32" means TF32 unless jax_default_matmul_precision is set. Sums stay float32.
     hidden_precision: Precision = "float32"
     """Precision of the inputs of matrix products between hidden layers (docs/performance.md)."""
     normalize_obs: bool = False
-    """Subtract the running mean from observations, and divide by their deviation (SAC: no)."""
+    """Subtract the mean of past observations, and divide by the standard deviation (SAC: no)."""
     n_step: int = 1
     """Number of rewards that a target sums before it bootstraps (SAC: 1)."""
     max_grad_norm: float | None = None
-    """Largest global L2 norm of gradients; larger ones are scaled down (SAC: None, no limit)."""
+    """Largest global L2 norm of gradients; larger gradients are scaled down (SAC: no limit)."""
     lr_schedule: Schedule = "constant"
-    """Learning rates over the run; "linear" falls to 0 at the end of the run (SAC: constant)."""
+    """Schedule of the learning rates; "linear" lowers them to 0 over the run (SAC: constant)."""
     policy_delay: int = 1
-    """Critic updates per update of the policy and the temperature (SAC: 1)."""
+    """Number of critic updates per update of the policy and the temperature (SAC: 1)."""
     log_std_min: float = -20.0
     """Lower bound of the policy's log standard deviation (the SAC authors' code)."""
     log_std_max: float = 2.0
@@ -104,7 +105,7 @@ class Config:
 
     @property
     def env_name(self) -> str:
-        """Name of the environment. The name of an object is its `name` or its class name."""
+        """Name of the environment. An object without an attribute `name` is named by its class."""
         named = isinstance(self.env, str)
         return self.env if named else str(getattr(self.env, "name", type(self.env).__name__))
 
@@ -158,7 +159,8 @@ class Hyperparams:
     Hyperparams is a pytree of scalars, or of arrays that form a grid. Arrays broadcast against each
     other and against the scalar fields. For example, `Hyperparams(tau=jnp.array([0.005, 0.02]))` is
     a grid of two settings, and `jax.vmap` with `in_axes=0` maps over this grid. `jax.tree.map` on a
-    Hyperparams builds `in_axes` with a separate axis for each field. Tracers are not checked.
+    Hyperparams builds `in_axes` with a separate axis for each field. The constructor does not check
+    tracers.
 
     Raises:
       InputError: a field is unknown or out of range, or arrays do not broadcast.
@@ -172,7 +174,7 @@ class Hyperparams:
     """
 
     gamma: Scalar = 0.99
-    """Discount per step, in [0, 1] (table 1)."""
+    """Discount factor per step, in [0, 1] (table 1)."""
     tau: Scalar = 0.005
     """Step size of the Polyak average in the target critics, in (0, 1] (table 1)."""
     actor_lr: Scalar = 3e-4
@@ -180,7 +182,7 @@ class Hyperparams:
     critic_lr: Scalar = 3e-4
     """Adam's learning rate for the critics (table 1)."""
     alpha_lr: Scalar = 3e-4
-    """Adam's learning rate for log alpha; 0 fixes the temperature (the SAC authors' code: 3e-4)."""
+    """Adam's learning rate for log alpha; 0 means a fixed alpha (the SAC authors' code: 3e-4)."""
     init_alpha: Scalar = 1.0
     """Initial temperature in reward per nat (the SAC authors' code: 1)."""
     min_alpha: Scalar = 0.0
@@ -203,7 +205,7 @@ class Hyperparams:
 
 
 def _rebuild(_: None, values: Any) -> Hyperparams:
-    """Rebuild a Hyperparams without checks, because leaves may be tracers, gradients or axes."""
+    """Rebuild a Hyperparams without checks, because `values` may be tracers, gradients or axes."""
     hp = object.__new__(Hyperparams)
     names = (field.name for field in dataclasses.fields(Hyperparams))
     vars(hp).update(zip(names, values, strict=True))

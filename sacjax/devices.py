@@ -1,11 +1,11 @@
 """Train members on several cores or accelerators, and configure JAX before it starts.
 
-Members (seeds and points of a grid) are independent, so the choice of devices changes only the
-speed. On an accelerator, `vmap` trains all members at the same time. A CPU is fastest if each core
-is a JAX device that trains its members one after the other, because the working set of one member
-fits into the cache. On two cores, this strategy is 1.4 to 2.8 times as fast as `vmap` on one device
-(docs/performance.md). M is the number of members, and M' is M rounded up to a multiple of the
-number of devices.
+Members (pairs of a seed and a point of a grid) are independent, so the choice of devices changes
+only the speed. On an accelerator, `vmap` trains all members at the same time. A CPU is fastest if
+each core is a JAX device that trains its members one after the other, because the working set of
+one member fits into the cache. Two cores that train their members one after the other are 1.4 to
+2.8 times as fast as `vmap` on one device (docs/performance.md). M is the number of members, and M'
+is M rounded up to a multiple of the number of devices.
 """
 
 import hashlib
@@ -35,7 +35,8 @@ def layout(members: int, strategy: str = "auto", devices: int | None = None) -> 
     """Return the strategy and the number of devices for a run, or raise InputError.
 
     "auto" means "map" on several CPU devices and "vmap" otherwise. `devices=None` means all
-    devices, but at most one per member. Several processes always use all of their devices.
+    devices, but at most one per member. If a run has several processes, they always use all
+    devices.
     """
     here, several = jax.device_count(), jax.process_count() > 1
     check_choice(strategy, get_args(Strategy), "strategy")
@@ -74,7 +75,7 @@ def over_members(
     """Map `f` over members like `jax.vmap(f, in_axes)`, on several devices of this machine.
 
     `jax.jit(over_members(make_train(config)))(keys)` trains one member per key. If the number of
-    members is no multiple of the number of devices, the function also trains copies of the last
+    members is not a multiple of the number of devices, the function also trains copies of the last
     member, and omits the copies from the result.
 
     Args:
@@ -84,8 +85,9 @@ def over_members(
       strategy: "vmap" trains the members of a device at the same time, and "map" trains them one
         after the other. "auto" is "map" on several CPU devices and "vmap" otherwise.
       devices: number of devices. None means all devices, but at most one per member.
-      donated: if True, `f` must map (state, ...) to (state, output), and "map" updates the states
-        [M, ...] in place. The update then copies the state of one member at a time, to save memory.
+      donated: if True, `f` must map (state, ...) to (state, output), and the strategy "map"
+        updates the states [M, ...] in place. The update then copies the state of one member at a
+        time, to save memory.
 
     Returns:
       A function with the arguments of `f`, whose results have a leading axis [M]. Compile the
@@ -142,20 +144,22 @@ def over_members(
 
 
 def over_grid(train: Callable, keys: Any, grid: Any, **layout: Any) -> Any:
-    """Train each setting of a grid with each key, spread over the devices of this machine.
+    """Train one agent for each pair of a setting and a key, on the devices of this machine.
 
-    This is `jax.vmap(jax.vmap(train, (0, None)), (None, 0))(keys, grid)` by `over_members`: all
-    pairs of a setting and a key become members of one program, which is compiled here.
+    The result is the same as that of `jax.vmap(jax.vmap(train, (0, None)), (None, 0))(keys, grid)`.
+    `over_grid` compiles `over_members(train)` and calls it with all pairs as members.
 
     Args:
-      train: a function (key, hp) -> result of one member, such as `make_train(config)`.
+      train: a function that maps (key, hp) to the result of one member, such as
+        `make_train(config)`.
       keys: PRNG keys [S], one for each seed.
-      grid: settings, a pytree of arrays [P] such as `Hyperparams(tau=jnp.array([0.005, 0.02]))`.
-        Its arrays may have more axes, if they all have the same shape.
+      grid: P settings as a pytree of arrays [P], such as
+        `Hyperparams(tau=jnp.array([0.005, 0.02]))`. The arrays may have more axes, if all arrays
+        have the same shape.
       **layout: `strategy` and `devices`, as in `over_members`.
 
     Returns:
-      The results with leading axes [P, S]: all settings, each with all seeds.
+      The results with leading axes [P, S], for P settings with S seeds each.
 
     Raises:
       InputError: a field of `grid` is a scalar, or the fields have different shapes.
@@ -177,7 +181,7 @@ def over_grid(train: Callable, keys: Any, grid: Any, **layout: Any) -> Any:
 
 
 def _common_shape(trees: dict[str, Any], axes: int | None = None) -> tuple[int, ...]:
-    """Return the first `axes` sizes (None: all) that all leaves share, or raise InputError."""
+    """Return the shape that all leaves share in their first `axes` axes, or raise InputError."""
     leaves = jax.tree_util.tree_flatten_with_path(trees)[0]
     shapes = [(jax.tree_util.keystr(p[-1:], simple=True), jnp.shape(x)[:axes]) for p, x in leaves]
     counts = Counter(shape for _, shape in shapes if shape)
@@ -193,7 +197,7 @@ def _common_shape(trees: dict[str, Any], axes: int | None = None) -> tuple[int, 
 
 
 def _readable(f: Callable, *args: Any) -> Any:
-    """Call `f`, but first replace each empty array in its arguments and constants by a new array.
+    """Call `f` with a new array for each empty array in the arguments and constants of `f`.
 
     jaxlib 0.11.2 crashes if a device reads its shard of an empty array.
     """
@@ -328,8 +332,8 @@ def keep_compiled_programs() -> None:
 
     The cache is the folder `$XDG_CACHE_HOME/sacjax`, or ~/.cache/sacjax by default. Each type of
     processor has its own subfolder, because compiled code may fail on another processor. The
-    function does nothing if the environment variable JAX_COMPILATION_CACHE_DIR is set. The variable
-    names another folder, and an empty value disables the cache.
+    function does nothing if the environment variable JAX_COMPILATION_CACHE_DIR is set. This
+    variable is the path of another cache, and an empty value disables the cache.
 
     Example:
       >>> import sacjax
@@ -350,5 +354,5 @@ def _processor() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
         features += sorted({x for x in lines if x.startswith(("flags", "Features", "model name"))})
     except OSError:
-        pass  # not Linux: only the names above are known
+        pass  # only Linux has this file
     return f"{platform.machine()}-{hashlib.sha256(repr(features).encode()).hexdigest()[:12]}"

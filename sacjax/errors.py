@@ -10,8 +10,8 @@ class InputError(ValueError):
 
     Attributes:
       field: name of the wrong setting, argument, file or property of an environment, such as
-        "replay_size", "seeds", "config.json" or "observation_space". The field is None if several
-        values are wrong together.
+        "replay_size", "seeds", "config.json" or "observation_space". The field is None if the
+        error concerns several values.
 
     Example:
       >>> from sacjax import Config, InputError
@@ -33,8 +33,8 @@ class RunError(RuntimeError):
     The message says how to recover.
 
     Attributes:
-      field: name of the faulty argument, file or property of an environment, such as "directory"
-        or "reward". The field is None if there are several causes.
+      field: name of the wrong argument, file or property of an environment, such as "directory"
+        or "reward". The field is None if the error has several causes.
     """
 
     def __init__(self, message: str, field: str | None = None):
@@ -49,6 +49,6 @@ def one_line(error: Exception) -> str:
 
 
 def error_event(error: BaseException) -> str:
-    """Return the event "error" of `--log-format json`, a line."""
+    """Return the line of JSON that `--log-format json` prints for an error."""
     message, field = str(error) or type(error).__name__, getattr(error, "field", None)
     return json.dumps({"event": "error", "message": message, "field": field})

@@ -18,11 +18,11 @@ def evaluate(
     env_params: EnvParams,
     max_steps: int,
 ) -> tuple[Array, Array]:
-    """Run one episode in each of E copies. Return undiscounted returns [E] and lengths [E].
+    """Run one episode in each of E environments. Return undiscounted returns and lengths [E].
 
-    `policy` maps observations [E, O] to actions [E, A]. Only the first episode of each copy counts.
-    The loop runs until every copy has finished its episode, so a time limit in `env_params`
-    applies. After `max_steps` steps, the loop stops and cuts off unfinished episodes.
+    `policy` maps observations [E, O] to actions [E, A]. Only the first episode of each environment
+    counts. The loop runs until every environment has finished an episode, so a time limit in
+    `env_params` applies. After `max_steps` steps, the loop stops and cuts off unfinished episodes.
     """
     key_reset, key_steps = jax.random.split(key)
     env_state, obs = env.reset(key_reset, env_params)
@@ -56,7 +56,7 @@ class Episodes(struct.PyTreeNode):
     return_sum: Array  # []
     length_sum: Array  # []
     count: Array  # []
-    info: dict[str, Tally]  # by entry of `Config.log_info`
+    info: dict[str, Tally]  # one Tally for each entry of `Config.log_info`
 
 
 def init_episodes(num_envs: int, dtype: Any, log_info: Collection[str]) -> Episodes:

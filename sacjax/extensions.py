@@ -18,7 +18,7 @@ from sacjax.types import Algorithm, Array, Descend, Env, Key, Metrics, Transitio
 def clipped(descend: Descend, max_norm: float) -> Descend:
     """Wrap `descend` so that it first clips gradients to a global L2 norm (arXiv:1211.5063).
 
-    The actor, the ensemble of critics and the temperature have one norm each.
+    The gradients of actor, critics and temperature are clipped separately.
     """
 
     def clip_and_descend(lr, grads, opt_state, params, step):
@@ -41,12 +41,12 @@ def linear(descend: Descend, steps: int) -> Descend:
 def delayed(
     actor_step: Callable[..., tuple[Any, Metrics]], delay: int, epoch: int
 ) -> Callable[..., Any]:
-    """Update the actor only in every `delay`-th gradient step, as TD3 does (section 5.2).
+    """Update the actor only in every `delay`-th gradient step, as in TD3 (section 5.2).
 
     The first gradient step of a run updates the actor. A gradient step without an actor update
-    returns metrics of 0. The metrics of actor updates are scaled up, so that the mean over all
-    `epoch` gradient steps of an epoch equals the mean over the actor updates. Under `vmap`, JAX
-    computes an actor update in every step and discards the unused results.
+    returns 0 for each metric of the actor. The metrics of actor updates are scaled up, so that the
+    mean over all `epoch` gradient steps of an epoch equals the mean over the actor updates. Under
+    `vmap`, JAX computes an actor update in every step and discards the unused results.
     """
 
     def sometimes(state: Any, batch: Transition, key: Key, hp: Any, learner: Any) -> Any:
@@ -69,19 +69,19 @@ def delayed(
 class Normalized(struct.PyTreeNode):
     """The state of an algorithm, together with the mean and variance of observations."""
 
-    inner: Any  # the algorithm's own state
+    inner: Any  # the state of the wrapped algorithm
     mean: Array  # [O]
     variance: Array  # [O]
-    batches: Array  # [] minibatches seen
+    batches: Array  # [] number of minibatches so far
 
 
 def normalized(algorithm: Algorithm, env: Env) -> Algorithm:
-    """Wrap `algorithm` so that it receives (obs - mean) / deviation, clipped to [-10, 10].
+    """Wrap `algorithm` so that its input is (obs - mean) / deviation, clipped to [-10, 10].
 
     The mean and the variance include the observations of all minibatches so far (Chan, Golub &
-    LeVeque 1979). Each update first adds its own minibatch. The n-th minibatch has weight 1/n, so
-    no sum grows without bound. Only updates change the mean and the variance. The replay buffer
-    stores raw observations.
+    LeVeque 1979). Each update first adds the observations of its minibatch. The n-th minibatch has
+    weight 1/n, so no sum grows without bound. Only updates change the mean and the variance. The
+    replay buffer stores raw observations.
     """
 
     def see(state: Normalized, obs: Array) -> Array:

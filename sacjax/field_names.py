@@ -1,4 +1,4 @@
-"""Suggest a name if the user gives a setting that `Config` and `Hyperparams` do not have."""
+"""Suggest the right name for a setting that neither `Config` nor `Hyperparams` has."""
 
 import dataclasses
 import difflib
@@ -36,7 +36,7 @@ def right_name(name: str, known: Iterable[str]) -> str:
 
 
 def check_names(cls: type, fields: dict[str, Any], other: type) -> None:
-    """Raise InputError, with a suggestion, if a name in `fields` is no field of `cls`."""
+    """Raise InputError, with a suggestion, if a name in `fields` is not a field of `cls`."""
     known, others = ({f.name for f in dataclasses.fields(x)} for x in (cls, other))
     for name in fields.keys() - known:
         remedy = f"it is a field of {other.__name__}" if name in others else right_name(name, known)

@@ -1,4 +1,4 @@
-"""Numbers of an environment's `info` that a run logs, as `Config.log_info` asks.
+"""Log those numbers of an environment's `info` that `Config.log_info` lists.
 
 An entry "name:how", such as "success:last", turns the values of one episode into one number.
 """
@@ -14,18 +14,18 @@ from sacjax.types import Array, Env, InputError, Metrics, is_key
 
 
 class Tally(NamedTuple):
-    """One entry over the open episodes of E environments, and its sum over ended episodes."""
+    """The values of one `log_info` entry in unfinished episodes, and sums over ended episodes."""
 
     value: Array  # [E] last value, sum, mean or maximum since the episode began
-    steps: Array  # [E] steps since then in which the entry had a value
+    steps: Array  # [E] steps of the episode in which the entry had a value
     total: Array  # [] sum over the episodes that ended in this epoch and had a value
-    episodes: Array  # [] number of these episodes
+    episodes: Array  # [] number of episodes in `total`
 
 
 def check_entries(value: Any) -> tuple[str, ...]:
-    """Return the entries of `Config.log_info`. A text may hold several, separated by commas.
+    """Return the entries of `Config.log_info`. One string may contain several entries.
 
-    Raises InputError if an entry is malformed, or if two have the same name.
+    Raises InputError if an entry is malformed, or if two entries have the same name.
     """
     texts = value if isinstance(value, tuple | list) else [value]
     entries = [text.strip() for text in ",".join(map(str, texts)).split(",") if text.strip()]
@@ -40,9 +40,10 @@ def check_entries(value: Any) -> tuple[str, ...]:
 
 
 def read_info(env: Env, entries: Collection[str]) -> None:
-    """Make `env` return the entries' numbers as `TimeStep.info`.
+    """Make `env` return the numbers of all `entries` in `TimeStep.info`.
 
-    Raises InputError if it has no such number. An environment outside of JAX is stepped for this.
+    Raises InputError if the environment's info has no number for an entry. If the environment runs
+    outside of JAX, this check takes a step of the environment.
     """
     names = [_name(entry) for entry in entries]
     known = _numbers(env, names) if names else ()
@@ -54,12 +55,12 @@ def read_info(env: Env, entries: Collection[str]) -> None:
 
 
 def add_info(tallies: dict[str, Tally], info: Any, ended: Array) -> dict[str, Tally]:
-    """Count one step of every environment. A value NaN means that the entry has no value."""
+    """Count one step of every environment. A value of NaN means that the entry has no value."""
     return {entry: _add(tally, entry, info, ended) for entry, tally in tallies.items()}
 
 
 def summarize_info(tallies: dict[str, Tally]) -> Metrics:
-    """Return each entry's mean over the episodes that ended in this epoch (NaN if none)."""
+    """Return each entry's mean over the episodes that ended in this epoch, or NaN."""
     return {
         f"info_{_name(entry)}": tally.total / tally.episodes for entry, tally in tallies.items()
     }
@@ -70,7 +71,7 @@ def _name(entry: str) -> str:
 
 
 def _numbers(env: Env, names: list[str]) -> set[str]:
-    """Return the names in the environment's info that have one number per copy."""
+    """Return the names in the environment's info with one number per copy of the environment."""
     if env.host is not None:
         return env.host.read_info(env.name, names)
 

@@ -43,8 +43,8 @@ class SquashedGaussian(distrax.Transformed):
     log pi(a|s) = log N(u; mean, std) - sum_j log(1 - tanh(u_j)^2)   (SAC appendix C, eq. 26)
 
     `mean`, `log_std` and samples have shape [..., A]. Log-probabilities are in nats and have shape
-    [...]. `sample_and_log_prob` computes with u, so log-probabilities are exact even if tanh(u)
-    rounds to 1.
+    [...]. `sample_and_log_prob` computes log-probabilities from u, so they are exact even if
+    tanh(u) rounds to 1.
     """
 
     def __init__(self, mean: Array, log_std: Array):
@@ -55,14 +55,14 @@ class SquashedGaussian(distrax.Transformed):
         """Return the log-probabilities [...] of the actions `value` [..., A].
 
         An action of -1 or 1, which rounding can produce, counts as the nearest number inside the
-        interval. So log-probabilities and their gradients are finite.
+        interval. Therefore log-probabilities and their gradients are finite.
         """
         edge = 1 - jnp.finfo(value.dtype).epsneg
         return super().log_prob(jnp.clip(value, -edge, edge))
 
     def __repr__(self) -> str:
         gaussian: Any = self.distribution
-        mean = gaussian.distribution._loc  # JAX may replace it by anything
+        mean = gaussian.distribution._loc  # JAX may replace the mean by any object
         return f"<SquashedGaussian over actions {getattr(mean, 'shape', '?')} in [-1, 1]>"
 
     def mode(self) -> Array:
@@ -112,8 +112,8 @@ def _dot_general(precision: str) -> Any:
 def _head_product(x: Array, w: Array, dimensions: Any, precision: Any = None) -> Array:
     """Multiply x [..., I] by w [I, A], but transpose w first, because the gradient is then faster.
 
-    XLA computes the gradient of the transpose [A, I], and transposes only the small w. For a plain
-    product, XLA transposes the large x, and the gradient takes ten times as long on a CPU
+    XLA then computes the gradient of the transpose [A, I], and transposes only the small w. For a
+    plain product, XLA transposes the large x, and the gradient takes ten times as long on a CPU
     (benchmarks/NOTES.md).
     """
     del dimensions
@@ -125,7 +125,7 @@ class MLP(nn.Module):
     """Dense layers with a ReLU after each layer, and optionally a LayerNorm before each ReLU.
 
     With `precision="bfloat16"`, the inputs of the matrix products between hidden layers are rounded
-    to bfloat16. Products between hidden layers are most of the arithmetic. The first layer, the
+    to bfloat16. These products make up most of the arithmetic. The first layer, the
     parameters and all sums keep their dtype.
     """
 
@@ -176,11 +176,11 @@ class Critic(nn.Module):
 class Ensemble(NamedTuple):
     """N critics with separate weights, which map obs [B, O] and action [B, A] to values [N, B]."""
 
-    critics: Any  # a flax module that maps over inputs [N, B, ...]
+    critics: Any  # a flax module that applies N critics to inputs [N, B, ...]
     size: int
 
     def init(self, key: Key, *inputs: Array) -> Params:
-        """Initialise the weights, with leaves [N, ...]. Each critic has its own key."""
+        """Initialise weights with leaves [N, ...]. Each critic has its own key."""
         return self.critics.init(key, *self._each(inputs))
 
     def apply(self, params: Params, *inputs: Array) -> Array:
@@ -188,7 +188,7 @@ class Ensemble(NamedTuple):
         return self.critics.apply(params, *self._each(inputs))
 
     def _each(self, inputs: tuple[Array, ...]) -> list[Array]:
-        # Each critic gets a copy of the input. One product for all critics would give [B, N, H],
+        # Each critic gets a copy of the input. One product for all critics would return [B, N, H],
         # and a transpose of [B, N, H] takes longer than the copies (benchmarks/NOTES.md).
         return [jnp.broadcast_to(x, (self.size, *x.shape)) for x in inputs]
 

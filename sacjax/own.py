@@ -1,4 +1,4 @@
-"""Environments and algorithms of the user's own by name: "module:Name"."""
+"""Import user-defined environments and algorithms by a name such as "module:Name"."""
 
 import importlib
 import operator
@@ -8,23 +8,23 @@ from typing import Any
 
 from sacjax.types import PLAIN, InputError, one_line
 
-OWN = re.compile(r"[\w.]+:[\w.]+")  # "module:Name", an environment or algorithm of the user's own
+OWN = re.compile(r"[\w.]+:[\w.]+")  # a user-defined environment or algorithm
 used: set[str] = set()
-"""The names with a "module:Name" that this process has used. A run's folder may name them again."""
+"""Names of the user-defined objects that this process has used, and may thus import again."""
 
 
 def import_own(name: str, field: str) -> Any:
-    """Import what "module:Name" names: a class, object or function of the user's own.
+    """Import a user-defined class, object or function by a name such as "module:Name".
 
     Args:
-      name: a module and a name in it.
-      field: the setting at fault if this fails, "env" or "algorithm".
+      name: a module and the name of an object in the module.
+      field: the setting that contains the name, "env" or "algorithm".
 
     Returns:
-      The object with this name.
+      The imported object.
 
     Raises:
-      InputError: the module cannot be imported, or it has no such name.
+      InputError: the module cannot be imported, or does not define the name.
     """
     module, _, path = name.partition(":")
     try:
@@ -38,9 +38,9 @@ def import_own(name: str, field: str) -> Any:
 
 
 def find_algorithm(algorithm: Any, plain: Callable) -> Callable:
-    """Return the function that makes the learner: `algorithm`, or what its name stands for.
+    """Return `algorithm` if it is a function, or the function that has the name `algorithm`.
 
-    `plain` is the function of the name "sac". Raises InputError if the name is not a function's.
+    The name "sac" means `plain`. Raises InputError if the named object is not a function.
     """
     if not isinstance(algorithm, str):
         return algorithm

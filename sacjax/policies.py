@@ -32,11 +32,11 @@ def policy(
       config: the settings that the agent was trained with.
       agent: the state of one member, such as `make_train(config)(key).agent`.
       algorithm: the algorithm that trained the agent, if it was not `make_sac`.
-      units: "environment" for actions within the bounds of the environment, "unit" for actions in
-        [-1, 1]. An action of -1 or 1 corresponds to a bound of the environment.
+      units: "environment" for actions within the bounds of the environment, or "unit" for actions
+        in [-1, 1]. An action of -1 or 1 corresponds to a bound of the environment.
 
     Returns:
-      A function that takes flat observations [..., O] and returns actions [..., A]. The function
+      A function that maps flat observations [..., O] to actions [..., A]. The function
       raises InputError if O is not the size of an observation.
 
     Raises:
@@ -58,8 +58,8 @@ def policy(
 class Policy:
     """The greedy policy of one agent, a function from obs [..., O] to actions [..., A].
 
-    A policy can be pickled. The pickle holds the settings, the agent's arrays, the algorithm by its
-    name, and the environment: its name, or the object that `Config.env` holds.
+    A policy can be pickled. The pickle contains the settings, the agent's arrays and the name of
+    the algorithm. The settings contain the environment (`Config.env`), as a name or an object.
     """
 
     def __init__(

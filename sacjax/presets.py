@@ -15,7 +15,7 @@ from sacjax.types import InputError
 from sacjax.validation import check_choice, checked_fields, fitted, multiple
 
 ALGORITHMS = ("sac",)
-# PRESETS[suite][name] has the fields of one preset.
+# PRESETS[suite][name] contains the fields of one preset.
 PRESETS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text())
 _LOG = logging.getLogger("sacjax")
 
@@ -33,10 +33,10 @@ def preset(env: Any, algorithm: str = "sac", **fields: Any) -> tuple[Config, Hyp
 
     Returns:
       A Config and a Hyperparams. If sizes of the preset, such as warmup_steps, eval_every or
-      num_envs, do not fit the given `fields`, sacjax rounds these sizes and logs a warning.
+      num_envs, are inconsistent with `fields`, sacjax rounds these sizes and logs a warning.
 
     Raises:
-      InputError: a field is unknown, or the fields do not fit together.
+      InputError: a field is unknown, or the fields are inconsistent.
 
     Example:
       >>> from sacjax import preset
@@ -49,9 +49,9 @@ def preset(env: Any, algorithm: str = "sac", **fields: Any) -> tuple[Config, Hyp
 
 
 def settle(env: Any, defaults: dict[str, Any], given: dict[str, Any]) -> tuple[Config, Hyperparams]:
-    """Build a Config and a Hyperparams from `defaults` and `given`, where `given` has priority.
+    """Build a Config and a Hyperparams from `defaults` and, with priority, from `given`.
 
-    Sizes that the user did not give are rounded, so that all settings fit together.
+    Sizes that are not in `given` are rounded, so that all settings are consistent.
     """
     static, traced = ({f.name for f in dataclasses.fields(x)} for x in (Config, Hyperparams))
     known = (static | traced) - {"env"}
@@ -76,14 +76,14 @@ def settle(env: Any, defaults: dict[str, Any], given: dict[str, Any]) -> tuple[C
         if changes:
             _LOG.warning("changed to fit the given settings: %s", ", ".join(changes))
         return config, hp
-    raise errors[0]  # about the sizes that the user asked for
+    raise errors[0]  # the error about the unchanged sizes
 
 
 def _near(wanted: Config, given: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Yield sizes to try for those of `wanted`, the nearest first: fewer and fewer environments.
+    """Yield sizes that may be consistent, from the nearest to `wanted` to a single environment.
 
-    The other sizes follow: a smaller batch, a larger replay, and a `utd` that makes whole gradient
-    steps in each step of all environments.
+    If necessary, the batch is smaller and the replay buffer is larger than in `wanted`. Every
+    second result has a `utd` with a whole number of gradient steps per step of all environments.
     """
     names = "total_steps", "replay_size"
     batch = min([wanted.batch_size, *(getattr(wanted, name) for name in names if name in given)])
@@ -96,7 +96,7 @@ def _near(wanted: Config, given: Collection[str]) -> Iterator[dict[str, Any]]:
 
 
 class _Unfitted(Config):
-    """A Config whose fields are valid by themselves, but may not fit together."""
+    """A Config of valid fields that may be inconsistent with each other."""
 
     def __post_init__(self) -> None:
         vars(self).update(checked_fields(self))

@@ -1,13 +1,14 @@
 """Compute the random numbers of JAX faster on a CPU.
 
 JAX's default generator is threefry. On a CPU, XLA compiles each draw of threefry to a loop with
-about ten kernels, and a run has about forty draws. In this module, the loop has one kernel. The
-random bits are the same, so a key gives the same run with and without this module. A run starts
+about ten kernels, and a run has about forty draws. With this module, the loop has one kernel. The
+random bits are the same, so a key gives the same run with and without this module. The run starts
 half a second sooner (benchmarks/NOTES.md). On an accelerator, JAX has a fast kernel of its own, and
 `lean` returns keys unchanged.
 
-A key from `lean` has another dtype than a key from JAX. Some functions reject this dtype, such as
-`jax.random.poisson`. Therefore environment objects of the user receive keys from JAX.
+The dtype of a key from `lean` differs from that of a key from JAX. Some functions,
+such as `jax.random.poisson`, reject keys from `lean`. Therefore user-defined environments receive
+keys from JAX.
 """
 
 import math
@@ -65,7 +66,7 @@ def _hash(key: Array, low: Array) -> tuple[Array, Array]:
 
 
 def _counters(shape: tuple[int, ...]) -> Array:
-    """Return the numbers 0, 1, 2 and so on in an array of the given shape."""
+    """Return an array of the given shape that counts 0, 1, 2 and so on."""
     size = math.prod(shape)
     if size >= 2**32:
         raise ValueError(f"{size} random numbers are too many for one draw: draw less than 2^32")

@@ -1,9 +1,9 @@
 """A replay buffer with uniform sampling, in one array with one row per transition.
 
 An insertion writes one slice in place, and sampling is one gather, so the time of a step does not
-depend on the capacity. Insert before you sample, because XLA copies the buffer in every step if
-sampling comes first. flashbax has one array per field instead. XLA fuses some writes to these
-arrays into gathers, and therefore copies the arrays (benchmarks/NOTES.md).
+depend on the capacity. Call `add` before `sample`, because XLA copies the buffer in every step if
+`sample` comes first. The package flashbax stores each field in a separate array. XLA fuses some
+writes to the separate arrays into gathers, and therefore copies the arrays (benchmarks/NOTES.md).
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from sacjax.types import Array, Key, Scalar, Transition
 class ReplayState(NamedTuple):
     """A buffer of C rows. The first `size` rows are in use."""
 
-    rows: Array  # [C, W] a row has the W numbers of one transition
+    rows: Array  # [C, W] each row contains the W numbers of one transition
     position: Array  # [] index of the next row to write, which is the oldest row of a full buffer
     size: Array  # [] number of rows in use
 
@@ -38,10 +38,11 @@ class Replay(NamedTuple):
 def make_replay(config: Config, example: Any) -> Replay:
     """Build a replay buffer for items like `example`, which has no leading axis.
 
-    The capacity C is a multiple of E. `sample` gathers all U minibatches of an iteration at once.
-    `sample` draws each row with probability 1 / size. The relative error of the probability is
-    2^-32 size, which is 0.02% for a million rows. If `config.n_step` is n > 1, `sample` returns
-    [U, B, n, ...], where the axis n has consecutive items of one environment.
+    The capacity C is a multiple of the number of environments. `sample` gathers all U minibatches
+    of an iteration at once. `sample` draws each row with probability 1 / size. The relative error
+    of the probability is 2^-32 times `size`, which is 0.02% for a million rows. If `config.n_step`
+    is n > 1, `sample` returns [U, B, n, ...], and the axis n contains consecutive items of one
+    environment.
     """
     row, unpack_row = ravel_pytree(example)
     pack = jax.vmap(lambda item: ravel_pytree(item)[0])
@@ -109,10 +110,10 @@ def n_step_return(steps: Transition, ended: Array, gamma: Scalar) -> Transition:
 
         reward = r_0 + gamma r_1 + ... + gamma^m r_m,  discount = gamma^m d_m,  next_obs of step m
 
-    Step m is the first step that ended its episode (`ended` [..., n]), or else the last step.
+    Step m is the first step with `ended` = 1, or the last step if no step ended its episode.
     `soft_target` multiplies by one more gamma, so the result is the n-step target of Sutton & Barto
     2018, section 7.1. The target is exact at the end of an episode. As usual, the target has no
-    off-policy correction, and ignores the entropy of the policy in the steps in between.
+    off-policy correction, and ignores the entropy of the policy between `obs` and `next_obs`.
     """
     n = ended.shape[-1]
     going = 1 - ended.astype(steps.reward.dtype)

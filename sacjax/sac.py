@@ -8,8 +8,8 @@
 
 B is the batch size, O the size of an observation, A the size of an action, and N the number of
 critics. Arrays of values have shape [N, B], or [N, K, B] if critics return K quantiles. The batch
-is the last axis of these arrays, so rewards [B] broadcast to them. Log-probabilities and entropies
-are in nats, for actions after the tanh. The unit of alpha is reward per nat.
+is the last axis of an array of values, so rewards [B] broadcast to the array. Log-probabilities and
+entropies are in nats, for actions after the tanh. The unit of alpha is reward per nat.
 """
 
 from collections.abc import Callable
@@ -53,10 +53,10 @@ class TrainState(struct.PyTreeNode):
 
 
 class CriticRule(NamedTuple):
-    """Three functions that combine an ensemble of critics. Variants of SAC use other functions."""
+    """Three functions that combine an ensemble of critics. Variants of SAC replace them."""
 
     target: Callable[[Array, Key], Array]  # next_q [N, .., B] -> values [.., B] for the target y
-    loss: Callable[[Array, Array], Array]  # q [N, .., B], y [.., B] -> loss [] of a fit of q to y
+    loss: Callable[[Array, Array], Array]  # q [N, .., B], y [.., B] -> loss [] of q for targets y
     value: Callable[[Array, Key], Array]  # q [N, .., B] -> values [B] that the actor maximises
 
 
@@ -67,7 +67,7 @@ def minimum(q: Array, key: Key) -> Array:
 
 
 def squared_error(q: Array, target: Array) -> Array:
-    """Return the squared error, as a batch mean that is summed over the critics (equation 5)."""
+    """Return half the squared error, as a batch mean summed over the critics (equation 5)."""
     return optax.l2_loss(q, jnp.broadcast_to(target, q.shape)).mean(axis=-1).sum()
 
 
@@ -116,14 +116,14 @@ def actor_loss(
 
 
 def temperature_loss(log_alpha: Array, log_prob: Array, target_entropy: Array) -> Array:
-    """Return J(alpha), which raises alpha if the entropy is below its target (equation 18)."""
+    """Return J(alpha) (equation 18). Descent raises alpha if the entropy is below the target."""
     return (-jnp.exp(log_alpha) * (log_prob + target_entropy)).mean()
 
 
 def adam(
     lr: Scalar, grads: Params, opt_state: optax.OptState, params: Params, step: Array
 ) -> tuple[Params, optax.OptState]:
-    """Take one step of Adam (Kingma & Ba 2015). `lr` may be traced, so that you can sweep it."""
+    """Take one step of Adam (Kingma & Ba 2015). `lr` may be traced, as in a sweep."""
     del step
     with jax.numpy_dtype_promotion("standard"):  # optax fails under strict promotion
         updates, opt_state = optax.adam(lr).update(grads, opt_state)
@@ -217,7 +217,7 @@ def update_step(
       batch: a minibatch of transitions, with leading axis [B].
       key: PRNG key for the sampled actions.
       hp: hyperparameters as scalars.
-      nets: the actor and the critics, from `mlp` or your own.
+      nets: the actor and the critics, such as the result of `mlp`.
       rule: functions that combine the critics into targets, losses and values.
       descend: a function that takes one step of the optimiser.
       actor_step: a function that updates the actor and the temperature.
@@ -245,7 +245,7 @@ def update_step(
       >>> metrics["critic_loss"].shape
       ()
     """
-    chex.assert_rank(batch.reward, 1)  # without [B], the means would be over the critics
+    chex.assert_rank(batch.reward, 1)  # without [B], losses would be means over the critics
     key_next, key_target, key_actor = jax.random.split(key, 3)
     batch = batch._replace(reward=hp.reward_scale * batch.reward)
     learner = Learner(nets, rule, descend)
@@ -257,7 +257,7 @@ def update_step(
 
 
 def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> TrainState:
-    """Initialise an agent for transitions like `example`. Target critics copy the critics."""
+    """Initialise an agent for transitions like `example`. The target critics are copies."""
     key_actor, key_critic = jax.random.split(key)
     actor_params = nets.actor.init(key_actor, example.obs)
     critic_params = nets.critic.init(key_critic, example.obs, example.action)
@@ -266,7 +266,7 @@ def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> T
     return TrainState(
         actor_params=actor_params,
         critic_params=critic_params,
-        target_params=jax.tree.map(jnp.copy, critic_params),  # JAX donates each array only once
+        target_params=jax.tree.map(jnp.copy, critic_params),  # JAX cannot donate one array twice
         log_alpha=log_alpha,
         actor_opt=start(actor_params),
         critic_opt=start(critic_params),

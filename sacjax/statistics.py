@@ -1,20 +1,21 @@
-"""Statistics over seeds, from "Deep RL at the Edge of the Statistical Precipice".
+"""Statistics over seeds, from the paper "Deep RL at the Edge of the Statistical Precipice".
 
 The paper (arXiv:2108.13264) recommends interquartile means, performance profiles and probabilities
 of improvement. The interquartile mean (IQM) is the mean of the middle half of the scores. Each
-statistic has a 95% percentile bootstrap interval over seeds. The formulas are the same as in the
-package rliable, and `tests/test_statistics.py` compares the results.
+statistic has a 95% percentile bootstrap interval over seeds. The formulas are those of the package
+rliable, and `tests/test_statistics.py` compares the results with those of rliable.
 
-`scores` is a list with one array [S] per environment. An array has one score per seed. The number S
-of seeds may differ between environments. The bootstrap is stratified, so it resamples the seeds of
-each environment separately.
+`scores` is a list with one array [S] per environment. Each array contains one score per seed. The
+number S of seeds may differ between environments. The bootstrap is stratified, so it resamples the
+seeds of each environment separately.
 
-An interval needs 5 seeds in every environment (`LEAST_SEEDS`). n seeds have n^n resamples. With 4
-seeds, 13 of the 256 resamples have the worst score as their IQM: 5.1%, which is more than the 2.5%
-below a 95% interval. This also holds for 2 and 3 seeds. So the intervals of 2 to 4 seeds always
-reach from the worst to the best score. With 5 seeds, the share is 0.7%, and the interval depends on
-all scores. For samples of a normal distribution, the interval covers the true IQM in 50% (2 seeds),
-74% (3), 87% (4), 90% (5) and 93% (8) of the samples.
+An interval needs at least 5 seeds in every environment (`LEAST_SEEDS`), because the interval
+of 2 to 4 seeds would always reach from the worst to the best score. For 4 seeds, there are 256
+resamples, and the IQM of 13 resamples (5.1%) is the worst score. A 95% interval omits only the
+lowest 2.5%, so the worst score would be the lower end of the interval. For 5 seeds, the IQM of only
+0.7% of the resamples is the worst score, so the interval depends on all scores. For normally
+distributed scores, intervals contain the true IQM in 50% of cases with 2 seeds, 74% with 3 seeds,
+87% with 4 seeds, 90% with 5 seeds and 93% with 8 seeds.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 RESAMPLES = 2_000  # rliable's default for profiles and probabilities of improvement
-LEAST_SEEDS = 5  # fewest seeds with an interval
+LEAST_SEEDS = 5  # an interval needs at least this many seeds
 _HELD = 10_000_000  # a bootstrap keeps at most this many numbers in memory
 Scores = Sequence[np.ndarray]
 
@@ -34,7 +35,7 @@ class Estimate(NamedTuple):
     Attributes:
       value: the statistic.
       low: lower end of the interval; NaN if an environment has fewer than `LEAST_SEEDS` seeds.
-      high: upper end of the interval; NaN in the same case.
+      high: upper end of the interval; NaN if `low` is NaN.
     """
 
     value: Any
@@ -74,7 +75,7 @@ def interval(
       seed: seed of the random numbers. The same seed and scores give the same interval.
 
     Returns:
-      The lower and the upper ends, [...] each; NaN for fewer than `LEAST_SEEDS` seeds.
+      The lower and the upper ends of the intervals, or NaN for fewer than `LEAST_SEEDS` seeds.
 
     Example:
       >>> import numpy as np
@@ -149,8 +150,8 @@ def probability_of_improvement(x: Scores, y: Scores) -> Estimate:
 
     Args:
       x: scores of X, one array [S] per environment.
-      y: scores of Y, one array [S] per environment, in the order of `x`. Y may have another number
-        of seeds than X.
+      y: scores of Y, one array [S] per environment, in the order of `x`. The numbers of seeds of
+        X and Y may differ.
 
     Returns:
       An Estimate whose fields are numbers in [0, 1].
@@ -172,13 +173,13 @@ def probability_of_improvement(x: Scores, y: Scores) -> Estimate:
 
 
 def normalised(scores: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Rescale one environment's scores so that the lowest is 0 and the highest is 1.
+    """Rescale one environment's scores so that the lowest score is 0 and the highest is 1.
 
     Args:
       scores: a dictionary from the label of each run to the scores [S] of the run.
 
     Returns:
-      A dictionary from the same labels to the rescaled scores. If all scores are equal, the
+      A dictionary from the labels of the runs to the rescaled scores. If all scores are equal, the
       rescaled scores are 0.
 
     Example:

@@ -3,8 +3,8 @@
 A run is a warm-up and a number of epochs. An epoch alternately collects transitions and learns from
 the replay buffer, and ends with an evaluation. `make_program` returns the functions `init` and
 `epoch`. `make_train` scans `epoch` into one pure function for jit, vmap and notebooks. `sacjax.run`
-calls the same `epoch` from Python. E is the number of environments, and U is the number of gradient
-steps per iteration. `sacjax.types` lists all letters for shapes.
+calls the function `epoch` from Python. E is the number of environments, and U is the number of
+gradient steps per iteration. `sacjax.types` lists all letters for shapes.
 """
 
 from collections.abc import Callable
@@ -57,13 +57,13 @@ class LoopState(struct.PyTreeNode):
     replay: ReplayState
     episodes: Episodes
     key: Key
-    epoch: Array  # [] epochs done
+    epoch: Array  # [] number of completed epochs
 
 
 class Program(NamedTuple):
     """The pure functions of one run.
 
-    `init(key, hp, env_params) -> LoopState` initialises everything and runs the warm-up.
+    `init(key, hp, env_params) -> LoopState` starts a run with the warm-up.
     `epoch(loop, hp, env_params) -> (LoopState, Metrics)` trains for `eval_every` steps, then
     evaluates.
     `evaluate(agent, key, env_params) -> (returns, lengths)` only evaluates the agent.
@@ -105,14 +105,14 @@ def make_program(config: Config, algorithm: MakeAlgorithm = make_sac) -> Program
       eval_return, eval_length    [eval_episodes]  undiscounted return and steps of greedy episodes
       train_return, train_length  []  means over training episodes that ended in the epoch, or NaN
       train_episodes              []  number of training episodes that ended in the epoch
-      info_NAME                   []  for each entry "NAME:how" of `log_info`; NaN like train_return
+      info_NAME                   []  for each entry "NAME:how" of `log_info`, a mean or NaN
       replay_size                 []  transitions in the replay buffer
-      env_steps, gradient_steps   []  counts since the start
+      env_steps, gradient_steps   []  counts since the start of the run
 
     Args:
       config: the settings.
-      algorithm: a function of (config, env) that returns an Algorithm, such as `make_sac`, or the
-        name "module:function" of one.
+      algorithm: a function that maps (config, env) to an Algorithm, such as `make_sac`, or the
+        name "module:function" of such a function.
 
     Returns:
       A Program of pure functions. `init(key, hp, env_params)` starts a run, and
@@ -165,15 +165,15 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
 
     Args:
       config: the settings.
-      algorithm: a function of (config, env) that returns an Algorithm, such as `make_sac`, or the
-        name "module:function" of one.
+      algorithm: a function that maps (config, env) to an Algorithm, such as `make_sac`, or the
+        name "module:function" of such a function.
 
     Returns:
       A function `train(key, hp=Hyperparams(), env_params=None) -> TrainResult`, which is not
       jitted. `key` is one PRNG key, and `hp` has scalar fields. `env_params=None` means the default
       parameters of the environment. The result is the pair (agent, metrics). `agent` is the trained
       TrainState. `metrics` has all metrics of `make_program`, with a leading axis [epochs]. `train`
-      raises InputError if an argument has a wrong type or contains the numbers of several runs.
+      raises InputError if an argument has a wrong type or contains arrays for several runs.
 
     Raises:
       InputError: the environment is unknown or not installed, or its spaces are not supported.
@@ -196,7 +196,7 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
         check_arguments(key, hp, env_params, Hyperparams(), program.default_params)
         if algorithm in (make_sac, PLAIN):
             check_target_entropy(config, hp)
-        hp, env_params = as_arguments(*as_arrays(hp, env_params))  # the bits of `sacjax.run`
+        hp, env_params = as_arguments(*as_arrays(hp, env_params))  # for equal bits in `run`
         loop = program.init(key, hp, env_params)
         loop, metrics = jax.lax.scan(
             lambda loop, _: program.epoch(loop, hp, env_params), loop, length=config.num_epochs
@@ -247,7 +247,7 @@ def _epoch(
     config = parts.config
     iterations = config.eval_every // config.steps_per_iteration
     key_steps, key_eval = epoch_keys(loop.key, loop.epoch)
-    # One draw gives all keys of the epoch, because small draws inside the loop are slow.
+    # One draw returns all keys of the epoch, because small draws inside the loop are slow.
     keys = jax.random.split(key_steps, (iterations, _keys_per_iteration(config)))
     loop = loop.replace(episodes=start_epoch(loop.episodes))
     iteration = partial(_iteration, parts, hp, env_params)
@@ -292,7 +292,7 @@ def _keys_per_iteration(config: Config) -> int:
 
 
 def _deal(config: Config, keys: Key) -> tuple[Key, Key, Key]:
-    """Split an iteration's keys into one to sample, [rollout, 2] to collect and [U] to learn."""
+    """Split keys into one for sampling, [rollout, 2] for environment steps and [U] for updates."""
     collect = 2 * config.rollout
     pairs = keys[1 : 1 + collect].reshape(config.rollout, 2, *keys.shape[1:])  # a legacy key is [2]
     return keys[0], pairs, keys[1 + collect :]
@@ -320,7 +320,7 @@ def _interact(
 
 
 def _item(config: Config, transition: Transition, ended: Array) -> Any:
-    """Return the item to store, which is a Transition, or a Step if `n_step` > 1."""
+    """Return an item for the replay buffer, which is a Transition, or a Step if `n_step` > 1."""
     if config.n_step == 1:
         return transition
     return Step(transition, ended.astype(transition.reward.dtype))
@@ -338,10 +338,10 @@ def _scan_mean(
 ) -> tuple[LoopState, Metrics]:
     """Scan `step` and return the mean of its metrics, without storing the metrics of each step.
 
-    A running mean is accurate, but a sum of a million float32 numbers is wrong in the third digit.
-    All metrics form one vector, because a separate mean per metric needs a separate kernel.
+    A running mean is accurate, but a sum of a million float32 numbers has an error in the third
+    digit. All metrics form one vector, because each separate mean would need a kernel.
     """
-    step = jax.jit(step, inline=True)  # JAX then traces `step` once, for the shapes and the loop
+    step = jax.jit(step, inline=True)  # so JAX traces `step` only once for both uses
     shapes = jax.eval_shape(step, loop, keys[0])[1]
     mean, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.zeros(x.shape, float), shapes))
 

@@ -1,10 +1,10 @@
-"""The types that modules share, and the letters that describe shapes.
+"""Types that several modules use, and letters for the shapes of arrays.
 
 E is the number of parallel environments, B the batch size, and C the capacity of the replay buffer.
 O is the size of an observation, and A the size of an action. N is the number of critics, and K the
 number of quantiles. U is the number of gradient steps per iteration. M is the number of members
-(seeds times hyperparameters), and only vmap adds this axis. Every array of values ([B], [N, B] or
-[N, K, B]) has the batch as its last axis, so rewards [B] broadcast to it.
+(seeds times hyperparameters), and only vmap adds the axis [M]. The batch is the last axis of every
+array of values ([B], [N, B] or [N, K, B]), so rewards [B] broadcast to the array.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ Array = jax.Array
 Key = jax.Array  # one PRNG key, typed (`jax.random.key`) or legacy (`jax.random.PRNGKey`)
 Scalar = jax.Array | float
 Params = Any  # a pytree of network weights
-EnvParams = Any  # a pytree of an environment's own parameters
+EnvParams = Any  # a pytree of the parameters of an environment
 Metrics = dict[str, Array]
 # (lr, grads, opt_state, params, step) -> (params, opt_state); `step` [] counts gradient steps
 Descend = Callable[[Scalar, Params, Any, Params, Array], tuple[Params, Any]]
@@ -31,8 +31,8 @@ Descend = Callable[[Scalar, Params, Any, Params, Array], tuple[Params, Any]]
 class EpochMetrics(dict[str, np.ndarray]):
     """The metrics of one epoch, as a dictionary of NumPy arrays with leading axis [M].
 
-    M is the number of members in the batch. The swept hyperparameters are also entries, and so are
-    the metrics that your own algorithm returns.
+    M is the number of members in the batch. The dictionary also contains the swept
+    hyperparameters, and the metrics of a user-defined algorithm.
 
     Entries about the members:
       member: index of the member in the whole run.
@@ -51,11 +51,11 @@ class EpochMetrics(dict[str, np.ndarray]):
     Entries of the training loop:
       eval_return: undiscounted returns of the greedy episodes, [M, eval_episodes].
       eval_length: steps of the greedy episodes, [M, eval_episodes].
-      train_return: mean return of the training episodes that ended in the epoch, NaN without any.
-      train_length: mean length of the training episodes that ended in the epoch, NaN without any.
+      train_return: mean return of the training episodes that ended in the epoch, or NaN if none.
+      train_length: mean length of the training episodes that ended in the epoch, or NaN if none.
       train_episodes: number of training episodes that ended in the epoch.
       info_NAME: for each entry "NAME:how" of `Config.log_info`, the mean over the training episodes
-        that ended in the epoch and had a value; NaN if none.
+        that ended in the epoch and had a value, or NaN if none did.
       replay_size: transitions in the replay buffer.
       env_steps: environment steps since the start.
       gradient_steps: gradient steps since the start.
@@ -89,15 +89,15 @@ def is_whole(value: Any) -> TypeGuard[int]:
 
 
 def named(member: dict[str, float]) -> str:
-    """Describe a member by its seed and swept values, such as "seed 3, tau 0.01"."""
+    """Describe a member by its seed and swept hyperparameters, such as "seed 3, tau 0.01"."""
     return ", ".join(f"{name} {value:.10g}" for name, value in member.items())
 
 
 class Transition(NamedTuple):
     """A batch of environment steps, as the replay buffer stores them.
 
-    All fields have the same leading axis, which is [B], [E] or none. A minibatch for `update_step`
-    is a Transition with leading axis [B].
+    All fields have the same leading axis [B] or [E], or no leading axis. A minibatch for
+    `update_step` is a Transition with leading axis [B].
 
     Attributes:
       obs: observation before the action, [B, O].
@@ -133,14 +133,14 @@ class Step(NamedTuple):
 
 
 class TimeStep(NamedTuple):
-    """The result of one step of E environments. An episode can be terminated and truncated."""
+    """The result of one step of E environments. An episode can be both terminated and truncated."""
 
     obs: Array  # [E, O] observation for the next action, after the reset if the episode ended
     final_obs: Array  # [E, O] observation after the action, before any reset
     reward: Array  # [E]
     terminated: Array  # [E] bool: the task is over, so the value of `final_obs` is 0
     truncated: Array  # [E] bool: time is up, so the target bootstraps from `final_obs`
-    info: Any = None  # the environment's info by name, [E, ...] each; NaN if there is no value
+    info: Any = None  # arrays [E, ...] by their names in the environment's info, NaN if missing
 
 
 class Episode(NamedTuple):
@@ -150,7 +150,7 @@ class Episode(NamedTuple):
     actions: Any  # [T, A] in [-1, 1]
     rewards: Any  # [T]
     copy: int  # index of the environment copy
-    obs: Any  # [T, O] observations, each before its step
+    obs: Any  # [T, O] the observation before each step
 
 
 class Env(NamedTuple):
@@ -167,7 +167,7 @@ class Env(NamedTuple):
     host: Any = None  # `sacjax.envs.host.HostEnvs` if the environment runs outside of JAX
 
 
-MakeEnv = Callable[[int], Env]  # the argument is the number of copies
+MakeEnv = Callable[[int], Env]  # maps the number of copies to an Env
 
 
 class Algorithm(NamedTuple):

@@ -1,4 +1,4 @@
-"""Check each field of `Config` and `Hyperparams`, and check that the fields fit together.
+"""Check each field of `Config` and `Hyperparams`, and check that the fields are consistent.
 
 Every error message says how to correct the error.
 """
@@ -20,7 +20,7 @@ from sacjax.types import InputError, is_key, is_whole
 Precision = Literal["float32", "bfloat16"]
 Schedule = Literal["constant", "linear"]
 _MOST = 2**31 - 1  # counters and indices of the replay buffer are int32
-_INTERVALS = {  # allowed values of each field; a missing field allows (-inf, inf)
+_INTERVALS = {  # allowed values of each field; all other fields allow (-inf, inf)
     "utd": "(0, 10000]",
     "max_grad_norm": "(0, inf)",
     "gamma": "[0, 1]",
@@ -96,7 +96,7 @@ def _is_concrete(value: Any) -> bool:
 
 
 def _inside(value: Any, interval: str) -> bool:
-    """Return whether all numbers are in an interval such as "(0, 1]", or are tracers."""
+    """Return whether all numbers are in an interval such as "(0, 1]". Tracers always are."""
     if not _is_concrete(value):
         return True
     value = np.asarray(value)
@@ -107,7 +107,7 @@ def _inside(value: Any, interval: str) -> bool:
 
 
 def fitted(config: Any, given: Collection[str] = ()) -> dict[str, int]:
-    """Round warmup_steps, eval_every and total_steps so that they fit together.
+    """Round warmup_steps, eval_every and total_steps to consistent values.
 
     A field in `given` keeps its value.
     """
@@ -122,7 +122,7 @@ def fitted(config: Any, given: Collection[str] = ()) -> dict[str, int]:
         if "total_steps" in given and every > left // 2:
             every = max(1, left // 10)
         every = multiple(every, iteration)
-        if {"total_steps", "warmup_steps"} <= {*given}:  # the longest epoch that divides the rest
+        if {"total_steps", "warmup_steps"} <= {*given}:  # the longest epoch that divides `left`
             every = next((x for x in range(every, 0, -iteration) if left % x == 0), every)
     if "total_steps" in given and "warmup_steps" not in given and total % envs == 0:
         warmup = max(0, total - max(1, left // every) * every)
@@ -132,7 +132,7 @@ def fitted(config: Any, given: Collection[str] = ()) -> dict[str, int]:
 
 
 def check_sizes(c: Any) -> None:
-    """Check that the fields of a `Config` fit together.
+    """Check that the fields of a `Config` are consistent.
 
     The order of the checks is the order in which a user should correct the fields.
     """
@@ -140,7 +140,7 @@ def check_sizes(c: Any) -> None:
     exact = max(ratio(c.utd), Fraction(1, 10_000))
     near = exact.limit_denominator(16)
     if c.rollout_length is None and c.rollout > 100 and near and abs(near - exact) < 1e-3:
-        exact = near  # without this, 0.333 means 333 gradient steps after 1,000 steps
+        exact = near  # otherwise 0.333 would mean 333 gradient steps after 1,000 steps
     if abs(exact - c.utd) > 1e-9:
         raise InputError(
             f"utd ({c.utd}) must be a ratio of small whole numbers, unless you set rollout_length: "
@@ -179,12 +179,12 @@ def check_sizes(c: Any) -> None:
 
 
 def _assignments(fields: dict[str, int]) -> str:
-    """Return the fields as in a call, such as "warmup_steps=1000, eval_every=700"."""
+    """Return the fields as arguments of a call, such as "warmup_steps=1000, eval_every=700"."""
     return ", ".join(f"{name}={value}" for name, value in fields.items())
 
 
 def _check_others(c: Any) -> None:
-    """Check fields whose bad values would cause wrong results without an error."""
+    """Check fields whose wrong values would cause wrong results without an error."""
     if c.log_std_min >= c.log_std_max:
         raise InputError(
             f"log_std_min ({c.log_std_min}) must be below log_std_max ({c.log_std_max}): use the "
@@ -222,7 +222,7 @@ def broadcast(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_alphas(hp: Any) -> None:
-    """Check that the temperature, its bounds and its learning rate fit together."""
+    """Check that the temperature, its bounds and its learning rate are consistent."""
     values = hp.min_alpha, hp.init_alpha, hp.max_alpha, hp.alpha_lr
     if not all(map(_is_concrete, values)):
         return
@@ -245,7 +245,8 @@ def check_choice(value: Any, choices: Collection[str], name: str) -> None:
 def check_target_entropy(config: Any, hp: Any) -> None:
     """Raise InputError if the policy of the built-in networks cannot reach the target entropy.
 
-    Below the target entropy, a learned temperature grows without bound. Tracers are not checked.
+    If the entropy stays below the target, a learned temperature grows without bound. The function
+    does not check tracers.
     """
     if not all(map(_is_concrete, (hp.target_entropy_per_dim, hp.alpha_lr))):
         return
@@ -261,10 +262,11 @@ def check_target_entropy(config: Any, hp: Any) -> None:
 
 
 def largest_entropy(log_std_min: float, log_std_max: float) -> float:
-    """Return the largest entropy in nats of tanh(u), where u ~ N(0, std^2), within the bounds.
+    """Return the largest entropy in nats of tanh(u) for u ~ N(0, std^2) and log std in the bounds.
 
-    The trapezoid rule gives the entropy H[u] + E[log(1 - tanh(u)^2)]. The entropy has one maximum,
-    which is 0.684 nats, at a log_std between -1 and 0. A mean other than 0 lowers the entropy.
+    The trapezoid rule computes the entropy H[u] + E[log(1 - tanh(u)^2)]. The entropy has one
+    maximum, which is 0.684 nats, at a log_std between -1 and 0. A mean other than 0 lowers the
+    entropy.
     """
     z = np.linspace(-10, 10, 4001)
     density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
@@ -276,7 +278,7 @@ def largest_entropy(log_std_min: float, log_std_max: float) -> float:
 
 
 def check_jax() -> None:
-    """Raise InputError if JAX is set to stop at a NaN or inf, because sacjax uses both."""
+    """Raise InputError if JAX is set to stop at a NaN or inf, because sacjax uses NaN and inf."""
     settings: Any = jax.config
     for name in ("jax_debug_nans", "jax_debug_infs"):
         if getattr(settings, name):
@@ -291,7 +293,7 @@ def check_jax() -> None:
 def must_be(kind: type, value: Any, name: str, use: str) -> None:
     """Raise InputError unless `value` has the type `kind`.
 
-    Types are compared by name, because a notebook that reloads a module creates its classes again.
+    Types are compared by name, because a notebook that reloads a module creates new classes.
     """
     if kind.__name__ not in {base.__name__ for base in type(value).__mro__}:
         raise InputError(f"{name} ({value!r}) must be of type {kind.__name__}: use {use}", name)
@@ -323,7 +325,7 @@ def _check_key(key: Any) -> None:
 
 
 def _check_one(given: Any, like: Any, name: str, use: str) -> None:
-    """Raise InputError if `given` has an array where `like` has a number."""
+    """Raise InputError if a value is an array in `given`, but a number in `like`."""
     leaves = zip(jax.tree.leaves(given), jax.tree.leaves(like), strict=False)
     if any(jnp.ndim(x) and not jnp.ndim(y) for x, y in leaves):
         message = f"{name} must have the numbers of one run, not arrays: for a grid use {use}"
