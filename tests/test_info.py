@@ -78,6 +78,7 @@ def test_logged_info_is_nan_in_an_epoch_without_an_episode_end():
     assert done.diverged == []
 
 
+@pytest.mark.processes
 def test_files_and_loggers_and_resumed_runs_contain_the_logged_info(tmp_path):
     config, seen, stops = informed(EVERY, env=Long), [], iter([True])
     whole = run(config, seeds=2, on_epoch=[lambda _, metrics: seen.append(scalars(metrics))])
@@ -156,6 +157,7 @@ def simulated(monkeypatch):
     return dataclasses.replace(TINY, env="gymnasium/Simulated-v0")
 
 
+@pytest.mark.processes
 def test_a_number_may_be_missing_from_info_in_some_steps(simulated):
     entries = ("part:sum", "array:max", "flag:last", "even:mean", "success:last")
     done = run(dataclasses.replace(simulated, log_info=entries), seeds=1)

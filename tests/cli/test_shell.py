@@ -119,6 +119,7 @@ def test_an_invalid_mujoco_gl_disables_opengl(value, kept, monkeypatch):
     assert os.environ["MUJOCO_GL"] == kept
 
 
+@pytest.mark.processes
 def test_the_home_directory_is_expanded_in_paths(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)

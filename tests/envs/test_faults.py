@@ -56,6 +56,7 @@ class Wrong(Chain):
         return obs, state, jnp.where(hit, self.wrong_reward, reward), *others
 
 
+@pytest.mark.processes
 def test_a_warning_names_the_environment_that_returned_infinity(caplog):
     done = run(Config(Wrong(20, obs=np.inf), **SMALL, num_envs=2), seeds=2)
     fault = "observation is inf in environment step 39 (step 20 of copy 0)"
@@ -154,6 +155,7 @@ def test_a_warning_names_the_exact_step_if_the_replay_buffer_is_not_full():
     assert found == "reward is nan in environment step 2"
 
 
+@pytest.mark.processes
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_train_exits_with_3_if_a_jax_environment_returns_nan(tmp_path, capsys):
     import brax.envs
@@ -330,6 +332,7 @@ def test_an_error_names_the_invalid_field_despite_gymnasium_wrappers(monkeypatch
     assert str(caught.value).startswith(f"gymnasium/Faulty-v0 failed ({field} must")
 
 
+@pytest.mark.processes
 @pytest.mark.usefixtures("_registered")
 @pytest.mark.filterwarnings("ignore::UserWarning")
 def test_an_error_in_an_evaluation_names_the_invalid_field(monkeypatch):

@@ -167,6 +167,7 @@ def test_an_algorithm_that_cannot_be_imported_is_refused(name):
         run(TINY, seeds=1, algorithm=name)
 
 
+@pytest.mark.processes
 def test_an_algorithm_by_name_equals_the_same_algorithm_as_an_object(tmp_path):
     done = run(TINY, seeds=1, algorithm="my_envs:slow", directory=tmp_path / "name")
     slow = sys.modules["my_envs"].slow
@@ -180,6 +181,7 @@ def test_an_algorithm_by_name_equals_the_same_algorithm_as_an_object(tmp_path):
 # Runs
 
 
+@pytest.mark.processes
 def test_commands_import_the_environment_and_algorithm_by_name(trained, tmp_path, capsys):
     content = json.loads((trained / "config.json").read_text())
     assert content["config"]["env"] == "my_envs:Swing"

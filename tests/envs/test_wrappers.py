@@ -83,6 +83,7 @@ def test_wrappers_that_change_the_gymnax_interface_are_refused(wrap):
         make_env(wrap(Pendulum()))
 
 
+@pytest.mark.processes
 def test_training_with_a_wrapped_environment_works(tmp_path):
     env = LogWrapper(Pendulum())
     config = dataclasses.replace(TINY, env=env)

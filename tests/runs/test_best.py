@@ -70,6 +70,7 @@ def test_resuming_a_finished_run_restores_deleted_best_agents(whole, tmp_path):
     assert not list(folder.rglob(".part*"))
 
 
+@pytest.mark.processes
 @pytest.mark.two_cpus
 @pytest.mark.parametrize("how", [{"members_per_batch": 2}, {"devices": 2}], ids=str)
 def test_the_best_agents_do_not_depend_on_batches_or_devices(whole, tmp_path, how):
@@ -83,6 +84,7 @@ def test_the_best_agents_do_not_depend_on_batches_or_devices(whole, tmp_path, ho
     )
 
 
+@pytest.mark.processes
 def test_a_diverged_member_keeps_an_agent_from_before_its_divergence(tmp_path):
     config = replace(CONFIG, hidden=(8,) * 5, eval_every=24, total_steps=20 + 24 * 6)
     hp = Hyperparams(critic_lr=np.array([3e-4, 1e3]))
@@ -102,6 +104,7 @@ def test_best_agents_need_a_run_folder_and_keep_best(tmp_path):
         load(tmp_path / "run", best=True)
 
 
+@pytest.mark.processes
 def test_the_command_line_keeps_evaluates_and_renders_the_best_agents(tmp_path, capsys):
     out = str(tmp_path / "run")
     flags = ["--total-steps", "500", "--warmup-steps", "100", "--eval-every", "50", "--seeds", "2"]
