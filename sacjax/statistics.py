@@ -10,8 +10,8 @@ number S of seeds may differ between environments. The bootstrap is stratified, 
 seeds of each environment separately.
 
 An interval needs at least 5 seeds in every environment (`LEAST_SEEDS`), because the interval
-of 2 to 4 seeds would always reach from the worst to the best score. For 4 seeds, there are 256
-resamples, and the IQM of 13 resamples (5.1%) is the worst score. A 95% interval omits only the
+of 2 to 4 seeds would always reach from the worst to the best score. Four seeds have 256
+resamples. In 13 of them (5.1%), the IQM is the worst score. A 95% interval omits only the
 lowest 2.5%, so the worst score would be the lower end of the interval. For 5 seeds, the IQM of only
 0.7% of the resamples is the worst score, so the interval depends on all scores. For normally
 distributed scores, intervals contain the true IQM in 50% of cases with 2 seeds, 74% with 3 seeds,

@@ -103,7 +103,7 @@ def evaluate(
     Args:
       dir: folder that `sacjax train` wrote.
       episodes: number of episodes per agent (None: as in the run's last evaluation).
-      best: evaluate the agents of the best evaluations, which --keep-best saved.
+      best: evaluate the agents that --keep-best saved at their best evaluations.
       own: an environment or an algorithm of your own.
     """
     start_jax()

@@ -152,7 +152,7 @@ class ResumeFlags:
 
 
 def _with_typed(flags: type, **records: Any) -> type:
-    """Return the dataclass `flags` with more fields of the types that `typed_only` returns."""
+    """Add fields to the dataclass `flags`; `typed_only` makes their types."""
     names = {"__doc__": flags.__doc__}
     return dataclasses.make_dataclass(
         flags.__name__, records.items(), bases=(flags,), namespace=names, frozen=True, kw_only=True

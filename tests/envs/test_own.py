@@ -257,7 +257,7 @@ def test_report_does_not_import_the_module_of_an_environment(trained, tmp_path):
     assert "my_envs" not in sys.modules
 
 
-def test_evaluate_accepts_a_name_for_an_environment_object(tmp_path):
+def test_evaluate_accepts_a_name_instead_of_an_environment_object(tmp_path):
     env = LogWrapper(base_env("my_envs:Swing"))
     fields = {name: x for name, x in vars(TINY).items() if name != "env"}
     run(Config(env, **fields), seeds=1, directory=tmp_path / "run")

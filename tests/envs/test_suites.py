@@ -274,7 +274,7 @@ def test_step_changes_no_dtype_of_the_state_and_creates_no_weak_types(name):
 
 @pytest.mark.nightly
 @pytest.mark.parametrize("name", ["brax/inverted_pendulum?backend=spring&limit=2&reset=fresh"])
-def test_with_reset_fresh_every_episode_starts_in_a_new_state(name):
+def test_every_episode_starts_in_a_new_state_if_reset_is_fresh(name):
     env = make_env(name)(3)
 
     @quick_jit

@@ -105,7 +105,7 @@ def test_best_agents_need_a_run_folder_and_keep_best(tmp_path):
 
 
 @pytest.mark.processes
-def test_the_command_line_keeps_evaluates_and_renders_the_best_agents(tmp_path, capsys):
+def test_the_command_line_can_save_evaluate_and_render_the_best_agents(tmp_path, capsys):
     out = str(tmp_path / "run")
     flags = ["--total-steps", "500", "--warmup-steps", "100", "--eval-every", "50", "--seeds", "2"]
     flags += ["--hidden", "8", "--batch-size", "8", "--eval-episodes", "2", "--actor-lr", "0.03"]
