@@ -1,11 +1,12 @@
-"""Store trees of arrays on disk, in a folder with a file per process and a note with checksums.
+"""Store trees of arrays on disk, in a folder. Each process writes one file.
 
-- `0.npz`, `1.npz`, ...: the shards of each process, not compressed.
+- `0.npz`, `1.npz`, ...: one uncompressed file for the shards of each process.
 - `note.json`: the names and dtypes of the arrays, the SHA-256 of each file, and the caller's note.
   The first line is the SHA-256 of the other lines.
 
-`write_part` writes into a temporary folder. `complete` syncs and renames the temporary folder, so
-a folder with its final name is complete. `Stored` verifies every checksum before it reads an array.
+`write_part` writes into a temporary folder. `complete` syncs the temporary folder and then renames
+it. Only complete folders have final names. `Stored` verifies every checksum before it reads an
+array.
 """
 
 import hashlib
@@ -42,12 +43,12 @@ def unflatten(like: Any, arrays: Arrays, place: Callable[[Any], Any] = lambda x:
     To save memory, the function processes one array at a time.
 
     Args:
-      like: a tree of `jax.ShapeDtypeStruct` with the structure of the returned tree.
+      like: a tree of `jax.ShapeDtypeStruct`, which has the structure of the returned tree.
       arrays: the arrays by name.
       place: a function that is applied to each array.
 
     Returns:
-      A tree with the structure of `like`, and the results of `place` as leaves.
+      A tree with the structure of `like`. Its leaves are the results of `place`.
 
     Raises:
       ValueError: an array is missing, or its shape or dtype differs from `like`.
@@ -65,7 +66,7 @@ def unflatten(like: Any, arrays: Arrays, place: Callable[[Any], Any] = lambda x:
         found = found.astype(shape.dtype, copy=False)  # if jax_enable_x64 has changed
         if not is_key(wanted):
             return place(found)
-        kinds = []  # the kinds of the PRNG keys, which only tracers reveal
+        kinds = []  # only tracers reveal the kinds of the PRNG keys
         jax.eval_shape(lambda key: kinds.append(jax.random.key_impl(key)), wanted)
         return jax.random.wrap_key_data(place(found), impl=kinds[0])
 
@@ -91,7 +92,7 @@ def make_room(folder: Path) -> None:
 def write_part(folder: Path, arrays: Arrays, rows: int = sys.maxsize) -> dict[str, str]:
     """Write this process's shards of the arrays to the temporary folder.
 
-    After the call, the caller may donate the arrays, because the function keeps no references.
+    The caller may donate the arrays after the call, because the function keeps no references.
 
     Args:
       folder: the folder that `complete` creates later.
@@ -143,7 +144,7 @@ class Stored(UserDict[str, Any]):
         self.note: dict[str, Any] = content["note"]
         self._dtypes: dict[str, str] = content["dtypes"]
         names = list(self._dtypes)
-        # name -> first row of a piece -> the piece's file and the offset of its zip entry
+        # name -> first row of a piece -> the file of the piece, and the offset of the zip entry
         self.data: dict[str, dict[int, tuple[Path, int]]] = {name: {} for name in names}
         for path in (folder / name for name in content["files"]):
             if _sha256(path) != content["files"][path.name]:
@@ -175,7 +176,7 @@ def _read_entry(path: Path, offset: int) -> np.ndarray:
     The function does not check the CRC, because `Stored` has verified the file's SHA-256.
     """
     with path.open("rb") as file:
-        file.seek(offset + 26)  # the lengths of two fields are here
+        file.seek(offset + 26)  # the lengths of two fields of the zip entry
         file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
         return np.lib.format.read_array(file)
 

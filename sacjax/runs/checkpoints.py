@@ -1,6 +1,7 @@
 """Write and read the checkpoints of a run. A checkpoint on disk is always complete.
 
-The folder checkpoints/12/ has the state after 12 epochs, in the format of `sacjax.runs.arrays`.
+For example, the folder checkpoints/12/ contains the state after 12 epochs. The module
+`sacjax.runs.arrays` defines the format of the folder.
 """
 
 import logging
@@ -27,7 +28,7 @@ class Checkpoint(NamedTuple):
     """A complete checkpoint.
 
     Attributes:
-      epoch: the number of epochs that were done before the checkpoint.
+      epoch: the number of finished epochs at the time of the checkpoint.
       note: the description of the run and of its diverged members.
       arrays: the arrays by name. Each access reads an array from the disk.
     """
@@ -52,7 +53,7 @@ class Writer:
     """
 
     def __init__(self, directory: Path, keep: int, resumed_from: int = 0):
-        """Keep the last `keep` checkpoints. Later checkpoints than `resumed_from` are damaged."""
+        """Keep the last `keep` checkpoints. Checkpoints after `resumed_from` are damaged."""
         self._directory, self._keep = directory, keep
         self._damaged = {epoch for epoch in epochs(directory) if epoch > resumed_from}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -64,7 +65,7 @@ class Writer:
         """Start to write a checkpoint. After the call, the caller may donate the arrays.
 
         Args:
-          epoch: the number of epochs so far.
+          epoch: the number of finished epochs.
           note: the description of the run, as in `Checkpoint.note`.
           arrays: the arrays by name.
           rows: the number of rows of each JAX array to write. Later rows are padding.

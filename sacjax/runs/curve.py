@@ -13,7 +13,7 @@ STYLE = Path(__file__).with_name("figures.mplstyle")
 
 
 def settings(members: list[Member]) -> dict[str, list[int]]:
-    """Group the indices of members by setting, such as "tau=0.005, actor_lr=0.0003"."""
+    """Group the indices of members by setting. One setting is "tau=0.005, actor_lr=0.0003"."""
     groups: dict[str, list[int]] = {}
     for i, member in enumerate(members):
         swept = [f"{name}={value:.10g}" for name, value in member.items() if name != "seed"]
@@ -24,15 +24,15 @@ def settings(members: list[Member]) -> dict[str, list[int]]:
 def learning_curve(members: list[Member], metrics: dict[str, np.ndarray], run: str) -> bytes:
     """Draw a run's evaluation returns against environment steps.
 
-    Each seed is a faint line. The IQM line of a setting ends at the last step that all seeds of the
-    setting reached. The IQM excludes diverged seeds. If there are more than 8 settings, the best 5
-    settings are colored and the other settings are grey.
+    Each seed has a faint line, and each setting has an IQM line. The IQM line ends at the last step
+    that all seeds of the setting reached. The IQM excludes diverged seeds. If there are more than 8
+    settings, only the best 5 settings are colored. The other settings are grey.
 
     Args:
       members: a dictionary of the swept hyperparameters and `seed` for each member.
       metrics: `eval_return` [M, epochs] or [M, epochs, episodes], and `env_steps` [M, epochs].
         `env_steps` is NaN after a member's last epoch.
-      run: the name of the run in the title.
+      run: the name of the run, for the title of the figure.
 
     Returns:
       The bytes of a PNG file.
@@ -86,7 +86,7 @@ def draw_returns(
       returns: evaluation returns [S, epochs]. Missing evaluations are NaN.
       scores: last returns [S]. The IQM omits seeds whose score is not finite.
       label: the setting's name in the legend.
-      **look: the `color` of all lines, and other properties of the IQM line.
+      **look: the `color` of all lines, and further properties, which affect only the IQM line.
     """
     axes.set_xlabel("environment steps")
     axes.xaxis.set_major_formatter("{x:,.0f}")

@@ -1,15 +1,16 @@
 """Read and write the folder of a run. Each file is either complete or absent.
 
 - `config.json`: the settings, seeds, versions and device of the run.
-- `metrics.csv`: one row per member and evaluation.
+- `metrics.csv`: a table with one row per member and evaluation.
 - `checkpoints/`: the checkpoints from which the run can be resumed.
-- `diverged.json`: the members that diverged, if any.
-- `learning_curve.png`: a plot of the returns of all seeds, with the IQM and its interval.
+- `diverged.json`: the list of diverged members. The file exists only if a member diverged.
+- `learning_curve.png`: a plot of the returns, the IQM and a confidence interval.
 - `agents/`: the trained agents of all members, and their metrics.
 - `agents/best/`: the agent of each member at its best evaluation, if `keep_best` is True.
-- `batches/`: one folder with these files for each batch, if members train in batches.
+- `batches/`: one folder for each batch, if members train in batches. The folder of a batch
+  contains the files above.
 
-A run writes the plot, the agents and diverged.json when it ends or is stopped.
+A run writes the plot, the agents and diverged.json when the run ends or is stopped.
 """
 
 import contextlib
@@ -89,7 +90,7 @@ def created(directory: Path) -> Iterator[None]:
         with tempfile.TemporaryFile(dir=directory):
             pass
     with locked(directory):
-        left = PART + "config.json"  # a file that a killed run may leave
+        left = PART + "config.json"  # a killed run may leave this file
         if any(path.name != left for path in directory.iterdir()):
             raise InputError(
                 f"{directory} is not empty and may contain a run: give a new folder with --out, "
@@ -162,7 +163,7 @@ def batches(directory: Path) -> list[Path]:
 
 
 def tables(directory: Path) -> list[Path]:
-    """Return the path of metrics.csv, or a path for each batch. Empty files are omitted."""
+    """Return the path of metrics.csv, or the paths of all batches. Empty files are omitted."""
     found = [place / "metrics.csv" for place in batches(directory) or [directory]]
     return [path for path in found if not path.exists() or path.stat().st_size]
 
@@ -202,7 +203,7 @@ def check_is_run(directory: Path) -> None:
 
 
 def read_description(directory: str | os.PathLike) -> Description:
-    """Read config.json. Raises InputError if the file is damaged or has another format."""
+    """Read config.json. Raises InputError if the file is damaged or has an unknown format."""
     path = Path(directory) / "config.json"
     with _explain_damage(path):
         content = json.loads(path.read_text())

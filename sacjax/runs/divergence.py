@@ -1,6 +1,6 @@
 """Detect members with NaN or infinite numbers, and freeze them at their last finite state.
 
-Members exchange no data, so divergence does not change a bit of the other members.
+Members exchange no data, so a diverged member does not affect the other members.
 """
 
 import itertools
@@ -16,7 +16,7 @@ from sacjax.replay import ReplayState
 from sacjax.types import Array, Metrics, Transition
 
 _UNCHECKED = "eval_", "train_", "info_"  # NaN if no episode has ended
-_COUNTS = "env_steps", "gradient_steps", "replay_size"  # counts that grow even for frozen members
+_COUNTS = "env_steps", "gradient_steps", "replay_size"  # these counts grow even for frozen members
 
 
 class Divergence(NamedTuple):
@@ -25,8 +25,8 @@ class Divergence(NamedTuple):
     Attributes:
       member: the index of the member in the run, from 0.
       epoch: the index of the first epoch whose result was discarded, from 0.
-      quantities: the names of the metrics, and of the fields of the algorithm's state, that were
-        not finite, separated by commas.
+      quantities: the names of all metrics that were not finite, separated by commas. Names of
+        fields of the algorithm's state are also listed.
       fault: the environment's error, such as "reward is nan in environment step 204", or "" if the
         environment made no error.
     """
@@ -42,8 +42,8 @@ def guard(epoch: Callable) -> Callable:
 
     For one member, the signature changes from `epoch(loop, hp, env_params) -> (loop, metrics)` to
     `epoch(loop, frozen, hp, env_params) -> (loop, (metrics, finite))`. If `frozen` [] is True or a
-    value of `finite` (name -> bool []) is False, the new function discards the new agent. The
-    environment and the replay of a frozen member continue, but do not affect its agent.
+    value of `finite` (name -> bool []) is False, the new function discards the new agent. For a
+    frozen member, the environment and the replay continue, but do not affect the agent.
     """
 
     def guarded_epoch(
@@ -74,8 +74,8 @@ def add_faults(
 ) -> list[Divergence]:
     """Return the divergences of an epoch, with the environment's errors.
 
-    If an action is NaN, later observations and rewards are not the environment's errors. Otherwise,
-    a number is an error if it is not finite, or is so large that its square overflows.
+    If an action is NaN, later observations and rewards are not the environment's errors. Other
+    numbers are errors if they are not finite, or if their squares overflow.
 
     Args:
       new: the members that diverged.
@@ -86,7 +86,7 @@ def add_faults(
     """
     rows, ages = gather(_find_bad_rows(replay))
     fields = "observation", "action", "reward", "discount", "observation"
-    names = np.repeat(fields, [x.size for x in example])  # the field of each number in a row
+    names = np.repeat(fields, [x.size for x in example])  # the field's name for each number
     found = []
     for d in new:
         row, age = rows[d.member], int(ages[d.member])
@@ -105,7 +105,7 @@ def add_faults(
 @jax.jit
 @jax.vmap
 def _find_bad_rows(replay: ReplayState) -> tuple[Array, Array]:
-    """Return the oldest row [W] with an unusable number, and its index from the oldest of C rows.
+    """Return the oldest row [W] with an unusable number. Also return the row's index by age.
 
     If no number is unusable, the function returns any row. Unwritten rows contain zeros.
     """
@@ -138,9 +138,9 @@ def _check_finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]
     """Return whether each metric and each field of the algorithm's state is finite, by name.
 
     Metrics of episodes are not checked, because a return is NaN if no episode has ended. A number
-    that did not change in the epoch is not checked either. For example, the logarithm of a
-    temperature of 0 is always infinite. The state is checked as one vector, because a check of each
-    array would add a second of compilation.
+    that did not change in the epoch is not checked either. For example, if the temperature is 0,
+    its logarithm is always infinite. The state is checked as one vector, because separate checks of
+    all arrays would add a second of compilation.
     """
     finite = {
         name: jnp.isfinite(x).all()

@@ -44,7 +44,8 @@ class State(NamedTuple):
       host: the saved environments that run outside of JAX, or None without a checkpoint.
       seconds: the duration of the epoch in seconds.
       new: the number of members that diverged in this epoch.
-      best: the leaves [M, ...] of the best agents by name, if the state is from a checkpoint.
+      best: the leaves [M, ...] of the best agents by name, or None. Only states from checkpoints
+        have best agents.
     """
 
     loop: Any
@@ -98,7 +99,7 @@ def epochs(
     Args:
       population: the members.
       state: the state to resume from, or None to start from the beginning.
-      compiled: the result of `prepare`, which is None if the run is finished.
+      compiled: the result of `prepare`. The result is None if the run is finished.
     """
     if compiled is None:
         return
@@ -167,7 +168,8 @@ def prepare(
     Args:
       population: the members.
       state: the state to resume from, if any.
-      programs: the compiled functions of earlier batches, by batch size. New functions are added.
+      programs: the compiled functions of earlier batches, by batch size. This function adds new
+        functions to the dictionary.
 
     Raises:
       InputError: the memory is too small.
@@ -198,13 +200,13 @@ def compile_programs(population: Population, fresh: bool = True) -> Compiled:
     )
     if jax.config.jax_disable_jit:  # pyright: ignore[reportAttributeAccessIssue]
         return Compiled(init, epoch)
-    # The two functions compile in parallel. eval_shape has shown that `init` can be traced.
+    # The two functions compile in parallel. eval_shape has already traced `init` without an error.
     lowered = epoch.lower(like, _place_frozen(population, []), hp, env_params)
     epoch_ready = _start_thread(lowered.compile)
     init_ready = _start_thread(init.lower(keys, hp, env_params).compile) if fresh else None
     compiled = Compiled(init_ready() if init_ready else None, epoch_ready())
     with contextlib.suppress(OSError, AttributeError):  # only glibc has malloc_trim
-        ctypes.CDLL(None).malloc_trim(0)  # returns half a GiB, which XLA freed
+        ctypes.CDLL(None).malloc_trim(0)  # returns half a GiB to the system
     return compiled
 
 
@@ -225,8 +227,8 @@ def _place_inputs(population: Population) -> tuple[Any, Any, Any]:
 def _restore_host(population: Population, loop: Any, host: dict[str, np.ndarray]) -> Any:
     """Restore the environments that run outside of JAX.
 
-    Returns the loop's state with the observations of the environments. If the environments cannot
-    be restored, sacjax warns and starts new episodes.
+    Returns the loop's state, which contains the observations of the environments. If the
+    environments cannot be restored, sacjax warns and starts new episodes.
     """
     envs = population.program.host
     if not envs.load(host):
@@ -250,8 +252,8 @@ def _start_thread(work: Callable[[], Any]) -> Callable[[], Any]:
     """Start `work` in a thread and return a function that waits for its result.
 
     Python handles signals only between two instructions of the main thread. If XLA ran in the main
-    thread, a second Ctrl-C would have to wait for XLA. The new thread is a daemon, so the process
-    can end before the thread ends.
+    thread, a second Ctrl-C would have to wait for XLA. The new thread is a daemon thread, so it
+    does not keep the process alive.
     """
     done: Future[Any] = Future()
 
@@ -279,7 +281,7 @@ def _mask_frozen(population: Population, diverged: list[Divergence]) -> np.ndarr
 
 
 def _warn_of_cuts(lengths: np.ndarray, limit: int) -> int:
-    """Count the evaluation episodes that reached the step limit. Warn if there are any."""
+    """Warn if evaluation episodes reached the step limit. Return the number of these episodes."""
     cut = int((lengths >= limit).sum())
     if cut and is_first():
         _LOG.warning(

@@ -6,13 +6,13 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-PART = ".part-"  # prefix of the names of unfinished files
+PART = ".part-"  # the names of unfinished files start with this prefix
 
 _FULL = errno.ENOSPC, errno.EDQUOT, errno.EFBIG
 
 
 def expanded(path: str | os.PathLike) -> Path:
-    """Return the path with the home directory for a leading ~."""
+    """Replace ~ at the start of the path with the home directory."""
     return Path(os.path.expanduser(path))
 
 

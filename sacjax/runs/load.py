@@ -41,25 +41,25 @@ def load(
 ) -> Run:
     """Read a run from its folder.
 
-    A stopped run can be loaded too. If some batches of the run have no agents yet, the result omits
-    their members, and sacjax warns.
+    A stopped run can be loaded too. If a batch of the run has no agents yet, sacjax warns and omits
+    the members of the batch.
 
     Args:
       directory: the folder that `run` wrote.
       env: the environment of the run, if it was an object. A folder stores only the object's name.
-      algorithm: the function that made the run's algorithm, or None for `make_sac` or for the
-        "module:Name" in config.json. If config.json has another name than this function, sacjax
-        warns, because the policy may behave differently.
+      algorithm: the function that made the run's algorithm. None means the "module:Name" in
+        config.json, or `make_sac`. If config.json names a different algorithm, sacjax warns,
+        because the policy may behave differently.
       trust: True to import the modules that config.json names, if the run's environment or
         algorithm is a "module:Name". You can instead pass the names as `env` or `algorithm`.
       best: True to read the agent of each member at its best evaluation, which `keep_best` saves.
-        The field `epochs` of the run then ends with the best evaluation.
+        The field `epochs` of the run then contains the epoch of each member's best evaluation.
 
     Returns:
-      The run, with agents as NumPy arrays.
+      The run. The leaves of its agents are NumPy arrays.
 
     Raises:
-      InputError: `directory` is not the folder of a run, or a file in it is damaged.
+      InputError: `directory` is not the folder of a run, or a file in the folder is damaged.
     """
     path = expanded(directory)
     folders.check_is_run(path)
@@ -134,8 +134,8 @@ def choose_algorithm(
 ) -> MakeAlgorithm:
     """Return the given algorithm, or else the algorithm that config.json names.
 
-    Raises InputError if `trust` is False and only config.json names a user's module, or if a user's
-    module is inside the run's folder.
+    Raises InputError if a user's module is inside the run's folder. Also raises InputError if
+    `trust` is False and only config.json names a user's module.
     """
     stored = str(saved.content.get("algorithm"))
     chosen = algorithm or (stored if OWN.fullmatch(stored) else make_sac)
@@ -163,9 +163,9 @@ def _is_inside(module: str, directory: Path) -> bool:
 
 
 def describe_mismatch(content: Description, algorithm: MakeAlgorithm) -> str:
-    """Return a warning if config.json names another algorithm, else ""."""
+    """Return a warning if config.json names a different algorithm, else ""."""
     trained_with, given = content.get("algorithm"), algorithm_name(algorithm)
     same = trained_with in (None, given) or trained_with.endswith(f":{given}")
-    if same or given.endswith(f":{trained_with}"):  # an object and its name
+    if same or given.endswith(f":{trained_with}"):  # the same algorithm, as an object and by name
         return ""
     return f"was trained with the algorithm {trained_with}, not {given}"

@@ -1,7 +1,7 @@
 """Check that a run fits into memory, before the run allocates anything.
 
-A check before compilation adds up the sizes of the arrays in the state. A check after compilation
-also counts the temporary memory that XLA's `memory_analysis` reports.
+The check before compilation adds up the sizes of the arrays in the state. The check after
+compilation also counts the temporary memory that XLA's `memory_analysis` reports.
 """
 
 import os
@@ -21,9 +21,9 @@ class Memory(NamedTuple):
       members: the number of members that train at once.
       devices: the number of devices that train the members.
       per_device: the number of members on each device, rounded up.
-      sharing: the number of devices that share one memory, which is 1 except on CPUs.
+      sharing: the number of devices that share one memory. The number is 1 except on CPUs.
       parts: the size in bytes of one member's "replay", "agent" and "environments", by name.
-      temporary: the temporary bytes of an epoch on each device, or 0 before compilation.
+      temporary: the bytes of temporary memory on each device, or 0 before compilation.
       available: the size of the memory, or None if the device does not report the size.
     """
 
@@ -121,9 +121,9 @@ def table(population: Population, compiled: int) -> str:
 
 
 def available() -> int | None:
-    """Return the size of one device's memory in bytes, or None if the device does not report it.
+    """Return the size of one device's memory in bytes. Returns None if the size is unknown.
 
-    For a CPU, the size is the machine's memory, or the limit of the process's control group.
+    For a CPU, the function returns the machine's memory or the limit of the control group.
     """
     device = jax.local_devices()[0]
     if device.platform != "cpu":

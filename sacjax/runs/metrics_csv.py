@@ -24,7 +24,7 @@ _REMEDY = "restore the file, or use `sacjax resume`, which rewrites it from the 
 
 
 class MetricsFile:
-    """A metrics.csv that is open for appending.
+    """A metrics.csv file that is open for appending.
 
     In a resumed run, the file starts with the rows before the checkpoint.
     """
@@ -53,10 +53,10 @@ def write_table(path: Path, rows: Iterable[Row]) -> None:
 def read_metrics(
     *paths: str | os.PathLike, swept: list[str] | None = None
 ) -> tuple[list[Member], dict[str, np.ndarray]]:
-    """Read the metrics.csv of a run, or one metrics.csv per batch.
+    """Read the metrics.csv of a run, or the metrics.csv of each batch.
 
-    Members of different batches may have different numbers of epochs. If a file has the last epoch
-    of only some members, this epoch is ignored.
+    Members of different batches may have different numbers of epochs. If a file contains the last
+    epoch for only some members, this epoch is ignored.
 
     Args:
       *paths: the files, in the order of the batches.

@@ -1,4 +1,4 @@
-"""Define and check the members of a run before it starts. Nothing is allocated here."""
+"""Define and check the members of a run before the run starts. Nothing is allocated here."""
 
 import itertools
 from dataclasses import replace
@@ -25,7 +25,7 @@ class Grid(NamedTuple):
     Attributes:
       settings: the points of the run's grid, each with scalar fields.
       swept: the names of the fields that differ between points.
-      seeds: the run's seeds.
+      seeds: the seeds of the run.
       part: the index of the first member in the run, and the index after the last member.
     """
 
@@ -110,7 +110,7 @@ class Population(NamedTuple):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.size, *x.shape), x.dtype), one)
 
     def description(self) -> Description:
-        """Return the description of the run for config.json and for checkpoints."""
+        """Return the description of the run, which config.json and checkpoints contain."""
         settings, swept, seeds, _ = self.grid
         fields, env_name = vars(self.config), self.config.env_name
         return provenance.description(fields, env_name, settings, swept, seeds) | {
@@ -123,8 +123,8 @@ class Population(NamedTuple):
     def match(self, note: Description) -> "Population":
         """Return the population that the description of a checkpoint or a batch describes.
 
-        The description may have a smaller total_steps than this population. Raises InputError if
-        any other setting differs.
+        The description may have a smaller total_steps. Raises InputError if any other setting
+        differs.
         """
         now, config = self.description(), self.config
         env = note["config"]["env"] or config.env  # JSON cannot store an environment object
@@ -209,7 +209,7 @@ def make_grid(hp: Hyperparams, seeds: list[int]) -> Grid:
         )
     arrays = {name: np.asarray(value) for name, value in vars(hp).items()}
     size = arrays["gamma"].size
-    points = [  # float would change float32's 0.005 to 0.00499999988824129
+    points = [  # `float` would turn 0.005 in float32 into 0.00499999988824129
         Hyperparams(**{name: float(str(value.flat[i])) for name, value in arrays.items()})
         for i in range(size)
     ]

@@ -1,7 +1,7 @@
 """Train one population with several processes, which JAX's multi-controller runtime connects.
 
-All processes run one program, each on its own devices. After each epoch, the processes decide
-together whether to continue. The first process writes the files.
+All processes run the same program. Each process uses its own devices. After each epoch, the
+processes decide together whether to continue. The first process writes the files.
 """
 
 import contextlib
@@ -109,7 +109,7 @@ def on_first(do: Callable[[], Any]) -> Any:
 
 
 def _send_from_first(*values: Any) -> list[Any]:
-    """Return the first process's values in every process. JSON must support the values."""
+    """Send values from the first process to every process. JSON must support the values."""
     text = np.frombuffer(json.dumps(values).encode(), np.uint8)
     padded = np.zeros(largest(text.size), np.uint8)
     padded[: text.size] = text

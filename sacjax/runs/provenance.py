@@ -1,4 +1,4 @@
-"""Describe how a run or a figure was made, by its settings, versions and device."""
+"""Describe the settings, versions and device with which a run or a figure was made."""
 
 import importlib.metadata
 import logging
@@ -19,7 +19,7 @@ from sacjax.envs.names import parse
 from sacjax.own import OWN
 from sacjax.types import PLAIN, InputError
 
-FORMAT = 4  # the only format of config.json and agents/ that sacjax reads
+FORMAT = 4  # sacjax reads only this format of config.json and agents/
 _LOG = logging.getLogger("sacjax")
 _PRECISION = "jax_default_matmul_precision"
 # If sys.argv[0] has one of these names, the command line started the run.
@@ -32,7 +32,7 @@ SUITES = {  # suite -> the packages that implement its environments
 }
 PACKAGES = ["sacjax", "jax", "jaxlib", "flax", "optax", "chex", "gymnax", "distrax"]
 Description = dict[str, Any]
-"""The content of config.json, and of the note in a checkpoint, by key.
+"""The keys of config.json and of the note in a checkpoint.
 
 - format: `FORMAT`.
 - command: the command line, or None if a script called `sacjax.run`.
@@ -47,7 +47,7 @@ Description = dict[str, Any]
 - algorithm: the result of `algorithm_name`.
 - options: the fields of `recorder.Options`. Only config.json has this key.
 - versions, device, jax: the result of `surroundings`.
-- resumed: the keys command, versions, device, jax and layout of each later session.
+- resumed: the command, versions, device, jax and layout of each later session.
 - diverged: the diverged members. Only checkpoints have this key.
 """
 
@@ -85,7 +85,7 @@ def description(
 
 
 def algorithm_name(make: Any) -> str:
-    """Return the name of an algorithm with its arguments, equal in all processes."""
+    """Return the name and the arguments of an algorithm. All processes return the same name."""
     if isinstance(make, str) and (make == PLAIN or OWN.fullmatch(make)):
         return make
     if isinstance(make, partial):
@@ -103,8 +103,8 @@ def algorithm_name(make: Any) -> str:
 def describe_resumed(before: Description, now: Description) -> Description:
     """Return the description of a resumed run.
 
-    The settings are the current settings, and "resumed" has one more session. All other keys keep
-    their values from the start of the run.
+    The settings are updated, and the list "resumed" has one more session. All other keys keep the
+    values from the start of the run.
     """
     session = {name: now[name] for name in ("command", "versions", "device", "jax", "layout")}
     changed = {name: now[name] for name in ("config", "layout", "options")}
@@ -112,12 +112,12 @@ def describe_resumed(before: Description, now: Description) -> Description:
 
 
 def check_jax_settings(run: str, then: dict[str, Any], exact: bool = True) -> None:
-    """Raise InputError if the run used another precision or another kind of PRNG keys.
+    """Raise InputError if the precision or the kind of PRNG keys differs from the run.
 
     Args:
-      run: the name of the run in the message.
+      run: the name of the run, for the message.
       then: the value of "jax" in the run's description. Missing settings are not checked.
-      exact: True to raise an error for another precision, or False to only warn.
+      exact: True to raise an error if the precision differs, or False to only warn.
     """
     now = surroundings()["jax"]
     x64, prng = (then.get(name, now[name]) for name in ("x64", "prng"))

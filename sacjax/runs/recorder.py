@@ -1,4 +1,4 @@
-"""Write the files of a run during training, and restore its state from a checkpoint."""
+"""Write the files of a run during training, and restore the state of a run from a checkpoint."""
 
 import json
 import logging
@@ -28,9 +28,9 @@ from sacjax.types import InputError, OnNan, is_whole
 SERVICES = ("tensorboard", "wandb")  # loggers that `sacjax resume` continues
 PAUSE = 300  # default seconds between checkpoints
 _LOG = logging.getLogger("sacjax")
-_HISTORY = "history "  # prefix of the names of metrics in a checkpoint
-_HOST = "host "  # prefix of the names of environments outside of JAX
-_BEST = "best "  # prefix of the names of the best agents
+_HISTORY = "history "  # names of metrics in a checkpoint start with this
+_HOST = "host "  # names of environments outside of JAX start with this
+_BEST = "best "  # names of the best agents start with this
 
 
 class Options(NamedTuple):
@@ -96,7 +96,7 @@ class Recorder:
             self._write(lambda: self._rows and self._rows.append(new))
 
     def keep_best(self, state: State) -> None:
-        """Copy the agents of the members whose mean evaluation return is their best so far."""
+        """If a member has its best mean evaluation return so far, copy the member's agent."""
         if self._options.keep_best:
             best = best_epochs(np.stack([x["eval_return"] for x in state.history], axis=1))
             better = np.flatnonzero(best == len(state.history))
@@ -105,7 +105,7 @@ class Recorder:
                 self._best.setdefault(name, np.array(x[: len(best)]))[better] = x[better]
 
     def checkpoint_if_due(self, state: State) -> None:
-        """Start to write a checkpoint if it is time for a checkpoint."""
+        """Start to write a checkpoint if the next checkpoint is due."""
         every = self._options.every
         if every is None:
             due = time.monotonic() - self._time > PAUSE
@@ -121,7 +121,7 @@ class Recorder:
             return math.nan
         if every is None:
             wait = PAUSE - (time.monotonic() - self._time)
-            ahead = max(math.ceil(wait / seconds), 1)  # checkpoints are written after epochs
+            ahead = max(math.ceil(wait / seconds), 1)  # only ends of epochs have checkpoints
         else:
             ahead = every - done % every
         return min(ahead, self._population.config.num_epochs - done) * seconds

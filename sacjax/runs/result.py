@@ -1,4 +1,4 @@
-"""Define `Run`, the result of training, and functions that save, read and merge runs."""
+"""Define `Run`, which is the result of training. Save, read and merge runs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +20,7 @@ from sacjax.runs.population import Population
 from sacjax.train import MakeAlgorithm, Program
 from sacjax.types import Array, InputError, Key, RunError, is_key, one_line
 
-_METRICS = "metrics "  # prefix of the names of metrics in agents/
+_METRICS = "metrics "  # names of metrics in agents/ start with this
 
 
 class Run(NamedTuple):
@@ -30,10 +30,10 @@ class Run(NamedTuple):
       config: the run's Config.
       members: a dictionary of the swept hyperparameters and `seed` for each of the M members.
       metrics: the metrics [M, epochs, ...] of all epochs by name. `make_program` lists the names.
-        After the last epoch of a member, the metrics have padding.
+        After the last epoch of a member, the metrics are padded.
       agents: the states of the algorithm, with leaves [M, ...]. The leaves are NumPy arrays if the
         run used several devices or batches, or was read from a folder.
-      program: the functions of one member, as `make_program` returns them.
+      program: the training functions of one member, as returned by `make_program`.
       algorithm: the function that made the algorithm, such as `make_sac`.
       keys: the PRNG keys [M] of the members. `epoch_keys(keys[i], epoch)` returns an epoch's keys.
       epochs: the number of epochs [M] of each member.
@@ -130,7 +130,8 @@ def _make(population: Population, trained: Any, metrics: Any, diverged: list[Div
 def save(run: Run, directory: Path, best: stored.Arrays | None = None) -> None:
     """Write the folder agents/ atomically. Raises RunError if the write fails.
 
-    `best` maps names to the leaves [M, ...] of the best agents, for agents/best.
+    `best` maps names to the leaves [M, ...] of the best agents. The function writes the leaves to
+    agents/best.
     """
     folder = directory / "agents"
     note = {"diverged": [d._asdict() for d in run.diverged]}
@@ -153,7 +154,7 @@ def save(run: Run, directory: Path, best: stored.Arrays | None = None) -> None:
 
 
 def read(population: Population, directory: Path, best: bool = False) -> Run:
-    """Read the folder agents/, or agents/best. Raises InputError if it is missing or damaged."""
+    """Read agents/ or agents/best. Raises InputError if the folder is missing or damaged."""
     name = "agents/best" if best else "agents"
     folder, why = directory / name, "" if not best else ", or because keep_best was not set"
     if not folder.is_dir():
@@ -223,6 +224,6 @@ def merge(runs: list[Run], planned: int) -> Run:
 
 
 def to_host(run: Run) -> Run:
-    """Move the agents to host memory, so that the devices have room for the next batch."""
+    """Move the agents to host memory. The devices then have room for the next batch."""
     agents = jax.tree.map(lambda x: x if is_key(x) else np.asarray(x), run.agents)
     return run._replace(agents=agents)

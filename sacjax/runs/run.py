@@ -68,18 +68,18 @@ def run(
     """Train a member for each hyperparameter point and seed, all in one compiled program.
 
     If you pass a `directory`, the run writes its settings, metrics, checkpoints, learning curve and
-    trained agents. `sacjax.runs.directory` lists the files, and `resume` can continue the run.
-    Ctrl-C and SIGTERM then stop the run after the current epoch, with complete files. A second
-    signal stops the run at once. If your program has its own signal handlers, the run does not
-    replace your handlers.
+    trained agents to the folder. `sacjax.runs.directory` lists the files, and `resume` can continue
+    the run. Ctrl-C and SIGTERM then stop the run after the current epoch, and the files are
+    complete. A second signal stops the run at once. If your program has its own signal handlers,
+    the run does not replace your handlers.
 
     A member diverges if its losses or parameters become NaN or infinite. A diverged member is
     frozen at its last finite state, with a warning. The other members are unaffected.
 
     Args:
       config: the settings that all members share.
-      hp: the hyperparameters. Array fields broadcast against each other to a grid of hyperparameter
-        points.
+      hp: the hyperparameters. Array fields are broadcast against each other. The result is a
+        grid of hyperparameter points.
       seeds: a number of seeds (8 means 0 to 7), or a sequence of different seeds. Members are
         sorted by point first, and then by seed. Seed s starts from `jax.random.key(s)`, so
         `seeds=[17]` repeats one member of `seeds=100`.
@@ -90,8 +90,8 @@ def run(
         returns True.
       algorithm: a function (config, env) -> `Algorithm`, such as
         `functools.partial(make_sac, ...)`, or the name "module:function" of such a function.
-      strategy: "vmap" to train the members of a device as one vectorised program, "map" to train
-        one member after another, or "auto" for the faster strategy. The strategy affects only the
+      strategy: "vmap" to train all members of a device at the same time, "map" to train one
+        member after another, or "auto" for the faster strategy. The strategy affects only the
         speed and the rounding.
       devices: the number of devices, or None for as many devices as are useful.
       members_per_batch: the largest number of members that train at once, or None for all members.
@@ -102,17 +102,18 @@ def run(
       keep: the number of checkpoints to keep.
       on_nan: "freeze" to freeze a diverged member and continue, or "stop" to stop the run after the
         epoch in which a member diverges.
-      keep_best: True to keep the agent of each member at its best evaluation, by mean return. The
-        folder agents/best has these agents, and `load(directory, best=True)` reads them. A resumed
-        run continues to keep the best agents.
+      keep_best: True to keep the agent of each member at its best evaluation. The best evaluation
+        has the highest mean return. The folder agents/best contains the best agents, and
+        `load(directory, best=True)` reads the best agents. A resumed run continues to keep the
+        best agents.
       grace: the largest number of seconds that a run continues after a signal. After this time, the
         run stops before the epoch ends, and `resume` continues from the last checkpoint.
 
     Returns:
-      The run, with trained agents and all metrics.
+      The run, which contains the trained agents and all metrics.
 
     Raises:
-      InputError: a setting cannot work, or the memory is too small. The run has written no file.
+      InputError: a setting cannot work, or the memory is too small. No file has been written.
       RunError: a file cannot be written, or an environment failed.
 
     >>> done = run(config, seeds=2)
@@ -170,17 +171,18 @@ def resume(
       strategy: the strategy, as in `run`, or None to keep the run's strategy.
       devices: the number of devices, as in `run`. None keeps the run's number of devices, if this
         machine has enough devices.
-      checkpoint_every: the epochs between checkpoints, as in `run`. None keeps the run's value.
+      checkpoint_every: the number of epochs between checkpoints, as in `run`. None keeps the run's
+        value.
       keep: the number of checkpoints to keep, or None to keep the run's value.
       on_nan: the reaction to divergence, as in `run`, or None to keep the run's value.
-      grace: the seconds that a run may continue after a signal, as in `run`.
+      grace: the largest number of seconds that a run continues after a signal, as in `run`.
       trust: whether to import the modules that config.json names, as in `load`.
 
     Returns:
-      The run from its first to its last epoch.
+      The whole run, which includes the epochs before the resume.
 
     Raises:
-      InputError: `directory` is not the folder of a run, is damaged, or is in use.
+      InputError: `directory` is not the folder of a run, or the folder is damaged or in use.
       RunError: a file cannot be written, or an environment failed.
     """
     path, on_epoch = expanded(directory), _check_callables(on_epoch, should_stop)
@@ -359,7 +361,7 @@ def _check_callables(on_epoch: Sequence[OnEpoch], should_stop: Any) -> tuple[OnE
 
 
 def _warn_if_forked() -> None:
-    """Warn if this process was forked after JAX had started, because it may wait forever."""
+    """Warn if this process was forked after JAX had started. Such a process may wait forever."""
     if sacjax._forked_after_start:
         _LOG.warning(
             "this process was forked after JAX had started, so training may hang: use "
@@ -368,7 +370,7 @@ def _warn_if_forked() -> None:
 
 
 def _name_services(on_epoch: tuple[OnEpoch, ...]) -> tuple[str, ...]:
-    """Return the services among the loggers, which `sacjax resume` continues."""
+    """Return the names of the loggers that `sacjax resume` continues."""
     return tuple(name for f in on_epoch if (name := getattr(f, "service", "")) in SERVICES)
 
 
@@ -389,7 +391,7 @@ def _choose_layout(
 
 @contextmanager
 def _enter_on_first(make: Callable[[], Any]) -> Iterator[None]:
-    """Enter a context manager in the first process. Every process raises its error."""
+    """Enter a context manager in the first process. Errors are raised in every process."""
     with ExitStack() as stack:
         on_first(lambda: stack.enter_context(make()))
         yield

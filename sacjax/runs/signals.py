@@ -18,7 +18,7 @@ class StopOnSignal:
     """Stop a run on Ctrl-C or SIGTERM.
 
     The first signal stops the run after the current epoch. A second signal, or the end of the grace
-    period, stops the run at once with a KeyboardInterrupt that has the number of the signal.
+    period, stops the run at once. The run then raises KeyboardInterrupt with the signal's number.
     The files are always complete, and the run can be resumed from its last checkpoint.
     """
 
@@ -64,8 +64,8 @@ class StopOnSignal:
 def deferred(should_stop: Callable[[], bool], grace: float) -> Iterator[Callable[[], bool]]:
     """Delay signals until the block ends. Yields a function that returns True after a signal.
 
-    The function delays only signals with Python's default handler. Outside of the main thread, the
-    function does nothing, because Python handles signals in the main thread.
+    The function delays a signal only if Python's default handler is installed. Outside of the main
+    thread, the function does nothing, because Python handles signals in the main thread.
     """
     main = threading.current_thread() is threading.main_thread()
     mine = [n for n, default in _DEFAULTS.items() if main and signal.getsignal(n) == default]
