@@ -87,7 +87,7 @@ def test_pytorch_weights_have_the_distribution_of_torch_linear(benchmark_module)
 
 
 @pytest.mark.filterwarnings("ignore:.*Ant-v4 is out of date.*")
-def test_ant_v5_without_contact_forces_differs_from_v4_in_rewards_only():
+def test_ant_v5_without_contact_forces_differs_from_v4_only_in_rewards():
     """docs/results.md says that states and observations of both versions are equal, bit for bit."""
     gymnasium = pytest.importorskip("gymnasium")
     pytest.importorskip("mujoco")

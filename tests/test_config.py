@@ -202,7 +202,7 @@ def test_the_suggested_utd_is_valid(utd):
         (20.0, 1, 1, 20),
     ],
 )
-def test_an_iteration_is_as_short_as_an_exact_utd_allows(utd, num_envs, rollout, updates):
+def test_iterations_have_the_shortest_length_that_keeps_utd_exact(utd, num_envs, rollout, updates):
     sizes = {"warmup_steps": 120, "eval_every": 120, "total_steps": 1_200}
     config = Config("Pendulum-v1", utd=utd, num_envs=num_envs, **sizes)
     assert (config.rollout, config.updates_per_iteration) == (rollout, updates)
@@ -215,7 +215,7 @@ def test_replay_capacity_is_at_most_total_steps():
     assert Config("Pendulum-v1", replay_size=3_000).capacity == 3_000
 
 
-def test_replay_capacity_is_a_multiple_of_num_envs_after_extending():
+def test_replay_capacity_of_an_extended_run_is_a_multiple_of_num_envs():
     sizes = {"num_envs": 128, "warmup_steps": 1_024, "eval_every": 1_024}
     config = Config("Pendulum-v1", total_steps=512_000, **sizes)
     assert config.capacity == 512_000

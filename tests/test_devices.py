@@ -129,7 +129,7 @@ def test_compiled_functions_may_have_empty_arrays_as_constants():
 @pytest.mark.exact
 @pytest.mark.two_cpus
 @pytest.mark.parametrize("strategy", ["vmap", "map"])
-def test_a_device_with_one_member_compiles_it_like_a_single_run(strategy):
+def test_one_member_on_a_device_compiles_like_a_single_run(strategy):
     program = make_program(TINY)
     hp, params = as_arrays(Hyperparams(), program.default_params)
 

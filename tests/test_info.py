@@ -79,7 +79,7 @@ def test_logged_info_is_nan_in_an_epoch_without_an_episode_end():
 
 
 @pytest.mark.processes
-def test_files_and_loggers_and_resumed_runs_contain_the_logged_info(tmp_path):
+def test_logged_info_appears_in_files_loggers_and_resumed_runs(tmp_path):
     config, seen, stops = informed(EVERY, env=Long), [], iter([True])
     whole = run(config, seeds=2, on_epoch=[lambda _, metrics: seen.append(scalars(metrics))])
     assert seen[1]["info_one/seed_1"] == seen[1]["info_one/iqm"] == 9

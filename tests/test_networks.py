@@ -174,7 +174,7 @@ def test_log_std_is_clipped_to_the_bounds_in_config(shift, bound):
     np.testing.assert_allclose(log_prob, expected[1], rtol=1e-5)
 
 
-def test_the_default_bounds_of_log_std_equal_those_of_the_paper():
+def test_the_default_bounds_of_log_std_equal_the_bounds_in_the_paper():
     config = twins.make_config()
     assert (config.log_std_min, config.log_std_max) == (-20, 2) == oracle.LOG_STD_BOUNDS
 

@@ -70,7 +70,7 @@ def test_keys_of_other_random_number_generators_are_not_changed():
         assert lean(KEY).dtype == KEY.dtype
 
 
-def test_the_lean_hash_needs_at_most_half_of_the_kernels_of_jax():
+def test_the_lean_hash_needs_at_most_half_as_many_kernels_as_jax():
     def kernels(key):
         text = quick_jit(lambda key: jax.random.normal(key, (64,))).lower(key).compile().as_text()
         return len(re.findall(r"(?m)^ .* fusion\(", text))
@@ -78,6 +78,6 @@ def test_the_lean_hash_needs_at_most_half_of_the_kernels_of_jax():
     assert 2 * kernels(lean(KEY)) <= kernels(KEY)
 
 
-def test_one_call_cannot_draw_2_to_the_32_numbers_or_more():
+def test_drawing_too_many_numbers_at_once_raises_a_value_error():
     with pytest.raises(ValueError, match=r"draw less than 2\^32"):
         quick_jit(lambda key: jax.random.bits(key, (2**16, 2**16))).lower(lean(KEY))

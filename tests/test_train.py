@@ -576,7 +576,7 @@ for name, x in run(config, hp, seeds=3).metrics.items():
 
 
 @pytest.mark.exact
-def test_vmapped_make_train_and_run_are_bit_identical_for_a_preset():
+def test_run_and_vmapped_make_train_return_the_same_bits_for_a_preset():
     """The test uses one device and large networks.
 
     Smaller networks or two devices would hide rounding differences.

@@ -82,7 +82,7 @@ def test_metrics_csv_has_one_row_per_member_and_evaluation(folder):
     assert all(np.isfinite(float(r["critic_loss"])) for r in rows(folder))
 
 
-def test_config_json_describes_the_run_and_equal_flags_repeat_the_run(folder, tmp_path):
+def test_config_json_describes_a_repeatable_run(folder, tmp_path):
     content = json.loads((folder / "config.json").read_text())
     assert content["config"]["hidden"] == [8]
     assert content["config"]["total_steps"] == 300
@@ -659,7 +659,7 @@ def test_python_m_sacjax_runs_the_command_line():
     assert "config.json" in done.stderr
 
 
-def test_the_commands_that_train_suggests_work(tmp_path, capsys):
+def test_the_commands_suggested_by_train_work(tmp_path, capsys):
     out = tmp_path / "my run"
     assert main(["train", "Pendulum-v1", "--out", str(out), *TINY]) == 0
     lines = [x.strip() for x in capsys.readouterr().out.splitlines() if x.startswith("  sacjax ")]

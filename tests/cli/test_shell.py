@@ -176,7 +176,7 @@ def test_run_works_without_jit_and_with_strict_dtype_promotion(setting):
 
 
 @pytest.mark.parametrize("name", ["jax_debug_nans", "jax_debug_infs"])
-def test_the_error_for_the_nan_check_of_jax_is_one_line(name, tmp_path, capsys):
+def test_an_enabled_nan_check_of_jax_causes_an_error_of_one_line(name, tmp_path, capsys):
     with getattr(jax, name.removeprefix("jax_"))(True), refused(name) as caught:
         run(TINY, seeds=1, directory=tmp_path / "run")
     assert "\n" not in str(caught.value)

@@ -84,7 +84,7 @@ def test_a_warning_reports_returns_that_are_not_finite(caplog):
     assert caplog.text.count(f"{told}: fix the rewards of Late") == 1
 
 
-def test_a_high_learning_rate_is_not_reported_as_an_environment_error(caplog):
+def test_divergence_by_a_high_learning_rate_is_no_environment_error(caplog):
     """The environment returns NaN as soon as an action is NaN."""
 
     class Echo(Chain):
@@ -257,7 +257,7 @@ def step_hosts(envs, steps=4):
 
 
 @pytest.mark.parametrize(("wrong", "field", "message"), WRONG_HOSTS)
-def test_an_error_names_the_copy_step_and_field_of_an_invalid_value(wrong, field, message):
+def test_an_error_names_the_location_of_an_invalid_value(wrong, field, message):
     made = iter([Hosted(), Hosted(**wrong)])
     envs = Copies(lambda: next(made), read_spaces("Mine", BOX, BOX), 2)
     with refused(field, RunError) as caught, errors_named(envs, "Mine"):

@@ -225,7 +225,7 @@ class StillButEnding(Still):
 @pytest.mark.parametrize(
     ("env", "warns"), [(Still(), True), (StillButEnding(), False), (Chain(), False)]
 )
-def test_sacjax_warns_if_an_environment_does_not_count_its_steps(env, warns, caplog):
+def test_a_warning_reports_environments_that_do_not_count_steps(env, warns, caplog):
     make_env(env)
     assert (f"step_env of {type(env).__name__} does not change state.time" in caplog.text) == warns
 

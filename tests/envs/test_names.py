@@ -50,7 +50,7 @@ def test_an_unknown_name_is_compared_with_the_names_of_all_suites(name, suggesti
     assert [x for x in suggestions if x in hint] == suggestions
 
 
-def test_no_other_suite_is_imported_if_the_suite_has_a_similar_name(message, monkeypatch):
+def test_a_similar_name_in_the_same_suite_prevents_other_imports(message, monkeypatch):
     def adapter(suite):
         assert suite == "gymnax"
         return importlib.import_module("sacjax.envs.gymnax")

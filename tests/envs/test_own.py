@@ -93,7 +93,7 @@ def forget():
         ("my_envs:made", 3.0),
     ],
 )
-def test_an_environment_can_be_the_name_of_a_class_object_or_factory(name, speed):
+def test_env_can_name_a_class_or_an_object_or_a_factory(name, speed):
     assert make_env(name)(2).action_size == 1
     assert base_env(name).speed == speed
     assert base_env(name) is base_env(name)  # so that it compiles once

@@ -143,7 +143,7 @@ def test_warnings_appear_above_the_progress_line(terminal, monkeypatch):
     assert log.handlers == []
 
 
-def test_the_time_left_of_a_resumed_run_ignores_finished_steps():
+def test_the_remaining_time_of_a_resumed_run_ignores_finished_steps():
     resumed = progress(400, epoch([0, 1], [1.0, 2.0], seconds=3.0))
     assert resumed["time_left"] == pytest.approx(6.0)  # two epochs
     assert resumed["done"] == pytest.approx(0.8)
@@ -291,7 +291,7 @@ def test_a_closed_log_file_does_not_stop_a_run(caplog):
     assert len(caplog.records) == 2
 
 
-def test_without_a_terminal_show_true_prints_one_line_per_epoch():
+def test_show_true_prints_one_line_per_epoch_without_a_terminal():
     for show in (None, True, False):
         file = io.StringIO()
         with ProgressBar(file=file, show=show) as bar:

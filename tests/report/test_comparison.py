@@ -79,7 +79,7 @@ def test_folders_with_equal_names_are_labelled_with_their_paths(tmp_path, monkey
     assert [e.label for e in comparison.read(["x/run", "y/run"])] == ["x/run", "y/run"]
 
 
-def test_results_are_aggregated_only_for_labels_with_all_environments(tmp_path):
+def test_a_label_without_results_in_one_environment_is_not_aggregated(tmp_path):
     runs = [
         write_run(tmp_path / "1", [[0], [1]]),
         write_run(tmp_path / "2", [[2], [4]]),
@@ -199,7 +199,7 @@ def test_report_excludes_diverged_seeds_and_counts_them_in_a_note(tmp_path, caps
     assert "all in Pendulum-v1: 2 of 2 seeds diverged" in text
 
 
-def test_an_environment_without_scores_does_not_hide_the_others(tmp_path, capsys):
+def test_an_environment_without_scores_does_not_hide_other_environments(tmp_path, capsys):
     """If the first environment has no scores, the first run cannot be the baseline."""
     gone = write_run(tmp_path / "gone", np.full((2, 2), np.nan))
     here = [write_run(tmp_path / name, curves(), "Reacher-misc") for name in "ab"]
@@ -246,7 +246,7 @@ def test_the_notes_of_a_report_list_package_versions_that_differ(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 4), (4, 1), (5, 1)])
-def test_a_report_needs_only_few_seeds_or_one_evaluation(tmp_path, capsys, shape):
+def test_a_report_works_with_few_seeds_or_a_single_evaluation(tmp_path, capsys, shape):
     run = write_run(tmp_path / "a", curves(*shape))
     assert main(["report", str(run), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
@@ -307,7 +307,7 @@ def test_report_shows_the_class_of_an_environment_object(tmp_path):
     assert comparison.read([run])[0].env == "environment object"
 
 
-def test_report_treats_an_environment_name_without_a_suite_as_gymnax(tmp_path):
+def test_report_uses_gymnax_if_an_environment_name_has_no_suite(tmp_path):
     runs = [
         write_run(tmp_path / "a", curves(), env="Pendulum-v1"),
         write_run(tmp_path / "b", curves(), env="gymnax/Pendulum-v1", seeds=[4, 5, 6, 7]),

@@ -56,7 +56,7 @@ def test_a_metrics_csv_without_the_swept_column_counts_as_damaged(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", COLUMNS, f"{COLUMNS}0,0,1"])
-def test_a_metrics_csv_without_rows_does_not_count_as_damaged(tmp_path, text):
+def test_a_metrics_csv_without_rows_is_not_reported_as_damaged(tmp_path, text):
     (tmp_path / "m.csv").write_text(text)
     with pytest.raises(InputError, match="no evaluation yet"):
         read_metrics(tmp_path / "m.csv")

@@ -75,7 +75,7 @@ def test_load_reads_all_batches_of_a_folder_as_one_run(whole, together):
 
 @pytest.mark.exact
 @pytest.mark.parametrize("stop_after", [2, 4, 6])
-def test_a_run_stopped_in_any_batch_resumes_to_the_same_bits(
+def test_a_run_that_is_stopped_in_any_batch_can_be_resumed_exactly(
     whole, together, tmp_path, stop_after, monkeypatch
 ):
     """The run stops in the first batch, between both batches, or in the second batch.

@@ -78,7 +78,7 @@ def test_the_suggested_number_of_members_fits_in_memory(monkeypatch, strategy, d
         memory.check(plan(200, strategy, devices, **(changes | {"replay_size": places})))
 
 
-def test_run_uses_fewer_devices_if_memory_is_short(monkeypatch):
+def test_run_uses_fewer_devices_if_the_memory_is_too_small(monkeypatch):
     """All devices of a CPU use the same memory."""
     one = memory.estimate(plan(1, "map", 1)).needed
     monkeypatch.setattr(memory, "available", lambda: int(1.5 * one))
@@ -114,7 +114,7 @@ def test_plan_prints_the_memory_of_the_state_and_the_compiled_epoch(capsys):
     assert int(re.findall(r"about (\d+) members fit at once", text)[0]) > 3
 
 
-def test_plan_exits_with_2_if_memory_is_short(capsys):
+def test_plan_exits_with_2_if_the_memory_is_too_small(capsys):
     assert main(["plan", "Pendulum-v1", "--seeds", "500000"]) == 2
     out, error = capsys.readouterr()
     assert "GiB" in out

@@ -436,7 +436,7 @@ def test_resume_rejects_an_environment_object_of_a_different_class(tmp_path):
 
 
 @population
-def test_resume_rejects_a_folder_in_use_by_another_process(whole, killed):
+def test_resume_rejects_a_folder_that_another_process_uses(whole, killed):
     with locked(killed), refused("directory"):
         resume(killed)
     resume(killed)  # the lock is released
@@ -464,7 +464,7 @@ def test_invalid_settings_are_refused_before_files_are_written(tmp_path, killed)
 
 
 @population
-def test_resume_removes_damaged_checkpoints_before_valid_checkpoints(whole, tmp_path, caplog):
+def test_resume_removes_damaged_checkpoints_first(whole, tmp_path, caplog):
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     flip(data_files(folder, 8)[-1])
     stops = iter([True])
@@ -510,7 +510,7 @@ def test_resume_fails_if_a_checkpoint_does_not_fit_in_memory(killed, monkeypatch
 
 
 @population
-def test_extending_a_run_without_checkpoints_fails_and_keeps_its_files(whole, tmp_path):
+def test_extending_a_run_without_checkpoints_fails_and_changes_no_file(whole, tmp_path):
     folder = Path(shutil.copytree(whole, tmp_path / "run"))
     shutil.rmtree(folder / "checkpoints")
     before = (folder / "metrics.csv").read_bytes()
