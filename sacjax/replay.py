@@ -40,13 +40,13 @@ def make_replay(config: Config, example: Any) -> Replay:
 
     The capacity C is a multiple of the number of environments. `sample` gathers all U minibatches
     of an iteration at once. `sample` draws each row with probability 1 / size. The relative error
-    of the probability is 2^-32 times `size`, which is 0.02% for a million rows. If `config.n_step`
+    of this probability is `size` * 2^-32, or 0.02% for a million rows. If `config.n_step`
     is n > 1, `sample` returns [U, B, n, ...], and the axis n contains consecutive items of one
     environment.
     """
     row, unpack_row = ravel_pytree(example)
     pack = jax.vmap(lambda item: ravel_pytree(item)[0])
-    # offsets [n] from an item to itself and to the next n - 1 items of the same environment
+    # [n] offsets of n consecutive items of one environment, where the first offset is 0
     between = config.num_envs * np.arange(config.n_step, dtype=np.int32)
 
     def init() -> ReplayState:
