@@ -54,7 +54,7 @@ class Config:
     warmup_steps: int = 1_000
     """Steps with uniformly random actions before learning starts (the SAC authors' code: 1e3)."""
     warmup_hold: int = 1
-    """Consecutive warm-up steps with one random action; more steps explore further (SAC: 1)."""
+    """Successive warm-up steps that share an action; a larger number explores further (SAC: 1)."""
     utd: float = 1.0
     """Gradient steps per environment step after the warm-up, for any num_envs (table 1: 1)."""
     rollout_length: int | None = None
@@ -70,7 +70,7 @@ class Config:
     eval_max_steps: int = 100_000
     """Largest number of steps of an evaluation episode; longer episodes are cut off."""
     log_info: tuple[str, ...] = ()
-    """Numbers in info to log, such as success:last,speed:mean, or with :sum or :max (SAC: none)."""
+    """Numbers in info to log, such as success:last,speed:mean; also :sum and :max (SAC: none)."""
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers of actor and critics (table 1)."""
     num_critics: int = 2
@@ -157,8 +157,8 @@ class Hyperparams:
     """The hyperparameters of a run, which can be swept without a new compilation.
 
     Hyperparams is a pytree of scalars, or of arrays that form a grid. All fields broadcast to one
-    shape. For example, `Hyperparams(tau=jnp.array([0.005, 0.02]))` is
-    a grid of two settings, and `jax.vmap` with `in_axes=0` maps over this grid. To map only some
+    shape. For example, `Hyperparams(tau=jnp.array([0.005, 0.02]))` is a grid of two settings, and
+    `jax.vmap` with `in_axes=0` maps over this grid. To map only some
     fields, build `in_axes` from a Hyperparams with `jax.tree.map`. The constructor does not check
     tracers.
 

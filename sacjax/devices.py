@@ -4,8 +4,8 @@ Members (pairs of a seed and a point of a grid) are independent, so the choice o
 only the speed. On an accelerator, `vmap` trains all members at the same time. A CPU is fastest if
 each core is a JAX device that trains members one after the other. The arrays of one member then fit
 into the core's cache. Two cores that train members one after the other are 1.4 to 2.8 times as
-fast as `vmap` on one device (docs/performance.md). M is the number of members, and M'
-is M rounded up to a multiple of the number of devices.
+fast as `vmap` on one device (docs/performance.md). M is the number of members, and M' is
+M rounded up to a multiple of the number of devices.
 """
 
 import hashlib
@@ -196,7 +196,7 @@ def _common_shape(trees: dict[str, Any], axes: int | None = None) -> tuple[int, 
 
 
 def _readable(f: Callable, *args: Any) -> Any:
-    """Call `f` with a new array for each empty array in the arguments and constants of `f`.
+    """Replace each empty array in the arguments and constants of `f`, then call `f`.
 
     jaxlib 0.11.2 crashes if a device reads its shard of an empty array.
     """

@@ -17,7 +17,7 @@ class Tally(NamedTuple):
     """The values of one `log_info` entry in unfinished episodes, and sums over ended episodes."""
 
     value: Array  # [E] last value, sum, mean or maximum since the episode began
-    steps: Array  # [E] steps of the episode in which the entry had a value
+    steps: Array  # [E] number of steps with a value since the episode began
     total: Array  # [] sum over the episodes that ended in this epoch and had a value
     episodes: Array  # [] number of episodes in `total`
 
@@ -85,7 +85,7 @@ def _numbers(env: Env, names: list[str]) -> set[str]:
 
 
 def _add(tally: Tally, entry: str, info: Any, ended: Array) -> Tally:
-    """Count one step of one entry."""
+    """Count one step of every environment for one entry."""
     name, _, how = entry.rpartition(":")
     x = info[name].astype(tally.value.dtype)
     steps = tally.steps + ~jnp.isnan(x)

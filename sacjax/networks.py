@@ -2,8 +2,8 @@
 
 Only this module imports distrax. For another architecture, pass your own `Networks` to `make_sac`.
 The actor's `apply(params, obs)` must return an object with `sample`, `sample_and_log_prob` and
-`mode`. The critic's `apply(params, obs, action)` must return values [N, B]. With your own
-`CriticRule`, the critic may return values [N, .., B].
+`mode`. The critic's `apply(params, obs, action)` must return values [N, B]. If you also pass
+your own `CriticRule`, the critic may return values [N, .., B].
 """
 
 from functools import partial

@@ -93,7 +93,7 @@ def grow(state: ReplayState, capacity: int) -> ReplayState:
 
 
 def ended(state: ReplayState, num_envs: int) -> ReplayState:
-    """Mark the last step of each environment as the end of its episode.
+    """Mark the last step of each environment as the end of an episode.
 
     `state` has a leading axis [M]. The last number of a row is `types.Step.ended`, and 1 marks the
     end of an episode.
@@ -112,8 +112,9 @@ def n_step_return(steps: Transition, ended: Array, gamma: Scalar) -> Transition:
 
     Step m is the first step with `ended` = 1, or the last step if no step ended its episode.
     `soft_target` multiplies by one more gamma, so the result is the n-step target of Sutton & Barto
-    2018, section 7.1. The target is exact at the end of an episode. As usual, the target has no
-    off-policy correction, and ignores the entropy of the policy between `obs` and `next_obs`.
+    2018, section 7.1. The target is exact at the end of an episode. As usual for n-step
+    targets, the target has no off-policy correction. The target ignores the entropy of the policy
+    between `obs` and `next_obs`.
     """
     n = ended.shape[-1]
     going = 1 - ended.astype(steps.reward.dtype)

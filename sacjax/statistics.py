@@ -89,7 +89,7 @@ def interval(
         return np.full(x.shape[1:], np.nan), np.full(x.shape[1:], np.nan)
     picks = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
     columns, most = x.reshape(len(x), -1), max(1, _HELD // picks.size)
-    ends = [  # a few columns at a time, because all columns of a long run take gigabytes
+    ends = [  # a few columns at a time, because a long run has gigabytes of resamples
         np.percentile(iqm(columns[:, i : i + most][picks], axis=1), [2.5, 97.5], axis=0)
         for i in range(0, max(columns.shape[1], 1), most)
     ]

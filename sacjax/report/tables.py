@@ -104,8 +104,8 @@ def of_run(members: list[Member], returns: np.ndarray, stds: np.ndarray, title: 
     """Return a table of the returns of a run as text.
 
     For each setting, the table has a line for each seed, and a line with the IQM and the interval
-    of the IQM. If a sweep has many settings, the table only has one line for each of the best
-    settings. A member whose return is not finite has diverged, and is excluded from the IQM.
+    of the IQM. If a sweep has many settings, the table lists only the best settings, with one
+    line each. A member whose return is not finite has diverged, and is excluded from the IQM.
 
     Args:
       members: one dictionary per member of the run, with `seed` and the swept hyperparameters.
@@ -156,7 +156,7 @@ def as_rich(table: Table) -> Any:
 
 
 def render_text(*views: Any, width: int) -> str:
-    """Convert rich objects to text. Lines are at most as long as `width` and the terminal."""
+    """Convert rich objects to text. Lines fit into `width` columns and into the terminal."""
     from rich.console import Console
 
     terminal, text = sys.stdout is not None and sys.stdout.isatty(), io.StringIO()
