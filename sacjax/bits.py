@@ -5,8 +5,9 @@ XLA rounds numbers differently if it folds constants into a loop, or if the shap
 Three functions of this module prevent such differences. `as_arrays` converts all numbers to one
 dtype. `as_arguments` hides constants from XLA. `tied_to` makes every array of the first state
 depend on the member's key, so that vmap batches every array. Without `tied_to`, a step counter
-would have a batch axis in `run`, but not in `make_train`. The results of `make_train` and `run` are
-equal only with XLA's default options. Tests compare the bits on the CPU, with the newest jaxlib.
+would have a batch axis in `run` and no batch axis in `make_train`. The results of `make_train` and
+`run` are equal only with XLA's default options. The tests compare the bits on a CPU, with the
+newest jaxlib.
 """
 
 from collections.abc import Callable

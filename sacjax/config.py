@@ -31,7 +31,7 @@ class Config:
     A step is one transition of one environment, so all `num_envs` environments together take
     `total_steps` steps. A run starts with a warm-up of `warmup_steps` random transitions. Then the
     run trains for `(total_steps - warmup_steps) / eval_every` epochs, and each epoch ends with an
-    evaluation. A Config is hashable and cannot be changed. `dataclasses.replace` returns a copy of
+    evaluation. A Config is hashable and immutable. `dataclasses.replace` returns a copy of
     a Config with new values.
 
     Raises:
@@ -54,7 +54,7 @@ class Config:
     warmup_steps: int = 1_000
     """Steps with uniformly random actions before learning starts (the SAC authors' code: 1e3)."""
     warmup_hold: int = 1
-    """Steps that repeat each random warm-up action; a larger number explores further (SAC: 1)."""
+    """Successive warm-up steps that share an action; a larger number explores further (SAC: 1)."""
     utd: float = 1.0
     """Gradient steps per environment step after the warm-up, for any num_envs (table 1: 1)."""
     rollout_length: int | None = None
@@ -70,7 +70,7 @@ class Config:
     eval_max_steps: int = 100_000
     """Largest number of steps of an evaluation episode; longer episodes are cut off."""
     log_info: tuple[str, ...] = ()
-    """Numbers in info to log, such as success:last,speed:mean, or with :sum or :max (SAC: none)."""
+    """Numbers in info to log, such as success:last,speed:mean; also :sum and :max (SAC: none)."""
     hidden: tuple[int, ...] = (256, 256)
     """Units of the hidden layers of actor and critics (table 1)."""
     num_critics: int = 2
@@ -81,9 +81,9 @@ class Config:
     hidden_precision: Precision = "float32"
     """Precision of the inputs of matrix products between hidden layers (docs/performance.md)."""
     normalize_obs: bool = False
-    """Subtract the mean of past observations, and divide by the standard deviation (SAC: no)."""
+    """Normalise observations by the past mean and standard deviation (SAC: no)."""
     n_step: int = 1
-    """Number of rewards that a target sums before it bootstraps (SAC: 1)."""
+    """Number n of rewards in an n-step target of the critics (SAC: 1)."""
     max_grad_norm: float | None = None
     """Largest global L2 norm of gradients; larger gradients are scaled down (SAC: no limit)."""
     lr_schedule: Schedule = "constant"
@@ -105,7 +105,7 @@ class Config:
 
     @property
     def env_name(self) -> str:
-        """Name of the environment. An object without an attribute `name` is named by its class."""
+        """Name of the environment, or the class name of an object without a name."""
         named = isinstance(self.env, str)
         return self.env if named else str(getattr(self.env, "name", type(self.env).__name__))
 
@@ -156,10 +156,10 @@ class Config:
 class Hyperparams:
     """The hyperparameters of a run, which can be swept without a new compilation.
 
-    Hyperparams is a pytree of scalars, or of arrays that form a grid. Arrays broadcast against each
-    other and against the scalar fields. For example, `Hyperparams(tau=jnp.array([0.005, 0.02]))` is
-    a grid of two settings, and `jax.vmap` with `in_axes=0` maps over this grid. `jax.tree.map` on a
-    Hyperparams builds `in_axes` with a separate axis for each field. The constructor does not check
+    Hyperparams is a pytree of scalars, or of arrays that form a grid. All fields broadcast to one
+    shape. For example, `Hyperparams(tau=jnp.array([0.005, 0.02]))` is a grid of two settings, and
+    `jax.vmap` with `in_axes=0` maps over this grid. To map only some
+    fields, build `in_axes` from a Hyperparams with `jax.tree.map`. The constructor does not check
     tracers.
 
     Raises:

@@ -2,10 +2,10 @@
 
 Members (pairs of a seed and a point of a grid) are independent, so the choice of devices changes
 only the speed. On an accelerator, `vmap` trains all members at the same time. A CPU is fastest if
-each core is a JAX device that trains its members one after the other, because the working set of
-one member fits into the cache. Two cores that train their members one after the other are 1.4 to
-2.8 times as fast as `vmap` on one device (docs/performance.md). M is the number of members, and M'
-is M rounded up to a multiple of the number of devices.
+each core is a JAX device that trains members one after the other. The arrays of one member then fit
+into the core's cache. Two cores that train members one after the other are 1.4 to 2.8 times as
+fast as `vmap` on one device (docs/performance.md). M is the number of members, and M' is
+M rounded up to a multiple of the number of devices.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ def layout(members: int, strategy: str = "auto", devices: int | None = None) -> 
     """Return the strategy and the number of devices for a run, or raise InputError.
 
     "auto" means "map" on several CPU devices and "vmap" otherwise. `devices=None` means all
-    devices, but at most one per member. If a run has several processes, they always use all
+    devices, but at most one per member. A run with several processes always uses all
     devices.
     """
     here, several = jax.device_count(), jax.process_count() > 1
@@ -85,13 +85,12 @@ def over_members(
       strategy: "vmap" trains the members of a device at the same time, and "map" trains them one
         after the other. "auto" is "map" on several CPU devices and "vmap" otherwise.
       devices: number of devices. None means all devices, but at most one per member.
-      donated: if True, `f` must map (state, ...) to (state, output), and the strategy "map"
-        updates the states [M, ...] in place. The update then copies the state of one member at a
-        time, to save memory.
+      donated: if True, `f` must map (state, ...) to (state, output). The strategy "map" then
+        updates the states [M, ...] in place, which saves memory.
 
     Returns:
-      A function with the arguments of `f`, whose results have a leading axis [M]. Compile the
-      function with `jax.jit`.
+      A function that takes the arguments of `f`, and returns results with a leading axis [M].
+      Compile the function with `jax.jit`.
 
     Raises:
       InputError: `strategy`, `devices` or `in_axes` is invalid. The returned function raises this
@@ -146,16 +145,16 @@ def over_members(
 def over_grid(train: Callable, keys: Any, grid: Any, **layout: Any) -> Any:
     """Train one agent for each pair of a setting and a key, on the devices of this machine.
 
-    The result is the same as that of `jax.vmap(jax.vmap(train, (0, None)), (None, 0))(keys, grid)`.
-    `over_grid` compiles `over_members(train)` and calls it with all pairs as members.
+    The result equals `jax.vmap(jax.vmap(train, (0, None)), (None, 0))(keys, grid)`. `over_grid`
+    compiles `over_members(train)` and calls it with all pairs as members.
 
     Args:
       train: a function that maps (key, hp) to the result of one member, such as
         `make_train(config)`.
       keys: PRNG keys [S], one for each seed.
       grid: P settings as a pytree of arrays [P], such as
-        `Hyperparams(tau=jnp.array([0.005, 0.02]))`. The arrays may have more axes, if all arrays
-        have the same shape.
+        `Hyperparams(tau=jnp.array([0.005, 0.02]))`. The arrays may also have more axes. All
+        arrays must have the same shape.
       **layout: `strategy` and `devices`, as in `over_members`.
 
     Returns:
@@ -197,7 +196,7 @@ def _common_shape(trees: dict[str, Any], axes: int | None = None) -> tuple[int, 
 
 
 def _readable(f: Callable, *args: Any) -> Any:
-    """Call `f` with a new array for each empty array in the arguments and constants of `f`.
+    """Replace each empty array in the arguments and constants of `f`, then call `f`.
 
     jaxlib 0.11.2 crashes if a device reads its shard of an empty array.
     """
@@ -212,7 +211,7 @@ def _readable(f: Callable, *args: Any) -> Any:
 
 
 def _alone(f: Callable, axes: tuple[int | None, ...], *args: Any) -> Any:
-    """Call `f` without vmap for the only member of a device, because vmap compiles more slowly."""
+    """Call `f` without vmap if a device has one member, because vmap compiles more slowly."""
     one = (
         jax.tree.map(lambda x: jnp.squeeze(x, 0), arg) if axis == 0 else arg
         for arg, axis in zip(args, axes, strict=True)
@@ -276,7 +275,7 @@ def place(tree: Any, devices: int) -> Any:
 
 
 def gather(tree: Any) -> Any:
-    """Return the complete arrays in every process as NumPy arrays. PRNG keys stay JAX arrays."""
+    """Return complete NumPy arrays in every process. PRNG keys stay JAX arrays."""
     several = jax.process_count() > 1
     get = partial(multihost_utils.process_allgather, tiled=True) if several else np.asarray
     return _map_numbers(get, tree)
@@ -313,7 +312,7 @@ def use_all_cores() -> None:
     asked = jax.config.jax_num_cpu_devices  # pyright: ignore[reportAttributeAccessIssue]
     if asked < 0 and "host_platform_device_count" not in flags:
         count = getattr(os, "process_cpu_count", os.cpu_count)() or 1
-        if hasattr(os, "sched_getaffinity"):  # the cores that this process may use
+        if hasattr(os, "sched_getaffinity"):  # the CPU cores that this process may use
             count = len(os.sched_getaffinity(0))
         jax.config.update("jax_num_cpu_devices", min(count, _quota() or count))
 
@@ -332,8 +331,8 @@ def keep_compiled_programs() -> None:
 
     The cache is the folder `$XDG_CACHE_HOME/sacjax`, or ~/.cache/sacjax by default. Each type of
     processor has its own subfolder, because compiled code may fail on another processor. The
-    function does nothing if the environment variable JAX_COMPILATION_CACHE_DIR is set. This
-    variable is the path of another cache, and an empty value disables the cache.
+    function does nothing if the environment variable JAX_COMPILATION_CACHE_DIR is set. JAX then
+    uses the folder that the variable names, or no cache if the variable is empty.
 
     Example:
       >>> import sacjax

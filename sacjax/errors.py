@@ -1,4 +1,4 @@
-"""The errors that sacjax raises. This module imports no package, so `sacjax --help` is quick."""
+"""The errors that sacjax raises. This module imports no packages, so `sacjax --help` is quick."""
 
 import json
 

@@ -21,8 +21,8 @@ def evaluate(
     """Run one episode in each of E environments. Return undiscounted returns and lengths [E].
 
     `policy` maps observations [E, O] to actions [E, A]. Only the first episode of each environment
-    counts. The loop runs until every environment has finished an episode, so a time limit in
-    `env_params` applies. After `max_steps` steps, the loop stops and cuts off unfinished episodes.
+    counts. The loop stops when every environment has finished an episode. After `max_steps` steps,
+    the loop stops and cuts off unfinished episodes. A time limit in `env_params` also applies.
     """
     key_reset, key_steps = jax.random.split(key)
     env_state, obs = env.reset(key_reset, env_params)
@@ -49,7 +49,7 @@ def evaluate(
 
 
 class Episodes(struct.PyTreeNode):
-    """Returns and lengths of unfinished episodes, and sums over the episodes of this epoch."""
+    """Returns and lengths of unfinished episodes, and sums over the ended episodes of an epoch."""
 
     open_return: Array  # [E]
     open_length: Array  # [E]

@@ -1,4 +1,4 @@
-"""Options that the SAC paper does not have. All options are off by default.
+"""Options that are not in the SAC paper. All options are off by default.
 
 The options clip gradients, decay learning rates, delay policy updates and normalise observations.
 Each option wraps a function of plain SAC. `make_sac` applies the options that `Config` sets.
@@ -44,9 +44,9 @@ def delayed(
     """Update the actor only in every `delay`-th gradient step, as in TD3 (section 5.2).
 
     The first gradient step of a run updates the actor. A gradient step without an actor update
-    returns 0 for each metric of the actor. The metrics of actor updates are scaled up, so that the
-    mean over all `epoch` gradient steps of an epoch equals the mean over the actor updates. Under
-    `vmap`, JAX computes an actor update in every step and discards the unused results.
+    returns 0 for each metric of the actor. The metrics of actor updates are scaled up. As a
+    result, the mean over all gradient steps of an epoch equals the mean over the actor updates.
+    Under `vmap`, JAX computes an actor update in every step and discards the unused results.
     """
 
     def sometimes(state: Any, batch: Transition, key: Key, hp: Any, learner: Any) -> Any:
@@ -67,7 +67,7 @@ def delayed(
 
 
 class Normalized(struct.PyTreeNode):
-    """The state of an algorithm, together with the mean and variance of observations."""
+    """The state of an algorithm, with the mean and the variance of past observations."""
 
     inner: Any  # the state of the wrapped algorithm
     mean: Array  # [O]
@@ -76,11 +76,11 @@ class Normalized(struct.PyTreeNode):
 
 
 def normalized(algorithm: Algorithm, env: Env) -> Algorithm:
-    """Wrap `algorithm` so that its input is (obs - mean) / deviation, clipped to [-10, 10].
+    """Pass observations to `algorithm` as (obs - mean) / deviation, clipped to [-10, 10].
 
     The mean and the variance include the observations of all minibatches so far (Chan, Golub &
     LeVeque 1979). Each update first adds the observations of its minibatch. The n-th minibatch has
-    weight 1/n, so no sum grows without bound. Only updates change the mean and the variance. The
+    weight 1/n, so all numbers stay bounded. Only updates change the mean and the variance. The
     replay buffer stores raw observations.
     """
 

@@ -36,7 +36,7 @@ def right_name(name: str, known: Iterable[str]) -> str:
 
 
 def check_names(cls: type, fields: dict[str, Any], other: type) -> None:
-    """Raise InputError, with a suggestion, if a name in `fields` is not a field of `cls`."""
+    """Raise InputError if a name in `fields` is not a field of `cls`, and suggest a name."""
     known, others = ({f.name for f in dataclasses.fields(x)} for x in (cls, other))
     for name in fields.keys() - known:
         remedy = f"it is a field of {other.__name__}" if name in others else right_name(name, known)

@@ -1,4 +1,4 @@
-"""Log those numbers of an environment's `info` that `Config.log_info` lists.
+"""Log the numbers in an environment's `info` that `Config.log_info` lists.
 
 An entry "name:how", such as "success:last", turns the values of one episode into one number.
 """
@@ -17,7 +17,7 @@ class Tally(NamedTuple):
     """The values of one `log_info` entry in unfinished episodes, and sums over ended episodes."""
 
     value: Array  # [E] last value, sum, mean or maximum since the episode began
-    steps: Array  # [E] steps of the episode in which the entry had a value
+    steps: Array  # [E] number of steps with a value since the episode began
     total: Array  # [] sum over the episodes that ended in this epoch and had a value
     episodes: Array  # [] number of episodes in `total`
 
@@ -55,7 +55,7 @@ def read_info(env: Env, entries: Collection[str]) -> None:
 
 
 def add_info(tallies: dict[str, Tally], info: Any, ended: Array) -> dict[str, Tally]:
-    """Count one step of every environment. A value of NaN means that the entry has no value."""
+    """Count one step of every environment. NaN stands for a missing value."""
     return {entry: _add(tally, entry, info, ended) for entry, tally in tallies.items()}
 
 
@@ -71,7 +71,7 @@ def _name(entry: str) -> str:
 
 
 def _numbers(env: Env, names: list[str]) -> set[str]:
-    """Return the names in the environment's info with one number per copy of the environment."""
+    """Return those `names` for which info has one number per copy of the environment."""
     if env.host is not None:
         return env.host.read_info(env.name, names)
 
@@ -85,7 +85,7 @@ def _numbers(env: Env, names: list[str]) -> set[str]:
 
 
 def _add(tally: Tally, entry: str, info: Any, ended: Array) -> Tally:
-    """Count one step of one entry."""
+    """Count one step of every environment for one entry."""
     name, _, how = entry.rpartition(":")
     x = info[name].astype(tally.value.dtype)
     steps = tally.steps + ~jnp.isnan(x)

@@ -2,8 +2,8 @@
 
 Only this module imports distrax. For another architecture, pass your own `Networks` to `make_sac`.
 The actor's `apply(params, obs)` must return an object with `sample`, `sample_and_log_prob` and
-`mode`. The critic's `apply(params, obs, action)` must return values [N, B]. With your own
-`CriticRule`, the critic may return values [N, .., B].
+`mode`. The critic's `apply(params, obs, action)` must return values [N, B]. If you also pass
+your own `CriticRule`, the critic may return values [N, .., B].
 """
 
 from functools import partial
@@ -54,7 +54,7 @@ class SquashedGaussian(distrax.Transformed):
     def log_prob(self, value: Array) -> Any:
         """Return the log-probabilities [...] of the actions `value` [..., A].
 
-        An action of -1 or 1, which rounding can produce, counts as the nearest number inside the
+        Rounding can produce an action of -1 or 1, which counts as the nearest number inside the
         interval. Therefore log-probabilities and their gradients are finite.
         """
         edge = 1 - jnp.finfo(value.dtype).epsneg
@@ -66,7 +66,7 @@ class SquashedGaussian(distrax.Transformed):
         return f"<SquashedGaussian over actions {getattr(mean, 'shape', '?')} in [-1, 1]>"
 
     def mode(self) -> Array:
-        """Return the greedy actions tanh(mean) [..., A], because distrax does not define a mode."""
+        """Return the greedy actions tanh(mean) [..., A]. Distrax does not define a mode."""
         return jnp.tanh(self.distribution.mean())
 
 
@@ -110,11 +110,10 @@ def _dot_general(precision: str) -> Any:
 
 
 def _head_product(x: Array, w: Array, dimensions: Any, precision: Any = None) -> Array:
-    """Multiply x [..., I] by w [I, A], but transpose w first, because the gradient is then faster.
+    """Multiply x [..., I] by w [I, A]. Transpose w first, because the gradient is then faster.
 
-    XLA then computes the gradient of the transpose [A, I], and transposes only the small w. For a
-    plain product, XLA transposes the large x, and the gradient takes ten times as long on a CPU
-    (benchmarks/NOTES.md).
+    With a transposed w, XLA transposes only the small array w. With a plain product, XLA transposes
+    the large array x, and the gradient takes ten times as long on a CPU (benchmarks/NOTES.md).
     """
     del dimensions
     turned = jax.lax.optimization_barrier(w.T)
@@ -188,8 +187,8 @@ class Ensemble(NamedTuple):
         return self.critics.apply(params, *self._each(inputs))
 
     def _each(self, inputs: tuple[Array, ...]) -> list[Array]:
-        # Each critic gets a copy of the input. One product for all critics would return [B, N, H],
-        # and a transpose of [B, N, H] takes longer than the copies (benchmarks/NOTES.md).
+        # Each critic gets a copy of the input. Without copies, one product would return an
+        # array [B, N, H], whose transpose takes longer than the copies (benchmarks/NOTES.md).
         return [jnp.broadcast_to(x, (self.size, *x.shape)) for x in inputs]
 
 
@@ -197,8 +196,8 @@ def mlp(config: Config, action_size: int) -> Networks:
     """Build MLPs for the actor and for the critics, as in the SAC paper (table 1).
 
     Args:
-      config: the settings of the networks. The default is two critics, and two hidden layers of 256
-        units.
+      config: the settings of the networks. By default, there are two critics, and each network has
+        two hidden layers of 256 units.
       action_size: number of action dimensions (A).
 
     Returns:

@@ -10,7 +10,7 @@ from sacjax.types import PLAIN, InputError, one_line
 
 OWN = re.compile(r"[\w.]+:[\w.]+")  # a user-defined environment or algorithm
 used: set[str] = set()
-"""Names of the user-defined objects that this process has used, and may thus import again."""
+"""Names of the user-defined objects that this process has used and may import again."""
 
 
 def import_own(name: str, field: str) -> Any:
@@ -38,7 +38,7 @@ def import_own(name: str, field: str) -> Any:
 
 
 def find_algorithm(algorithm: Any, plain: Callable) -> Callable:
-    """Return `algorithm` if it is a function, or the function that has the name `algorithm`.
+    """Return the function `algorithm`, or import the function if `algorithm` is a name.
 
     The name "sac" means `plain`. Raises InputError if the named object is not a function.
     """

@@ -56,10 +56,10 @@ def policy(
 
 
 class Policy:
-    """The greedy policy of one agent, a function from obs [..., O] to actions [..., A].
+    """The greedy policy of one agent, which maps obs [..., O] to actions [..., A].
 
     A policy can be pickled. The pickle contains the settings, the agent's arrays and the name of
-    the algorithm. The settings contain the environment (`Config.env`), as a name or an object.
+    the algorithm. The settings contain the name of the environment or the environment object.
     """
 
     def __init__(

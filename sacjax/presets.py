@@ -32,8 +32,8 @@ def preset(env: Any, algorithm: str = "sac", **fields: Any) -> tuple[Config, Hyp
       **fields: fields of `Config` or `Hyperparams` that replace fields of the preset.
 
     Returns:
-      A Config and a Hyperparams. If sizes of the preset, such as warmup_steps, eval_every or
-      num_envs, are inconsistent with `fields`, sacjax rounds these sizes and logs a warning.
+      A Config and a Hyperparams. The sizes of the preset, such as warmup_steps, eval_every or
+      num_envs, may be inconsistent with `fields`. sacjax then rounds the sizes and logs a warning.
 
     Raises:
       InputError: a field is unknown, or the fields are inconsistent.
@@ -49,7 +49,7 @@ def preset(env: Any, algorithm: str = "sac", **fields: Any) -> tuple[Config, Hyp
 
 
 def settle(env: Any, defaults: dict[str, Any], given: dict[str, Any]) -> tuple[Config, Hyperparams]:
-    """Build a Config and a Hyperparams from `defaults` and, with priority, from `given`.
+    """Build a Config and a Hyperparams from `defaults` and `given`; `given` has priority.
 
     Sizes that are not in `given` are rounded, so that all settings are consistent.
     """
@@ -80,10 +80,11 @@ def settle(env: Any, defaults: dict[str, Any], given: dict[str, Any]) -> tuple[C
 
 
 def _near(wanted: Config, given: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Yield sizes that may be consistent, from the nearest to `wanted` to a single environment.
+    """Yield sizes that may be consistent. The first are nearest to `wanted`.
 
-    If necessary, the batch is smaller and the replay buffer is larger than in `wanted`. Every
-    second result has a `utd` with a whole number of gradient steps per step of all environments.
+    The last sizes are for a single environment. If necessary, the batch is smaller and the replay
+    buffer is larger than in `wanted`. Every second result changes `utd`, so that one step of
+    all environments has a whole number of gradient steps.
     """
     names = "total_steps", "replay_size"
     batch = min([wanted.batch_size, *(getattr(wanted, name) for name in names if name in given)])
@@ -96,7 +97,7 @@ def _near(wanted: Config, given: Collection[str]) -> Iterator[dict[str, Any]]:
 
 
 class _Unfitted(Config):
-    """A Config of valid fields that may be inconsistent with each other."""
+    """A Config whose fields are valid, but may be inconsistent with each other."""
 
     def __post_init__(self) -> None:
         vars(self).update(checked_fields(self))

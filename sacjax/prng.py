@@ -1,9 +1,9 @@
 """Compute the random numbers of JAX faster on a CPU.
 
 JAX's default generator is threefry. On a CPU, XLA compiles each draw of threefry to a loop with
-about ten kernels, and a run has about forty draws. With this module, the loop has one kernel. The
-random bits are the same, so a key gives the same run with and without this module. The run starts
-half a second sooner (benchmarks/NOTES.md). On an accelerator, JAX has a fast kernel of its own, and
+about ten kernels, and a run has about forty draws. This module reduces the loop to one kernel. A
+run then starts half a second sooner (benchmarks/NOTES.md). The random bits are those of JAX, so
+this module does not change the results of a run. On an accelerator, threefry is already fast, and
 `lean` returns keys unchanged.
 
 The dtype of a key from `lean` differs from that of a key from JAX. Some functions,
@@ -48,7 +48,7 @@ def standard(key: Key) -> Key:
 
 @jax.jit
 def _hash(key: Array, low: Array) -> tuple[Array, Array]:
-    """Return the two words of the Threefry-2x32 hash of the counters (0, low), in 20 rounds."""
+    """Return both words of the Threefry-2x32 hash of the counters (0, low), in 20 rounds."""
     k0, k1 = (jnp.broadcast_to(k, low.shape) for k in key)
     k2 = k0 ^ k1 ^ jnp.uint32(PARITY)
 

@@ -40,13 +40,13 @@ def make_replay(config: Config, example: Any) -> Replay:
 
     The capacity C is a multiple of the number of environments. `sample` gathers all U minibatches
     of an iteration at once. `sample` draws each row with probability 1 / size. The relative error
-    of the probability is 2^-32 times `size`, which is 0.02% for a million rows. If `config.n_step`
+    of this probability is `size` * 2^-32, or 0.02% for a million rows. If `config.n_step`
     is n > 1, `sample` returns [U, B, n, ...], and the axis n contains consecutive items of one
     environment.
     """
     row, unpack_row = ravel_pytree(example)
     pack = jax.vmap(lambda item: ravel_pytree(item)[0])
-    # offsets [n] from an item to itself and to the next n - 1 items of the same environment
+    # [n] offsets of n consecutive items of one environment, where the first offset is 0
     between = config.num_envs * np.arange(config.n_step, dtype=np.int32)
 
     def init() -> ReplayState:
@@ -93,7 +93,7 @@ def grow(state: ReplayState, capacity: int) -> ReplayState:
 
 
 def ended(state: ReplayState, num_envs: int) -> ReplayState:
-    """Mark the last step of each environment as the end of its episode.
+    """Mark the last step of each environment as the end of an episode.
 
     `state` has a leading axis [M]. The last number of a row is `types.Step.ended`, and 1 marks the
     end of an episode.
@@ -112,8 +112,9 @@ def n_step_return(steps: Transition, ended: Array, gamma: Scalar) -> Transition:
 
     Step m is the first step with `ended` = 1, or the last step if no step ended its episode.
     `soft_target` multiplies by one more gamma, so the result is the n-step target of Sutton & Barto
-    2018, section 7.1. The target is exact at the end of an episode. As usual, the target has no
-    off-policy correction, and ignores the entropy of the policy between `obs` and `next_obs`.
+    2018, section 7.1. The target is exact at the end of an episode. As usual for n-step
+    targets, the target has no off-policy correction. The target ignores the entropy of the policy
+    between `obs` and `next_obs`.
     """
     n = ended.shape[-1]
     going = 1 - ended.astype(steps.reward.dtype)

@@ -67,7 +67,7 @@ def minimum(q: Array, key: Key) -> Array:
 
 
 def squared_error(q: Array, target: Array) -> Array:
-    """Return half the squared error, as a batch mean summed over the critics (equation 5)."""
+    """Return the sum over critics of half the mean squared error (equation 5)."""
     return optax.l2_loss(q, jnp.broadcast_to(target, q.shape)).mean(axis=-1).sum()
 
 
@@ -245,7 +245,7 @@ def update_step(
       >>> metrics["critic_loss"].shape
       ()
     """
-    chex.assert_rank(batch.reward, 1)  # without [B], losses would be means over the critics
+    chex.assert_rank(batch.reward, 1)  # other shapes would give wrong losses
     key_next, key_target, key_actor = jax.random.split(key, 3)
     batch = batch._replace(reward=hp.reward_scale * batch.reward)
     learner = Learner(nets, rule, descend)
@@ -257,7 +257,7 @@ def update_step(
 
 
 def init(key: Key, hp: Hyperparams, *, nets: Networks, example: Transition) -> TrainState:
-    """Initialise an agent for transitions like `example`. The target critics are copies."""
+    """Initialise an agent for transitions like `example`. Targets are copies of the critics."""
     key_actor, key_critic = jax.random.split(key)
     actor_params = nets.actor.init(key_actor, example.obs)
     critic_params = nets.critic.init(key_critic, example.obs, example.action)

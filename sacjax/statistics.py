@@ -9,13 +9,13 @@ rliable, and `tests/test_statistics.py` compares the results with those of rliab
 number S of seeds may differ between environments. The bootstrap is stratified, so it resamples the
 seeds of each environment separately.
 
-An interval needs at least 5 seeds in every environment (`LEAST_SEEDS`), because the interval
-of 2 to 4 seeds would always reach from the worst to the best score. Four seeds have 256
-resamples. In 13 of them (5.1%), the IQM is the worst score. A 95% interval omits only the
-lowest 2.5%, so the worst score would be the lower end of the interval. For 5 seeds, the IQM of only
-0.7% of the resamples is the worst score, so the interval depends on all scores. For normally
-distributed scores, intervals contain the true IQM in 50% of cases with 2 seeds, 74% with 3 seeds,
-87% with 4 seeds, 90% with 5 seeds and 93% with 8 seeds.
+An interval needs at least 5 seeds in every environment (`LEAST_SEEDS`). With 2 to 4 seeds, the
+interval would always reach from the worst to the best score. For example, 4 seeds have 256
+resamples, and 13 of these resamples (5.1%) have the worst score as IQM. A 95% interval omits only
+the lowest 2.5% of the IQMs, so the lower end would be the worst score. With 5 seeds, only 0.7% of
+the resamples have the worst score as IQM, so the interval depends on all scores. If scores are
+normally distributed, the interval contains the true IQM in 50% of cases with 2 seeds, 74% with 3
+seeds, 87% with 4 seeds, 90% with 5 seeds and 93% with 8 seeds.
 """
 
 from collections.abc import Sequence
@@ -44,14 +44,14 @@ class Estimate(NamedTuple):
 
 
 def iqm(x: np.ndarray, axis: int = 0) -> np.ndarray:
-    """Return the interquartile mean along `axis`, which is the mean of the middle half.
+    """Return the interquartile mean along `axis`, the mean of the middle half of the scores.
 
     Args:
       x: scores of any shape.
       axis: the axis of the seeds.
 
     Returns:
-      An array of means, which has the shape of `x` without the axis `axis`.
+      An array of means. Its shape is the shape of `x` without the axis `axis`.
 
     Example:
       >>> import numpy as np
@@ -59,7 +59,7 @@ def iqm(x: np.ndarray, axis: int = 0) -> np.ndarray:
       >>> float(statistics.iqm(np.array([100.0, 1, 2, 3, 4, 5, 6, -100])))
       3.5
     """
-    from scipy import stats  # this import takes half a second, and only the end of a run needs it
+    from scipy import stats  # imported here, because the import takes half a second
 
     return stats.trim_mean(x, 0.25, axis=axis)
 
@@ -75,7 +75,7 @@ def interval(
       seed: seed of the random numbers. The same seed and scores give the same interval.
 
     Returns:
-      The lower and the upper ends of the intervals, or NaN for fewer than `LEAST_SEEDS` seeds.
+      The lower and the upper ends of the intervals, or NaN if S is less than `LEAST_SEEDS`.
 
     Example:
       >>> import numpy as np
@@ -89,7 +89,7 @@ def interval(
         return np.full(x.shape[1:], np.nan), np.full(x.shape[1:], np.nan)
     picks = np.random.default_rng(seed).integers(len(x), size=(resamples, len(x)))
     columns, most = x.reshape(len(x), -1), max(1, _HELD // picks.size)
-    ends = [  # a few columns at a time, because all columns of a long run take gigabytes
+    ends = [  # a few columns at a time, because a long run has gigabytes of resamples
         np.percentile(iqm(columns[:, i : i + most][picks], axis=1), [2.5, 97.5], axis=0)
         for i in range(0, max(columns.shape[1], 1), most)
     ]
@@ -150,8 +150,8 @@ def probability_of_improvement(x: Scores, y: Scores) -> Estimate:
 
     Args:
       x: scores of X, one array [S] per environment.
-      y: scores of Y, one array [S] per environment, in the order of `x`. The numbers of seeds of
-        X and Y may differ.
+      y: scores of Y, one array [S] per environment, with environments in the order of `x`. X and Y
+        may have different numbers of seeds.
 
     Returns:
       An Estimate whose fields are numbers in [0, 1].

@@ -1,7 +1,7 @@
 """The training loop of a run, as pure functions.
 
-A run is a warm-up and a number of epochs. An epoch alternately collects transitions and learns from
-the replay buffer, and ends with an evaluation. `make_program` returns the functions `init` and
+A run is a warm-up and a number of epochs. An epoch collects transitions and learns from the
+replay buffer by turns, and ends with an evaluation. `make_program` returns the functions `init` and
 `epoch`. `make_train` scans `epoch` into one pure function for jit, vmap and notebooks. `sacjax.run`
 calls the function `epoch` from Python. E is the number of environments, and U is the number of
 gradient steps per iteration. `sacjax.types` lists all letters for shapes.
@@ -196,7 +196,7 @@ def make_train(config: Config, algorithm: MakeAlgorithm = make_sac) -> Callable[
         check_arguments(key, hp, env_params, Hyperparams(), program.default_params)
         if algorithm in (make_sac, PLAIN):
             check_target_entropy(config, hp)
-        hp, env_params = as_arguments(*as_arrays(hp, env_params))  # for equal bits in `run`
+        hp, env_params = as_arguments(*as_arrays(hp, env_params))  # for the same bits as in `run`
         loop = program.init(key, hp, env_params)
         loop, metrics = jax.lax.scan(
             lambda loop, _: program.epoch(loop, hp, env_params), loop, length=config.num_epochs

@@ -3,7 +3,7 @@
 E is the number of parallel environments, B the batch size, and C the capacity of the replay buffer.
 O is the size of an observation, and A the size of an action. N is the number of critics, and K the
 number of quantiles. U is the number of gradient steps per iteration. M is the number of members
-(seeds times hyperparameters), and only vmap adds the axis [M]. The batch is the last axis of every
+(seeds times settings), and only vmap adds the axis [M]. The batch is the last axis of every
 array of values ([B], [N, B] or [N, K, B]), so rewards [B] broadcast to the array.
 """
 
@@ -45,17 +45,17 @@ class EpochMetrics(dict[str, np.ndarray]):
       total_steps: `Config.total_steps`.
       eval_every: `Config.eval_every`.
       updates_per_epoch: gradient steps in one epoch.
-      seconds: wall-clock seconds of the epoch, including its evaluation.
-      next_checkpoint: estimated seconds until the next checkpoint, or NaN if there is none.
+      seconds: wall-clock seconds of the epoch, including the evaluation.
+      next_checkpoint: estimated seconds until the next checkpoint, or NaN if no checkpoint follows.
 
     Entries of the training loop:
       eval_return: undiscounted returns of the greedy episodes, [M, eval_episodes].
       eval_length: steps of the greedy episodes, [M, eval_episodes].
-      train_return: mean return of the training episodes that ended in the epoch, or NaN if none.
-      train_length: mean length of the training episodes that ended in the epoch, or NaN if none.
+      train_return: mean return of the training episodes that ended in the epoch, or NaN.
+      train_length: mean length of the training episodes that ended in the epoch, or NaN.
       train_episodes: number of training episodes that ended in the epoch.
       info_NAME: for each entry "NAME:how" of `Config.log_info`, the mean over the training episodes
-        that ended in the epoch and had a value, or NaN if none did.
+        that ended in the epoch and had a value, or NaN.
       replay_size: transitions in the replay buffer.
       env_steps: environment steps since the start.
       gradient_steps: gradient steps since the start.

@@ -134,13 +134,13 @@ def fitted(config: Any, given: Collection[str] = ()) -> dict[str, int]:
 def check_sizes(c: Any) -> None:
     """Check that the fields of a `Config` are consistent.
 
-    The order of the checks is the order in which a user should correct the fields.
+    The first checks concern the fields that a user should correct first.
     """
     envs, iteration = c.num_envs, c.steps_per_iteration
     exact = max(ratio(c.utd), Fraction(1, 10_000))
     near = exact.limit_denominator(16)
     if c.rollout_length is None and c.rollout > 100 and near and abs(near - exact) < 1e-3:
-        exact = near  # otherwise 0.333 would mean 333 gradient steps after 1,000 steps
+        exact = near  # otherwise utd=0.333 would mean 333 gradient steps per 1,000 steps
     if abs(exact - c.utd) > 1e-9:
         raise InputError(
             f"utd ({c.utd}) must be a ratio of small whole numbers, unless you set rollout_length: "
@@ -264,9 +264,8 @@ def check_target_entropy(config: Any, hp: Any) -> None:
 def largest_entropy(log_std_min: float, log_std_max: float) -> float:
     """Return the largest entropy in nats of tanh(u) for u ~ N(0, std^2) and log std in the bounds.
 
-    The trapezoid rule computes the entropy H[u] + E[log(1 - tanh(u)^2)]. The entropy has one
-    maximum, which is 0.684 nats, at a log_std between -1 and 0. A mean other than 0 lowers the
-    entropy.
+    The trapezoid rule computes the entropy H[u] + E[log(1 - tanh(u)^2)]. The maximum of the entropy
+    is 0.684 nats, at a log_std between -1 and 0. The entropy is largest if the mean of u is 0.
     """
     z = np.linspace(-10, 10, 4001)
     density = np.exp(-(z**2) / 2) / np.sqrt(2 * np.pi) * (z[1] - z[0])
@@ -278,7 +277,7 @@ def largest_entropy(log_std_min: float, log_std_max: float) -> float:
 
 
 def check_jax() -> None:
-    """Raise InputError if JAX is set to stop at a NaN or inf, because sacjax uses NaN and inf."""
+    """Raise InputError if JAX stops at NaN or inf, because sacjax uses NaN and inf."""
     settings: Any = jax.config
     for name in ("jax_debug_nans", "jax_debug_infs"):
         if getattr(settings, name):
@@ -325,7 +324,7 @@ def _check_key(key: Any) -> None:
 
 
 def _check_one(given: Any, like: Any, name: str, use: str) -> None:
-    """Raise InputError if a value is an array in `given`, but a number in `like`."""
+    """Raise InputError if `given` has an array where `like` has a number."""
     leaves = zip(jax.tree.leaves(given), jax.tree.leaves(like), strict=False)
     if any(jnp.ndim(x) and not jnp.ndim(y) for x, y in leaves):
         message = f"{name} must have the numbers of one run, not arrays: for a grid use {use}"

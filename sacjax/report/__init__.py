@@ -35,14 +35,15 @@ def compare(
     Args:
       *directories: directories of runs, which `sacjax.run` or `sacjax train` wrote. Runs may be
         unfinished.
-      labels: a label for each directory. The default is the name of the directory. Runs in several
-        environments with equal labels are aggregated as one algorithm. Runs in one environment with
-        equal labels must have equal settings and different seeds, and their seeds are pooled.
+      labels: a label for each directory. The default is the name of the directory. If runs in
+        several environments have equal labels, the report aggregates the runs as one algorithm. If
+        runs in one environment have equal labels, the report pools the seeds of the runs. Pooled
+        runs must have equal settings and different seeds.
       last: the number of evaluations in the score of a seed. The score is the mean return of the
         seed's last evaluations.
       until: a number of environment steps. Evaluations after this number of steps are ignored.
-      out: the directory for report.html and the figures. The directory must be new, be empty, or
-        contain an earlier report, which is replaced.
+      out: the directory for report.html and the figures. The directory must be new, empty, or
+        the directory of an earlier report. A new report replaces an earlier report.
       command: the arguments of the shell command that made the report, to show in the report.
 
     Returns:

@@ -23,11 +23,11 @@ class Folder(NamedTuple):
     config: Config
     content: dict[str, Any]  # the content of config.json
     members: int  # number of members with evaluations
-    steps: tuple[int, int]  # smallest and largest number of environment steps of a member
+    steps: tuple[int, int]  # fewest and most environment steps of a member
 
     @property
     def reached(self) -> str:
-        """The range of the members' numbers of environment steps, such as "300 to 1,100"."""
+        """The smallest and largest number of environment steps, such as "300 to 1,100"."""
         return " to ".join(f"{step:,}" for step in sorted({*self.steps}))
 
 
@@ -40,7 +40,7 @@ class Entry(NamedTuple):
     steps: np.ndarray  # [epochs] environment steps
     returns: np.ndarray  # [S, epochs] mean return of each evaluation
     scores: np.ndarray  # [S] mean return of the last evaluations, not finite for diverged seeds
-    least: int  # smallest number of environment steps of a seed
+    least: int  # environment steps of the seed with the fewest steps
     settings: dict[str, Any]  # the values of Config and Hyperparams
     folders: list[Folder]  # the runs that trained the seeds
 
@@ -117,7 +117,7 @@ def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry
     seeds = [int(member["seed"]) for member in members]
     shown = metrics["env_steps"] <= (np.inf if until is None else until)  # False for NaN
     counts, planned = shown.sum(1), run.grid.seeds * len(run.grid.settings)
-    partial = csvs == [table] and len(seeds) < len(planned)  # some agents may not have started
+    partial = csvs == [table] and len(seeds) < len(planned)  # some seeds may not have started
     matches = seeds == planned[: len(seeds)] and "eval_return" in metrics
     if not matches or (partial and shown.shape[1] > 1):
         message = f"{csvs[0]} does not match config.json: restore the file, or train again"
@@ -182,7 +182,7 @@ def _pool(one: Entry, other: Entry) -> Entry:
 
 
 def environments(entries: Iterable[Entry]) -> list[str]:
-    """Return the names of the environments of the entries, in the same order."""
+    """Return the names of the environments, in the order of the entries."""
     return list(dict.fromkeys(entry.env for entry in entries))
 
 
@@ -194,7 +194,7 @@ def folders(entries: Iterable[Entry]) -> list[Folder]:
 def panels(entries: list[Entry]) -> list[Panel]:
     """Return a panel for each environment.
 
-    If a label has scores in each of several environments, a further panel contains the normalised
+    If a label has scores in all of several environments, the last panel contains the normalised
     scores in all environments.
     """
     scores = {

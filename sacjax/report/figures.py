@@ -9,14 +9,14 @@ from sacjax.report.comparison import Entry, Panel, environments
 from sacjax.runs.curve import STYLE, draw_returns, png
 from sacjax.statistics import performance_profile, probability_of_improvement
 
-LINES = ["solid", "dashed", "dashdot", "dotted"]  # each style is used for ten labels
+LINES = ["solid", "dashed", "dashdot", "dotted"]  # ten labels share each style
 CURVE_POINTS = 200  # largest number of evaluations in a curve
 Looks = dict[str, dict[str, Any]]  # label -> keyword arguments of Matplotlib's lines
 NAMES = ("learning_curves.png", "profiles.png", "improvement.png")
 
 
 def draw(entries: list[Entry], panels: list[Panel]) -> dict[str, bytes]:
-    """Draw all figures for which there are scores, and return a dictionary from file names to PNGs.
+    """Draw all figures that have scores, and return a dictionary from file names to PNGs.
 
     Each label has one color and line style, which all figures use.
     """
@@ -33,7 +33,7 @@ def draw(entries: list[Entry], panels: list[Panel]) -> dict[str, bytes]:
 
 
 def learning_curves(entries: list[Entry], looks: Looks) -> bytes:
-    """Draw returns over environment steps in a panel per environment, and return the PNG."""
+    """Draw the returns over environment steps. Each environment has a panel. Return the PNG."""
     diverged = {label: sum(e.diverged for e in entries if e.label == label) for label in looks}
 
     def draw(axes: Any, env: str) -> None:
@@ -98,7 +98,7 @@ def _figure(
     Args:
       panels: the content of each panel. A row has two panels, or one panel if `heights` is given.
       draw: a function that draws a panel on the given axes.
-      legend: the text and the line style of each item in the legend, which is below all panels.
+      legend: the text and the line style of each item in the legend below the panels.
       heights: the height of each panel in inches. If heights are given, all panels are in one
         column.
     """

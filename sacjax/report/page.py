@@ -15,7 +15,7 @@ from sacjax.runs import files
 from sacjax.types import InputError, RunError
 
 PAGE = "report.html"
-MARK = '<meta name="generator" content="sacjax report">'  # reports replace pages with this mark
+MARK = '<meta name="generator" content="sacjax report">'  # marks pages that a report may replace
 
 
 def write(

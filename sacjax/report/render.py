@@ -105,7 +105,7 @@ def _show_progress(pictures: Iterable[np.ndarray], total: int) -> Iterable[np.nd
 def _label(
     pictures: Iterable[np.ndarray], returns: np.ndarray, colors: Image.Quantize | None
 ) -> Iterator[Image.Image]:
-    """Write the step and the return so far on each picture, and choose its 256 colors."""
+    """Write the step and the return so far on each picture. Choose 256 colors per picture."""
     for i, (pixels, total) in enumerate(zip(pictures, returns, strict=True)):
         image = Image.fromarray(np.asarray(pixels, np.uint8))
         ink = "black" if np.mean(pixels[:20, :120]) > 127 else "white"
@@ -128,7 +128,7 @@ def _episode(run: Run, env: Env, member: int, agent: Any, frames: int) -> Episod
         seen = jax.tree.map(part, (env_state, action, timestep, obs))
         return (after, timestep.obs, key), seen
 
-    def part(x):  # arrays without an axis for the copies stay as they are
+    def part(x):  # some arrays have no axis for the copies
         return x[copy] if x.ndim and len(x) == copies else x
 
     carry, seen, ended = (*jax.jit(env.reset)(key_reset, params), key), [], False

@@ -14,7 +14,7 @@ from sacjax.runs import curve
 from sacjax.runs.metrics_csv import Member
 from sacjax.statistics import LEAST_SEEDS, Estimate, aggregate_iqm, probability_of_improvement
 
-MANY_SETTINGS, MOST_ROWS = 8, 20  # for more than 8 settings, a table shows the 20 best
+MANY_SETTINGS, MOST_ROWS = 8, 20  # a table of more than 8 settings shows the best 20
 _NO_INTERVAL = f"none below {LEAST_SEEDS} seeds"
 Cell = str | tuple[str, str]  # a text, or a text and a CSS class
 
@@ -24,7 +24,7 @@ class Table(NamedTuple):
 
     names: list[str]  # the names of the columns
     rows: Sequence[Sequence[Cell]]
-    left: int  # number of columns, from the first, that are aligned to the left
+    left: int  # the first `left` columns are aligned to the left
 
 
 def finals(entries: list[Entry], panels: list[Panel]) -> Table:
@@ -104,11 +104,11 @@ def of_run(members: list[Member], returns: np.ndarray, stds: np.ndarray, title: 
     """Return a table of the returns of a run as text.
 
     For each setting, the table has a line for each seed, and a line with the IQM and the interval
-    of the IQM. If a sweep has many settings, the table has one line for each of the best settings
-    instead. A member whose return is not finite has diverged, and is excluded from the IQM.
+    of the IQM. If a sweep has many settings, the table lists only the best settings, with one
+    line each. A member whose return is not finite has diverged, and is excluded from the IQM.
 
     Args:
-      members: for each member of the run, a dictionary of `seed` and the swept hyperparameters.
+      members: one dictionary per member of the run, with `seed` and the swept hyperparameters.
       returns: the mean return of each member, [M].
       stds: the standard deviation of the returns of each member's episodes, [M].
       title: the first line of the text, above the table.
@@ -156,7 +156,7 @@ def as_rich(table: Table) -> Any:
 
 
 def render_text(*views: Any, width: int) -> str:
-    """Convert rich objects to text. No line is longer than `width` or the terminal's width."""
+    """Convert rich objects to text. Lines fit into `width` columns and into the terminal."""
     from rich.console import Console
 
     terminal, text = sys.stdout is not None and sys.stdout.isatty(), io.StringIO()
@@ -168,7 +168,7 @@ def render_text(*views: Any, width: int) -> str:
 
 
 def number(x: float) -> str:
-    """Format a number, with fewer decimals for larger numbers, as in -1,234.5, 2.61 and 0.031."""
+    """Format a number, such as -1,234.5, 2.61 or 0.031. Larger numbers have fewer decimals."""
     return f"{x:,.{1 if abs(x) >= 10 else 2 if abs(x) >= 1 else 3}f}"
 
 
@@ -192,7 +192,8 @@ def _summarize(scores: np.ndarray) -> tuple[str, str, str]:
 def _beats(scores: dict[str, list[np.ndarray]], label: str, entries: list[Entry]) -> str:
     """Format the probability that the label `label` beats the first label in `scores`.
 
-    If the first label in `scores` is not the label of the first entry, the text names this label.
+    If the first label in `scores` is not the label of the first entry, the text names the first
+    label in `scores`.
     """
     first = next(iter(scores))
     if label == first:
