@@ -104,13 +104,13 @@ def limit() -> str:
   The peers have no such option, and this processor multiplies bfloat16 in hardware.
 - **Limit of the machine** (W7): one seed reaches {near} of the best rate of its matrix products
   alone.
-- **Replay** (W5): an iteration at a capacity of 1e7 takes this multiple of its time at 1e4:
+- **Replay** (W5): the time of an iteration at a capacity of 1e7, divided by the time at 1e4, is
   {flat("replay")}.
 - **Start-up** (W6): importing the training code takes {start["sacjax, all that trains"]:.1f} s.
   Importing its dependencies without sacjax takes {start["dependencies"]:.1f} s. The first gradient
   step ends after {first:.1f} s, or {again:.1f} s with a warm compilation cache (goals: 6 and 3).
 - **Pendulum from process start to 10,000 steps** (W3): {cold:.1f} s, or {warm:.1f} s with a warm
-  cache (goals: 12 and 6). RLtools' settings do not guarantee learning: the timed seed reaches a
+  cache (goals: 12 and 6). With RLtools' settings, not every run learns: the measured seed reaches a
   return of {reached:.0f}. Trained together with 31 others, the same seed reaches {together:.0f},
   because rounding differs."""
 
@@ -148,19 +148,19 @@ def accelerator() -> str:
 | gradient steps/s per seed | {each} |
 
 - **One seed** (W1): {alone} gradient steps/s, {wide} at 17 / 6, {rounded} in bfloat16. The number
-  of kernels limits the speed: {near["kernels_per_gradient_step"]:.0f} per gradient step. Arithmetic
-  is at {near["share_of_the_limit"]:.0%} of its limit (W7).
+  of kernels limits the speed: {near["kernels_per_gradient_step"]:.0f} per gradient step.
+  The GPU reaches {near["share_of_the_limit"]:.0%} of its arithmetic limit (W7).
 - **1,024 environments**, batches of 512 (W4): {filling:,.0f} gradient steps/s and
   {rate("parallel_envs", envs, field="env_steps_per_second"):,.0f} environment steps/s. With a full
-  replay, the rates are {full / filling:.2f} times as high.
+  replay buffer, the rates are {full / filling:.2f} times as high.
 - **Memory**: {last["bytes_per_seed"] / 1e6:.1f} MB per seed for {last["workload"]["seeds"]:,} seeds
-  with replays of 1e5, according to XLA.
-- **Replay** (W5): an iteration at a capacity of 1e7 takes this multiple of its time at 1e4:
-  {flat("gpu/replay")}. Insert and sample alone take {inserted:.1f} us at 1e7.
+  with replay buffers of 1e5 transitions, according to XLA.
+- **Replay** (W5): the time of an iteration at a capacity of 1e7, divided by the time at 1e4, is
+  {flat("gpu/replay")}. Insertion and sampling take {inserted:.1f} us at 1e7.
 - **Start-up** (W6, one round): the first gradient step ends after {first:.1f} s, or {again:.1f} s
   with a warm cache.
 - **Pendulum from process start to 10,000 steps** (W3, one round): {cold:.1f} s, or {warm:.1f} s
-  with a warm cache. Training takes {one:.2f} s of it, or {many:.2f} s for 32 seeds.""".lstrip()
+  with a warm cache. The training takes {one:.2f} s, or {many:.2f} s for 32 seeds.""".lstrip()
 
 
 if __name__ == "__main__":
