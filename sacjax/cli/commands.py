@@ -1,4 +1,4 @@
-"""The commands of `sacjax`. A command is a function of its arguments and returns an exit code.
+"""The commands of `sacjax`. Each command takes a list of arguments and returns an exit code.
 
 A command checks its arguments before it imports JAX or an environment, so that errors appear fast.
 """
@@ -20,7 +20,7 @@ from sacjax.types import InputError, named
 
 
 def train(argv: list[str]) -> int:
-    """Train one agent per seed, or a sweep, in one program."""
+    """Train one agent per seed, or the agents of a sweep, in one program."""
     args = flags.parse_train(argv, "train")
     config, hp = settings(args)
     start_jax(config.env, args.logs.log_format, args.processes)
@@ -40,7 +40,7 @@ def train(argv: list[str]) -> int:
 
 
 def plan(argv: list[str]) -> int:
-    """Print the needed and the available memory of a run."""
+    """Print the memory that a run needs, and the memory that is available."""
     args = flags.parse_train(argv, "plan")
     if args.processes != flags.ProcessFlags():
         raise InputError(
@@ -103,7 +103,7 @@ def evaluate(
     Args:
       dir: folder that `sacjax train` wrote.
       episodes: number of episodes per agent (None: as in the run's last evaluation).
-      best: evaluate the agents that --keep-best saved at their best evaluations.
+      best: evaluate the agents that --keep-best saved.
       own: an environment or an algorithm of your own.
     """
     start_jax()
@@ -138,7 +138,7 @@ def render(
       member: number of the agent in metrics.csv, from 0 (None: the best agent).
       frames: largest number of environment steps to show.
       out: path of the GIF (None: policy.gif in DIR).
-      best: show the agent of the best evaluation, which --keep-best saved.
+      best: show the agent that --keep-best saved.
       own: an environment or an algorithm of your own.
     """
     start_jax()
@@ -174,18 +174,18 @@ def report(
 ) -> int:
     """Compare runs by learning curves, IQMs, performance profiles and probability of improvement.
 
-    Reads config.json and metrics.csv in each DIR. Unfinished runs can be compared too. Writes the
-    page report.html, which needs no other file, and the figures as PNG files. Each setting of a
-    sweep is compared separately. The first DIR is the baseline. Seeds that diverged are excluded,
-    and a note lists the excluded seeds.
+    The command reads config.json and metrics.csv in each DIR. Unfinished runs can be compared too.
+    The command writes the page report.html, and writes the figures as PNG files. The page needs no
+    other file. Each setting of a sweep is compared separately. The first DIR is the baseline. Seeds
+    that diverged are excluded, and a note lists the excluded seeds.
 
     Args:
       dirs: folders that `sacjax train` wrote.
       labels: a name for each DIR (default: the folder's name). Runs with equal names are
-        aggregated over their environments, as in report a/pendulum a/reacher --labels a a.
-      last: number of final evaluations whose mean is a seed's score.
+        aggregated over environments, as in report a/pendulum a/reacher --labels a a.
+      last: number of last evaluations. The score of a seed is the mean over these evaluations.
       until: ignore evaluations after this many environment steps (None: use all evaluations).
-      out: folder for the page. It must be new, be empty, or have an earlier report to replace.
+      out: folder for the page. The folder must be new or empty, or contain an earlier report.
     """
     from sacjax.report import compare
 
@@ -205,7 +205,7 @@ def envs(
     a bounded Box.
 
     Args:
-      suite: suite to list (None: gymnax, with the sizes of its environments).
+      suite: suite to list (None: gymnax, as a table with sizes).
     """
     start_jax()
     import numpy as np
@@ -233,7 +233,10 @@ def envs(
 
 
 def settings(args: flags.Train) -> tuple[Config, Hyperparams]:
-    """Return the settings of a run. A swept hyperparameter is an array with one value per point."""
+    """Return the settings of a run.
+
+    A swept hyperparameter is an array with one value for each combination of the sweep.
+    """
     config, hp = settle(args.env, args.preset, args.given)
     return config, flags.apply_sweeps(hp, args.sweep)
 
@@ -259,15 +262,16 @@ def start_jax(subject: Any = None, log_format: str = "none", several: Any = None
         processes.join(several.coordinator, several.num_processes, several.process_id)
     import jax
 
-    jax.config.update("jax_debug_key_reuse", False)  # a fold_in would count as a reuse
+    jax.config.update("jax_debug_key_reuse", False)  # JAX would count a fold_in as a reuse
     with explain_jax_errors():
         jax.random.key(0)
 
 
 def _drop_unusable_opengl() -> None:
-    """Disable OpenGL if MuJoCo cannot be imported with MUJOCO_GL. Only `render` needs OpenGL.
+    """Disable OpenGL if MuJoCo cannot be imported with the current value of MUJOCO_GL.
 
-    A new process tries the import, because a failed import of MuJoCo cannot be repeated.
+    Only `render` needs OpenGL. A new process tries the import, because a failed import of MuJoCo
+    cannot be repeated.
     """
     probe = [sys.executable, "-c", "import mujoco"]
     if "MUJOCO_GL" in os.environ and subprocess.run(probe, stderr=subprocess.DEVNULL).returncode:

@@ -13,17 +13,17 @@ from sacjax.errors import InputError, RunError, error_event, one_line
 
 
 def print_error(text: str) -> None:
-    """Print on stderr. A closed stderr is ignored."""
+    """Print on stderr. If stderr is closed, print nothing."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr)
 
 
 @contextlib.contextmanager
 def explain_jax_errors() -> Iterator[None]:
-    """Turn an error at JAX's start into an InputError that names JAX's environment variables."""
+    """If JAX cannot start, raise an InputError that names JAX's environment variables."""
     try:
         yield
-    except Exception as error:  # JAX raises many kinds, such as an AssertionError
+    except Exception as error:  # JAX raises many kinds of errors
         names = sorted(name for name in os.environ if name.startswith(("JAX_", "XLA_")))
         raise InputError(
             f"JAX cannot start ({one_line(error)}): check "
@@ -64,7 +64,7 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace
     """Train until the end or until a signal stops the run. Then print the results.
 
     Args:
-      start: a partial function of `run` or `resume` with all settings.
+      start: the function `run` or `resume`, with all settings already passed.
       out: the run's directory.
       loggers: the loggers. Only the first process has loggers.
       grace: the largest number of seconds that the run continues after a signal.
@@ -73,7 +73,7 @@ def train_with_loggers(start: Callable, out: Path, loggers: Sequence[Any], grace
       The exit code.
 
     Raises:
-      RunError: all agents diverged, and an environment is at fault.
+      RunError: all agents diverged, because an environment failed.
     """
     from sacjax.loggers import JsonLines, TensorBoard
     from sacjax.runs import processes
@@ -161,7 +161,7 @@ def _next_commands(done: Any, out: Path, events: bool) -> list[str]:
 
 
 def _how_to_resume(out: Path) -> str:
-    """Return the command that resumes a stopped run, or the reason why there is none."""
+    """Return the command that resumes a stopped run, or the reason why it cannot be resumed."""
     from sacjax.runs import checkpoints, directory
 
     if any(checkpoints.epochs(place) for place in [out, *directory.batches(out)]):

@@ -32,8 +32,8 @@ def typed_only(record: type, defaults: dict[str, Any]) -> Any:
     After parsing, the dictionary has only the flags that the user typed.
 
     Args:
-      record: the dataclass, whose docstrings are the help texts of the flags.
-      defaults: the defaults by field that the help shows instead of the defaults of `record`.
+      record: the dataclass. The docstrings of `record` are the help texts of the flags.
+      defaults: defaults by field. The help shows these instead of the defaults of `record`.
     """
     params = parse_from_object(record).params
     docs = {param.arg_name: " ".join(str(param.description).split()) for param in params}
@@ -51,7 +51,7 @@ class RunFlags:
     """Choose how to train the agents, and how many checkpoints to keep."""
 
     strategy: Strategy = "auto"
-    """How each device trains its agents: all at once (vmap) or one by one (map). auto picks map if
+    """Train the agents of a device all at once (vmap) or one by one (map). auto picks map if
     several CPU cores are devices, else vmap."""
     devices: int | None = None
     """Number of devices for the agents (None: all; each CPU core is a device)."""
@@ -60,9 +60,9 @@ class RunFlags:
     keep: int = 2
     """Number of checkpoints to keep."""
     on_nan: OnNan = "freeze"
-    """If an agent diverges (NaN or inf), freeze it and continue, or stop the whole run."""
+    """If an agent diverges (NaN or inf), freeze only this agent, or stop the whole run."""
     grace: float = GRACE
-    """Seconds after Ctrl-C or SIGTERM until the run stops, even within an epoch."""
+    """The run stops at most this many seconds after Ctrl-C or SIGTERM, even within an epoch."""
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,8 @@ class LogFlags:
     """Show progress, and log to other programs."""
 
     log_format: Literal["auto", "bar", "json", "none"] = "auto"
-    """Show a live line in a terminal (auto), or plain lines without a terminal too (bar), or JSON,
-    or nothing."""
+    """auto shows a live line in a terminal. bar also prints plain lines if there is no terminal.
+    json prints JSON. none prints nothing."""
     tensorboard: bool = False
     """Also write event files for TensorBoard to DIR/tensorboard."""
     wandb: bool = False
@@ -108,7 +108,7 @@ class LogFlags:
 
 @dataclass(frozen=True)
 class TrainFlags:
-    """Train independent agents on ENV, with the preset for that environment.
+    """Train independent agents on ENV, with the preset of ENV.
 
     Writes config.json, metrics.csv, checkpoints, learning_curve.png and the trained agents.
     """
@@ -120,7 +120,7 @@ class TrainFlags:
     members_per_batch: int | None = None
     """Largest number of agents to train at once, to save memory (None: all)."""
     sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
-    """Sweep a hyperparameter: name=value,value,... Repeat the flag for a grid, in one program."""
+    """Sweep a hyperparameter: name=value,value,... Repeat the flag to train a grid."""
     keep_best: bool = False
     """Also save each agent at its best evaluation, in DIR/agents/best."""
     config_file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
@@ -130,7 +130,7 @@ class TrainFlags:
     paper: bool = False
     """Use the paper's settings instead of the environment's preset."""
     algorithm: str = PLAIN
-    """Algorithm: sac, or my_module:make_algorithm, a function of your own (docs/extending.md)."""
+    """Algorithm: sac, or your own function my_module:make_algorithm (docs/extending.md)."""
     processes: ProcessFlags = ProcessFlags()
     logs: LogFlags = LogFlags()
 
@@ -139,8 +139,9 @@ class TrainFlags:
 class ResumeFlags:
     """Resume the run in DIR from its last complete checkpoint.
 
-    The results have the same bits as an uninterrupted run. Settings that you do not pass keep the
-    run's values. The run's loggers continue, unless you pass --no-tensorboard or --no-wandb.
+    The results equal the results of an uninterrupted run bit for bit. Settings that you do not pass
+    keep the run's values. The run's loggers continue, unless you pass --no-tensorboard or
+    --no-wandb.
     """
 
     dir: tyro.conf.Positional[Dir]
@@ -152,7 +153,7 @@ class ResumeFlags:
 
 
 def _with_typed(flags: type, **records: Any) -> type:
-    """Add fields to the dataclass `flags`; `typed_only` makes their types."""
+    """Add fields to the dataclass `flags`. `typed_only` makes the types of the fields."""
     names = {"__doc__": flags.__doc__}
     return dataclasses.make_dataclass(
         flags.__name__, records.items(), bases=(flags,), namespace=names, frozen=True, kw_only=True
@@ -160,7 +161,10 @@ def _with_typed(flags: type, **records: Any) -> type:
 
 
 def parse_resume(argv: list[str]) -> Any:
-    """Parse the arguments after `resume`. `run` and `logs` have only options that were typed."""
+    """Parse the arguments after `resume`.
+
+    The fields `run` and `logs` of the result contain only the flags that the user typed.
+    """
     names = [field.name for record in (RunFlags, LogFlags) for field in dataclasses.fields(record)]
     as_before = dict.fromkeys(names, "as in the run") | {"log_format": "auto", "grace": str(GRACE)}
     typed = {name: typed_only(x, as_before) for name, x in (("run", RunFlags), ("logs", LogFlags))}
@@ -168,13 +172,13 @@ def parse_resume(argv: list[str]) -> Any:
 
 
 def parse(kind: Any, argv: list[str], command: str) -> Any:
-    """Parse the arguments of a command into a record, or call a function with them."""
+    """Parse the arguments of a command, and pass them to the record or function `kind`."""
     flat = (tyro.conf.OmitArgPrefixes,)
     return tyro.cli(kind, args=argv, prog=f"sacjax {command}", config=flat, registry=_RULES)
 
 
 def command(function: Callable[..., int]) -> Callable[[list[str]], int]:
-    """Turn a function of parsed values into a function of the shell's arguments."""
+    """Convert a function that takes parsed values to one that takes the shell's arguments."""
     return lambda argv: parse(function, argv, function.__name__)
 
 
@@ -264,7 +268,7 @@ def parse_train(argv: list[str], command: str = "train") -> Train:
 def read_settings(path: Path) -> dict[str, Any]:
     """Read fields of Config and Hyperparams from a JSON or TOML file, or from a run's config.json.
 
-    Raises InputError if the file is invalid, or if it is from a sweep.
+    Raises InputError if the file is invalid or belongs to a sweep.
     """
     try:
         text = path.read_text()
@@ -312,7 +316,7 @@ def _parse_sweeps(sweeps: tuple[str, ...], typed: dict[str, Any]) -> dict[str, l
 
 
 def apply_sweeps(hp: Hyperparams, values: dict[str, list[float]]) -> Hyperparams:
-    """Return `hp` with an array for each swept field. The arrays form all combinations of values.
+    """Replace each swept field of `hp` by an array. The arrays contain all combinations of values.
 
     The values of the last field vary fastest.
     """

@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     from_shell = argv is None
     argv = [_expand_home(word) for word in (sys.argv[1:] if argv is None else argv)]
-    if from_shell:  # unneeded variables must not cause errors
+    if from_shell:  # variables that sacjax does not need must not cause errors
         os.environ["MPLBACKEND"] = "agg"
         kept = [x for x in warnings.filters if x[0] != "error"]  # from PYTHONWARNINGS=error
         warnings.filters[:] = kept  # pyright: ignore[reportIndexIssue]
@@ -119,7 +119,10 @@ def _documented(about: str) -> Callable[[], None]:
 
 
 def _fail(argv: list[str], error: BaseException, text: str, code: int) -> int:
-    """Print an error on one line, for `--log-format json` also as JSON. Returns `code`."""
+    """Print an error on one line, and return `code`.
+
+    With `--log-format json`, the function also prints the error as JSON.
+    """
     print_error(text[0] + " ".join(text[1:].split()))
     print_json_error(argv, error)
     return code

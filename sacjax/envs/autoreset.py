@@ -3,8 +3,8 @@
 In Brax and MuJoCo Playground, the state of an environment has the fields `obs`, `reward`, `done`
 and `info`. sacjax does not use the wrappers of Brax and Playground, because these wrappers
 overwrite the last observation of an episode and treat a time limit as a termination. An environment
-without wrappers is called raw. A raw environment has the functions `reset` and `step` for a single
-copy.
+without wrappers is called raw. The functions `reset` and `step` of a raw environment act on a
+single copy.
 """
 
 from typing import Any, NamedTuple
@@ -31,7 +31,10 @@ class TimeLimit(struct.PyTreeNode):
 
 
 class CopiesState(NamedTuple):
-    """The state of E copies of an environment. Checkpoints use the field names for arrays."""
+    """The state of E copies of an environment.
+
+    Checkpoints use the field names as the names of arrays.
+    """
 
     inner: Any  # states of the raw environments, with leaves [E, ...]
     steps: Array  # [E] number of steps since the current episode began
@@ -41,14 +44,14 @@ class CopiesState(NamedTuple):
 def make_autoreset_env(name: str, raw: Any, reset: str, limit: int) -> MakeEnv:
     """Return a function that makes E copies of a raw environment.
 
-    With `reset="cached"`, each run computes at least `FIRST_STATES` first states when the run
-    starts, and each episode begins in a random one of these states. With `reset="fresh"`, each
-    episode begins in a newly computed first state. Fresh resets are slow, because every step
-    computes a reset of all copies. `benchmarks/resets.py` measures the cost of fresh resets.
+    With `reset="cached"`, a run computes at least `FIRST_STATES` first states when the run starts.
+    Each episode then begins in a random one of these states. With `reset="fresh"`, each episode
+    begins in a newly computed first state. Fresh resets are slow, because every step computes a
+    reset of all copies. `benchmarks/resets.py` measures the cost of fresh resets.
 
     Args:
       name: the name of the environment.
-      raw: an environment of Brax or Playground without wrappers, with actions in [-1, 1].
+      raw: a raw environment of Brax or Playground. The environment accepts actions in [-1, 1].
       reset: "cached" or "fresh".
       limit: the default time limit of an episode, in steps.
 
@@ -84,7 +87,7 @@ def make_autoreset_env(name: str, raw: Any, reset: str, limit: int) -> MakeEnv:
             return CopiesState(inner, jnp.where(ended, 0, steps), state.firsts), timestep
 
         def first_states(state: CopiesState, key: Key) -> Any:
-            """Return an initial state for each copy, which is used if the copy's episode ended."""
+            """Return a first state for each copy. Copies use it only if an episode has ended."""
             if state.firsts is None:
                 return drop_weak_types(jax.vmap(raw.reset)(jax.random.split(key, num_envs)))
             key_index, key_rng = jax.random.split(key)
@@ -126,5 +129,5 @@ def _add_axes(mask: Array, x: Array) -> Array:
 
 
 def first_camera(model: Any) -> str | None:
-    """Return the name of the first camera of a MuJoCo model, or None without cameras."""
+    """Return the name of the first camera of a MuJoCo model, or None if the model has no camera."""
     return model.camera(0).name if model.ncam else None

@@ -12,7 +12,7 @@ from sacjax import bits
 from sacjax.types import Array, Env, EnvParams, InputError, TimeStep, Transition, is_key
 
 _LOG = logging.getLogger("sacjax")
-_LARGE = 1e6  # larger action bounds are probably a mistake
+_LARGE = 1e6  # bounds beyond this number are probably a mistake
 
 
 class Spaces(NamedTuple):
@@ -40,7 +40,7 @@ def make_record(
     bounds: tuple[Any, Any] = (-1.0, 1.0),
     host: Any = None,
 ) -> Env:
-    """Return an `Env` of E copies. Its random actions are uniform in [-1, 1]."""
+    """Return an `Env` of E copies. The random actions are uniform in [-1, 1]."""
     dtype = jnp.zeros(()).dtype  # float32, or float64 in x64 mode
     obs, scalar = jnp.zeros(obs_size, dtype), jnp.zeros((), dtype)
     return Env(
@@ -59,12 +59,12 @@ def make_record(
 def rescale(action: Any, low: Any, high: Any) -> Any:
     """Scale actions from [-1, 1] to the environment's bounds.
 
-    Actions outside of [-1, 1] are clipped first. The arrays may be NumPy arrays, because
-    environments outside of JAX must not call JAX, or JAX arrays.
+    Actions outside of [-1, 1] are clipped first. The arrays may be JAX arrays or NumPy
+    arrays. Environments outside of JAX pass NumPy arrays, because they must not call JAX.
 
     Args:
       action: the actions [E, A] to scale.
-      low: the lower bounds of an action in the environment's units, any array with A elements.
+      low: the lower bounds of an action in the environment's units. The array has A elements.
       high: the upper bounds of an action, an array shaped like `low`.
 
     Returns:
@@ -76,7 +76,7 @@ def rescale(action: Any, low: Any, high: Any) -> Any:
 
 
 def check_spaces(name: str, action: Any, obs: Any, *boxes: type) -> Spaces:
-    """Return the `Spaces` of an environment, or raise InputError if SAC cannot use its spaces.
+    """Return the `Spaces` of an environment, or raise InputError if SAC cannot use them.
 
     The action space must be a Box of floats with finite bounds. The observation space must be a Box
     with at most one axis. `boxes` are the Box classes of the suite. The function logs a warning if
@@ -113,8 +113,8 @@ def check_spaces(name: str, action: Any, obs: Any, *boxes: type) -> Spaces:
 def _read_box(space: Any, boxes: tuple[type, ...]) -> tuple[tuple, np.ndarray, np.ndarray]:
     """Return the shape of a Box, and the lower and upper bounds as arrays of this shape.
 
-    Users write the shape as a tuple, list or number, and the bounds as numbers, lists or arrays. If
-    the space is not a Box, the returned arrays are empty.
+    The shape of `space` may be a tuple, list or number. The bounds of `space` may be numbers, lists
+    or arrays. If `space` is not a Box, the returned arrays are empty.
     """
     shape, low, high = (0,), np.zeros(0), np.zeros(0)
     with suppress(TypeError, ValueError), np.errstate(all="ignore"):
@@ -133,7 +133,7 @@ def flatten(obs: Array) -> Array:
 def make_timestep(
     obs: Array, final_obs: Array, reward: Array, terminated: Array, truncated: Array
 ) -> TimeStep:
-    """Return a `TimeStep` of the arrays of one step, in the right shapes and dtypes."""
+    """Convert the arrays of one step to the right shapes and dtypes, and return a `TimeStep`."""
     copies = len(obs)
     return TimeStep(
         obs=flatten(obs),
@@ -145,11 +145,11 @@ def make_timestep(
 
 
 def keep_dtypes(new: Any, old: Any) -> Any:
-    """Cast the arrays in `new` to the dtypes in `old`, because a scan must keep dtypes."""
+    """Cast the arrays in `new` to the dtypes in `old`, because a scan must not change dtypes."""
     return jax.tree.map(lambda x, was: x if x.dtype == was.dtype else x.astype(was.dtype), new, old)
 
 
 def drop_weak_types(tree: Any) -> Any:
-    """Return the arrays of `tree` without weak types, because a scan must keep types."""
+    """Return the arrays of `tree` without weak types, because a scan must not change types."""
 
     return jax.tree.map(lambda x: x if is_key(x) else bits.strong(x), tree)

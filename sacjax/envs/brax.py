@@ -52,7 +52,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 
 def raw(name: str, parsed: Name) -> Any:
-    """Return the environment that Brax makes, without Brax's wrappers.
+    """Return a Brax environment without Brax's wrappers.
 
     Args:
       name: the full name of the environment, used in error messages.

@@ -1,4 +1,4 @@
-"""Draw gymnax's environments with Matplotlib, or with a `render` method that users write."""
+"""Draw gymnax's environments with Matplotlib, or with the user's own `render` method."""
 
 import inspect
 import sys
@@ -17,13 +17,13 @@ from sacjax.types import Episode, InputError
 def pictures(env: Any, parsed: Any, episode: Episode) -> Iterator[np.ndarray]:
     """Draw a picture of each state of an episode.
 
-    Your own environment may define `render(state)` or `render(state, params)`. This method returns
-    pixels [H, W, 3] of uint8, or a Matplotlib figure. Without this method, sacjax draws the numbers
-    in the observations of your environment as bars.
+    Your own environment may define `render(state)` or `render(state, params)`. The method
+    `render` must return pixels [H, W, 3] of uint8, or a Matplotlib figure. If your environment has
+    no `render` method, sacjax draws the numbers in each observation as bars.
 
     Args:
       env: the name of a gymnax environment, or an `Environment` object.
-      parsed: the parts of the environment's name. Only other suites use this argument.
+      parsed: the parts of the environment's name. This function ignores it.
       episode: the episode to draw, which has T steps.
 
     Yields:
@@ -130,7 +130,7 @@ def _draw_observation(axes: Any, obs: np.ndarray, limits: Any) -> None:
 
 
 def _limits(obs: np.ndarray) -> tuple[float, float]:
-    """Return limits of the vertical axis that fit 0 and all observations of an episode."""
+    """Return a vertical range that contains 0 and all finite observations of an episode."""
     finite = np.append(obs[np.isfinite(obs)], 0.0)
     margin = 0.05 * np.ptp(finite) or 1.0
     return finite.min() - margin, finite.max() + margin

@@ -24,12 +24,12 @@ _import_envpool = partial(names.import_suite, "envpool", extra="envpool")
 class PooledEnvs(HostEnvs):
     """E copies of an environment in one envpool pool.
 
-    sacjax applies the time limit instead of envpool. If an episode terminates in the step that
-    reaches the time limit, envpool would not report the termination.
+    sacjax applies the time limit instead of envpool. envpool itself does not report a
+    termination in the step that reaches envpool's time limit.
 
     Args:
-      make: a function of the number of copies E and a seed that returns a pool. The time limit of
-        the pool must be greater than `limit`.
+      make: a function that takes the number of copies E and a seed, and returns a pool. The time
+        limit of the pool must be greater than `limit`.
       limit: the number of steps after which an episode is truncated.
       spaces: the sizes and bounds of the environment's spaces.
       copies: the number of copies E.
@@ -104,7 +104,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 
 def _make_pool(name: str, id: str, options: dict[str, Any], copies: int, seed: int) -> Any:
-    """Make a pool of copies of an environment, or raise InputError if envpool cannot."""
+    """Make a pool of copies of an environment, or raise InputError if envpool fails."""
     envpool = _import_envpool(name)
     with names.creation_errors(name, "envpool", lambda: envpool.make_spec(id).config._fields):
         return envpool.make_gymnasium(id, num_envs=copies, seed=seed, **options)

@@ -5,7 +5,8 @@ The name of a Gymnasium environment has the form gymnasium/<id>[?option=value&..
 "module:id", sacjax imports `module` before it makes the environment.
 
 `sacjax.envs.simulators` makes, steps and resets the copies one by one. sacjax does not use
-`gymnasium.vector`, which resets one step late by default and cannot restore unfinished episodes.
+`gymnasium.vector`, because it cannot restore unfinished episodes. By default, `gymnasium.vector`
+also resets one step late.
 """
 
 import logging
@@ -41,7 +42,10 @@ def known() -> list[str]:
 
 
 def _registered(name: str) -> list[str]:
-    """Return the ids that Gymnasium can make, without the retired v2 and v3 of MuJoCo tasks."""
+    """Return the ids of all environments that Gymnasium can make.
+
+    The retired versions v2 and v3 of MuJoCo tasks are excluded.
+    """
     specs = _import_gymnasium(name).registry.items()
     return [id for id, spec in specs if "_raise_mujoco_py_error" not in str(spec.entry_point)]
 
@@ -96,7 +100,7 @@ def pictures(name: str, parsed: Name, episode: Episode) -> Iterator[np.ndarray]:
 
 
 def _make(name: str, parsed: Name, **more: Any) -> Any:
-    """Make one copy of the environment, or raise InputError if Gymnasium cannot."""
+    """Make one copy of the environment, or raise InputError if Gymnasium fails."""
     gymnasium = _import_gymnasium(name)
     id = parsed.id.rpartition(":")[2]
 

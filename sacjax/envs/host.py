@@ -1,4 +1,4 @@
-"""Environments that run outside of JAX, such as Gymnasium's and envpool's.
+"""Environments that run outside of JAX, such as the environments of Gymnasium and envpool.
 
 The compiled training loop steps all copies with one ordered callback, and waits for the result. The
 compiled loop and the `HostEnvs` object both count the steps of the environments. The loop stores
@@ -40,7 +40,7 @@ def read_spaces(name: str, action: Any, obs: Any) -> Spaces:
 
 
 class Ticket(NamedTuple):
-    """The numbers that represent environments outside of JAX in the compiled loop.
+    """The numbers that the compiled loop stores for environments outside of JAX.
 
     Checkpoints use the field names as the names of arrays.
 
@@ -81,7 +81,7 @@ class HostEnvs(ABC):
         """
 
     def replay(self, saved: dict[str, np.ndarray]) -> bool:
-        """Repeat the saved episodes after a reset. Return False if repeating is impossible."""
+        """Repeat the saved episodes after a reset. Return False if they cannot be repeated."""
         del saved
         return False
 
@@ -90,7 +90,7 @@ class HostEnvs(ABC):
         """Close all simulators. The next reset makes new simulators."""
 
     def save(self) -> dict[str, np.ndarray]:
-        """Return the arrays that `load` needs, which must not be empty."""
+        """Return the arrays that `load` needs. No array may be empty."""
         return {"seed": np.array(self.seed), "steps": np.array(self.steps)}
 
     def reset(self, seed: Any) -> np.ndarray:
@@ -103,7 +103,7 @@ class HostEnvs(ABC):
     def step(self, ticket: Any, action: Any) -> tuple[np.ndarray, ...]:
         """Step each copy with actions [E, A] in [-1, 1], and return the fields of `TimeStep`.
 
-        The last field of `TimeStep`, `info`, is replaced by values [E] for each name in `logged`.
+        Instead of the last field `info`, the result contains values [E] for each name in `logged`.
         """
         with self._callback():
             seed, steps = (int(np.asarray(x)) for x in ticket)
@@ -116,11 +116,11 @@ class HostEnvs(ABC):
             return *fields, *(np.asarray(self.info[name], np.float32) for name in logged)
 
     def read_info(self, env: str, names: list[str]) -> set[str]:
-        """Set the entries of `info` to log, and return the names of all numbers in `info`.
+        """Choose the entries of `info` to log. Return the names of all numbers in `info`.
 
         Some entries of `info` occur only in the last step of an episode. Therefore this method
-        steps the copies until each name in `names` has occurred or an episode has ended, but for at
-        most 1000 steps.
+        steps the copies until an episode has ended or all `names` have occurred. The method takes
+        at most 1000 steps.
         """
         self.logged, found = None, set()
         with errors_named(self, env):
@@ -143,7 +143,7 @@ class HostEnvs(ABC):
             return self.replay(saved)
 
     def close_all(self) -> None:
-        """Close all `HostEnvs` of a Program after their current steps.
+        """Wait until the current steps end, and close all `HostEnvs` of a Program.
 
         After a second Ctrl-C, another thread may still step the environments.
         """
@@ -175,13 +175,13 @@ class HostEnvs(ABC):
         raise self.fault(field, problem, copy)
 
     def fault(self, field: str, problem: str, copy: int | None) -> RunError:
-        """Return the error for one copy. `errors_named` adds the name of the environment."""
+        """Return a RunError about one copy. `errors_named` adds the name of the environment."""
         problem = " ".join(problem[:200].split())
         return RunError(f"{field} {problem}, in step {self.steps} of copy {copy}", field)
 
     @contextmanager
     def _callback(self) -> Iterator[None]:
-        """Run one callback at a time, and store its error, because JAX raises a different error."""
+        """Run one callback at a time. Store its error, because JAX raises a different error."""
         with self._turn:
             self.errors.clear()
             try:
@@ -256,7 +256,7 @@ def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) ->
             return Ticket(seed, jnp.zeros((), jnp.int32)), flatten(obs)
 
         def step(state: Ticket, action: Array, key: Key, params: EnvParams) -> Any:
-            del key, params  # the reset's key determines the seeds of all episodes
+            del key, params  # the key of the reset determines the seeds of all episodes
             logged = envs.logged or ()
             shapes = obs_shape, obs_shape, rewards, flags, flags, *(rewards for _ in logged)
             action = unbatched(action.astype(jnp.float32))
@@ -273,7 +273,7 @@ def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) ->
 
 
 def _forbid_vmap(name: str) -> Callable[[Array], Array]:
-    """Return an identity function that raises InputError if it is vmapped."""
+    """Return the identity function. It raises InputError if it is vmapped."""
 
     unbatched = custom_vmap(lambda x: x)
 
@@ -289,10 +289,10 @@ def _forbid_vmap(name: str) -> Callable[[Array], Array]:
 
 
 def derive_seed(*words: int) -> int:
-    """Return a seed from 0 to 2**31 - 1 that is a function of `words`.
+    """Convert `words` to a seed between 0 and 2**31 - 1.
 
     Args:
-      *words: the seed of the last reset, and further numbers that make the new seed unique, such as
-        the index of a copy and the index of an episode.
+      *words: the seed of the last reset, and then numbers that make the new seed unique. Examples
+        of such numbers are the index of a copy and the index of an episode.
     """
     return int(np.random.SeedSequence(words).generate_state(1)[0]) % 2**31

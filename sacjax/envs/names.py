@@ -72,7 +72,10 @@ def parse(name: str) -> Name:
 
 
 def own_module(name: Any) -> str:
-    """Return the user's module that contains an environment, or "" for other environments."""
+    """Return the name of the user's module that contains an environment.
+
+    If an environment is in no module of the user, return "".
+    """
     id = parse(name).id if isinstance(name, str) else ""
     return id.partition(":")[0] if ":" in id else ""
 
@@ -85,8 +88,8 @@ def make_env(env: Any) -> MakeEnv:
 
     Args:
       env: the name of an environment, or a gymnax `Environment` object with or without gymnax's
-        wrappers. `sacjax envs` lists the names. The name "module:Name" refers to an environment
-        class, object or function in your own module.
+        wrappers. `sacjax envs` lists the names. The name "module:Name" refers to the
+        object, class or function `Name` in your own module.
 
     Returns:
       A function that takes the number of copies E and returns an `Env`. All arrays of an `Env`
@@ -109,7 +112,7 @@ def make_env(env: Any) -> MakeEnv:
 
 
 def adapter(suite: str) -> Any:
-    """Import the adapter of a suite, which is a module of sacjax.
+    """Import the adapter of a suite. Each adapter is a module of sacjax.
 
     Args:
       suite: one of `SUITES`.
@@ -140,8 +143,8 @@ def check_known(name: str, id: str, known: Iterable[str]) -> None:
 def _similar(own: str, id: str, known: Iterable[str]) -> list[str]:
     """Return up to four names of environments that are similar to `id`.
 
-    `known` contains the ids of the suite `own`. Other suites are imported and searched only if
-    `own` has no environment whose id equals `id` apart from case, punctuation and version.
+    `known` contains the ids of the suite `own`. The function searches other suites only if
+    `known` does not contain `id`. This comparison ignores case, punctuation and versions.
     """
     typed, found, exact = _stem(id), {}, []  # found: stem -> suite -> id
     for suite in (own, *(x for x in SUITES if x != own)):
@@ -159,7 +162,7 @@ def _similar(own: str, id: str, known: Iterable[str]) -> list[str]:
 
 
 def _stem(id: str) -> str:
-    """Return the letters and digits of an id, with "-v" instead of the version."""
+    """Return an id in lower case without punctuation, and replace the version by "-v"."""
     stem = re.sub(r"-v\d+$", "", id.casefold())
     return re.sub(r"-misc$|[\W_]", "", stem) + "-v" * (len(stem) < len(id))
 
@@ -170,9 +173,9 @@ def resolve_options(name: str, options: dict[str, Any], **rules: Any) -> dict[st
     Args:
       name: the full name of the environment, used in error messages.
       options: the options that the name contains.
-      **rules: a rule for each option. A rule that is a tuple lists the allowed values, starting
-        with the default value. A rule that is a number is the default value of an option that
-        accepts whole numbers of at least 1.
+      **rules: a rule for each option. A tuple lists the allowed values, and its first
+        value is the default. A number is the default of an option that accepts whole numbers of
+        at least 1.
 
     Returns:
       A dictionary with a value for each option that has a rule.
@@ -267,7 +270,7 @@ def _literal(option: str, text: str) -> Any:
 
 
 class _Constants(ast.NodeTransformer):
-    """Replaces the words true, false, none, inf and nan by values, and ignores case."""
+    """Replaces the words true, false, none, inf and nan by Python values, and ignores case."""
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         id = node.id.casefold()

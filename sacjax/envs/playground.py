@@ -5,10 +5,10 @@ The name of a Playground environment has the form playground/<id>[?option=value&
 steps) and impl (jax or warp). The default of limit is the time limit that Playground sets for the
 environment.
 
-The Playground package contains the models of the dm_control suite, and downloads the models of its
-other suites at the first use. With reset=fresh, every step also computes a reset. Fresh resets are
-slow, because a reset can simulate hundreds of physics steps. Some environments take more than a
-minute to compile on a CPU.
+The Playground package contains the models of the dm_control suite. Playground downloads the models
+of other suites when they are first used. With reset=fresh, every step also computes a reset. Fresh
+resets are slow, because a reset can simulate hundreds of physics steps. The compilation of some
+environments takes more than a minute on a CPU.
 """
 
 import contextlib
@@ -60,7 +60,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
 
 def raw(name: str, parsed: Name) -> Any:
-    """Return the environment that Playground makes, without Playground's wrappers.
+    """Return a Playground environment without Playground's wrappers.
 
     Args:
       name: the full name of the environment, used in error messages.

@@ -1,4 +1,4 @@
-"""Copies of an environment outside of JAX that are made, stepped and reset one by one."""
+"""Make, step and reset the copies of an environment outside of JAX one by one."""
 
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -33,8 +33,8 @@ class Copies(HostEnvs):
         super().__init__(spaces, copies)
         self._make = make
         self._envs: list[Simulator] = []
-        self._episode = np.zeros(copies, np.int64)  # [E] episodes begun since the reset, minus 1
-        self._actions: list[list[np.ndarray]] = [[] for _ in range(copies)]  # of current episodes
+        self._episode = np.zeros(copies, np.int64)  # [E] index of the episode since the reset
+        self._actions: list[list[np.ndarray]] = [[] for _ in range(copies)]  # in current episodes
 
     def reset_all(self) -> np.ndarray:
         if not self._envs:
@@ -64,7 +64,10 @@ class Copies(HostEnvs):
         }
 
     def replay(self, saved: dict[str, np.ndarray]) -> bool:
-        """Repeat the unfinished episodes. If observations differ, begin new episodes instead."""
+        """Repeat the unfinished episodes.
+
+        If the observations differ from the saved observations, begin new episodes instead.
+        """
         self._episode[:] = saved["episode"] - 1
         self.obs = self._new_episodes()
         for i in range(self.copies):
@@ -97,7 +100,7 @@ class Copies(HostEnvs):
         return np.stack([self._new_episode(i) for i in range(self.copies)])
 
     def _new_episode(self, i: int) -> np.ndarray:
-        """Begin an episode in copy `i`, and return its first observation [O]."""
+        """Begin an episode in copy `i`, and return the first observation [O]."""
         self._episode[i] += 1
         self._actions[i] = []
         seed = derive_seed(self.seed, i, int(self._episode[i]))
@@ -105,7 +108,7 @@ class Copies(HostEnvs):
         return self.read("observation", obs, self.spaces.obs_size, copy=i)
 
     def _call(self, i: int, method: str, count: int, *args: Any, **kwargs: Any) -> Any:
-        """Call a method of copy `i`. Raise RunError unless it returns a tuple of `count` values."""
+        """Call a method of copy `i`. Raise RunError if it does not return `count` values."""
         try:
             values = getattr(self._envs[i], method)(*args, **kwargs)
         except ValueError as error:

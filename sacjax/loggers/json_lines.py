@@ -17,8 +17,8 @@ class JsonLines(Logger):
     """Print one JSON object per line, for the events "epoch", "warning", "error" and "end".
 
     The JSON is strict, so NaN and inf are printed as null. In a `with` statement, the logger also
-    prints the warnings of Python's logger "sacjax", and the error that ends the block. If the
-    stream is closed, sacjax logs one warning and the run continues.
+    prints the warnings of Python's logger "sacjax". If an error ends the `with` block, the logger
+    prints the error too. If the stream is closed, sacjax logs one warning and the run continues.
 
     >>> with JsonLines() as json_lines:
     ...   run(config, on_epoch=[json_lines])
@@ -58,7 +58,7 @@ class JsonLines(Logger):
 
         Args:
           run: the `Run` that has ended.
-          directory: the run's directory, whose files the event lists.
+          directory: the run's directory. The event lists the files in this directory.
         """
         returns, _ = curve.last_returns(run.metrics, run.epochs)
         text = _event(

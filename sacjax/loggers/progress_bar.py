@@ -16,9 +16,9 @@ class ProgressBar(Logger):
     """Show a live line with steps, returns, gradient steps/s, time left and the next checkpoint.
 
     The line also shows the IQM and the range of the members' returns, and the number of diverged
-    members. Without a terminal or a notebook, the logger prints one line per epoch if `show` is
-    True, and nothing otherwise. Warnings appear above the line. If the stream is closed, sacjax
-    logs one warning and the run continues.
+    members. If there is neither a terminal nor a notebook, the logger prints nothing by default.
+    With `show=True`, the logger then prints one line per epoch. Warnings appear above the line. If
+    the stream is closed, sacjax logs one warning and the run continues.
 
     >>> run(config, on_epoch=[ProgressBar()])
     """
@@ -101,7 +101,7 @@ def _terminal_bar(file: Any) -> Progress:
 
 
 def format_line(found: dict[str, Any], elapsed: float) -> str:
-    """Return the text of the line, in fewer than 80 columns. NaN values are omitted.
+    """Return a line of fewer than 80 characters. NaN values are omitted.
 
     Args:
       found: the result of `progress`.

@@ -1,4 +1,4 @@
-"""Functions that all loggers share, such as the computation of a run's progress."""
+"""Functions for all loggers, for example to compute the progress of a run."""
 
 import functools
 import importlib
@@ -25,8 +25,8 @@ _OVER_MEMBERS = {"iqm": statistics.iqm, "min": np.min, "max": np.max}
 def progress(step: int, metrics: dict[str, Any]) -> dict[str, Any]:
     """Return the progress of a whole run, for `ProgressBar` and `JsonLines`.
 
-    Batches train in order. Members of earlier batches have finished, and members of later batches
-    have not started.
+    Batches of members train one after another. Members of earlier batches have finished, and
+    members of later batches have not started.
 
     Args:
       step: the number of environment steps of each member so far.
@@ -68,8 +68,9 @@ def scalars(metrics: dict[str, Any]) -> dict[str, float]:
 
     Returns:
       Numbers by tag. Each column of metrics.csv has a tag per member, such as "eval_return/seed_3",
-      or "eval_return/seed_3_tau_0.005" in a sweep. Other tags, such as "eval_return/iqm", are the
-      IQM, minimum and maximum over the members with finite values. NaN values are omitted.
+      or "eval_return/seed_3_tau_0.005" in a sweep. Each column also has tags for the IQM,
+      minimum and maximum, such as "eval_return/iqm". These tags include only members with finite
+      values. NaN values are omitted.
     """
     members = range(len(metrics["member"]))
     series = {x: metrics[x] for x in metrics if x not in _NOT_LOGGED and x not in _SWEPT}
@@ -86,7 +87,10 @@ def scalars(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 def aggregate(x: np.ndarray) -> dict[str, float]:
-    """Return the IQM, minimum and maximum of the finite values of x [M], or else NaN."""
+    """Return the IQM, minimum and maximum of the finite values of x [M].
+
+    If no value is finite, return NaN.
+    """
     x = x[np.isfinite(x)]
     return {name: float(over(x)) if x.size else math.nan for name, over in _OVER_MEMBERS.items()}
 
@@ -100,7 +104,7 @@ def batch_name(metrics: dict[str, Any]) -> str:
 def require(module: str, extra: str) -> Any:
     """Import and return a module of an optional package.
 
-    If the package is not installed, the function raises InputError and names the extra.
+    If the package is not installed, the function raises an InputError that names the extra.
     """
     try:
         return importlib.import_module(module)
@@ -119,7 +123,7 @@ class Logger:
 
 
 def survives(method: Callable[..., None]) -> Callable[..., None]:
-    """Decorate a method of a logger, so that its failure does not stop the run.
+    """Decorate a method of a logger, so that a failure of the method does not stop the run.
 
     The first failure logs a warning and sets `self.failed`. Later calls do nothing, except that
     `__exit__` still closes files.
@@ -133,7 +137,7 @@ def survives(method: Callable[..., None]) -> Callable[..., None]:
             method(self, *args)
         except Exception as error:  # W&B raises many kinds of errors
             if not self.failed:
-                self.failed = True  # before the warning, which `JsonLines` then ignores
+                self.failed = True  # first, so that `JsonLines` ignores the warning
                 name = type(self).__name__
                 _LOG.warning("%s failed, the run continues: %s", name, one_line(error))
 
@@ -141,6 +145,6 @@ def survives(method: Callable[..., None]) -> Callable[..., None]:
 
 
 def _name_member(metrics: dict[str, Any], i: int) -> str:
-    """Return the name of member i: its seed and its swept hyperparameters."""
+    """Return a name for member i that contains the seed and the swept hyperparameters."""
     swept = [f"_{name}_{metrics[name][i]:.12g}" for name in _SWEPT if name in metrics]
     return f"seed_{metrics['seed'][i]}{''.join(swept)}"

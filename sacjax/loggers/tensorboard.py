@@ -19,9 +19,9 @@ class TensorBoard(Logger):
     members, each batch is a separate TensorBoard run, such as tensorboard/members_0_3. If the run
     is resumed, TensorBoard hides the values that were logged after the checkpoint.
 
-    The first call creates the first file, because a run needs an empty directory. If a write fails,
-    sacjax logs one warning and the run continues without event files. All numbers are also in
-    metrics.csv.
+    The first call creates the first file, because a new run needs an empty directory. If a write
+    fails, sacjax logs one warning and the run continues without event files. All numbers are also
+    in metrics.csv.
 
     >>> with TensorBoard("runs/a") as tensorboard:
     ...   run(config, directory="runs/a", on_epoch=[tensorboard])
@@ -64,14 +64,14 @@ class TensorBoard(Logger):
         self._write(step, summary={"value": values})
 
     def _open(self, place: Path) -> None:
-        """Create an event file, which is closed on exit or when the logger is garbage-collected.
+        """Create an event file. The file is closed on exit or when the logger is garbage-collected.
 
         tensorboardX's SummaryWriter writes in a thread. If a write fails, the thread ends and the
         run waits forever. EventsWriter needs no thread.
         """
         self._close()
         place.mkdir(parents=True, exist_ok=True)
-        number = len(list(place.glob("events*")))  # for files of one second
+        number = len(list(place.glob("events*")))  # for files that begin in the same second
         writer = self._library.EventsWriter(str(place / "events"), f".{number}")
         self._place, self._writer = place, writer
         self._close = weakref.finalize(self, writer.close)

@@ -16,7 +16,7 @@ _LOG = logging.getLogger("sacjax")
 
 
 class WandB(Logger):
-    """Log to one W&B run, with keys such as `eval_return/seed_3` over `env_steps`.
+    """Log to one W&B run. W&B plots keys such as `eval_return/seed_3` over `env_steps`.
 
     The keys `eval_return/iqm`, `eval_return/min` and `eval_return/max` aggregate over members. If a
     run trains in batches of members, each key starts with the name of the batch, as in
@@ -26,8 +26,8 @@ class WandB(Logger):
     run. If WANDB_MODE is offline or W&B cannot be reached, the data stay in DIRECTORY/wandb. The
     command `wandb sync` uploads the data later.
 
-    The W&B run starts at the first call, because `run` needs an empty folder. If W&B fails later,
-    sacjax logs one warning and continues without W&B. All numbers are also in metrics.csv.
+    The W&B run starts at the first call, because `sacjax.run` needs an empty folder. If W&B fails
+    later, sacjax logs one warning and continues without W&B. All numbers are also in metrics.csv.
 
     >>> with WandB("runs/a", project="walkers") as wandb:
     ...   run(config, directory="runs/a", on_epoch=[wandb])
@@ -40,8 +40,8 @@ class WandB(Logger):
 
         Args:
           directory: the run's directory.
-          project: the W&B project, or None for the project in DIRECTORY/wandb.json, or else
-            "sacjax".
+          project: the W&B project. The default is the project in DIRECTORY/wandb.json. Without this
+            file, the default is "sacjax".
 
         Raises:
           InputError: wandb is not installed, or W&B does not accept the API key.
