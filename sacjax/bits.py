@@ -1,13 +1,13 @@
-"""Make the results of `make_train` and `run` equal, bit for bit.
+"""Ensure that `make_train` and `run` return the same results, bit for bit.
 
 `make_train` compiles a whole run into one function, and `run` calls a compiled epoch from Python.
 XLA rounds numbers differently if it folds constants into a loop, or if the shapes of arrays change.
-Three functions of this module prevent such differences. `as_arrays` converts all numbers to one
-dtype. `as_arguments` hides constants from XLA. `tied_to` makes every array of the first state
-depend on the member's key, so that vmap batches every array. Without `tied_to`, a step counter
-would have a batch axis in `run` and no batch axis in `make_train`. The results of `make_train` and
-`run` are equal only with XLA's default options. The tests compare the bits on a CPU, with the
-newest jaxlib.
+Three functions of this module prevent such rounding differences. `as_arrays` converts all numbers
+to one dtype. `as_arguments` hides constants from XLA. `tied_to` makes every array of the first
+state depend on the member's key, so that vmap batches every array. Without `tied_to`, a step
+counter would have a batch axis in `run` and no batch axis in `make_train`. The results of
+`make_train` and `run` are equal only with XLA's default options. The tests compare the bits on a
+CPU, with the newest jaxlib.
 """
 
 from collections.abc import Callable

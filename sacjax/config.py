@@ -26,7 +26,7 @@ else:
 
 @dataclass(frozen=True)
 class Config:
-    """The static settings of a run, which are fixed when the run is compiled.
+    """The static settings of a run. Changing a static setting requires a new compilation.
 
     A step is one transition of one environment, so all `num_envs` environments together take
     `total_steps` steps. A run starts with a warm-up of `warmup_steps` random transitions. Then the
@@ -160,7 +160,7 @@ class Hyperparams:
     shape. For example, `Hyperparams(tau=jnp.array([0.005, 0.02]))` is a grid of two settings, and
     `jax.vmap` with `in_axes=0` maps over this grid. To map only some
     fields, build `in_axes` from a Hyperparams with `jax.tree.map`. The constructor does not check
-    tracers.
+    the values of JAX tracers.
 
     Raises:
       InputError: a field is unknown or out of range, or arrays do not broadcast.

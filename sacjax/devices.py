@@ -1,9 +1,9 @@
 """Train members on several cores or accelerators, and configure JAX before it starts.
 
-Members (pairs of a seed and a point of a grid) are independent, so the choice of devices changes
+Members (pairs of a seed and a point of a grid) are independent, so the choice of devices affects
 only the speed. On an accelerator, `vmap` trains all members at the same time. A CPU is fastest if
 each core is a JAX device that trains members one after the other. The arrays of one member then fit
-into the core's cache. Two cores that train members one after the other are 1.4 to 2.8 times as
+into the cache of a core. Two cores that train members one after the other are 1.4 to 2.8 times as
 fast as `vmap` on one device (docs/performance.md). M is the number of members, and M' is
 M rounded up to a multiple of the number of devices.
 """
@@ -57,7 +57,7 @@ def layout(members: int, strategy: str = "auto", devices: int | None = None) -> 
 
 
 def fill_up(tree: Any, devices: int) -> Any:
-    """Append copies of the last member, so that leaves [M, ...] become [M', ...]."""
+    """Append copies of the last member, so that arrays [M, ...] become arrays [M', ...]."""
     missing = -len(jax.tree.leaves(tree)[0]) % devices
     if not missing:
         return tree
@@ -211,7 +211,7 @@ def _readable(f: Callable, *args: Any) -> Any:
 
 
 def _alone(f: Callable, axes: tuple[int | None, ...], *args: Any) -> Any:
-    """Call `f` without vmap if a device has one member, because vmap compiles more slowly."""
+    """If a device has only one member, call `f` without vmap, because vmap compiles more slowly."""
     one = (
         jax.tree.map(lambda x: jnp.squeeze(x, 0), arg) if axis == 0 else arg
         for arg, axis in zip(args, axes, strict=True)
@@ -222,7 +222,7 @@ def _alone(f: Callable, axes: tuple[int | None, ...], *args: Any) -> Any:
 def _one_after_the_other(
     f: Callable, axes: tuple[int | None, ...], donated: bool, *args: Any
 ) -> Any:
-    """Call `f` for each member in a loop, so that XLA compiles `f` for a single member."""
+    """Call `f` for each member in a loop. XLA then compiles `f` for a single member."""
     mapped = tuple(arg for arg, axis in zip(args, axes, strict=True) if axis == 0)
 
     def one(member: tuple) -> Any:
@@ -297,7 +297,7 @@ def use_all_cores() -> None:
     """Make each CPU core a JAX device, so that `over_members` and `run` use all cores.
 
     Call this function before JAX's first computation. The function does nothing if
-    `jax_num_cpu_devices` or XLA_FLAGS already set the number of CPU devices. The function respects
+    `jax_num_cpu_devices` or XLA_FLAGS already sets the number of CPU devices. The function respects
     a container's limits on cores and CPU time.
 
     Raises:
@@ -329,10 +329,11 @@ def _quota(limit: Path = Path("/sys/fs/cgroup/cpu.max")) -> int | None:
 def keep_compiled_programs() -> None:
     """Store compiled functions on disk, so that a later run with the same settings starts sooner.
 
-    The cache is the folder `$XDG_CACHE_HOME/sacjax`, or ~/.cache/sacjax by default. Each type of
-    processor has its own subfolder, because compiled code may fail on another processor. The
-    function does nothing if the environment variable JAX_COMPILATION_CACHE_DIR is set. JAX then
-    uses the folder that the variable names, or no cache if the variable is empty.
+    The functions are stored in the folder `$XDG_CACHE_HOME/sacjax`, or ~/.cache/sacjax by default.
+    Each type of processor has a separate subfolder, because compiled code may fail on another
+    processor. `keep_compiled_programs` does nothing if the environment variable
+    JAX_COMPILATION_CACHE_DIR is set. JAX then uses the folder that the variable names, or no cache
+    if the variable is empty.
 
     Example:
       >>> import sacjax

@@ -76,11 +76,11 @@ class Normalized(struct.PyTreeNode):
 
 
 def normalized(algorithm: Algorithm, env: Env) -> Algorithm:
-    """Pass observations to `algorithm` as (obs - mean) / deviation, clipped to [-10, 10].
+    """Normalise observations to (obs - mean) / deviation, and clip the results to [-10, 10].
 
     The mean and the variance include the observations of all minibatches so far (Chan, Golub &
     LeVeque 1979). Each update first adds the observations of its minibatch. The n-th minibatch has
-    weight 1/n, so all numbers stay bounded. Only updates change the mean and the variance. The
+    the weight 1/n, so all numbers stay bounded. Only updates change the mean and the variance. The
     replay buffer stores raw observations.
     """
 

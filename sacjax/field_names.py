@@ -1,4 +1,4 @@
-"""Suggest the right name for a setting that neither `Config` nor `Hyperparams` has."""
+"""Suggest the right name if a user gives an unknown setting."""
 
 import dataclasses
 import difflib

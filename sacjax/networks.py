@@ -26,7 +26,7 @@ class Networks(NamedTuple):
 
 
 class _Normal(distrax.Normal):
-    """A distrax.Normal that also works if the user forbids rank promotion in JAX."""
+    """A distrax.Normal that works even if the user forbids rank promotion in JAX."""
 
     def _sample_n(self, key: Key, n: int) -> Any:
         with jax.numpy_rank_promotion("allow"):
@@ -54,8 +54,8 @@ class SquashedGaussian(distrax.Transformed):
     def log_prob(self, value: Array) -> Any:
         """Return the log-probabilities [...] of the actions `value` [..., A].
 
-        Rounding can produce an action of -1 or 1, which counts as the nearest number inside the
-        interval. Therefore log-probabilities and their gradients are finite.
+        Rounding can produce an action of -1 or 1. The function replaces such an action by the
+        nearest number between -1 and 1. Therefore log-probabilities and their gradients are finite.
         """
         edge = 1 - jnp.finfo(value.dtype).epsneg
         return super().log_prob(jnp.clip(value, -edge, edge))
@@ -179,11 +179,11 @@ class Ensemble(NamedTuple):
     size: int
 
     def init(self, key: Key, *inputs: Array) -> Params:
-        """Initialise weights with leaves [N, ...]. Each critic has its own key."""
+        """Initialise the weights of all critics, [N, ...]. Each critic uses another PRNG key."""
         return self.critics.init(key, *self._each(inputs))
 
     def apply(self, params: Params, *inputs: Array) -> Array:
-        """Return the values [N, B]."""
+        """Return the values [N, B] of all critics."""
         return self.critics.apply(params, *self._each(inputs))
 
     def _each(self, inputs: tuple[Array, ...]) -> list[Array]:

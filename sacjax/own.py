@@ -18,7 +18,7 @@ def import_own(name: str, field: str) -> Any:
 
     Args:
       name: a module and the name of an object in the module.
-      field: the setting that contains the name, "env" or "algorithm".
+      field: the setting whose value is the name, either "env" or "algorithm".
 
     Returns:
       The imported object.
@@ -38,9 +38,10 @@ def import_own(name: str, field: str) -> Any:
 
 
 def find_algorithm(algorithm: Any, plain: Callable) -> Callable:
-    """Return the function `algorithm`, or import the function if `algorithm` is a name.
+    """Return `algorithm` if it is a function. If `algorithm` is a name, import the function.
 
-    The name "sac" means `plain`. Raises InputError if the named object is not a function.
+    If `algorithm` is "sac", return `plain`. Raises InputError if the imported object is not a
+    function.
     """
     if not isinstance(algorithm, str):
         return algorithm

@@ -31,7 +31,7 @@ def policy(
     Args:
       config: the settings that the agent was trained with.
       agent: the state of one member, such as `make_train(config)(key).agent`.
-      algorithm: the algorithm that trained the agent, if it was not `make_sac`.
+      algorithm: the algorithm that trained the agent, by default `make_sac`.
       units: "environment" for actions within the bounds of the environment, or "unit" for actions
         in [-1, 1]. An action of -1 or 1 corresponds to a bound of the environment.
 
@@ -59,7 +59,7 @@ class Policy:
     """The greedy policy of one agent, which maps obs [..., O] to actions [..., A].
 
     A policy can be pickled. The pickle contains the settings, the agent's arrays and the name of
-    the algorithm. The settings contain the name of the environment or the environment object.
+    the algorithm. The environment is stored as a name or as an object.
     """
 
     def __init__(

@@ -80,11 +80,11 @@ def settle(env: Any, defaults: dict[str, Any], given: dict[str, Any]) -> tuple[C
 
 
 def _near(wanted: Config, given: Collection[str]) -> Iterator[dict[str, Any]]:
-    """Yield sizes that may be consistent. The first are nearest to `wanted`.
+    """Yield sizes that may be consistent. The first sizes are nearest to `wanted`.
 
-    The last sizes are for a single environment. If necessary, the batch is smaller and the replay
-    buffer is larger than in `wanted`. Every second result changes `utd`, so that one step of
-    all environments has a whole number of gradient steps.
+    The last results are for a single environment. If necessary, the batch is smaller and the replay
+    buffer is larger than in `wanted`. Every second result changes `utd`, so that the number of
+    gradient steps per step of all environments is whole.
     """
     names = "total_steps", "replay_size"
     batch = min([wanted.batch_size, *(getattr(wanted, name) for name in names if name in given)])

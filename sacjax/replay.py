@@ -1,6 +1,6 @@
 """A replay buffer with uniform sampling, in one array with one row per transition.
 
-An insertion writes one slice in place, and sampling is one gather, so the time of a step does not
+An insertion writes one slice in place, and sampling is one gather, so the time per step does not
 depend on the capacity. Call `add` before `sample`, because XLA copies the buffer in every step if
 `sample` comes first. The package flashbax stores each field in a separate array. XLA fuses some
 writes to the separate arrays into gathers, and therefore copies the arrays (benchmarks/NOTES.md).
@@ -40,7 +40,7 @@ def make_replay(config: Config, example: Any) -> Replay:
 
     The capacity C is a multiple of the number of environments. `sample` gathers all U minibatches
     of an iteration at once. `sample` draws each row with probability 1 / size. The relative error
-    of this probability is `size` * 2^-32, or 0.02% for a million rows. If `config.n_step`
+    of this probability is `size` * 2^-32, which is 0.02% for a million rows. If `config.n_step`
     is n > 1, `sample` returns [U, B, n, ...], and the axis n contains consecutive items of one
     environment.
     """
@@ -83,8 +83,8 @@ def make_replay(config: Config, example: Any) -> Replay:
 def grow(state: ReplayState, capacity: int) -> ReplayState:
     """Copy all transitions into a larger buffer.
 
-    The smaller buffer must not have overwritten a transition. All arrays are NumPy arrays, and
-    `state.rows` is [C, W] or [M, C, W].
+    The smaller buffer must still contain every transition that was added. All arrays are
+    NumPy arrays, and `state.rows` is [C, W] or [M, C, W].
     """
     more = capacity - state.rows.shape[-2]
     padding = [(0, 0)] * (state.rows.ndim - 2) + [(0, more), (0, 0)]

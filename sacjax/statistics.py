@@ -35,7 +35,7 @@ class Estimate(NamedTuple):
     Attributes:
       value: the statistic.
       low: lower end of the interval; NaN if an environment has fewer than `LEAST_SEEDS` seeds.
-      high: upper end of the interval; NaN if `low` is NaN.
+      high: upper end of the interval; NaN if an environment has fewer than `LEAST_SEEDS` seeds.
     """
 
     value: Any
@@ -119,7 +119,7 @@ def aggregate_iqm(scores: Scores) -> Estimate:
 
 
 def performance_profile(scores: Scores, taus: np.ndarray) -> Estimate:
-    """Return the fraction of scores above each tau, averaged over environments (section 4.2).
+    """Return the fraction of scores above each threshold, averaged over environments (section 4.2).
 
     Args:
       scores: one array [S] per environment.

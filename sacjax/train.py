@@ -1,10 +1,10 @@
 """The training loop of a run, as pure functions.
 
-A run is a warm-up and a number of epochs. An epoch collects transitions and learns from the
-replay buffer by turns, and ends with an evaluation. `make_program` returns the functions `init` and
-`epoch`. `make_train` scans `epoch` into one pure function for jit, vmap and notebooks. `sacjax.run`
-calls the function `epoch` from Python. E is the number of environments, and U is the number of
-gradient steps per iteration. `sacjax.types` lists all letters for shapes.
+A run is a warm-up and a number of epochs. An epoch alternates between collecting transitions and
+learning from the replay buffer. Each epoch ends with an evaluation. `make_program` returns the
+functions `init` and `epoch`. `make_train` scans `epoch` into one pure function for jit, vmap and
+notebooks. `sacjax.run` calls the function `epoch` from Python. E is the number of environments, and
+U is the number of gradient steps per iteration. `sacjax.types` lists all letters for shapes.
 """
 
 from collections.abc import Callable
@@ -88,7 +88,7 @@ class TrainResult(NamedTuple):
 
 
 class Parts(NamedTuple):
-    """The static objects that all functions of the loop need."""
+    """The static objects that all functions of the training loop use."""
 
     config: Config
     env: Env
@@ -213,7 +213,7 @@ def epoch_keys(key: Key, epoch: Array | int) -> tuple[Key, Key]:
 
 
 def _init(parts: Parts, key: Key, hp: Hyperparams, env_params: EnvParams) -> LoopState:
-    """Initialise agent, environments and replay buffer, and take random actions as a warm-up."""
+    """Initialise agent, environments and replay buffer. Take random actions as a warm-up."""
     config, env = parts.config, parts.env
     key_agent, key_reset, key_warmup, key_loop = jax.random.split(lean(key), 4)
     env_state, obs = env.reset(key_reset, env_params)
@@ -338,8 +338,8 @@ def _scan_mean(
 ) -> tuple[LoopState, Metrics]:
     """Scan `step` and return the mean of its metrics, without storing the metrics of each step.
 
-    A running mean is accurate, but a sum of a million float32 numbers has an error in the third
-    digit. All metrics form one vector, because each separate mean would need a kernel.
+    A running mean is accurate, but a sum of a million float32 numbers is wrong from the third digit
+    on. All metrics form one vector, because each separate mean would need a kernel.
     """
     step = jax.jit(step, inline=True)  # so JAX traces `step` only once for both uses
     shapes = jax.eval_shape(step, loop, keys[0])[1]

@@ -96,7 +96,7 @@ def _is_concrete(value: Any) -> bool:
 
 
 def _inside(value: Any, interval: str) -> bool:
-    """Return whether all numbers are in an interval such as "(0, 1]". Tracers always are."""
+    """Return True if all numbers are in an interval such as "(0, 1]", or if `value` is a tracer."""
     if not _is_concrete(value):
         return True
     value = np.asarray(value)
@@ -134,7 +134,7 @@ def fitted(config: Any, given: Collection[str] = ()) -> dict[str, int]:
 def check_sizes(c: Any) -> None:
     """Check that the fields of a `Config` are consistent.
 
-    The first checks concern the fields that a user should correct first.
+    The order of the checks is the order in which a user should correct the fields.
     """
     envs, iteration = c.num_envs, c.steps_per_iteration
     exact = max(ratio(c.utd), Fraction(1, 10_000))
@@ -184,7 +184,7 @@ def _assignments(fields: dict[str, int]) -> str:
 
 
 def _check_others(c: Any) -> None:
-    """Check fields whose wrong values would cause wrong results without an error."""
+    """Check the fields that could otherwise cause wrong results without an error."""
     if c.log_std_min >= c.log_std_max:
         raise InputError(
             f"log_std_min ({c.log_std_min}) must be below log_std_max ({c.log_std_max}): use the "
@@ -262,7 +262,7 @@ def check_target_entropy(config: Any, hp: Any) -> None:
 
 
 def largest_entropy(log_std_min: float, log_std_max: float) -> float:
-    """Return the largest entropy in nats of tanh(u) for u ~ N(0, std^2) and log std in the bounds.
+    """Return the largest entropy of tanh(u) in nats, for u ~ N(0, std^2) and log std in the bounds.
 
     The trapezoid rule computes the entropy H[u] + E[log(1 - tanh(u)^2)]. The maximum of the entropy
     is 0.684 nats, at a log_std between -1 and 0. The entropy is largest if the mean of u is 0.
@@ -277,7 +277,7 @@ def largest_entropy(log_std_min: float, log_std_max: float) -> float:
 
 
 def check_jax() -> None:
-    """Raise InputError if JAX stops at NaN or inf, because sacjax uses NaN and inf."""
+    """Raise InputError if JAX is set to stop at NaN or inf. sacjax uses NaN and inf as values."""
     settings: Any = jax.config
     for name in ("jax_debug_nans", "jax_debug_infs"):
         if getattr(settings, name):
