@@ -25,8 +25,8 @@ def compare(
 
     The report contains learning curves, interquartile means (IQMs), performance profiles and
     probabilities of improvement. Each setting of a sweep is compared separately. The run in the
-    first directory is the baseline. Seeds that diverged are excluded, and a note in the report
-    counts them. Intervals are 95% stratified bootstrap intervals over seeds (Agarwal et al. 2021,
+    first directory is the baseline. The report excludes seeds that diverged, and a note states
+    their number. Intervals are 95% stratified bootstrap intervals over seeds (Agarwal et al. 2021,
     arXiv:2108.13264). An interval needs at least 5 seeds in every environment, and
     `sacjax.statistics` explains why.
 
@@ -42,9 +42,11 @@ def compare(
       last: the number of evaluations in the score of a seed. The score is the mean return of the
         seed's last evaluations.
       until: a number of environment steps. Evaluations after this number of steps are ignored.
-      out: the directory for report.html and the figures. The directory must be new, empty, or
-        the directory of an earlier report. A new report replaces an earlier report.
-      command: the arguments of the shell command that made the report, to show in the report.
+      out: the directory for report.html and the figures. `out` must be a new directory, an
+        empty directory, or the directory of an earlier report. A new report replaces an earlier
+        report.
+      command: the arguments of the shell command that made the report. The report shows the
+        arguments.
 
     Returns:
       A `Comparison`: the tables and notes as text, and the paths of the files.

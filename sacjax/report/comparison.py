@@ -1,4 +1,4 @@
-"""Read runs from directories, compute the score of each seed, and list differences of the runs."""
+"""Read runs from directories, compute the score of each seed, and list how the runs differ."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -23,7 +23,7 @@ class Folder(NamedTuple):
     config: Config
     content: dict[str, Any]  # the content of config.json
     members: int  # number of members with evaluations
-    steps: tuple[int, int]  # fewest and most environment steps of a member
+    steps: tuple[int, int]  # the smallest and the largest number of environment steps of a member
 
     @property
     def reached(self) -> str:
@@ -63,7 +63,7 @@ class Panel(NamedTuple):
 
     @property
     def together(self) -> bool:
-        """Whether the panel has scores from several environments."""
+        """True if the panel has scores from several environments."""
         return any(len(parts) > 1 for parts in self.scores.values())
 
 
@@ -194,8 +194,8 @@ def folders(entries: Iterable[Entry]) -> list[Folder]:
 def panels(entries: list[Entry]) -> list[Panel]:
     """Return a panel for each environment.
 
-    If a label has scores in all of several environments, the last panel contains the normalised
-    scores in all environments.
+    The last panel contains the normalised scores in all environments, if there are several
+    environments and a label has scores in each of them.
     """
     scores = {
         env: {e.label: e.alive for e in entries if e.env == env and len(e.alive)}
@@ -211,7 +211,7 @@ def panels(entries: list[Entry]) -> list[Panel]:
 
 
 def differing(entries: list[Entry]) -> list[str]:
-    """Return the names of the settings that differ between entries, except the environment."""
+    """Return the names of the settings that differ between entries. The environment is omitted."""
     first = entries[0].settings
     differ = [name for name in first if any(e.settings[name] != first[name] for e in entries)]
     return [name for name in differ if name != "env"]

@@ -9,7 +9,7 @@ from sacjax.report.comparison import Entry, Panel, environments
 from sacjax.runs.curve import STYLE, draw_returns, png
 from sacjax.statistics import performance_profile, probability_of_improvement
 
-LINES = ["solid", "dashed", "dashdot", "dotted"]  # ten labels share each style
+LINES = ["solid", "dashed", "dashdot", "dotted"]  # each line style is used for ten labels
 CURVE_POINTS = 200  # largest number of evaluations in a curve
 Looks = dict[str, dict[str, Any]]  # label -> keyword arguments of Matplotlib's lines
 NAMES = ("learning_curves.png", "profiles.png", "improvement.png")
@@ -51,7 +51,7 @@ def learning_curves(entries: list[Entry], looks: Looks) -> bytes:
 
 
 def profiles(panels: list[Panel], looks: Looks) -> bytes:
-    """Draw the fraction of seeds with scores above tau, for all tau, and return the PNG."""
+    """Draw the fraction of seeds with scores above each threshold tau, and return the PNG."""
 
     def draw(axes: Any, panel: Panel) -> None:
         scores = np.concatenate([x for parts in panel.scores.values() for x in parts])

@@ -25,9 +25,10 @@ def write(
 
     Args:
       entries: the runs to compare, with an entry for each setting and environment.
-      directory: a directory that is new, is empty, or contains an earlier report.
-      last: the number of evaluations in the score of a seed, to show on the page.
-      command: the arguments of the shell command that made the report, to show on the page.
+      directory: a new directory, an empty directory, or the directory of an earlier report.
+      last: the number of evaluations in the score of a seed. The page shows this number.
+      command: the arguments of the shell command that made the report. The page shows the
+        arguments.
 
     Raises:
       InputError: the directory contains files that are not from a report.

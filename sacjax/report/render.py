@@ -114,7 +114,7 @@ def _label(
 
 
 def _episode(run: Run, env: Env, member: int, agent: Any, frames: int) -> Episode:
-    """Run again the episode that had the median return in the member's last evaluation."""
+    """Repeat the episode that had the median return in the member's last evaluation."""
     epoch, copies = run.epochs[member] - 1, run.config.eval_episodes
     copy = int(np.argsort(run.metrics["eval_return"][member, epoch])[copies // 2])
     key_reset, key = jax.random.split(epoch_keys(run.keys[member], epoch)[1])

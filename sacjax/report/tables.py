@@ -14,7 +14,7 @@ from sacjax.runs import curve
 from sacjax.runs.metrics_csv import Member
 from sacjax.statistics import LEAST_SEEDS, Estimate, aggregate_iqm, probability_of_improvement
 
-MANY_SETTINGS, MOST_ROWS = 8, 20  # a table of more than 8 settings shows the best 20
+MANY_SETTINGS, MOST_ROWS = 8, 20  # with more than 8 settings, a table shows the best 20
 _NO_INTERVAL = f"none below {LEAST_SEEDS} seeds"
 Cell = str | tuple[str, str]  # a text, or a text and a CSS class
 
