@@ -144,8 +144,8 @@ def _similar(own: str, id: str, known: Iterable[str]) -> list[str]:
     """Return up to four names of environments that are similar to `id`.
 
     `known` contains the ids of the suite `own`. The function first looks for `id` in `known`, and
-    ignores case, punctuation and versions. It searches the other suites only if `known` does not
-    contain `id`.
+    ignores case, punctuation and versions. The function searches other suites only if `known` does
+    not contain `id`.
     """
     typed, found, exact = _stem(id), {}, []  # found: stem -> suite -> id
     for suite in (own, *(x for x in SUITES if x != own)):
