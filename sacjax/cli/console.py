@@ -35,7 +35,7 @@ def explain_jax_errors() -> Iterator[None]:
 def drop_stdout(code: int) -> int:
     """Discard all later output to stdout, and return `code`.
 
-    Text that Python would print at exit is discarded too.
+    Python's output at exit is discarded too.
     """
     sys.stdout = io.StringIO()
     return code
@@ -161,7 +161,7 @@ def _next_commands(done: Any, out: Path, events: bool) -> list[str]:
 
 
 def _how_to_resume(out: Path) -> str:
-    """Return the command that resumes a stopped run, or the reason why it cannot be resumed."""
+    """Return the command that resumes a stopped run, or the reason why this is impossible."""
     from sacjax.runs import checkpoints, directory
 
     if any(checkpoints.epochs(place) for place in [out, *directory.batches(out)]):

@@ -33,7 +33,8 @@ def typed_only(record: type, defaults: dict[str, Any]) -> Any:
 
     Args:
       record: the dataclass. The docstrings of `record` are the help texts of the flags.
-      defaults: defaults by field. The help shows these instead of the defaults of `record`.
+      defaults: defaults by field. The help shows these defaults instead of the defaults of
+        `record`.
     """
     params = parse_from_object(record).params
     docs = {param.arg_name: " ".join(str(param.description).split()) for param in params}
@@ -122,7 +123,7 @@ class TrainFlags:
     sweep: tyro.conf.UseAppendAction[tuple[str, ...]] = ()
     """Sweep a hyperparameter: name=value,value,... Repeat the flag to train a grid."""
     keep_best: bool = False
-    """Also save each agent at its best evaluation, in DIR/agents/best."""
+    """Also save a copy of each agent from its best evaluation, in DIR/agents/best."""
     config_file: Annotated[Path | None, tyro.conf.arg(name="config")] = None
     """JSON or TOML file with settings, such as a run's config.json. Flags override the file."""
     out: Path | None = None
@@ -178,7 +179,7 @@ def parse(kind: Any, argv: list[str], command: str) -> Any:
 
 
 def command(function: Callable[..., int]) -> Callable[[list[str]], int]:
-    """Convert a function that takes parsed values to one that takes the shell's arguments."""
+    """Convert a function of parsed values to a function that takes the shell's arguments."""
     return lambda argv: parse(function, argv, function.__name__)
 
 
@@ -211,7 +212,7 @@ class Train(NamedTuple):
 
     env: Any
     preset: dict[str, Any]
-    given: dict[str, Any]  # fields of Config and Hyperparams, from the file or the flags
+    given: dict[str, Any]  # fields of Config and Hyperparams, set in the --config file or by flags
     sweep: dict[str, list[float]]
     seeds: range
     out: Path | None

@@ -44,11 +44,11 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     from_shell = argv is None
     argv = [_expand_home(word) for word in (sys.argv[1:] if argv is None else argv)]
-    if from_shell:  # variables that sacjax does not need must not cause errors
+    if from_shell:  # sacjax ignores invalid values of variables that it does not need
         os.environ["MPLBACKEND"] = "agg"
-        kept = [x for x in warnings.filters if x[0] != "error"]  # from PYTHONWARNINGS=error
+        kept = [x for x in warnings.filters if x[0] != "error"]  # ignores PYTHONWARNINGS=error
         warnings.filters[:] = kept  # pyright: ignore[reportIndexIssue]
-    if "" not in sys.path:  # last, so that local files hide no package
+    if "" not in sys.path:  # at the end, so that packages take precedence over local files
         sys.path.append("")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # for encodings other than UTF-8
@@ -110,7 +110,7 @@ def _expand_home(word: str) -> str:
 
 
 def _documented(about: str) -> Callable[[], None]:
-    """Return a command that does nothing, but has a help text for the list of commands."""
+    """Return a command that only provides its help text for the list of commands."""
 
     def command() -> None: ...
 

@@ -12,7 +12,7 @@ from sacjax import bits
 from sacjax.types import Array, Env, EnvParams, InputError, TimeStep, Transition, is_key
 
 _LOG = logging.getLogger("sacjax")
-_LARGE = 1e6  # bounds beyond this number are probably a mistake
+_LARGE = 1e6  # larger action bounds are probably a mistake
 
 
 class Spaces(NamedTuple):
@@ -60,7 +60,8 @@ def rescale(action: Any, low: Any, high: Any) -> Any:
     """Scale actions from [-1, 1] to the environment's bounds.
 
     Actions outside of [-1, 1] are clipped first. The arrays may be JAX arrays or NumPy
-    arrays. Environments outside of JAX pass NumPy arrays, because they must not call JAX.
+    arrays. Environments outside of JAX pass NumPy arrays, because these environments must not
+    call JAX.
 
     Args:
       action: the actions [E, A] to scale.
@@ -76,7 +77,7 @@ def rescale(action: Any, low: Any, high: Any) -> Any:
 
 
 def check_spaces(name: str, action: Any, obs: Any, *boxes: type) -> Spaces:
-    """Return the `Spaces` of an environment, or raise InputError if SAC cannot use them.
+    """Return the `Spaces` of an environment, or raise InputError if SAC does not support them.
 
     The action space must be a Box of floats with finite bounds. The observation space must be a Box
     with at most one axis. `boxes` are the Box classes of the suite. The function logs a warning if

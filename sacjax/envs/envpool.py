@@ -24,8 +24,8 @@ _import_envpool = partial(names.import_suite, "envpool", extra="envpool")
 class PooledEnvs(HostEnvs):
     """E copies of an environment in one envpool pool.
 
-    sacjax applies the time limit instead of envpool. envpool itself does not report a
-    termination in the step that reaches envpool's time limit.
+    sacjax itself applies the time limit, because envpool does not report a termination in the
+    step that reaches envpool's own time limit.
 
     Args:
       make: a function that takes the number of copies E and a seed, and returns a pool. The time
@@ -53,7 +53,7 @@ class PooledEnvs(HostEnvs):
         self._lengths += 1
         truncated = self._lengths >= self._limit
         first, ended = final.copy(), np.flatnonzero(terminated | truncated)
-        if len(ended):  # otherwise envpool ignores the next action and resets instead
+        if len(ended):  # without this reset, envpool ignores the next action and resets
             first[ended] = pool.reset(ended)[0]
             self._lengths[ended] = 0
         return self._read_obs(first), final, reward, terminated, truncated
@@ -71,7 +71,8 @@ def known() -> list[str]:
     """Return the ids of environments that envpool and Gymnasium have in common.
 
     Returns:
-      A sorted list of ids. SAC cannot use the action spaces of some of these environments.
+      A sorted list of ids. SAC does not support the action spaces of some of
+      these environments.
 
     Raises:
       InputError: envpool is not installed.
@@ -91,7 +92,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
     Raises:
       InputError: envpool is not installed, the id is unknown, envpool cannot make the environment,
-        or SAC cannot use the spaces.
+        or SAC does not support the observation or action space.
     """
     names.check_known(name, parsed.id, _import_envpool(name).list_all_envs())
     pool = _make_pool(name, parsed.id, parsed.options, 1, 0)

@@ -5,8 +5,8 @@ The name of a Gymnasium environment has the form gymnasium/<id>[?option=value&..
 "module:id", sacjax imports `module` before it makes the environment.
 
 `sacjax.envs.simulators` makes, steps and resets the copies one by one. sacjax does not use
-`gymnasium.vector`, because it cannot restore unfinished episodes. By default, `gymnasium.vector`
-also resets one step late.
+`gymnasium.vector` for two reasons. `gymnasium.vector` cannot restore unfinished episodes. By
+default, `gymnasium.vector` also resets one step late.
 """
 
 import logging
@@ -33,7 +33,8 @@ def known() -> list[str]:
     """Return the ids of Gymnasium's environments.
 
     Returns:
-      A sorted list of ids. SAC cannot use the action spaces of some of these environments.
+      A sorted list of ids. SAC does not support the action spaces of some of
+      these environments.
 
     Raises:
       InputError: Gymnasium is not installed.
@@ -62,7 +63,7 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 
     Raises:
       InputError: Gymnasium is not installed, the id is unknown, Gymnasium cannot make the
-        environment, or SAC cannot use the spaces.
+        environment, or SAC does not support the observation or action space.
     """
     if ":" in parsed.id:  # importing the module registers the id
         import_own(parsed.id.partition(":")[0] + ":__name__", "env")

@@ -71,7 +71,7 @@ with _import_lazily("matplotlib.pyplot", "seaborn"):
 _LOG = logging.getLogger("sacjax")
 _REMEDY = "reset_env, step_env and the spaces must fit together, as in docs/environments.md"
 _ADDED = ("terminated", "truncated", "final_observation")  # gymnax adds these entries to info
-_DOWNLOADS = ("MNISTBandit-bsuite",)  # it downloads data and has discrete actions
+_DOWNLOADS = ("MNISTBandit-bsuite",)  # this environment downloads data and has discrete actions
 _errors = partial(names.creation_errors, extra="", otherwise=_REMEDY)
 
 
@@ -86,7 +86,8 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
       A function that takes the number of copies E and returns an `Env`.
 
     Raises:
-      InputError: the id is unknown, the name has options, or SAC cannot use the spaces.
+      InputError: the id is unknown, the name has options, or SAC does not support the
+        observation or action space.
     """
     if ":" in parsed.id:
         return make_object(_find(name))
@@ -97,8 +98,8 @@ def make_env(name: str, parsed: Name) -> MakeEnv:
 def make_object(env: Environment) -> MakeEnv:
     """Return a function that makes copies of a user's own environment.
 
-    The environment must add 1 to `state.time` in every step. Otherwise the time limit never
-    applies. sacjax logs a warning if a step does not change `state.time`.
+    The environment must add 1 to `state.time` in every step. Otherwise, episodes never reach
+    the time limit. sacjax logs a warning if a step does not change `state.time`.
 
     Args:
       env: a gymnax `Environment` object, with or without gymnax's wrappers for JAX.
@@ -107,8 +108,8 @@ def make_object(env: Environment) -> MakeEnv:
       A function that takes the number of copies E and returns an `Env`.
 
     Raises:
-      InputError: `env` is not an `Environment`, SAC cannot use the spaces, or the results of
-        `reset_env` and `step_env` are inconsistent.
+      InputError: `env` is not an `Environment`, SAC does not support the observation or action
+        space, or the results of `reset_env` and `step_env` are inconsistent.
     """
     base = base_env(env)
     make = _make(base.name, env, convert_keys=standard)
@@ -186,7 +187,7 @@ def _check_time(env: Environment, params: EnvParams, action: Array) -> None:
 def _step_at(env: Any, time: Any, params: EnvParams, action: Array) -> tuple[Any, Any]:
     """Set the time of a first state to `time`, and step.
 
-    Return `terminated`, and True if the step changed the time.
+    Return two values: `terminated`, and whether the step changed the time.
     """
 
     def replace_time(path: Any, x: Any) -> Any:

@@ -33,7 +33,7 @@ _WRONG_TICKET = (
 
 
 def read_spaces(name: str, action: Any, obs: Any) -> Spaces:
-    """Convert spaces of Gymnasium to `Spaces`, or raise InputError if SAC cannot use them."""
+    """Convert spaces of Gymnasium to `Spaces`, or raise InputError if SAC does not support them."""
     from gymnasium.spaces import Box
 
     return check_spaces(name, action, obs, Box)
@@ -68,7 +68,7 @@ class HostEnvs(ABC):
 
     @abstractmethod
     def reset_all(self) -> np.ndarray:
-        """Begin an episode in each copy, and return observations [E, O].
+        """Begin an episode in each copy, and return the observations [E, O].
 
         `self.seed` and `self.steps` determine the episodes.
         """
@@ -81,7 +81,7 @@ class HostEnvs(ABC):
         """
 
     def replay(self, saved: dict[str, np.ndarray]) -> bool:
-        """Repeat the saved episodes after a reset. Return False if they cannot be repeated."""
+        """Repeat the saved episodes after a reset. Return False if this is impossible."""
         del saved
         return False
 
@@ -94,7 +94,7 @@ class HostEnvs(ABC):
         return {"seed": np.array(self.seed), "steps": np.array(self.steps)}
 
     def reset(self, seed: Any) -> np.ndarray:
-        """Begin an episode in each copy, and return observations [E, O]."""
+        """Begin an episode in each copy, and return the observations [E, O]."""
         with self._callback():
             self.seed, self.steps = int(np.asarray(seed)), 0
             self.obs = self.reset_all()
@@ -119,8 +119,8 @@ class HostEnvs(ABC):
         """Choose the entries of `info` to log. Return the names of all numbers in `info`.
 
         Some entries of `info` occur only in the last step of an episode. Therefore this method
-        steps the copies until an episode has ended or all `names` have occurred. The method takes
-        at most 1000 steps.
+        steps the copies until an episode has ended or all `names` have occurred. The method steps
+        the copies at most 1000 times.
         """
         self.logged, found = None, set()
         with errors_named(self, env):
@@ -170,7 +170,7 @@ class HostEnvs(ABC):
             bad = np.argwhere(~np.isfinite(found))[0]
             problem = f"is {found[tuple(bad)]} in float32"
             copy = bad[0] if copy is None else copy
-        except (TypeError, ValueError):  # for example None, text or a wrong size
+        except (TypeError, ValueError):  # such as None, text or a wrong size
             problem = f"must be numbers of shape {list(shape)}, but is {value!r}"
         raise self.fault(field, problem, copy)
 
@@ -273,7 +273,7 @@ def make_host_env(name: str, make: Callable[[int], HostEnvs], spaces: Spaces) ->
 
 
 def _forbid_vmap(name: str) -> Callable[[Array], Array]:
-    """Return the identity function. It raises InputError if it is vmapped."""
+    """Return an identity function that raises InputError under vmap."""
 
     unbatched = custom_vmap(lambda x: x)
 

@@ -74,7 +74,7 @@ def parse(name: str) -> Name:
 def own_module(name: Any) -> str:
     """Return the name of the user's module that contains an environment.
 
-    If an environment is in no module of the user, return "".
+    Return "" if `name` does not refer to a module of the user.
     """
     id = parse(name).id if isinstance(name, str) else ""
     return id.partition(":")[0] if ":" in id else ""
@@ -96,8 +96,8 @@ def make_env(env: Any) -> MakeEnv:
       have the leading axis E.
 
     Raises:
-      InputError: the name is unknown, the suite is not installed, or SAC cannot use the action
-        space or the observation space.
+      InputError: the name is unknown, the suite is not installed, or SAC does not support the
+        observation or action space.
 
     >>> env = make_env("Pendulum-v1")(8)
     >>> env.action_size
@@ -143,12 +143,13 @@ def check_known(name: str, id: str, known: Iterable[str]) -> None:
 def _similar(own: str, id: str, known: Iterable[str]) -> list[str]:
     """Return up to four names of environments that are similar to `id`.
 
-    `known` contains the ids of the suite `own`. The function searches other suites only if
-    `known` does not contain `id`. This comparison ignores case, punctuation and versions.
+    `known` contains the ids of the suite `own`. The function first looks for `id` in `known`, and
+    ignores case, punctuation and versions. The function searches other suites only if `known` does
+    not contain `id`.
     """
     typed, found, exact = _stem(id), {}, []  # found: stem -> suite -> id
     for suite in (own, *(x for x in SUITES if x != own)):
-        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # may be missing
+        with suppress(Exception), warnings.catch_warnings(action="ignore"):  # if not installed
             ids = known if suite == own else adapter(suite).known()
             for other in sorted(ids, key=lambda x: (x.casefold() == id.casefold(), len(x), x)):
                 found.setdefault(_stem(other), {})[suite] = other
@@ -217,7 +218,8 @@ def creation_errors(
       name: the full name of the environment.
       extra: the optional dependency of sacjax that installs the suite, such as "brax".
       options: a function that returns the names of the environment's options.
-      otherwise: the advice in the error message if no package is missing and no option is unknown.
+      otherwise: the advice in the error message if the cause is neither a missing package nor an
+        unknown option.
     """
     try:
         yield
@@ -270,7 +272,7 @@ def _literal(option: str, text: str) -> Any:
 
 
 class _Constants(ast.NodeTransformer):
-    """Replaces the words true, false, none, inf and nan by Python values, and ignores case."""
+    """Replaces the words true, false, none, inf and nan, in any case, by Python values."""
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         id = node.id.casefold()

@@ -2,13 +2,13 @@
 
 The name of a Playground environment has the form playground/<id>[?option=value&...], such as
 "playground/CheetahRun?limit=500". The options are reset (cached or fresh), limit (a number of
-steps) and impl (jax or warp). The default of limit is the time limit that Playground sets for the
-environment.
+steps) and impl (jax or warp). By default, limit is Playground's own time limit
+for the environment.
 
 The Playground package contains the models of the dm_control suite. Playground downloads the models
 of other suites when they are first used. With reset=fresh, every step also computes a reset. Fresh
-resets are slow, because a reset can simulate hundreds of physics steps. The compilation of some
-environments takes more than a minute on a CPU.
+resets are slow, because a reset can simulate hundreds of physics steps. Some environments
+take more than a minute to compile on a CPU.
 """
 
 import contextlib

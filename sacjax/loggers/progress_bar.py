@@ -27,7 +27,8 @@ class ProgressBar(Logger):
         """Show that JAX compiles the program.
 
         Args:
-          show: True to show the progress (default: only in a notebook or if `file` is a terminal).
+          show: whether to show the progress. By default, the logger shows the progress only in a
+            notebook, or if `file` is a terminal.
           file: a text stream (default: stderr).
         """
         self._file = file or sys.stderr
@@ -82,7 +83,7 @@ class _Console(Console):
         raise
 
     def show_cursor(self, show: bool = True) -> bool:
-        """Keep the cursor visible, because a killed process could not show it again."""
+        """Keep the cursor visible, because a killed process could not show the cursor again."""
         return False
 
 

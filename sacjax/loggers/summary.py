@@ -48,7 +48,7 @@ def progress(step: int, metrics: dict[str, Any]) -> dict[str, Any]:
     return {
         "step": step,
         "total_steps": total,
-        "done": done / (done + left),  # from 0 to 1
+        "done": done / (done + left),  # a fraction from 0 to 1
         "members": members,
         "told": trained,
         "diverged": int(metrics["diverged"].sum()),
@@ -125,7 +125,7 @@ class Logger:
 def survives(method: Callable[..., None]) -> Callable[..., None]:
     """Decorate a method of a logger, so that a failure of the method does not stop the run.
 
-    The first failure logs a warning and sets `self.failed`. Later calls do nothing, except that
+    The first failure logs a warning and sets `self.failed`. Later calls do nothing. Only
     `__exit__` still closes files.
     """
 

@@ -40,8 +40,8 @@ class WandB(Logger):
 
         Args:
           directory: the run's directory.
-          project: the W&B project. The default is the project in DIRECTORY/wandb.json. Without this
-            file, the default is "sacjax".
+          project: the W&B project. By default, the project in DIRECTORY/wandb.json. If this
+            file does not exist, the project is "sacjax".
 
         Raises:
           InputError: wandb is not installed, or W&B does not accept the API key.
