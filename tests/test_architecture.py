@@ -178,7 +178,7 @@ def test_public_names_are_listed_once():
     assert set(sacjax.__all__) - {"__version__"} == set(dir(sacjax)) - {"__version__"}
 
 
-def test_no_module_and_public_function_have_the_same_name():
+def test_no_module_has_the_name_of_a_public_function():
     import sacjax.runs.run
 
     assert callable(sacjax.run)

@@ -118,7 +118,7 @@ def test_target_and_actor_use_the_minimum_over_all_critics():
 
 
 @pytest.mark.parametrize("critic", range(5))
-def test_each_of_five_critics_can_be_the_minimum(critic):
+def test_each_of_five_critics_can_return_the_minimum(critic):
     state, hp = state_of(5), changed(critic_lr=0.0)
     _, plain = step(state, hp=hp, num_critics=5)
     low = state.replace(critic_params=output_bias(state.critic_params, critic, -1000.0))

@@ -1,4 +1,4 @@
-"""Store trees of arrays on disk, in a folder. Each process writes one file.
+"""Store trees of arrays in a folder on disk. Each process writes one file.
 
 - `0.npz`, `1.npz`, ...: one uncompressed file for the shards of each process.
 - `note.json`: the names and dtypes of the arrays, the SHA-256 of each file, and the caller's note.
@@ -32,7 +32,7 @@ _NOTE = "note.json"
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-    """Return a dictionary of the tree's leaves by name. PRNG keys become arrays of integers."""
+    """Return the leaves of the tree by name. PRNG keys become arrays of integers."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path): _to_numbers(x) for path, x in leaves}
 
@@ -43,7 +43,7 @@ def unflatten(like: Any, arrays: Arrays, place: Callable[[Any], Any] = lambda x:
     To save memory, the function processes one array at a time.
 
     Args:
-      like: a tree of `jax.ShapeDtypeStruct`, which has the structure of the returned tree.
+      like: a tree of `jax.ShapeDtypeStruct`, which specifies the expected shapes and dtypes.
       arrays: the arrays by name.
       place: a function that is applied to each array.
 
@@ -92,7 +92,8 @@ def make_room(folder: Path) -> None:
 def write_part(folder: Path, arrays: Arrays, rows: int = sys.maxsize) -> dict[str, str]:
     """Write this process's shards of the arrays to the temporary folder.
 
-    The caller may donate the arrays after the call, because the function keeps no references.
+    The caller may donate the arrays after the call, because the function keeps no references
+    to the arrays.
 
     Args:
       folder: the folder that `complete` creates later.
@@ -161,7 +162,7 @@ class Stored(UserDict[str, Any]):
 
 
 def _own_pieces(x: Any, rows: int) -> dict[int, np.ndarray]:
-    """Return the pieces of an array that this process writes, by the first row of each piece."""
+    """Return the pieces that this process writes. The key of a piece is its first row."""
     if isinstance(x, jax.Array) and x.size:
         shards = {shard.index[0].start or 0: shard.data for shard in x.addressable_shards}
         return {at: np.asarray(data)[: rows - at] for at, data in shards.items() if at < rows}

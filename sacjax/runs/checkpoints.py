@@ -53,7 +53,10 @@ class Writer:
     """
 
     def __init__(self, directory: Path, keep: int, resumed_from: int = 0):
-        """Keep the last `keep` checkpoints. Checkpoints after `resumed_from` are damaged."""
+        """Keep the last `keep` checkpoints.
+
+        Checkpoints of epochs after `resumed_from` are treated as damaged.
+        """
         self._directory, self._keep = directory, keep
         self._damaged = {epoch for epoch in epochs(directory) if epoch > resumed_from}
         self._thread = ThreadPoolExecutor(1, "checkpoint")
@@ -154,7 +157,7 @@ def restore(directory: Path) -> Checkpoint | None:
 def explain_read_errors(directory: Path, epoch: int) -> Iterator[None]:
     """Raise RunError if an intact checkpoint cannot be read.
 
-    The function does not try an older checkpoint, because the run would lose epochs.
+    The function does not try an older checkpoint, because the run would then lose epochs.
     """
     try:
         yield

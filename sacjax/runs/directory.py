@@ -1,12 +1,13 @@
 """Read and write the folder of a run. Each file is either complete or absent.
 
 - `config.json`: the settings, seeds, versions and device of the run.
-- `metrics.csv`: a table with one row per member and evaluation.
+- `metrics.csv`: a table with one row for each evaluation of a member.
 - `checkpoints/`: the checkpoints from which the run can be resumed.
 - `diverged.json`: the list of diverged members. The file exists only if a member diverged.
 - `learning_curve.png`: a plot of the returns, the IQM and a confidence interval.
 - `agents/`: the trained agents of all members, and their metrics.
-- `agents/best/`: the agent of each member at its best evaluation, if `keep_best` is True.
+- `agents/best/`: a copy of each member's agent from the member's best evaluation. The folder
+  exists only if `keep_best` is True.
 - `batches/`: one folder for each batch, if members train in batches. The folder of a batch
   contains the files above.
 

@@ -25,8 +25,8 @@ class Divergence(NamedTuple):
     Attributes:
       member: the index of the member in the run, from 0.
       epoch: the index of the first epoch whose result was discarded, from 0.
-      quantities: the names of all metrics that were not finite, separated by commas. Names of
-        fields of the algorithm's state are also listed.
+      quantities: the comma-separated names of the metrics that were not finite. The list also
+        contains the fields of the algorithm's state that were not finite.
       fault: the environment's error, such as "reward is nan in environment step 204", or "" if the
         environment made no error.
     """
@@ -59,7 +59,7 @@ def guard(epoch: Callable) -> Callable:
 
 
 def find(finite: dict[str, np.ndarray], epoch: int, known: list[Divergence]) -> list[Divergence]:
-    """Return the members that diverged in this epoch, from the arrays `finite` [M]."""
+    """Return the members that diverged in this epoch. The arrays in `finite` have shape [M]."""
     before = {divergence.member for divergence in known}
     names, bad = np.array(list(finite)), ~np.stack(list(finite.values()))  # [fields, M]
     return [
@@ -72,10 +72,10 @@ def find(finite: dict[str, np.ndarray], epoch: int, known: list[Divergence]) -> 
 def add_faults(
     new: list[Divergence], replay: ReplayState, example: Transition, env_steps: int, num_envs: int
 ) -> list[Divergence]:
-    """Return the divergences of an epoch, with the environment's errors.
+    """Return copies of the divergences that contain the environment's errors.
 
-    If an action is NaN, later observations and rewards are not the environment's errors. Other
-    numbers are errors if they are not finite, or if their squares overflow.
+    If an action is NaN, later observations and rewards are not the environment's errors. Any
+    other observation, reward or discount is an error if the number or its square is not finite.
 
     Args:
       new: the members that diverged.
@@ -105,7 +105,7 @@ def add_faults(
 @jax.jit
 @jax.vmap
 def _find_bad_rows(replay: ReplayState) -> tuple[Array, Array]:
-    """Return the oldest row [W] with an unusable number. Also return the row's index by age.
+    """Return the oldest row [W] with an unusable number. Also return the number of older rows.
 
     If no number is unusable, the function returns any row. Unwritten rows contain zeros.
     """
@@ -135,7 +135,7 @@ def blank_frozen(metrics: dict[str, np.ndarray], known: list[Divergence]) -> dic
 
 
 def _check_finite(metrics: Metrics, agent: Any, before: Any) -> dict[str, Array]:
-    """Return whether each metric and each field of the algorithm's state is finite, by name.
+    """Check whether each metric and each field of the algorithm's state is finite.
 
     Metrics of episodes are not checked, because a return is NaN if no episode has ended. A number
     that did not change in the epoch is not checked either. For example, if the temperature is 0,

@@ -41,7 +41,8 @@ class State(NamedTuple):
       loop: the training loop's state, with leaves [M', ...]. The next epoch overwrites this state.
       history: the metrics of all epochs so far.
       diverged: the members that have diverged so far.
-      host: the saved environments that run outside of JAX, or None without a checkpoint.
+      host: the saved environments that run outside of JAX, or None if no checkpoint
+        was read.
       seconds: the duration of the epoch in seconds.
       new: the number of members that diverged in this epoch.
       best: the leaves [M, ...] of the best agents by name, or None. Only states from checkpoints

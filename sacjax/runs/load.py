@@ -47,12 +47,15 @@ def load(
     Args:
       directory: the folder that `run` wrote.
       env: the environment of the run, if it was an object. A folder stores only the object's name.
-      algorithm: the function that made the run's algorithm. None means the "module:Name" in
-        config.json, or `make_sac`. If config.json names a different algorithm, sacjax warns,
-        because the policy may behave differently.
-      trust: True to import the modules that config.json names, if the run's environment or
-        algorithm is a "module:Name". You can instead pass the names as `env` or `algorithm`.
-      best: True to read the agent of each member at its best evaluation, which `keep_best` saves.
+      algorithm: the function that made the run's algorithm. If it is None, sacjax uses the
+        "module:Name" in config.json, or `make_sac` if config.json contains no "module:Name". If
+        config.json names a different algorithm, sacjax warns, because the policy may behave
+        differently.
+      trust: If True, import the modules that config.json names. Only an environment or an
+        algorithm with a name such as "module:Name" needs such a module. You can instead pass the
+        names as `env` or `algorithm`.
+      best: If True, read the copy of each member's agent from the member's best evaluation. Only
+        runs with `keep_best=True` save these copies.
         The field `epochs` of the run then contains the epoch of each member's best evaluation.
 
     Returns:
@@ -166,6 +169,6 @@ def describe_mismatch(content: Description, algorithm: MakeAlgorithm) -> str:
     """Return a warning if config.json names a different algorithm, else ""."""
     trained_with, given = content.get("algorithm"), algorithm_name(algorithm)
     same = trained_with in (None, given) or trained_with.endswith(f":{given}")
-    if same or given.endswith(f":{trained_with}"):  # the same algorithm, as an object and by name
+    if same or given.endswith(f":{trained_with}"):  # a name and its function
         return ""
     return f"was trained with the algorithm {trained_with}, not {given}"

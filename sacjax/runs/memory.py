@@ -42,12 +42,12 @@ class Memory(NamedTuple):
 
     @property
     def enough(self) -> bool:
-        """Whether the batch fits, or True if the device does not report its memory's size."""
+        """Whether the batch fits into memory. True if the size of the memory is unknown."""
         return self.available is None or self.needed <= self.available
 
     @property
     def max_members(self) -> int:
-        """The approximate number of members that fit at once."""
+        """The approximate number of members that fit into memory at once."""
         if self.available is None:
             return self.members
         member = sum(self.parts.values()) + self.temporary // self.per_device

@@ -1,4 +1,4 @@
-"""Write and read metrics.csv, which has a row per member and evaluation.
+"""Write and read metrics.csv, which has one row for each evaluation of a member.
 
 The run appends rows after each epoch. Numbers are written exactly, without rounding.
 """

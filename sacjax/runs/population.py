@@ -96,7 +96,11 @@ class Population(NamedTuple):
         return self.layout["devices"]
 
     def inputs(self) -> tuple[Hyperparams, Key]:
-        """Return hyperparameters [M], or scalars for a single setting, and PRNG keys [M]."""
+        """Return the hyperparameters and the PRNG keys [M].
+
+        The hyperparameters are scalars if the grid has a single point. Otherwise they are
+        arrays [M].
+        """
         points, seeds = zip(*self.grid.pairs, strict=True)
         hp = points[0]
         if len(self.grid.settings) > 1:

@@ -68,7 +68,7 @@ def several() -> bool:
 
 
 def is_first() -> bool:
-    """Return whether this process is the first, which writes files and prints."""
+    """Return whether this is the first process, which prints all messages."""
     return jax.process_index() == 0
 
 

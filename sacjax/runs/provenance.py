@@ -1,4 +1,4 @@
-"""Describe the settings, versions and device with which a run or a figure was made."""
+"""Describe the settings, package versions and device of a run or a figure."""
 
 import importlib.metadata
 import logging
@@ -22,7 +22,7 @@ from sacjax.types import PLAIN, InputError
 FORMAT = 4  # sacjax reads only this format of config.json and agents/
 _LOG = logging.getLogger("sacjax")
 _PRECISION = "jax_default_matmul_precision"
-# If sys.argv[0] has one of these names, the command line started the run.
+# If sys.argv[0] ends with one of these names, the command line started the run.
 _COMMANDS = ("sacjax", os.path.join("sacjax", "__main__.py"))
 SUITES = {  # suite -> the packages that implement its environments
     "brax": ["brax", "mujoco-mjx"],
@@ -112,12 +112,12 @@ def describe_resumed(before: Description, now: Description) -> Description:
 
 
 def check_jax_settings(run: str, then: dict[str, Any], exact: bool = True) -> None:
-    """Raise InputError if the precision or the kind of PRNG keys differs from the run.
+    """Raise InputError if the run used a different precision or kind of PRNG keys.
 
     Args:
       run: the name of the run, for the message.
       then: the value of "jax" in the run's description. Missing settings are not checked.
-      exact: True to raise an error if the precision differs, or False to only warn.
+      exact: If True, a different precision raises InputError. If False, sacjax only warns.
     """
     now = surroundings()["jax"]
     x64, prng = (then.get(name, now[name]) for name in ("x64", "prng"))

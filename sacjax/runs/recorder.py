@@ -28,9 +28,9 @@ from sacjax.types import InputError, OnNan, is_whole
 SERVICES = ("tensorboard", "wandb")  # loggers that `sacjax resume` continues
 PAUSE = 300  # default seconds between checkpoints
 _LOG = logging.getLogger("sacjax")
-_HISTORY = "history "  # names of metrics in a checkpoint start with this
-_HOST = "host "  # names of environments outside of JAX start with this
-_BEST = "best "  # names of the best agents start with this
+_HISTORY = "history "  # the prefix of metric names in a checkpoint
+_HOST = "host "  # the prefix for environments outside of JAX
+_BEST = "best "  # the prefix for the best agents
 
 
 class Options(NamedTuple):
@@ -42,7 +42,7 @@ class Options(NamedTuple):
       keep: the number of checkpoints to keep.
       on_nan: "freeze" to freeze a diverged member, or "stop" to stop the run.
       keep_best: whether the run writes agents/best.
-      loggers: the services that the last session logged to: "tensorboard" or "wandb".
+      loggers: the names of the last session's loggers, such as "tensorboard" and "wandb".
     """
 
     every: int | None = None
@@ -121,7 +121,7 @@ class Recorder:
             return math.nan
         if every is None:
             wait = PAUSE - (time.monotonic() - self._time)
-            ahead = max(math.ceil(wait / seconds), 1)  # only ends of epochs have checkpoints
+            ahead = max(math.ceil(wait / seconds), 1)  # checkpoints follow whole epochs
         else:
             ahead = every - done % every
         return min(ahead, self._population.config.num_epochs - done) * seconds

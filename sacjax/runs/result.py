@@ -20,7 +20,7 @@ from sacjax.runs.population import Population
 from sacjax.train import MakeAlgorithm, Program
 from sacjax.types import Array, InputError, Key, RunError, is_key, one_line
 
-_METRICS = "metrics "  # names of metrics in agents/ start with this
+_METRICS = "metrics "  # the prefix of metric names in agents/
 
 
 class Run(NamedTuple):

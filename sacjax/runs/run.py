@@ -65,7 +65,9 @@ def run(
     keep_best: bool = False,
     grace: float = GRACE,
 ) -> Run:
-    """Train a member for each hyperparameter point and seed, all in one compiled program.
+    """Train one member for each pair of a hyperparameter point and a seed.
+
+    One compiled program trains all members.
 
     If you pass a `directory`, the run writes its settings, metrics, checkpoints, learning curve and
     trained agents to the folder. `sacjax.runs.directory` lists the files, and `resume` can continue
@@ -80,9 +82,10 @@ def run(
       config: the settings that all members share.
       hp: the hyperparameters. Array fields are broadcast against each other. The result is a
         grid of hyperparameter points.
-      seeds: a number of seeds (8 means 0 to 7), or a sequence of different seeds. Members are
-        sorted by point first, and then by seed. Seed s starts from `jax.random.key(s)`, so
-        `seeds=[17]` repeats one member of `seeds=100`.
+      seeds: a number of seeds (8 means the seeds 0 to 7), or a sequence of different seeds.
+        Members are sorted by point first, and then by seed. Seed s starts from
+        `jax.random.key(s)`, so a run with `seeds=[17]` repeats one member of a run with
+        `seeds=100`.
       directory: a new or empty folder for the files, or None to write no files.
       on_epoch: callbacks `f(step, metrics)` that the run calls after each epoch, such as the
         loggers in `sacjax.loggers`. The type `sacjax.types.OnEpoch` explains the arguments.
@@ -102,10 +105,10 @@ def run(
       keep: the number of checkpoints to keep.
       on_nan: "freeze" to freeze a diverged member and continue, or "stop" to stop the run after the
         epoch in which a member diverges.
-      keep_best: True to keep the agent of each member at its best evaluation. The best evaluation
-        has the highest mean return. The folder agents/best contains the best agents, and
-        `load(directory, best=True)` reads the best agents. A resumed run continues to keep the
-        best agents.
+      keep_best: If True, keep a copy of each member's agent from the member's best evaluation.
+        The best evaluation has the highest mean return. The folder agents/best contains the best
+        agents, and `load(directory, best=True)` reads the best agents. A resumed run continues to
+        keep the best agents.
       grace: the largest number of seconds that a run continues after a signal. After this time, the
         run stops before the epoch ends, and `resume` continues from the last checkpoint.
 

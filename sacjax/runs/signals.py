@@ -40,7 +40,7 @@ class StopOnSignal:
             signal.signal(number, handler)
 
     def asked(self) -> bool:
-        """Return whether a signal has arrived. If it has, cancel the timer of the grace period."""
+        """Return whether a signal has arrived. If True, also cancel the grace period."""
         if self._asked and self._timer is not None:
             self._timer.cancel()
         return self._asked

@@ -84,7 +84,7 @@ def test_a_warning_reports_returns_that_are_not_finite(caplog):
     assert caplog.text.count(f"{told}: fix the rewards of Late") == 1
 
 
-def test_divergence_by_a_high_learning_rate_is_no_environment_error(caplog):
+def test_divergence_from_a_high_learning_rate_is_no_environment_error(caplog):
     """The environment returns NaN as soon as an action is NaN."""
 
     class Echo(Chain):

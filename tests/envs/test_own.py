@@ -168,7 +168,7 @@ def test_an_algorithm_that_cannot_be_imported_is_refused(name):
 
 
 @pytest.mark.processes
-def test_an_algorithm_by_name_equals_the_same_algorithm_as_an_object(tmp_path):
+def test_passing_an_algorithm_or_its_name_returns_equal_runs(tmp_path):
     done = run(TINY, seeds=1, algorithm="my_envs:slow", directory=tmp_path / "name")
     slow = sys.modules["my_envs"].slow
     assert load(tmp_path / "name", algorithm=slow).config == done.config

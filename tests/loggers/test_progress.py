@@ -328,7 +328,7 @@ def test_the_progress_bar_is_one_line_in_a_notebook_without_ipywidgets():
     assert hidden == []
 
 
-def test_the_progress_bar_is_hidden_if_stderr_is_no_terminal(tmp_path, capsys):
+def test_the_progress_bar_is_hidden_if_stderr_is_not_a_terminal(tmp_path, capsys):
     for format in ("auto", "none", "bar"):
         out = str(tmp_path / format)
         assert main([*COMMAND, "--out", out, "--log-format", format]) == 0

@@ -176,7 +176,7 @@ def test_tensorboard_shows_the_numbers_of_metrics_csv(whole):
     assert_shown(whole)
 
 
-def test_resume_hides_tensorboard_values_from_after_the_last_checkpoint(whole, killed):
+def test_resume_hides_tensorboard_values_logged_after_the_checkpoint(whole, killed):
     """The last event in the file of the killed run is incomplete."""
     with TensorBoard(killed) as tensorboard:
         resume(killed, on_epoch=[tensorboard])
