@@ -18,7 +18,7 @@ class Tally(NamedTuple):
 
     value: Array  # [E] last value, sum, mean or maximum since the episode began
     steps: Array  # [E] number of steps with a value since the episode began
-    total: Array  # [] sum over the episodes that ended in this epoch and had a value
+    total: Array  # [] sum over the episodes that ended in this epoch and reported the entry
     episodes: Array  # [] number of episodes in `total`
 
 

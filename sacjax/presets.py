@@ -83,8 +83,8 @@ def _near(wanted: Config, given: Collection[str]) -> Iterator[dict[str, Any]]:
     """Yield sizes that may be consistent. The first sizes are nearest to `wanted`.
 
     The last results are for a single environment. If necessary, the batch is smaller and the replay
-    buffer is larger than in `wanted`. Every second result changes `utd`, so that the number of
-    gradient steps per step of all environments is whole.
+    buffer is larger than in `wanted`. Every other result has a different `utd`, so that
+    each step of all environments is followed by a whole number of gradient steps.
     """
     names = "total_steps", "replay_size"
     batch = min([wanted.batch_size, *(getattr(wanted, name) for name in names if name in given)])

@@ -166,7 +166,7 @@ def test_a_number_may_be_missing_from_info_in_some_steps(simulated):
         np.testing.assert_array_equal(done.metrics[f"info_{name}"], expected, err_msg=name)
 
 
-def test_the_error_for_an_unknown_entry_lists_the_numbers_in_info(simulated):
+def test_the_error_for_an_unknown_info_entry_lists_the_valid_names(simulated):
     with refused("log_info") as caught:
         make_program(dataclasses.replace(simulated, log_info=("nope:last",)))
     assert str(caught.value).endswith("use array, even, flag, part, success")

@@ -106,7 +106,7 @@ def read(
 
 
 def _read_run(path: Path, name: str, last: int, until: int | None) -> list[Entry]:
-    """Return an entry for each setting of a run, except settings without evaluations."""
+    """Return an entry for each point of a run's grid that has evaluations."""
     check_is_run(path)
     content = read_description(path)
     unnamed = f"{content.get('env_object', 'environment')} object"  # JSON cannot store objects

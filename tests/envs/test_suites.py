@@ -659,7 +659,7 @@ def test_two_runs_cannot_share_environments_outside_of_jax():
         jax.block_until_ready(step(first))
 
 
-def test_vmap_over_environments_outside_of_jax_raises_an_input_error():
+def test_vmap_over_a_non_jax_environment_raises_an_input_error():
     train = make_train(
         Config(
             "gymnasium/Hosted-v0",

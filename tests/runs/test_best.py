@@ -96,7 +96,7 @@ def test_a_diverged_member_keeps_an_agent_from_before_its_divergence(tmp_path):
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found.agents))
 
 
-def test_best_agents_need_a_run_folder_and_keep_best(tmp_path):
+def test_best_agents_need_a_run_folder_and_the_option_keep_best(tmp_path):
     with refused("keep_best"):
         run(CONFIG, keep_best=True)
     run(TINY, seeds=1, directory=tmp_path / "run")
