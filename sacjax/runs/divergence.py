@@ -90,7 +90,8 @@ def add_faults(
     found = []
     for d in new:
         row, age = rows[d.member], int(ages[d.member])
-        usable, first = _is_usable(row), int(_is_usable(row).argmin())
+        usable = _is_usable(row)
+        first = int(usable.argmin())
         step = env_steps - replay.rows.shape[1] + age  # from 0
         overwritten = step >= num_envs > age  # one of the oldest steps in the replay
         fault = f"{names[first]} is {row[first]:g} {'in or before' if overwritten else 'in'} "

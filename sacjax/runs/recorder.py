@@ -24,6 +24,7 @@ from sacjax.runs.processes import any_of, is_first, on_first
 from sacjax.runs.provenance import Description
 from sacjax.runs.result import Run, best_epochs, make_run
 from sacjax.types import InputError, OnNan, is_whole
+from sacjax.validation import check_choice
 
 SERVICES = ("tensorboard", "wandb")  # loggers that `sacjax resume` continues
 PAUSE = 300  # default seconds between checkpoints
@@ -54,9 +55,7 @@ class Options(NamedTuple):
     def check(self) -> "Options":
         """Return the options as Python numbers. Raises InputError if an option is invalid."""
         every, keep, on_nan, *_ = self
-        if on_nan not in get_args(OnNan):
-            choices = ", ".join(get_args(OnNan))
-            raise InputError(f"on_nan ({on_nan!r}) must be one of {choices}", "on_nan")
+        check_choice(on_nan, get_args(OnNan), "on_nan")
         if every is not None and (not is_whole(every) or every < 0):
             raise InputError(
                 f"checkpoint_every ({every}) must be None or a whole number of epochs: use 10 or 0",
